@@ -1,0 +1,98 @@
+/* bitmap.c - 64 bits at a time. Bits past bit_count in the last word are always zero. */
+#include "base/bitmap.h"
+
+#define WORD_BITS 64u
+
+void bitmap_init(struct bitmap *bitmap, uint64_t *words, uint64_t bit_count) {
+  require(words != NULL || bit_count == 0);
+  require((uintptr_t)words % sizeof(uint64_t) == 0);
+  *bitmap = (struct bitmap){.words = words, .bit_count = bit_count};
+}
+
+static uint64_t bit_mask(uint64_t bit) { return 1ull << (bit % WORD_BITS); }
+static uint64_t word_count(uint64_t bits) { return (bits + WORD_BITS - 1) / WORD_BITS; }
+
+bool bitmap_test(const struct bitmap *bitmap, uint64_t bit) {
+  require(bit < bitmap->bit_count);
+  return (bitmap->words[bit / WORD_BITS] & bit_mask(bit)) != 0;
+}
+
+bool bitmap_set(struct bitmap *bitmap, uint64_t bit) {
+  if (bitmap_test(bitmap, bit)) return false;
+  bitmap->words[bit / WORD_BITS] |= bit_mask(bit);
+  bitmap->set_count++;
+  return true;
+}
+
+bool bitmap_clear(struct bitmap *bitmap, uint64_t bit) {
+  if (!bitmap_test(bitmap, bit)) return false;
+  require(bitmap->set_count > 0);
+  bitmap->words[bit / WORD_BITS] &= ~bit_mask(bit);
+  bitmap->set_count--;
+  return true;
+}
+
+static void require_range(const struct bitmap *bitmap, uint64_t first, uint64_t count) {
+  require(first <= bitmap->bit_count);
+  require(count <= bitmap->bit_count - first);
+}
+
+/* The bits of word `word` that lie in [first, end). */
+static uint64_t range_mask(uint64_t word, uint64_t first, uint64_t end) {
+  uint64_t low = word * WORD_BITS, mask = UINT64_MAX;
+  if (first > low) mask &= UINT64_MAX << (first - low);
+  if (end - low < WORD_BITS) mask &= ~(UINT64_MAX << (end - low));
+  return mask;
+}
+
+void bitmap_set_range(struct bitmap *bitmap, uint64_t first, uint64_t count) {
+  require_range(bitmap, first, count);
+  uint64_t end = first + count;
+  for (uint64_t word = first / WORD_BITS; word * WORD_BITS < end; word++) {
+    uint64_t added = range_mask(word, first, end) & ~bitmap->words[word];
+    bitmap->words[word] |= added;
+    bitmap->set_count += (uint64_t)__builtin_popcountll(added);
+  }
+  require(bitmap->set_count <= bitmap->bit_count);
+}
+
+void bitmap_clear_range(struct bitmap *bitmap, uint64_t first, uint64_t count) {
+  require_range(bitmap, first, count);
+  uint64_t end = first + count;
+  for (uint64_t word = first / WORD_BITS; word * WORD_BITS < end; word++) {
+    uint64_t gone = range_mask(word, first, end) & bitmap->words[word];
+    bitmap->words[word] &= ~gone;
+    bitmap->set_count -= (uint64_t)__builtin_popcountll(gone);
+  }
+  require(bitmap->set_count <= bitmap->bit_count);
+}
+
+/* First bit at or after `from` whose value differs from that of `flip`'s bits (0: first set, all ones: first clear). */
+static uint64_t next_bit(const struct bitmap *bitmap, uint64_t from, uint64_t flip) {
+  if (from >= bitmap->bit_count) return bitmap->bit_count;
+  uint64_t words = word_count(bitmap->bit_count), word = from / WORD_BITS;
+  uint64_t found = (bitmap->words[word] ^ flip) & (UINT64_MAX << (from % WORD_BITS));
+  while (found == 0 && ++word < words) found = bitmap->words[word] ^ flip;
+  if (found == 0) return bitmap->bit_count;
+  /* The clear bits past the end are found too: they count as the end. */
+  return min_u64(word * WORD_BITS + (uint64_t)__builtin_ctzll(found), bitmap->bit_count);
+}
+
+uint64_t bitmap_next_set(const struct bitmap *bitmap, uint64_t from) { return next_bit(bitmap, from, 0); }
+uint64_t bitmap_next_clear(const struct bitmap *bitmap, uint64_t from) { return next_bit(bitmap, from, UINT64_MAX); }
+
+bool bitmap_any_in(const struct bitmap *bitmap, uint64_t first, uint64_t count) {
+  require_range(bitmap, first, count);
+  uint64_t end = first + count;
+  for (uint64_t word = first / WORD_BITS; word * WORD_BITS < end; word++)
+    if (bitmap->words[word] & range_mask(word, first, end)) return true;
+  return false;
+}
+
+bool bitmap_all_in(const struct bitmap *bitmap, uint64_t first, uint64_t count) {
+  require_range(bitmap, first, count);
+  uint64_t end = first + count;
+  for (uint64_t word = first / WORD_BITS; word * WORD_BITS < end; word++)
+    if (~bitmap->words[word] & range_mask(word, first, end)) return false;
+  return true;
+}

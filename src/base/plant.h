@@ -1,0 +1,40 @@
+/* plant.h - planted mistakes: marked places in the core where the simulator can switch on one known bug.
+ *
+ * Only the archive that the simulator's planted build links is compiled with TARN_PLANTS; in the daemon, and in the
+ * simulator's honest build, PLANTED() is the constant false. A planted mistake changes a line or two and draws nothing
+ * from seed, workload or faults, so a run's trace is equal to the honest one until the first event that it changes. */
+#ifndef TARN_BASE_PLANT_H
+#define TARN_BASE_PLANT_H
+
+#include <stdbool.h>
+
+#define TARN_PLANT_LIST(X)                                                                             \
+  X(answer_before_intent, "writes go to the disks before their mark is durable")                       \
+  X(mark_on_one_image, "the mark is written to the first image only")                                  \
+  X(clear_in_flight, "a mark is cleared while a write to its region is in flight")                     \
+  X(clear_by_older_flush, "a mark is cleared by a flush submitted before its last write completed")    \
+  X(recover_from_any, "recovery reads each block from any image, not from the one source")             \
+  X(rmw_unlocked, "the read of a read-modify-write happens before the lock is held")                   \
+  X(drop_after_answer, "a failed image is recorded after the write is answered")                       \
+  X(missed_write_only, "an image that failed misses only the failed write, not all marked regions")    \
+  X(clear_copied_unflushed, "the missed bits of copied blocks are cleared before the copy is flushed") \
+  X(read_unrecovered, "a marked region is read after a crash before it has been copied")               \
+  X(flush_error_ignored, "an image whose flush failed stays in")
+
+enum plant {
+  PLANT_none,
+#define X(name, text) PLANT_##name,
+  TARN_PLANT_LIST(X)
+#undef X
+      PLANT_COUNT
+};
+
+#ifdef TARN_PLANTS
+extern enum plant plant_active;
+extern unsigned long plant_hits; /* how often the active mistake was reached: the simulator reports it */
+#define PLANTED(name) (plant_active == PLANT_##name && ++plant_hits != 0)
+#else
+#define PLANTED(name) false
+#endif
+
+#endif

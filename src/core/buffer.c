@@ -1,0 +1,133 @@
+/* buffer.c - three free lists and a line of those who wait. */
+#include "core/buffer.h"
+
+#define BUFFER_COUNT_MIN 4u
+
+const uint32_t buffer_class_bytes[BUFFER_CLASS_COUNT] = {8 * 1024, 68 * 1024, 260 * 1024};
+static const uint32_t class_share[BUFFER_CLASS_COUNT] = {4, 4, 2}; /* 1/share of the pool's bytes */
+
+static unsigned class_of(const struct buffer *buffer) {
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++)
+    if (buffer_class_bytes[size_class] == buffer->bytes) return size_class;
+  tarn_panic("a buffer of no class", __FILE__, __LINE__);
+}
+
+static tarn_err class_init(struct buffer_pool *pool, struct arena *arena, unsigned size_class, uint64_t count) {
+  uint32_t bytes = buffer_class_bytes[size_class];
+  struct buffer *buffers = ARENA_NEW(arena, struct buffer, count);
+  uint8_t *memory = arena_take(arena, bytes * count, BUFFER_ALIGN);
+  if (!buffers || !memory) return TARN_FULL;
+  for (uint64_t i = 0; i < count; i++) {
+    buffers[i] = (struct buffer){.pool = pool, .base = memory + i * bytes, .bytes = bytes};
+    list_init(&buffers[i].link);
+    list_push(&pool->free[size_class], &buffers[i].link);
+  }
+  pool->free_count[size_class] = pool->total_count[size_class] = (uint32_t)count;
+  return TARN_OK;
+}
+
+tarn_err buffer_pool_init(struct buffer_pool *pool, struct env *env, struct arena *arena, uint64_t bytes) {
+  require(buffer_class_bytes[BUFFER_CLASS_COUNT - 1] == BUFFER_DATA_MAX + BUFFER_ALIGN);
+  *pool = (struct buffer_pool){.env = env};
+  list_init(&pool->waiting);
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) list_init(&pool->free[size_class]);
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) {
+    uint64_t count = bytes / class_share[size_class] / buffer_class_bytes[size_class];
+    require(count <= UINT32_MAX);
+    tarn_err err = class_init(pool, arena, size_class, max_u64(count, BUFFER_COUNT_MIN));
+    if (err) return err;
+  }
+  require(buffer_pool_is_whole(pool));
+  return TARN_OK;
+}
+
+/* The smallest free buffer that holds `data_bytes`, whoever may be waiting. */
+static struct buffer *take(struct buffer_pool *pool, uint32_t data_bytes) {
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) {
+    if (buffer_class_bytes[size_class] - BUFFER_ALIGN < data_bytes) continue;
+    struct list *node = list_pop(&pool->free[size_class]);
+    if (!node) continue;
+    pool->free_count[size_class]--;
+    struct buffer *buffer = LIST_ENTRY(node, struct buffer, link);
+    require(buffer->refs == 0);
+    buffer->refs = 1;
+    return buffer;
+  }
+  return NULL;
+}
+
+struct buffer *buffer_get(struct buffer_pool *pool, uint32_t data_bytes) {
+  require(data_bytes > 0);
+  require(data_bytes <= BUFFER_DATA_MAX);
+  return list_is_empty(&pool->waiting) ? take(pool, data_bytes) : NULL;
+}
+
+/* Gives what there is to those who wait, in their order; stops at the first who must wait on. */
+static void serve_waiting(struct buffer_pool *pool) {
+  for (struct list *node; (node = list_first(&pool->waiting)) != NULL;) {
+    struct buffer_wait *wait = LIST_ENTRY(node, struct buffer_wait, link);
+    wait->buffer = take(pool, wait->data_bytes);
+    if (!wait->buffer) return;
+    list_remove(&wait->link);
+    event_post(&pool->env->queue, &wait->event);
+  }
+}
+
+static void wait_ready(struct event *event) {
+  struct buffer_wait *wait = CONTAINER_OF(event, struct buffer_wait, event);
+  require(wait->buffer != NULL);
+  wait->ready(wait);
+}
+
+void buffer_wait_init(struct buffer_wait *wait, void (*ready)(struct buffer_wait *wait)) {
+  require(ready != NULL);
+  *wait = (struct buffer_wait){.ready = ready};
+  list_init(&wait->link);
+  event_init(&wait->event, wait_ready);
+}
+
+void buffer_wait(struct buffer_pool *pool, struct buffer_wait *wait, uint32_t data_bytes) {
+  require(data_bytes > 0);
+  require(data_bytes <= BUFFER_DATA_MAX);
+  require(!list_is_linked(&wait->link));
+  require(!event_is_posted(&wait->event));
+  wait->data_bytes = data_bytes;
+  wait->buffer = NULL;
+  list_push(&pool->waiting, &wait->link);
+  serve_waiting(pool);
+  if (!wait->buffer) pool->waits++;
+}
+
+void buffer_wait_cancel(struct buffer_pool *pool, struct buffer_wait *wait) {
+  if (list_is_linked(&wait->link)) {
+    list_remove(&wait->link);
+    serve_waiting(pool); /* who stood behind it may need less */
+  } else if (event_is_posted(&wait->event)) {
+    event_cancel(&wait->event);
+    buffer_unref(wait->buffer);
+    wait->buffer = NULL;
+  }
+}
+
+void buffer_ref(struct buffer *buffer) {
+  require(buffer->refs > 0);
+  require(buffer->refs < UINT32_MAX);
+  buffer->refs++;
+}
+
+void buffer_unref(struct buffer *buffer) {
+  require(buffer->refs > 0);
+  if (--buffer->refs > 0) return;
+  struct buffer_pool *pool = buffer->pool;
+  unsigned size_class = class_of(buffer);
+  require(pool->free_count[size_class] < pool->total_count[size_class]);
+  list_push_front(&pool->free[size_class], &buffer->link); /* the one used last is the one still in the CPU's cache */
+  pool->free_count[size_class]++;
+  serve_waiting(pool);
+}
+
+bool buffer_pool_is_whole(const struct buffer_pool *pool) {
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++)
+    if (pool->free_count[size_class] != pool->total_count[size_class]) return false;
+  return list_is_empty(&pool->waiting);
+}

@@ -1,0 +1,62 @@
+/* buffer.h - the memory that data passes through, from a client's socket to the disks and back, without a copy.
+ *
+ * A pool is sized once. Buffers come in three classes (BUFFER_CLASS_BYTES); who finds a class empty takes a larger one or
+ * waits in line, first come first served. A buffer is shared by reference: a write whose client was answered keeps its
+ * buffer while one image still hangs on it (rule 7), and the pool gets it back at the last buffer_unref().
+ *
+ * Placement rule (see disk.h): for data of volume offset `o` use `base + o % BUFFER_ALIGN`. A buffer of class size S holds
+ * S - BUFFER_ALIGN bytes of data at any offset, so that the whole aligned block around each end belongs to the buffer and
+ * a read-modify-write merges in place. */
+#ifndef TARN_CORE_BUFFER_H
+#define TARN_CORE_BUFFER_H
+
+#include "base/arena.h"
+#include "core/env.h"
+
+#define BUFFER_ALIGN       4096u
+#define BUFFER_CLASS_COUNT 3
+#define BUFFER_DATA_MAX    (256u * 1024u) /* the longest piece of a READ or WRITE anywhere in the system */
+extern const uint32_t buffer_class_bytes[BUFFER_CLASS_COUNT]; /* 8 KiB, 68 KiB, 260 KiB */
+
+struct buffer_pool;
+struct buffer {
+  struct list link; /* in its pool while free */
+  struct buffer_pool *pool;
+  uint8_t *base; /* aligned to BUFFER_ALIGN */
+  uint32_t bytes;
+  uint32_t refs;
+};
+
+/* Who waits: `ready` is called from the event queue and owns one reference to `buffer`. */
+struct buffer_wait {
+  struct list link;
+  uint32_t data_bytes;
+  struct buffer *buffer;
+  struct event event;
+  void (*ready)(struct buffer_wait *wait);
+};
+
+struct buffer_pool {
+  struct env *env;
+  struct list free[BUFFER_CLASS_COUNT];
+  struct list waiting; /* struct buffer_wait, FIFO: a small request does not overtake a large one */
+  uint32_t free_count[BUFFER_CLASS_COUNT], total_count[BUFFER_CLASS_COUNT];
+  uint64_t waits; /* how often somebody had to wait */
+};
+
+/* Takes about `bytes` from the arena: half of it large buffers, a quarter each of the others, at least 4 of each.
+ * TARN_FULL when the arena cannot give it. */
+CHECKED tarn_err buffer_pool_init(struct buffer_pool *pool, struct env *env, struct arena *arena, uint64_t bytes);
+/* A buffer with refs = 1 for `data_bytes` (1..BUFFER_DATA_MAX) at any offset; NULL when the caller must wait. */
+struct buffer *buffer_get(struct buffer_pool *pool, uint32_t data_bytes);
+/* Requires a wait that is not queued. Answers through wait->ready, also when a buffer is free at once. */
+void buffer_wait(struct buffer_pool *pool, struct buffer_wait *wait, uint32_t data_bytes);
+/* Takes the wait back, with the buffer that may be on its way. Harmless when not waiting. */
+void buffer_wait_cancel(struct buffer_pool *pool, struct buffer_wait *wait);
+void buffer_wait_init(struct buffer_wait *wait, void (*ready)(struct buffer_wait *wait));
+void buffer_ref(struct buffer *buffer);
+void buffer_unref(struct buffer *buffer);
+/* All buffers are back in the pool: what a clean end, and every quiet moment of the simulator, must find. */
+bool buffer_pool_is_whole(const struct buffer_pool *pool);
+
+#endif

@@ -1,0 +1,106 @@
+/* disk.h - everything that keeps bytes is a disk: submit one I/O, get one completion.
+ *
+ * A file, a block device, a concatenation, a remote image, a RAID volume, and a mirror made of other disks are all a
+ * `struct disk`; so are the wrappers that inject faults, throttle or trace. A new kind is one file that fills in
+ * `struct disk_ops` and `struct disk_caps`, and nothing else changes.
+ *
+ * Order and meaning
+ *   - I/Os may be done, and complete, in any order; who needs order waits for the completion. Two overlapping writes in
+ *     flight leave either's bytes, or a mix. (A mirror volume does better: it serialises them.)
+ *   - WRITE, WRITE_ZEROES, TRIM are done when they complete: a later READ sees them. They are on stable storage only after
+ *     a FLUSH that was submitted after they completed has completed with TARN_OK, or when they carried DISK_FUA.
+ *   - A write that fails, or never completes, may have left any mix of old and new in its range, now or later.
+ *   - A FLUSH that fails leaves everything since the last good FLUSH in doubt; a later good FLUSH proves nothing of it.
+ *   - WRITE_ZEROES leaves zeroes; without DISK_NO_HOLE it may deallocate. TRIM is a WRITE_ZEROES that may also do nothing
+ *     at all: what it leaves is old bytes or zeroes, block by block, and on a mirror the same on all images.
+ *
+ * Ownership
+ *   - From disk_submit() until `done` runs, the disk_io, its buffer reference and data belong to the disk. `done` always
+ *     runs from the event queue of the disk's env, exactly once, never inside disk_submit().
+ *   - There is no cancel. A disk that hangs keeps the I/O; the submitter may judge it failed, answer its own client and
+ *     go on, but it must leave the disk_io and the buffer alone until `done` has run (rule 7). That is why `buffer` is
+ *     reference counted and why a disk_io lives in its owner's pool rather than on its client.
+ *   - disk_close() needs in_flight == 0.
+ *
+ * Addressing
+ *   - offset and length of READ and WRITE are multiples of caps.block_bytes; length is in 1..caps.io_bytes_max.
+ *   - `data` is congruent to `offset` modulo caps.align_bytes, and the whole align_bytes blocks around both ends of the
+ *     data lie in `buffer`; the disk may overwrite those surrounding bytes. So an unaligned write merges in place.
+ *   - offset and length of TRIM and WRITE_ZEROES are multiples of caps.zero_block_bytes, length in 1..caps.zero_bytes_max.
+ *   - Everything lies inside caps.size_bytes. The submitter checks; the disk requires it.
+ *
+ * A disk and its I/Os belong to one env (one reactor). docs/architecture.md says how a remote image, a RAID volume, a
+ * mirror over two reactors and a disk that hangs fit this interface. */
+#ifndef TARN_CORE_DISK_H
+#define TARN_CORE_DISK_H
+
+#include "core/buffer.h"
+#include "core/env.h"
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_TRIM, DISK_WRITE_ZEROES, DISK_OP_COUNT };
+
+enum disk_flag {
+  DISK_FUA = 1 << 0,     /* WRITE, WRITE_ZEROES, TRIM: on stable storage before the completion */
+  DISK_NO_HOLE = 1 << 1, /* WRITE_ZEROES: allocate, do not punch */
+};
+
+/* What a disk can do: known once it is open, constant while it is. */
+struct disk_caps {
+  uint64_t size_bytes;
+  uint32_t block_bytes;      /* power of two, 1..4096 */
+  uint32_t align_bytes;      /* power of two, block_bytes..4096 */
+  uint32_t io_bytes_max;     /* multiple of block_bytes, at most BUFFER_DATA_MAX */
+  uint32_t zero_block_bytes; /* power of two, 1..4096; meaningful when can_zero */
+  uint64_t zero_bytes_max;   /* multiple of zero_block_bytes */
+  bool read_only;
+  bool can_zero;       /* WRITE_ZEROES is done without writing the bytes: cheap, whatever the length */
+  bool can_trim;       /* TRIM deallocates (and leaves zeroes) */
+  bool volatile_cache; /* FLUSH matters */
+  bool rotational;
+};
+
+struct disk;
+struct disk_io {
+  /* set by the submitter */
+  enum disk_op op;
+  uint32_t flags; /* enum disk_flag */
+  uint64_t offset, length;
+  struct buffer *buffer; /* READ, WRITE; the submitter's reference covers the I/O */
+  uint8_t *data;
+  void (*done)(struct disk_io *io);
+  /* set by the disk */
+  tarn_err err;
+  struct disk *disk;
+  struct event event;    /* the completion on its way */
+  struct list link;      /* the disk's, while in flight */
+  uint64_t submitted_ns; /* for hang detection and latency figures */
+};
+
+struct disk_ops {
+  const char *kind;
+  void (*submit)(struct disk *disk, struct disk_io *io);
+  void (*close)(struct disk *disk); /* frees the disk */
+};
+
+struct disk {
+  const struct disk_ops *ops;
+  struct env *env;
+  struct disk_caps caps;
+  uint32_t in_flight; /* submitted and `done` not yet run */
+};
+
+static inline void disk_io_init(struct disk_io *io) {
+  list_init(&io->link);
+  list_init(&io->event.link);
+}
+/* Requires an I/O within the rules above. */
+void disk_submit(struct disk *disk, struct disk_io *io);
+/* For implementations: ends an I/O by posting its completion. */
+void disk_complete(struct disk_io *io, tarn_err err);
+void disk_close(struct disk *disk);
+/* Would disk_submit() accept it? TARN_RANGE beyond the end, TARN_INVALID misaligned, TARN_UNSUPPORTED. For edges that
+ * take requests from strangers. */
+CHECKED tarn_err disk_check(const struct disk *disk, const struct disk_io *io);
+const char *disk_op_name(enum disk_op op);
+
+#endif

@@ -1,0 +1,128 @@
+#include "core/meta.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+
+static uint64_t blocks_for(uint64_t sectors) { return (sectors + META_SECTORS_PER_BLOCK - 1) / META_SECTORS_PER_BLOCK; }
+static uint64_t sectors_for(uint64_t bits) { return (bits + MAP_BITS_PER_SECTOR - 1) / MAP_BITS_PER_SECTOR; }
+
+void geometry_init(struct geometry *geometry, uint32_t volume_count, const uint64_t *volume_bytes,
+                   uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count) {
+  require(volume_count >= 1 && volume_count <= VOLUMES_MAX);
+  require(is_power_of_two(region_bytes) && is_power_of_two(extent_bytes) && extent_bytes <= region_bytes);
+  memset(geometry, 0, sizeof *geometry);
+  geometry->volume_count = volume_count;
+  geometry->region_bytes = region_bytes;
+  geometry->extent_bytes = extent_bytes;
+  geometry->mark_count = mark_count;
+  uint64_t base = 0;
+  for (uint32_t v = 0; v < volume_count; v++) {
+    geometry->volume_base[v] = base;
+    geometry->volume_bytes[v] = volume_bytes[v];
+    base += align_up(volume_bytes[v], region_bytes);
+  }
+  geometry->region_count = base / region_bytes;
+  geometry->extent_count = base / extent_bytes;
+  geometry->log_blocks = (uint32_t)blocks_for((mark_count + LOG_ENTRIES_PER_SECTOR - 1) / LOG_ENTRIES_PER_SECTOR);
+  geometry->page_sectors = sectors_for(geometry->extent_count);
+  geometry->page_blocks = blocks_for(geometry->page_sectors);
+  geometry->top_blocks = blocks_for(sectors_for(geometry->page_sectors));
+  geometry->log_offset[0] = RECORD_AREA_BYTES;
+  geometry->log_offset[1] = geometry->log_offset[0] + (uint64_t)geometry->log_blocks * META_BLOCK_BYTES;
+  geometry->map_offset = geometry->log_offset[1] + (uint64_t)geometry->log_blocks * META_BLOCK_BYTES;
+  geometry->map_slot_bytes = 2 * (geometry->top_blocks + geometry->page_blocks) * META_BLOCK_BYTES;
+  geometry->meta_bytes = geometry->map_offset + IMAGES_MAX * geometry->map_slot_bytes;
+}
+
+uint32_t geometry_volume_at(const struct geometry *geometry, uint64_t address) {
+  for (uint32_t v = geometry->volume_count; v-- > 0;) {
+    if (address < geometry->volume_base[v]) continue;
+    return address - geometry->volume_base[v] < geometry->volume_bytes[v] ? v : geometry->volume_count;
+  }
+  return geometry->volume_count;
+}
+
+uint64_t geometry_data_end(const struct geometry *geometry, uint64_t address) {
+  uint32_t v = geometry_volume_at(geometry, address);
+  require(v < geometry->volume_count);
+  return geometry->volume_base[v] + geometry->volume_bytes[v];
+}
+
+uint64_t meta_log_offset(const struct geometry *geometry, uint32_t copy, uint64_t block) {
+  require(copy < 2);
+  require(block < geometry->log_blocks);
+  return geometry->log_offset[copy] + block * META_BLOCK_BYTES;
+}
+
+uint64_t meta_map_offset(const struct geometry *geometry, uint32_t slot, enum map_level level, uint32_t copy,
+                         uint64_t block) {
+  require(slot < IMAGES_MAX && copy < 2);
+  uint64_t blocks = level == MAP_TOP ? geometry->top_blocks : geometry->page_blocks;
+  require(block < blocks);
+  uint64_t first = level == MAP_TOP ? 0 : 2 * geometry->top_blocks;
+  return geometry->map_offset + slot * geometry->map_slot_bytes + (first + copy * blocks + block) * META_BLOCK_BYTES;
+}
+
+static struct sector_id map_id(uint64_t mirror_id, uint32_t slot, enum map_level level, uint64_t sector) {
+  return (struct sector_id){.kind = SECTOR_MAP,
+                            .mirror = mirror_id,
+                            .index = (uint32_t)sector,
+                            .area = slot | (level == MAP_TOP ? 1u << 8 : 0)};
+}
+
+void meta_map_encode(const struct geometry *geometry, uint64_t mirror_id, uint32_t slot, enum map_level level,
+                     uint64_t block, const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out) {
+  require(block < (level == MAP_TOP ? geometry->top_blocks : geometry->page_blocks));
+  uint64_t word_count = (bit_count + 63) / 64;
+  for (uint32_t s = 0; s < META_SECTORS_PER_BLOCK; s++) {
+    uint64_t sector = block * META_SECTORS_PER_BLOCK + s;
+    uint8_t payload[SECTOR_PAYLOAD_BYTES];
+    struct writer writer;
+    writer_init(&writer, payload, sizeof payload);
+    for (uint64_t w = sector * META_WORDS_PER_SECTOR; w < (sector + 1) * META_WORDS_PER_SECTOR; w++)
+      put_le64(&writer, w < word_count ? words[w] : 0);
+    require(!writer.bad);
+    struct sector_id id = map_id(mirror_id, slot, level, sector);
+    sector_encode(&id, sequence, payload, out + s * SECTOR_BYTES);
+  }
+}
+
+tarn_err meta_map_decode_sector(uint64_t mirror_id, uint32_t slot, enum map_level level, uint64_t sector_index,
+                                const uint8_t *in, uint64_t *words) {
+  uint8_t payload[SECTOR_PAYLOAD_BYTES];
+  struct sector_id id = map_id(mirror_id, slot, level, sector_index);
+  tarn_err err = sector_decode(&id, in, payload);
+  if (err != TARN_OK) return err;
+  struct reader reader;
+  reader_init(&reader, payload, sizeof payload);
+  for (uint32_t w = 0; w < META_WORDS_PER_SECTOR; w++) words[w] = get_le64(&reader);
+  require(!reader.bad);
+  return TARN_OK;
+}
+
+void meta_log_encode(uint64_t mirror_id, uint32_t slot, uint64_t block, const uint32_t *entries, uint64_t sequence,
+                     uint8_t *out) {
+  for (uint32_t s = 0; s < META_SECTORS_PER_BLOCK; s++) {
+    uint8_t payload[SECTOR_PAYLOAD_BYTES];
+    struct writer writer;
+    writer_init(&writer, payload, sizeof payload);
+    for (uint32_t e = 0; e < LOG_ENTRIES_PER_SECTOR; e++) put_le32(&writer, entries[s * LOG_ENTRIES_PER_SECTOR + e]);
+    require(!writer.bad);
+    struct sector_id id = {
+        .kind = SECTOR_LOG, .mirror = mirror_id, .index = (uint32_t)(block * META_SECTORS_PER_BLOCK + s), .area = slot};
+    sector_encode(&id, sequence, payload, out + s * SECTOR_BYTES);
+  }
+}
+
+tarn_err meta_log_decode_sector(uint64_t mirror_id, uint32_t slot, uint64_t sector_index, const uint8_t *in,
+                                uint32_t *entries) {
+  uint8_t payload[SECTOR_PAYLOAD_BYTES];
+  struct sector_id id = {.kind = SECTOR_LOG, .mirror = mirror_id, .index = (uint32_t)sector_index, .area = slot};
+  tarn_err err = sector_decode(&id, in, payload);
+  if (err != TARN_OK) return err;
+  struct reader reader;
+  reader_init(&reader, payload, sizeof payload);
+  for (uint32_t e = 0; e < LOG_ENTRIES_PER_SECTOR; e++) entries[e] = get_le32(&reader);
+  return TARN_OK;
+}

@@ -1,0 +1,66 @@
+/* meta.h - where things lie in an image's metadata, and how the address space of a mirror is divided.
+ *
+ * Mirror addresses: the volumes of a mirror stand one after the other in one linear address space, each starting at a
+ * multiple of region_bytes, so that locks, marks and maps need no volume number. Regions (one mark each) and extents (one
+ * map bit each) are numbered in that space.
+ *
+ * The metadata of an image, in bytes from its start; everything is written in blocks of META_BLOCK_BYTES:
+ *     0                 the record, two slots (format/record.h)
+ *     log_offset[0..1]  the write-intent log, twice: log_blocks blocks of 8 sectors (format/log_sector.h)
+ *     then for each image slot 0..IMAGES_MAX-1, what that image misses, as this image knows it:
+ *       top copy 0, top copy 1 (bit p: page sector p is not clean), pages copy 0, pages copy 1 (bit e: extent e is missed)
+ * Most of it is never written: the file is sparse. */
+#ifndef TARN_CORE_META_H
+#define TARN_CORE_META_H
+
+#include "format/log_sector.h"
+#include "format/record.h"
+
+#define META_BLOCK_BYTES           4096u
+#define META_SECTORS_PER_BLOCK     (META_BLOCK_BYTES / SECTOR_BYTES)
+#define META_LOG_ENTRIES_PER_BLOCK (META_SECTORS_PER_BLOCK * LOG_ENTRIES_PER_SECTOR)
+#define META_MAP_BITS_PER_BLOCK    ((uint64_t)META_SECTORS_PER_BLOCK * MAP_BITS_PER_SECTOR)
+
+#define META_WORDS_PER_SECTOR (MAP_BITS_PER_SECTOR / 64)
+/* So a map in memory and its sectors share word boundaries. */
+_Static_assert(MAP_BITS_PER_SECTOR % 64 == 0, "a map sector is whole words");
+
+struct geometry {
+  uint32_t volume_count;
+  uint64_t volume_base[VOLUMES_MAX], volume_bytes[VOLUMES_MAX];
+  uint32_t region_bytes, extent_bytes, mark_count;
+  uint64_t region_count, extent_count;
+  uint32_t log_blocks;
+  uint64_t page_sectors, page_blocks; /* of one map */
+  uint64_t top_blocks;
+  uint64_t log_offset[2];
+  uint64_t map_offset, map_slot_bytes;
+  uint64_t meta_bytes; /* the whole */
+};
+
+/* Requires sizes and settings that record_check() accepts. */
+void geometry_init(struct geometry *geometry, uint32_t volume_count, const uint64_t *volume_bytes,
+                   uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count);
+/* The volume that holds a mirror address, or volume_count when it lies in the gap behind one. */
+uint32_t geometry_volume_at(const struct geometry *geometry, uint64_t address);
+/* End of the data of the volume that holds `address`: what an extent or region is cut to. */
+uint64_t geometry_data_end(const struct geometry *geometry, uint64_t address);
+
+enum map_level { MAP_PAGE, MAP_TOP };
+uint64_t meta_log_offset(const struct geometry *geometry, uint32_t copy, uint64_t block);
+uint64_t meta_map_offset(const struct geometry *geometry, uint32_t slot, enum map_level level, uint32_t copy,
+                         uint64_t block);
+
+/* The bits [block * META_MAP_BITS_PER_BLOCK, ...) of `words`, as a block of map sectors; `bit_count` bounds them. */
+void meta_map_encode(const struct geometry *geometry, uint64_t mirror_id, uint32_t slot, enum map_level level,
+                     uint64_t block, const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out);
+/* One sector of a map, as META_WORDS_PER_SECTOR words. TARN_OK, TARN_NOT_FOUND (never written) or TARN_CORRUPT. */
+CHECKED tarn_err meta_map_decode_sector(uint64_t mirror_id, uint32_t slot, enum map_level level, uint64_t sector_index,
+                                        const uint8_t *in, uint64_t *words);
+void meta_log_encode(uint64_t mirror_id, uint32_t slot, uint64_t block, const uint32_t *entries, uint64_t sequence,
+                     uint8_t *out);
+/* `entries` receives LOG_ENTRIES_PER_SECTOR values (region index + 1, or 0). */
+CHECKED tarn_err meta_log_decode_sector(uint64_t mirror_id, uint32_t slot, uint64_t sector_index, const uint8_t *in,
+                                        uint32_t *entries);
+
+#endif

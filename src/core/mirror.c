@@ -1,0 +1,405 @@
+/* mirror.c - the life of a mirror object, its client-facing disks, and images that leave and join.
+ *
+ * Crash argument for image_drop(): the record that says "behind" is durable on every survivor and at home before any write
+ * or flush is answered (drop_seq). Until then a crash finds the image still recorded as current, and then the marks, which
+ * cover every write in flight and every answered one that was not flushed, make recovery copy what differs. Its map is
+ * durable later; until then the same marks stay (map_seq). */
+#include "core/mirror.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/mirror_int.h"
+
+static void volume_submit(struct disk *disk, struct disk_io *io);
+static void volume_close(struct disk *disk) { (void)disk; /* lives in its mirror */ }
+static const struct disk_ops volume_ops = {.kind = "mirror", .submit = volume_submit, .close = volume_close};
+
+/* ---- opening ---- */
+
+static bool name_is_valid(const char *name) {
+  size_t n = strlen(name);
+  if (n == 0 || n > TARN_NAME_MAX) return false;
+  for (size_t i = 0; i < n; i++) {
+    char c = name[i];
+    bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (!alnum && (i == 0 || (c != '_' && c != '-'))) return false;
+  }
+  return true;
+}
+
+const char *mirror_config_check(const struct mirror_config *config) {
+  if (!name_is_valid(config->name)) return "a mirror's name is 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit";
+  if (config->image_count < 1 || config->image_count > IMAGES_MAX) return "a mirror has 1 to 16 images";
+  if (config->volume_count < 1 || config->volume_count > VOLUMES_MAX) return "a mirror has 1 to 8 volumes";
+  if (!is_power_of_two(config->region_bytes) || config->region_bytes < 64u << 10 || config->region_bytes > 256u << 20)
+    return "region is a power of two from 64K to 256M";
+  if (!is_power_of_two(config->extent_bytes) || config->extent_bytes < 4u << 10 || config->extent_bytes > 1u << 20)
+    return "extent is a power of two from 4K to 1M";
+  if (config->extent_bytes > config->region_bytes) return "extent cannot be larger than region";
+  if (config->mark_count < 16 || config->mark_count > 65536) return "marks is from 16 to 65536";
+  for (uint32_t v = 0; v < config->volume_count; v++)
+    if (config->volumes[v].size_bytes == 0 || config->volumes[v].size_bytes % 512 != 0)
+      return "a volume's size is a multiple of 512, and not 0";
+  return NULL;
+}
+
+static void config_geometry(const struct mirror_config *config, struct geometry *geometry) {
+  uint64_t sizes[VOLUMES_MAX];
+  for (uint32_t v = 0; v < config->volume_count; v++) sizes[v] = config->volumes[v].size_bytes;
+  geometry_init(geometry, config->volume_count, sizes, config->region_bytes, config->extent_bytes, config->mark_count);
+}
+
+uint64_t mirror_meta_bytes(const struct mirror_config *config) {
+  struct geometry geometry;
+  config_geometry(config, &geometry);
+  return geometry.meta_bytes;
+}
+
+static bool make_buffer(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
+  list_init(&buffer->link);
+  buffer->pool = NULL;
+  buffer->bytes = bytes;
+  buffer->refs = 1;
+  buffer->base = arena_take(arena, bytes, BUFFER_ALIGN);
+  return buffer->base != NULL;
+}
+
+static bool make_op(struct mirror *m, struct op *op, struct arena *arena) {
+  list_init(&op->link);
+  op->m = m;
+  op->legs = ARENA_NEW(arena, struct leg, m->config.image_count);
+  if (!op->legs) return false;
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    disk_io_init(&op->legs[i].io);
+    op->legs[i].op = op;
+  }
+  return true;
+}
+
+static tarn_err allocate(struct mirror *m, struct arena *arena) {
+  const struct geometry *g = &m->geometry;
+  tarn_err err = intent_init(&m->intent, arena, g);
+  for (uint32_t i = 0; i < m->config.image_count && err == TARN_OK; i++) {
+    err = missed_init(&m->images[i].map, arena, g, i);
+    if (err == TARN_OK) err = store_init(&m->images[i].store, arena, g, m->config.images[i].meta, i, m);
+  }
+  if (err == TARN_OK) err = store_init(&m->home, arena, g, m->config.home, RECORD_SELF_HOME, m);
+  if (err == TARN_OK) err = commit_alloc(m, arena);
+  if (err == TARN_OK) err = copy_alloc(m, arena);
+  if (err != TARN_OK) return err;
+  uint64_t *regions = arena_take(arena, bitmap_bytes(g->region_count), 8);
+  m->ops = ARENA_NEW(arena, struct op, MIRROR_OPS_MAX);
+  m->flush_ops = ARENA_NEW(arena, struct op, g->volume_count);
+  if (!regions || !m->ops || !m->flush_ops) return TARN_FULL;
+  bitmap_init(&m->crash_regions, regions, g->region_count);
+  for (uint32_t i = 0; i < MIRROR_OPS_MAX; i++) {
+    if (!make_op(m, &m->ops[i], arena)) return TARN_FULL;
+    list_push(&m->free_ops, &m->ops[i].link);
+  }
+  for (uint32_t v = 0; v < g->volume_count; v++)
+    if (!make_op(m, &m->flush_ops[v], arena)) return TARN_FULL;
+  for (uint32_t i = 0; i < SCRATCH_COUNT; i++) {
+    if (!make_buffer(&m->scratch[i], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
+    list_push(&m->free_scratch, &m->scratch[i].link);
+  }
+  return TARN_OK;
+}
+
+/* What the volumes can do is the least of what the images' disks can. */
+static void volume_caps(struct mirror *m, uint32_t v) {
+  struct disk_caps *caps = &m->volumes[v].disk.caps;
+  *caps = (struct disk_caps){.size_bytes = m->geometry.volume_bytes[v],
+                             .block_bytes = 1,
+                             .align_bytes = m->align,
+                             .io_bytes_max = BUFFER_DATA_MAX,
+                             .zero_block_bytes = m->block,
+                             .zero_bytes_max = m->geometry.region_bytes,
+                             .can_zero = true,
+                             .can_trim = true};
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    const struct disk *disk = m->config.images[i].data[v];
+    if (!disk) continue;
+    /* A request at any offset grows by up to a block when it is aligned out. */
+    uint32_t room = disk->caps.io_bytes_max - (m->block > 1 ? m->block : 0);
+    if (room < caps->io_bytes_max) caps->io_bytes_max = room;
+    caps->can_zero &= disk->caps.can_zero;
+    caps->can_trim &= disk->caps.can_trim && disk->caps.can_zero;
+    caps->volatile_cache |= disk->caps.volatile_cache;
+    caps->rotational |= disk->caps.rotational;
+    if (disk->caps.can_zero) {
+      if (disk->caps.zero_block_bytes > caps->zero_block_bytes) caps->zero_block_bytes = disk->caps.zero_block_bytes;
+      caps->zero_bytes_max =
+          min_u64(caps->zero_bytes_max, align_down(disk->caps.zero_bytes_max, caps->zero_block_bytes));
+    }
+  }
+}
+
+static void init_lists(struct mirror *m) {
+  struct list *heads[] = {&m->free_ops,     &m->op_line,      &m->mark_line,     &m->scratch_line,
+                          &m->recover_line, &m->free_scratch, &m->flush_waiting, &m->flush_running};
+  for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
+  list_init(&m->room_flush.link);
+  list_init(&m->copy_flush.link);
+  list_init(&m->recover_flush.link);
+  list_init(&m->admin_flush.link);
+  list_init(&m->admin_event.link);
+}
+
+struct mirror *mirror_open(const struct mirror_options *options) {
+  require(!mirror_config_check(options->config));
+  struct mirror *m = ARENA_NEW(options->arena, struct mirror, 1);
+  if (!m) return NULL;
+  m->env = options->env;
+  m->owner = options->owner;
+  m->changed = options->changed;
+  m->config = *options->config;
+  m->state = MIRROR_INACTIVE;
+  config_geometry(&m->config, &m->geometry);
+  init_lists(m);
+  range_lock_init(&m->lock, m->env);
+  commit_init(m);
+  copy_init(m);
+  timer_init(&m->tick, marks_tick);
+  if (allocate(m, options->arena) != TARN_OK) return NULL;
+  m->align = m->block = 1;
+  for (uint32_t i = 0; i < m->config.image_count; i++)
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
+      const struct disk *disk = m->config.images[i].data[v];
+      if (disk && disk->caps.align_bytes > m->align) m->align = disk->caps.align_bytes;
+      if (disk && disk->caps.block_bytes > m->block) m->block = disk->caps.block_bytes;
+    }
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
+    m->volumes[v] = (struct volume){.disk = {.ops = &volume_ops, .env = m->env}, .m = m, .index = v};
+    volume_caps(m, v);
+  }
+  return m;
+}
+
+void *mirror_owner(const struct mirror *m) { return m->owner; }
+
+struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
+  require(volume < m->geometry.volume_count);
+  return &m->volumes[volume].disk;
+}
+
+bool mirror_is_idle(const struct mirror *m) {
+  return m->ops_busy == 0 && copy_is_idle(m) && !m->commit.running && !event_is_posted(&m->commit.start) &&
+         list_is_empty(&m->flush_running) && list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE;
+}
+
+void mirror_close(struct mirror *m) {
+  require(mirror_is_idle(m));
+  require(m->lock.hold_count == 0);
+  timer_cancel(&m->tick);
+  timer_cancel(&m->copy_timer);
+  event_cancel(&m->copy_event);
+}
+
+enum mirror_state mirror_state_now(const struct mirror *m) { return m->state; }
+
+/* ---- what clients submit ---- */
+
+/* Where the last block of a volume ends: at its size, unless a disk has larger blocks than that is a multiple of. */
+static uint64_t volume_end(const struct mirror *m, uint32_t v) {
+  return m->geometry.volume_base[v] + align_up(m->geometry.volume_bytes[v], m->block);
+}
+
+static void op_start(struct op *op, struct disk_io *io) {
+  struct mirror *m = op->m;
+  struct volume *volume = CONTAINER_OF(io->disk, struct volume, disk);
+  static const enum op_kind kinds[DISK_OP_COUNT] = {[DISK_READ] = OP_READ,
+                                                    [DISK_WRITE] = OP_WRITE,
+                                                    [DISK_FLUSH] = OP_FLUSH,
+                                                    [DISK_TRIM] = OP_ZERO,
+                                                    [DISK_WRITE_ZEROES] = OP_ZERO};
+  struct leg *legs = op->legs;
+  *op = (struct op){.m = m, .legs = legs, .client = io, .kind = kinds[io->op], .volume = volume->index};
+  list_init(&op->link);
+  op->start = m->geometry.volume_base[op->volume] + io->offset;
+  op->length = io->length;
+  op->outer_start = align_down(op->start, m->block);
+  op->outer_length = min_u64(align_up(op->start + op->length, m->block), volume_end(m, op->volume)) - op->outer_start;
+  m->ops_busy++;
+  switch (op->kind) {
+    case OP_READ:
+      m->reads++;
+      op_read(op);
+      break;
+    case OP_WRITE:
+    case OP_ZERO:
+      m->writes++;
+      op_write(op);
+      break;
+    case OP_FLUSH:
+      m->flushes++;
+      op_flush(op);
+      break;
+  }
+}
+
+static void volume_submit(struct disk *disk, struct disk_io *io) {
+  struct mirror *m = CONTAINER_OF(disk, struct volume, disk)->m;
+  if (!m->serving) {
+    disk_complete(io, TARN_SHUTDOWN);
+    return;
+  }
+  struct list *node = list_is_empty(&m->op_line) ? list_pop(&m->free_ops) : NULL;
+  if (!node) {
+    list_push(&m->op_line, &io->link);
+    return;
+  }
+  op_start(LIST_ENTRY(node, struct op, link), io);
+}
+
+void op_line_run(struct mirror *m) {
+  while (!list_is_empty(&m->op_line)) {
+    if (!m->serving) {
+      disk_complete(LIST_ENTRY(list_pop(&m->op_line), struct disk_io, link), TARN_SHUTDOWN);
+      continue;
+    }
+    struct list *node = list_pop(&m->free_ops);
+    if (!node) return;
+    op_start(LIST_ENTRY(node, struct op, link), LIST_ENTRY(list_pop(&m->op_line), struct disk_io, link));
+  }
+}
+
+void op_end(struct op *op, tarn_err err) {
+  struct mirror *m = op->m;
+  op_release(op);
+  require(op->pending == 0 && !list_is_linked(&op->link));
+  if (!op->client) {
+    op->done(op);
+    return;
+  }
+  struct disk_io *io = op->client;
+  op->client = NULL;
+  m->ops_busy--;
+  list_push(&m->free_ops, &op->link);
+  disk_complete(io, err);
+  op_line_run(m);
+  if (m->ops_busy == 0) admin_check_idle(m);
+}
+
+/* ---- images leave and join ---- */
+
+uint32_t mirror_current_mask(const struct mirror *m) {
+  uint32_t mask = 0;
+  for (uint32_t i = 0; i < m->config.image_count; i++)
+    if (image_is_current(m, i)) mask |= 1u << i;
+  return mask;
+}
+
+uint32_t mirror_online_mask(const struct mirror *m) {
+  uint32_t mask = 0;
+  for (uint32_t i = 0; i < m->config.image_count; i++)
+    if (m->images[i].online) mask |= 1u << i;
+  return mask;
+}
+
+void mirror_changed(struct mirror *m) {
+  if (m->changed) m->changed(m);
+}
+
+void mirror_set_state(struct mirror *m, enum mirror_state state, const char *reason) {
+  m->state = state;
+  snprintf(m->reason, sizeof m->reason, "%s", reason ? reason : "");
+  mirror_changed(m);
+}
+
+void mirror_new_generation(struct mirror *m) {
+  struct record *r = &m->record;
+  memmove(&r->history[1], &r->history[0], sizeof r->history[0] * (HISTORY_MAX - 1));
+  r->history[0] = r->generation;
+  r->generation.number++;
+  r->generation.id = m->env->random(m->env);
+  m->record_dirty = true;
+}
+
+/* All regions that are marked at this instant are missed too, not just the write that failed (rule 5). */
+static void miss_marked(struct mirror *m, uint32_t i, const struct op *op) {
+  struct missed *map = &m->images[i].map;
+  uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
+  if (PLANTED(missed_write_only)) {
+    if (op && op->kind != OP_FLUSH) missed_set(map, extent_first(m, op->start), extent_span(m, op->start, op->length));
+    return;
+  }
+  LIST_EACH(&m->intent.used, node) {
+    struct mark *mark = LIST_ENTRY(node, struct mark, link);
+    missed_set(map, mark->region * per_region, per_region);
+    mark->map_seq = m->commit.started + 1;
+  }
+}
+
+void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const char *why, const struct op *op) {
+  struct image *image = &m->images[i];
+  struct record_image *ri = &m->record.images[i];
+  if (!image->online) return;
+  bool was_current = ri->state == IMAGE_SYNCHRONIZED;
+  require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
+  image->online = false;
+  ri->state = IMAGE_UNSYNCHRONIZED;
+  ri->missing = missing;
+  snprintf(image->reason, sizeof image->reason, "%s", why);
+  missed_forget_copied(&image->map);
+  miss_marked(m, i, op);
+  if (was_current) {
+    ri->left_number = m->record.generation.number;
+    ri->moment_ns = m->env->wall_ns;
+    uint32_t heir = (uint32_t)__builtin_ctz(mirror_current_mask(m));
+    if (m->record.master == i) m->record.master = (uint8_t)heir;
+    if (m->record.recovery_source == i) m->record.recovery_source = (uint8_t)heir;
+    mirror_new_generation(m);
+  }
+  m->record_dirty = true;
+  m->drop_seq = commit_want(m);
+  report(m->env, REPORT_ERROR, m->config.name, "image %s is out: %s", m->config.images[i].name, why);
+  mirror_changed(m);
+}
+
+void image_join(struct mirror *m, uint32_t i) {
+  struct record_image *ri = &m->record.images[i];
+  require(m->images[i].online && ri->state == IMAGE_SYNCHRONIZING);
+  require(m->images[i].map.missed.set_count == 0);
+  ri->state = IMAGE_SYNCHRONIZED;
+  ri->missing = MISSING_NONE;
+  ri->all_missed = false;
+  ri->left_number = 0;
+  m->images[i].reason[0] = 0;
+  m->record_dirty = true;
+  commit_want(m);
+  report(m->env, REPORT_INFO, m->config.name, "image %s is SYNCHRONIZED", m->config.images[i].name);
+  mirror_changed(m);
+}
+
+/* ---- invariants ---- */
+
+void mirror_check(const struct mirror *m) {
+  uint32_t current = mirror_current_mask(m);
+  if (m->state == MIRROR_ACTIVE) {
+    require(current != 0);
+    require(current & 1u << m->record.master);
+  }
+  require(implies(m->serving, m->state == MIRROR_ACTIVE));
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    if (!m->images[i].present) continue;
+    require(implies(image_is_current(m, i), m->images[i].map.missed.set_count == 0));
+    require(m->images[i].map.copied.set_count <= m->images[i].map.missed.set_count);
+  }
+  intent_check(&m->intent);
+  /* What has to be recovered is marked, and a mark that is needed is not cleared. */
+  uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
+  for (uint64_t e = bitmap_next_set(&m->recover, 0); e < m->recover.bit_count;) {
+    uint64_t region = e / per_region;
+    require(intent_find(&m->intent, region) != INTENT_NONE);
+    if ((region + 1) * per_region >= m->recover.bit_count) break;
+    e = bitmap_next_set(&m->recover, (region + 1) * per_region);
+  }
+  require(m->copies_busy <= COPY_COUNT);
+}
+
+bool mirror_image_is_equal(const struct mirror *m, uint32_t image) {
+  return m->state == MIRROR_ACTIVE && image_is_current(m, image) && m->recover.set_count == 0 &&
+         m->lock.hold_count == 0;
+}

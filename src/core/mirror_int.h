@@ -1,0 +1,284 @@
+/* mirror_int.h - the inside of a mirror, shared by the mirror_*.c files only.
+ *
+ *   mirror.c           life of the object, state, images leaving, status of invariants
+ *   mirror_commit.c    making metadata durable on all stores, one round at a time; who waits for it
+ *   mirror_activate.c  format, activate (who is current), deactivate
+ *   mirror_write.c     the path of a write, a zeroing, a flush; marks and their clearing; the judgement
+ *   mirror_read.c      the path of a read
+ *   mirror_copy.c      recovery and synchronisation
+ *   mirror_status.c    what people see
+ *
+ * Order in which an operation takes things, so that nobody waits in a circle: operation slot, scratch buffer, marks, commit,
+ * range lock, disks. */
+#ifndef TARN_CORE_MIRROR_INT_H
+#define TARN_CORE_MIRROR_INT_H
+
+#include "base/bitmap.h"
+#include "base/plant.h"
+#include "core/intent.h"
+#include "core/mirror.h"
+#include "core/missed.h"
+#include "core/range_lock.h"
+#include "core/store.h"
+
+#define OP_MARKS_MAX     (BUFFER_DATA_MAX / (64u * 1024u) + 1) /* smallest region is 64 KiB */
+#define SCRATCH_COUNT    32u                                   /* read-modify-writes at once */
+#define COPY_COUNT       4u /* copies at once; one is kept for reads that wait for recovery */
+#define COPY_BYTES       BUFFER_DATA_MAX
+#define CHECKPOINT_BYTES (64ull << 20) /* copied between two checkpoints of the maps */
+#define TICK_NS          NS_PER_S
+#define MARK_IDLE_NS     (5 * NS_PER_S) /* a mark unused for that long is cleared */
+#define RETRY_NS         NS_PER_S       /* after a copy that could not be done */
+
+enum hold_tag { HOLD_READ, HOLD_WRITE, HOLD_COPY };
+enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH };
+
+struct op;
+struct leg {
+  struct disk_io io;
+  struct op *op;
+};
+
+/* One client I/O, or one flush of our own, from its start to its answer. */
+struct op {
+  struct list link; /* free, or in the one line where it waits */
+  struct mirror *m;
+  enum op_kind kind;
+  struct disk_io *client; /* NULL: ours, then `done` */
+  void (*done)(struct op *op);
+  void (*resume)(struct op *op, tarn_err err); /* what goes on when its wait for a commit is over */
+  uint32_t volume;
+  uint64_t start, length;             /* mirror address; of the client's bytes */
+  uint64_t outer_start, outer_length; /* aligned out to what the images take */
+  bool holding;
+  struct range_hold hold;
+  struct buffer *scratch;
+  uint32_t mark_count;
+  uint32_t marks[OP_MARKS_MAX];
+  uint64_t wait_seq;
+  uint64_t tick;           /* of a flush */
+  uint32_t master;         /* when it was issued */
+  uint32_t issued, failed; /* by image */
+  uint32_t pending;
+  uint32_t tried; /* images that failed this read */
+  tarn_err err;
+  struct leg *legs; /* one per image */
+};
+
+/* A copy of one range from one image to others. */
+struct copy {
+  struct mirror *m;
+  bool busy, recover; /* recover: of a marked region after a crash; else of what an image misses */
+  uint64_t start, end, at, piece;
+  uint32_t source, targets, failed, tried;
+  uint32_t pending, mark;
+  bool unreadable;
+  struct range_hold hold;
+  struct buffer buffer;
+  struct disk_io read;
+  struct copy_leg {
+    struct disk_io io;
+    struct copy *copy;
+  } * legs;
+};
+
+struct image {
+  bool present; /* the slot is in use */
+  bool online;  /* takes part in I/O: SYNCHRONIZED or SYNCHRONIZING */
+  struct store store;
+  struct missed map;
+  uint64_t sync_total; /* extents when this synchronisation began */
+  uint64_t sync_start_ns, sync_copied;
+  uint64_t copy_next_ns; /* earliest next copy, by its rate */
+  uint64_t unreadable_bytes;
+  uint32_t in_flight;
+  uint64_t reads, writes, read_errors, write_errors;
+  char reason[160];
+};
+
+struct volume {
+  struct disk disk;
+  struct mirror *m;
+  uint32_t index;
+};
+
+struct flush_wait {
+  struct list link;
+  void (*done)(struct mirror *m, tarn_err err);
+};
+
+enum admin { ADMIN_NONE, ADMIN_FORMAT, ADMIN_ACTIVATE, ADMIN_DEACTIVATE };
+
+struct mirror {
+  struct env *env;
+  void *owner;
+  void (*changed)(struct mirror *m);
+  struct mirror_config config;
+  struct geometry geometry;
+  struct record record; /* as it is now; `record_dirty`: not yet durable so */
+  bool record_dirty;
+  enum mirror_state state;
+  bool serving; /* clients' I/O is taken */
+  char reason[240];
+  struct image images[IMAGES_MAX];
+  struct store home;
+  struct volume volumes[VOLUMES_MAX];
+  uint32_t align; /* a client's data is congruent to its offset modulo this, for every image's disk */
+  uint32_t block; /* every image's disk takes this; what is smaller is merged into whole blocks */
+  struct range_lock lock;
+  struct intent intent;
+
+  /* operations */
+  struct op *ops;
+  struct list free_ops;
+  struct list op_line;      /* client disk_io without an op yet */
+  struct list mark_line;    /* ops without marks */
+  struct list scratch_line; /* ops without scratch */
+  struct list recover_line; /* reads that wait for a region to be copied */
+  struct buffer scratch[SCRATCH_COUNT];
+  struct list free_scratch;
+  uint32_t ops_busy;
+  uint32_t read_turn; /* breaks ties between equally loaded images */
+
+  /* commit (mirror_commit.c) */
+  struct commit_plan plan;
+  struct record plan_record;
+  struct {
+    bool running, wanted;
+    uint64_t started, done; /* sequence of the round that was started last, and of the last that is durable */
+    uint32_t pending, failed;
+    bool home_failed;
+    struct list waiters; /* ops, by wait_seq */
+    struct event start;
+    void (*admin_done)(struct mirror *m, tarn_err err);
+    uint64_t admin_seq;
+  } commit;
+  uint64_t drop_seq; /* no write is answered before this commit is done */
+
+  /* flushes of our own */
+  struct op *flush_ops; /* one per volume */
+  struct list flush_waiting, flush_running;
+  uint32_t flush_pending;
+  tarn_err flush_err;
+  struct flush_wait room_flush, copy_flush, admin_flush;
+  struct timer tick;
+
+  /* copies (mirror_copy.c) */
+  struct bitmap recover; /* extents of marked regions that have still to be copied */
+  bool recovering;       /* until that is done, flushed and recorded */
+  uint64_t recover_cursor, sync_cursor;
+  uint64_t recover_total, recover_start_ns, recover_copied, recover_end_ns;
+  uint64_t recover_marked; /* bytes */
+  bool recovered;
+  struct copy copies[COPY_COUNT];
+  uint32_t copies_busy;
+  uint64_t checkpoint_bytes;
+  enum { CHECKPOINT_NONE, CHECKPOINT_DRAIN, CHECKPOINT_FLUSH, CHECKPOINT_COMMIT } checkpoint;
+  uint64_t checkpoint_seq;
+  bool finishing;         /* the flush that ends a recovery is under way */
+  uint64_t copy_pause_ns; /* nothing in the background before: something could not be copied */
+  struct flush_wait recover_flush;
+  struct timer copy_timer;
+  struct event copy_event;
+
+  /* the running administrator's operation (mirror_activate.c) */
+  enum admin admin;
+  bool admin_force, admin_stay;
+  mirror_done *admin_done;
+  void *admin_context;
+  uint32_t admin_pending;
+  struct event admin_event;
+  bool admin_draining;
+  tarn_err admin_err;
+  char admin_why[400];
+  void (*load_next)(struct mirror *m); /* when every store has answered */
+  struct commit_plan load_plan;
+  struct missed *load_maps[IMAGES_MAX];
+  uint32_t load_failed, load_sources; /* by image */
+  struct bitmap crash_regions;
+
+  uint64_t reads, writes, flushes;
+};
+
+#define EACH_IMAGE(m, i)                    \
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) \
+    if ((m)->images[i].present)
+
+/* mirror.c */
+static inline enum image_state image_state_of(const struct mirror *m, uint32_t i) { return m->record.images[i].state; }
+static inline bool image_is_current(const struct mirror *m, uint32_t i) {
+  return m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZED;
+}
+uint32_t mirror_current_mask(const struct mirror *m);
+uint32_t mirror_online_mask(const struct mirror *m);
+/* Takes an image out: offline, UNSYNCHRONIZED, all that is marked and all later writes missed; recorded before the next
+ * answer. Requires another current image if this one is current (rule 8). */
+void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const char *why, const struct op *op);
+/* A synchronised image counts from now on. */
+void image_join(struct mirror *m, uint32_t i);
+void mirror_changed(struct mirror *m);
+/* A new generation begins: the set of current images has changed (rule 9). */
+void mirror_new_generation(struct mirror *m);
+void mirror_set_state(struct mirror *m, enum mirror_state state, const char *reason);
+
+/* Starts the client I/Os that wait for an op; when the mirror no longer serves, ends them. */
+void op_line_run(struct mirror *m);
+
+/* mirror_commit.c */
+void commit_init(struct mirror *m);
+CHECKED tarn_err commit_alloc(struct mirror *m, struct arena *arena);
+/* Sees to it that a round starts after now; returns its sequence. */
+uint64_t commit_want(struct mirror *m);
+/* The sequence to wait for so that what `seq` was to carry is durable; 0 when it is already. */
+uint64_t commit_wait_for(struct mirror *m, uint64_t seq);
+/* op->resume(op, err) once the round is done; err when it failed. */
+void commit_wait(struct mirror *m, struct op *op, uint64_t seq, void (*resume)(struct op *op, tarn_err err));
+/* The same for the administrator's operation. */
+void commit_admin(struct mirror *m, void (*done)(struct mirror *m, tarn_err err));
+
+/* mirror_write.c */
+void op_write(struct op *op);
+void op_flush(struct op *op);
+/* Ends an op: gives everything back, answers its client, starts who waits. */
+void op_end(struct op *op, tarn_err err);
+void op_release(struct op *op);
+/* Retries the ops that wait for marks. */
+void mark_line_run(struct mirror *m);
+/* Ends the ops that wait for scratch: the mirror no longer serves. */
+void scratch_line_stop(struct mirror *m);
+/* Flushes all volumes of all online images; `done` from the event queue. Requires that `wait` is not in use. */
+void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mirror *m, tarn_err err));
+void marks_tick(struct timer *timer);
+/* The extents that a range touches. */
+static inline uint64_t extent_first(const struct mirror *m, uint64_t start) { return start / m->geometry.extent_bytes; }
+static inline uint64_t extent_span(const struct mirror *m, uint64_t start, uint64_t length) {
+  return (start + length - 1) / m->geometry.extent_bytes - extent_first(m, start) + 1;
+}
+/* Builds one I/O of a mirror address range on an image; offset is cut to its volume. */
+void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_op op, uint32_t flags, uint64_t start,
+                uint64_t length, struct buffer *buffer, uint8_t *data, void (*done)(struct disk_io *io));
+/* To be called first in each `done` of such an I/O. */
+void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io);
+
+/* mirror_read.c */
+void op_read(struct op *op);
+/* The image that a write's merge, or a copy, reads from; `tried` are out. IMAGES_MAX: none left. */
+uint32_t read_source(const struct mirror *m, uint64_t start, uint64_t length, uint32_t tried);
+
+/* mirror_copy.c */
+void copy_init(struct mirror *m);
+CHECKED tarn_err copy_alloc(struct mirror *m, struct arena *arena);
+/* Sees to it that what copies there are to start are started, soon; harmless at any time. */
+void copy_pump(struct mirror *m);
+/* A commit is done: a checkpoint may go on. */
+void copy_committed(struct mirror *m);
+/* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
+void recover_set(struct mirror *m, uint64_t start, uint64_t length);
+/* The clients are leaving: reads that wait for a copy fail. */
+void copy_stop(struct mirror *m);
+bool copy_is_idle(const struct mirror *m);
+
+/* mirror_activate.c */
+void admin_check_idle(struct mirror *m);
+
+#endif

@@ -1,0 +1,127 @@
+/* mirror_read.c - the path of a read.
+ *
+ * A read goes to the least loaded image that is fresh there. Two cases are special:
+ *   - It overlaps a write in flight. Then it goes to the master, so that no two reads see new and then old. If the master
+ *     has changed since that write was issued, or the read fails and is tried elsewhere, it waits for the write (a shared
+ *     hold) instead: then all images are equal there again.
+ *   - It touches a region that was marked at a crash and has not been copied yet. The images may differ there, and a later
+ *     recovery could choose otherwise, so the region is copied first (rule 12).
+ * A plain read takes no lock: while it is at an image, a write that starts after it is concurrent with it. */
+#include "core/mirror_int.h"
+
+static void read_issue(struct op *op, uint32_t image);
+
+uint32_t read_source(const struct mirror *m, uint64_t start, uint64_t length, uint32_t tried) {
+  uint32_t candidates = mirror_current_mask(m) & ~tried;
+  if (candidates == 0) return IMAGES_MAX;
+  bool recovers =
+      m->recover.set_count != 0 && bitmap_any_in(&m->recover, extent_first(m, start), extent_span(m, start, length));
+  if (recovers && PLANTED(recover_from_any)) {
+    uint32_t turn = (uint32_t)extent_first(m, start) % IMAGES_MAX;
+    for (uint32_t i = 0; i < IMAGES_MAX; i++)
+      if (candidates & 1u << (turn + i) % IMAGES_MAX) return (turn + i) % IMAGES_MAX;
+  }
+  uint32_t first =
+      recovers && m->record.recovery_source != RECORD_NO_SOURCE ? m->record.recovery_source : m->record.master;
+  return candidates & 1u << first ? first : (uint32_t)__builtin_ctz(candidates);
+}
+
+static bool touches_recovery(const struct op *op) {
+  const struct mirror *m = op->m;
+  if (m->recover.set_count == 0 || PLANTED(read_unrecovered)) return false;
+  return bitmap_any_in(&m->recover, extent_first(m, op->outer_start),
+                       extent_span(m, op->outer_start, op->outer_length));
+}
+
+enum overlap { OVERLAP_NONE, OVERLAP_MASTER, OVERLAP_WAIT };
+
+/* What the writes in flight under this read ask of it. Those that still wait for the lock have touched nothing. */
+static enum overlap overlap_of(const struct op *op) {
+  const struct mirror *m = op->m;
+  enum overlap overlap = OVERLAP_NONE;
+  struct range_hold *hold = NULL;
+  while ((hold = range_next_overlap(&m->lock, op->outer_start, op->outer_length, hold)) != NULL) {
+    if (hold->tag != HOLD_WRITE || hold->blockers != 0) continue;
+    const struct op *write = CONTAINER_OF(hold, const struct op, hold);
+    if (write->issued == 0) continue; /* still merging */
+    if (write->master != m->record.master || write->failed & 1u << write->master) return OVERLAP_WAIT;
+    overlap = OVERLAP_MASTER;
+  }
+  return overlap;
+}
+
+static uint32_t least_loaded(struct op *op) {
+  struct mirror *m = op->m;
+  uint64_t first = extent_first(m, op->outer_start), count = extent_span(m, op->outer_start, op->outer_length);
+  uint32_t best = IMAGES_MAX, turn = m->read_turn++ % m->config.image_count;
+  for (uint32_t k = 0; k < m->config.image_count; k++) {
+    uint32_t i = (turn + k) % m->config.image_count;
+    const struct image *image = &m->images[i];
+    if (!image->online || op->tried & 1u << i || !missed_is_fresh(&image->map, first, count)) continue;
+    if (best == IMAGES_MAX || image->in_flight < m->images[best].in_flight) best = i;
+  }
+  return best;
+}
+
+static void read_locked(struct range_hold *hold) { op_read(CONTAINER_OF(hold, struct op, hold)); }
+
+static void read_wait(struct op *op) {
+  struct mirror *m = op->m;
+  require(!op->holding);
+  op->holding = true;
+  if (range_acquire(&m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_SHARED, HOLD_READ, read_locked))
+    read_locked(&op->hold);
+}
+
+static void read_done(struct disk_io *io) {
+  struct leg *leg = CONTAINER_OF(io, struct leg, io);
+  struct op *op = leg->op;
+  uint32_t image = (uint32_t)(leg - op->legs);
+  leg_ended(op->m, image, io);
+  op->pending = 0;
+  if (io->err == TARN_OK) {
+    op_end(op, TARN_OK);
+    return;
+  }
+  op->err = io->err;
+  op->tried |= 1u << image;
+  if (op->holding) op_read(op);
+  else read_wait(op);
+}
+
+static void read_issue(struct op *op, uint32_t image) {
+  struct disk_io *io = op->client;
+  op->pending = 1;
+  leg_submit(op->m, image, &op->legs[image].io, DISK_READ, 0, op->outer_start, op->outer_length, io->buffer,
+             io->data - (op->start - op->outer_start), read_done);
+}
+
+/* Also where a read goes on after each of its waits. */
+void op_read(struct op *op) {
+  struct mirror *m = op->m;
+  if (!m->serving) {
+    op_end(op, TARN_SHUTDOWN);
+    return;
+  }
+  if (touches_recovery(op)) {
+    /* The copy needs the lock that this read may hold. */
+    if (op->holding) {
+      op->holding = false;
+      range_release(&m->lock, &op->hold);
+    }
+    list_push(&m->recover_line, &op->link);
+    copy_pump(m);
+    return;
+  }
+  enum overlap overlap = op->holding ? OVERLAP_NONE : overlap_of(op);
+  if (overlap == OVERLAP_WAIT) {
+    read_wait(op);
+    return;
+  }
+  uint32_t image = overlap == OVERLAP_MASTER ? m->record.master : least_loaded(op);
+  if (image == IMAGES_MAX || op->tried & 1u << image) {
+    op_end(op, op->err != TARN_OK ? op->err : TARN_IO);
+    return;
+  }
+  read_issue(op, image);
+}

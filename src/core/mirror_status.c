@@ -1,0 +1,95 @@
+/* mirror_status.c - what people see of a mirror. Reads only. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/mirror_int.h"
+
+/* Equal to the others, but until the marked regions are copied after a crash only the source counts (B9). */
+static bool in_recovery(const struct mirror *m, uint32_t i) {
+  return m->recovering && image_is_current(m, i) && i != m->record.recovery_source;
+}
+
+static void progress(struct mirror_image_status *status, uint64_t done, uint64_t total, uint64_t copied,
+                     uint64_t elapsed_ns) {
+  status->sync.done_bytes = done;
+  status->sync.total_bytes = total;
+  if (elapsed_ns > 0) status->sync.bytes_per_second = (uint64_t)((double)copied * 1e9 / (double)elapsed_ns);
+  if (status->sync.bytes_per_second > 0) status->sync.eta_seconds = (total - done) / status->sync.bytes_per_second;
+}
+
+static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_status *status) {
+  const struct image *image = &m->images[i];
+  uint64_t extent = m->geometry.extent_bytes;
+  if (in_recovery(m, i)) {
+    status->sync.kind = SYNC_INTENT;
+    uint64_t left = min_u64(m->recover.set_count, m->recover_total);
+    progress(status, (m->recover_total - left) * extent, m->recover_total * extent, m->recover_copied,
+             m->env->now_ns - m->recover_start_ns);
+    if (m->copy_pause_ns > m->env->now_ns)
+      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "a block that cannot be read or written");
+  } else if (image->online && image_state_of(m, i) == IMAGE_SYNCHRONIZING) {
+    status->sync.kind = image->sync_total == m->geometry.extent_count ? SYNC_FULL : SYNC_MISSED;
+    uint64_t left = image->map.missed.set_count - image->map.copied.set_count;
+    uint64_t total = max_u64(image->sync_total, left);
+    progress(status, (total - left) * extent, total * extent, image->sync_copied,
+             m->env->now_ns - image->sync_start_ns);
+    if (m->recovering)
+      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
+    else if (image->copy_next_ns > m->env->now_ns)
+      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "its rate limit");
+  }
+}
+
+static void image_status(const struct mirror *m, uint32_t i, struct mirror_image_status *status) {
+  const struct image *image = &m->images[i];
+  const struct record_image *ri = &m->record.images[i];
+  memcpy(status->name, m->config.images[i].name, sizeof status->name);
+  memcpy(status->node, m->config.images[i].node, sizeof status->node);
+  status->master = m->record.master == i;
+  status->state = in_recovery(m, i) ? IMAGE_SYNCHRONIZING : ri->state;
+  status->missing = ri->missing;
+  memcpy(status->reason, image->reason, sizeof status->reason);
+  if (!image->reason[0] && in_recovery(m, i))
+    snprintf(status->reason, sizeof status->reason, "regions that were being written at the crash are being copied");
+  if (!image->reason[0] && status->state == IMAGE_SYNCHRONIZING && !in_recovery(m, i))
+    snprintf(status->reason, sizeof status->reason, "what it misses is being copied");
+  status->missed_bytes = ri->all_missed && !image->online ? m->geometry.extent_count * m->geometry.extent_bytes
+                                                          : image->map.missed.set_count * m->geometry.extent_bytes;
+  status->unreadable_bytes = image->unreadable_bytes;
+  status->reads = image->reads;
+  status->writes = image->writes;
+  status->read_errors = image->read_errors;
+  status->write_errors = image->write_errors;
+  status->io_in_flight = image->in_flight;
+  if (m->state == MIRROR_ACTIVE) sync_status(m, i, status);
+}
+
+void mirror_status(const struct mirror *m, struct mirror_status *status) {
+  memset(status, 0, sizeof *status);
+  status->state = m->state;
+  memcpy(status->reason, m->reason, sizeof status->reason);
+  memcpy(status->uuid, m->record.mirror_uuid, sizeof status->uuid);
+  status->generation = m->record.generation;
+  status->epoch = m->record.epoch;
+  memcpy(status->epoch_node, m->record.epoch_node, sizeof status->epoch_node);
+  status->image_count = m->config.image_count;
+  for (uint32_t i = 0; i < m->config.image_count; i++) image_status(m, i, &status->images[i]);
+  status->marked_regions = m->intent.used_count;
+  status->recovering_bytes = m->recover.set_count * m->geometry.extent_bytes;
+  status->reads = m->reads;
+  status->writes = m->writes;
+  status->flushes = m->flushes;
+  status->in_flight = m->ops_busy;
+  status->log_writes = m->commit.started;
+  status->recovered = m->recovered;
+  status->recovery.reason = "crash";
+  status->recovery.bytes_marked = m->recover_marked;
+  status->recovery.bytes_copied = m->recover_copied;
+  status->recovery.running = m->recovering;
+  status->recovery.duration_ns = (m->recovering ? m->env->now_ns : m->recover_end_ns) - m->recover_start_ns;
+}
+
+void mirror_set_rate(struct mirror *m, uint32_t image, uint64_t bytes_per_second) {
+  require(image < m->config.image_count);
+  m->config.images[image].rate = bytes_per_second;
+}

@@ -1,0 +1,446 @@
+/* mirror_write.c - the path of a write, a zeroing and a flush.
+ *
+ *   scratch (if edges are merged) -> marks -> commit, if one is new -> range lock -> merge -> all images -> judgement
+ *                                                                     -> release -> commit, if an image was dropped -> answer
+ *
+ * Crash argument: the marks are durable on every image before any image is touched, so after a crash every block that the
+ * images may hold differently lies in a marked region, and recovery makes them equal. A mark outlives the write until a
+ * later flush has succeeded on every image; what an absent image misses is durable in its map before the mark goes. */
+#include <string.h>
+
+#include "core/mirror_int.h"
+
+static void take_marks(struct op *op);
+static void merge_next(struct op *op);
+static void issue(struct op *op);
+static void judge(struct op *op);
+
+/* ---- I/O on one image ---- */
+
+void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_op op, uint32_t flags, uint64_t start,
+                uint64_t length, struct buffer *buffer, uint8_t *data, void (*done)(struct disk_io *io)) {
+  uint32_t v = geometry_volume_at(&m->geometry, start);
+  require(v < m->geometry.volume_count);
+  struct disk *disk = m->config.images[image].data[v];
+  require(disk);
+  io->op = op;
+  io->flags = flags;
+  io->offset = start - m->geometry.volume_base[v];
+  /* The last block of a volume may be longer than an image that has smaller blocks. */
+  io->length = op == DISK_FLUSH ? 0 : min_u64(length, disk->caps.size_bytes - io->offset);
+  if (op == DISK_FLUSH) io->offset = 0;
+  io->buffer = buffer;
+  io->data = data;
+  io->done = done;
+  m->images[image].in_flight++;
+  if (op == DISK_READ) m->images[image].reads++;
+  else m->images[image].writes++;
+  disk_submit(disk, io);
+}
+
+void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io) {
+  struct image *im = &m->images[image];
+  require(im->in_flight > 0);
+  im->in_flight--;
+  if (io->err == TARN_OK) return;
+  if (io->op == DISK_READ) im->read_errors++;
+  else im->write_errors++;
+}
+
+static uint32_t leg_image(const struct disk_io *io) {
+  const struct leg *leg = CONTAINER_OF(io, const struct leg, io);
+  return (uint32_t)(leg - leg->op->legs);
+}
+
+/* ---- marks ---- */
+
+static bool region_recovers(const struct mirror *m, uint64_t region) {
+  uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
+  return m->recover.set_count != 0 && bitmap_any_in(&m->recover, region * per_region, per_region);
+}
+
+static void room_flushed(struct mirror *m, tarn_err err) {
+  (void)err; /* a flush that failed has dropped its image, or has cleared nothing */
+  mark_line_run(m);
+}
+
+static void flush_for_room(struct mirror *m) {
+  if (!list_is_linked(&m->room_flush.link)) flush_all(m, &m->room_flush, room_flushed);
+}
+
+/* Clears up to `count` marks, oldest use first, that are older than `before_ns`; sees to it that more can be cleared
+ * later. Returns how many. */
+static uint32_t clear_marks(struct mirror *m, uint32_t count, uint64_t before_ns) {
+  uint32_t cleared = 0;
+  bool flush = false, commit = false;
+  LIST_EACH(&m->intent.used, node) {
+    struct mark *mark = LIST_ENTRY(node, struct mark, link);
+    uint32_t slot = (uint32_t)(mark - m->intent.marks);
+    if (cleared == count || mark->used_ns > before_ns) break;
+    if (region_recovers(m, mark->region)) continue;
+    if (intent_can_clear(&m->intent, slot, m->commit.done)) {
+      intent_clear(&m->intent, slot);
+      cleared++;
+    } else if (intent_wants_flush(&m->intent, slot)) {
+      flush = true;
+    } else if (mark->refs == 0) {
+      commit = true;
+    }
+  }
+  if (flush && cleared == 0) flush_for_room(m);
+  if (commit || cleared) commit_want(m);
+  return cleared;
+}
+
+void marks_tick(struct timer *timer) {
+  struct mirror *m = CONTAINER_OF(timer, struct mirror, tick);
+  uint64_t now = m->env->now_ns;
+  clear_marks(m, UINT32_MAX, now > MARK_IDLE_NS ? now - MARK_IDLE_NS : 0);
+  bool dirty = m->record_dirty || m->intent.dirty.set_count != 0;
+  for (uint32_t i = 0; i < m->config.image_count; i++) dirty |= missed_is_dirty(&m->images[i].map);
+  if (dirty) commit_want(m);
+  mark_line_run(m);
+  copy_pump(m);
+  timer_set(m->env, &m->tick, now + TICK_NS);
+}
+
+/* All marks that the op needs, or none: who held some while waiting for more could wait in a circle. */
+static bool try_marks(struct op *op) {
+  struct mirror *m = op->m;
+  uint64_t first = op->start / m->geometry.region_bytes, last = (op->start + op->length - 1) / m->geometry.region_bytes;
+  require(last - first < OP_MARKS_MAX);
+  uint32_t needed = 0;
+  for (uint64_t region = first; region <= last; region++) needed += intent_find(&m->intent, region) == INTENT_NONE;
+  if (needed > intent_free_count(&m->intent)) return false;
+  if (needed) commit_want(m);
+  for (uint64_t region = first; region <= last; region++)
+    op->marks[op->mark_count++] = intent_acquire(&m->intent, region, m->commit.started + 1, m->env->now_ns);
+  return true;
+}
+
+static void lock_granted(struct range_hold *hold) {
+  struct op *op = CONTAINER_OF(hold, struct op, hold);
+  if (op->scratch) merge_next(op);
+  else issue(op);
+}
+
+static void lock(struct op *op) {
+  op->holding = true;
+  if (range_acquire(&op->m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_EXCLUSIVE, HOLD_WRITE,
+                    lock_granted))
+    lock_granted(&op->hold);
+}
+
+static void marks_durable(struct op *op, tarn_err err) {
+  if (err != TARN_OK) {
+    op_end(op, err);
+    return;
+  }
+  if (PLANTED(rmw_unlocked) && op->scratch) {
+    merge_next(op);
+    return;
+  }
+  lock(op);
+}
+
+static void with_marks(struct op *op) {
+  struct mirror *m = op->m;
+  uint64_t seq = 0;
+  for (uint32_t i = 0; i < op->mark_count; i++)
+    seq = max_u64(seq, commit_wait_for(m, m->intent.marks[op->marks[i]].commit_seq));
+  if (seq == 0 || PLANTED(answer_before_intent)) marks_durable(op, TARN_OK);
+  else commit_wait(m, op, seq, marks_durable);
+}
+
+static void take_marks(struct op *op) {
+  struct mirror *m = op->m;
+  if (list_is_empty(&m->mark_line) && try_marks(op)) {
+    with_marks(op);
+    return;
+  }
+  list_push(&m->mark_line, &op->link);
+  mark_line_run(m);
+}
+
+void mark_line_run(struct mirror *m) {
+  while (!list_is_empty(&m->mark_line)) {
+    struct op *op = LIST_ENTRY(list_first(&m->mark_line), struct op, link);
+    if (!m->serving) {
+      list_remove(&op->link);
+      op_end(op, TARN_SHUTDOWN);
+      continue;
+    }
+    if (!try_marks(op)) {
+      uint32_t quarter = m->geometry.mark_count / 4;
+      if (clear_marks(m, quarter, UINT64_MAX) == 0) return; /* a release, a flush or a commit will come by */
+      continue;
+    }
+    list_remove(&op->link);
+    with_marks(op);
+  }
+}
+
+/* ---- start ---- */
+
+void op_write(struct op *op) {
+  struct mirror *m = op->m;
+  bool edges = op->outer_start != op->start || op->outer_length != op->length;
+  if (op->kind == OP_WRITE && edges) {
+    struct list *node = list_is_empty(&m->scratch_line) ? list_pop(&m->free_scratch) : NULL;
+    if (!node) {
+      list_push(&m->scratch_line, &op->link);
+      return;
+    }
+    op->scratch = LIST_ENTRY(node, struct buffer, link);
+  }
+  take_marks(op);
+}
+
+void scratch_line_stop(struct mirror *m) {
+  for (struct list *node = list_pop(&m->scratch_line); node; node = list_pop(&m->scratch_line))
+    op_end(LIST_ENTRY(node, struct op, link), TARN_SHUTDOWN);
+}
+
+/* Gives back lock, marks and scratch, and starts who waits for them. */
+void op_release(struct op *op) {
+  struct mirror *m = op->m;
+  if (op->holding) {
+    op->holding = false;
+    range_release(&m->lock, &op->hold);
+  }
+  bool marked = op->mark_count != 0;
+  for (uint32_t i = 0; i < op->mark_count; i++) intent_release(&m->intent, op->marks[i], m->env->now_ns);
+  op->mark_count = 0;
+  if (op->scratch) {
+    struct buffer *scratch = op->scratch;
+    op->scratch = NULL;
+    struct list *node = list_pop(&m->scratch_line);
+    if (node) {
+      struct op *next = LIST_ENTRY(node, struct op, link);
+      next->scratch = scratch;
+      take_marks(next);
+    } else {
+      list_push(&m->free_scratch, &scratch->link);
+    }
+  }
+  if (marked) mark_line_run(m);
+}
+
+/* ---- merge: the blocks at the edges of an unaligned write are read, under the lock, and completed ---- */
+
+static uint64_t op_stop(const struct op *op) { return op->start + op->length; }
+static uint64_t outer_stop(const struct op *op) { return op->outer_start + op->outer_length; }
+
+static void merged(struct op *op, uint64_t block) {
+  uint64_t stop = min_u64(block + op->m->block, outer_stop(op));
+  uint8_t *data = op->client->data, *old = op->scratch->base;
+  if (block < op->start) memcpy(data - (op->start - block), old, op->start - block);
+  if (stop > op_stop(op)) memcpy(data + op->length, old + (op_stop(op) - block), stop - op_stop(op));
+}
+
+static void merge_read_done(struct disk_io *io) {
+  struct leg *leg = CONTAINER_OF(io, struct leg, io);
+  struct op *op = leg->op;
+  struct mirror *m = op->m;
+  uint32_t image = leg_image(io);
+  leg_ended(m, image, io);
+  if (io->err != TARN_OK) {
+    op->tried |= 1u << image;
+  } else {
+    uint64_t block = m->geometry.volume_base[op->volume] + io->offset;
+    merged(op, block);
+    op->tick = block + m->block; /* merged up to here */
+  }
+  merge_next(op);
+}
+
+/* op->tick serves as the position: blocks before it are merged. */
+static void merge_next(struct op *op) {
+  struct mirror *m = op->m;
+  uint64_t head = op->outer_start, tail = align_down(op_stop(op) - 1, m->block);
+  uint64_t block;
+  if (head < op->start && op->tick <= head) block = head;
+  else if (outer_stop(op) > op_stop(op) && op->tick <= tail) block = tail;
+  else {
+    if (PLANTED(rmw_unlocked) && !op->holding) {
+      op->tick = UINT64_MAX;
+      lock(op);
+      return;
+    }
+    issue(op);
+    return;
+  }
+  uint32_t source = read_source(m, block, m->block, op->tried);
+  if (source == IMAGES_MAX) {
+    op_end(op, TARN_IO);
+    return;
+  }
+  struct buffer *buffer = op->scratch;
+  leg_submit(m, source, &op->legs[source].io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block), buffer,
+             buffer->base, merge_read_done);
+}
+
+/* ---- all images at once ---- */
+
+/* What images that are away do not get is missed; durable in their maps before the marks go. */
+static void note_missed(struct op *op) {
+  struct mirror *m = op->m;
+  EACH_IMAGE(m, i) {
+    if (m->images[i].online) continue;
+    if (!missed_set(&m->images[i].map, extent_first(m, op->start), extent_span(m, op->start, op->length))) continue;
+    for (uint32_t k = 0; k < op->mark_count; k++) m->intent.marks[op->marks[k]].map_seq = m->commit.started + 1;
+  }
+}
+
+static void leg_done(struct disk_io *io) {
+  struct leg *leg = CONTAINER_OF(io, struct leg, io);
+  struct op *op = leg->op;
+  uint32_t image = leg_image(io);
+  leg_ended(op->m, image, io);
+  if (io->err != TARN_OK) {
+    op->failed |= 1u << image;
+    if (op->err == TARN_OK || op->err == TARN_NO_SPACE) op->err = io->err;
+  }
+  require(op->pending > 0);
+  if (--op->pending == 0) judge(op);
+}
+
+static void issue(struct op *op) {
+  struct mirror *m = op->m;
+  note_missed(op);
+  op->master = m->record.master;
+  uint32_t targets = 0;
+  EACH_IMAGE(m, i) {
+    if (!m->images[i].online) continue;
+    /* An image that is being copied to gets it at once where it has been copied already; else the copy brings it. */
+    if (image_is_current(m, i) ||
+        !missed_is_stale(&m->images[i].map, extent_first(m, op->start), extent_span(m, op->start, op->length)))
+      targets |= 1u << i;
+  }
+  require(targets != 0);
+  op->issued = targets;
+  op->pending = (uint32_t)__builtin_popcount(targets);
+  struct disk_io *io = op->client;
+  for (; targets != 0; targets &= targets - 1) {
+    uint32_t i = (uint32_t)__builtin_ctz(targets);
+    if (op->kind == OP_ZERO)
+      leg_submit(m, i, &op->legs[i].io, DISK_WRITE_ZEROES, io->flags, op->start, op->length, NULL, NULL, leg_done);
+    else
+      leg_submit(m, i, &op->legs[i].io, DISK_WRITE, io->flags, op->outer_start, op->outer_length, io->buffer,
+                 io->data - (op->start - op->outer_start), leg_done);
+  }
+}
+
+/* ---- flush ---- */
+
+void op_flush(struct op *op) {
+  struct mirror *m = op->m;
+  op->tick = intent_next_tick(&m->intent);
+  op->issued = mirror_online_mask(m);
+  op->pending = (uint32_t)__builtin_popcount(op->issued);
+  require(op->pending > 0);
+  for (uint32_t targets = op->issued; targets != 0; targets &= targets - 1) {
+    uint32_t i = (uint32_t)__builtin_ctz(targets);
+    leg_submit(m, i, &op->legs[i].io, DISK_FLUSH, 0, m->geometry.volume_base[op->volume], 0, NULL, NULL, leg_done);
+  }
+}
+
+static void flush_op_done(struct op *op);
+
+static void flush_start(struct mirror *m) {
+  list_splice(&m->flush_running, &m->flush_waiting);
+  m->flush_err = TARN_OK;
+  m->flush_pending = m->geometry.volume_count;
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
+    struct op *op = &m->flush_ops[v];
+    struct leg *legs = op->legs;
+    *op = (struct op){.m = m, .legs = legs, .kind = OP_FLUSH, .volume = v, .done = flush_op_done};
+    list_init(&op->link);
+  }
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) op_flush(&m->flush_ops[v]);
+}
+
+static void flush_op_done(struct op *op) {
+  struct mirror *m = op->m;
+  if (op->err != TARN_OK) m->flush_err = op->err;
+  require(m->flush_pending > 0);
+  if (--m->flush_pending != 0) return;
+  struct list ended;
+  list_init(&ended);
+  list_splice(&ended, &m->flush_running);
+  for (struct list *node = list_pop(&ended); node; node = list_pop(&ended)) {
+    struct flush_wait *wait = LIST_ENTRY(node, struct flush_wait, link);
+    wait->done(m, m->flush_err);
+  }
+  if (list_is_empty(&m->flush_running) && !list_is_empty(&m->flush_waiting)) flush_start(m);
+}
+
+void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mirror *m, tarn_err err)) {
+  wait->done = done;
+  list_push(&m->flush_waiting, &wait->link);
+  if (list_is_empty(&m->flush_running)) flush_start(m);
+}
+
+/* ---- the judgement: when all images have answered (rule 6) ---- */
+
+/* Nothing can be told of the images here: they are made equal from one source before this is read again. */
+static void failed_everywhere(struct op *op) {
+  struct mirror *m = op->m;
+  if (op->kind != OP_FLUSH) {
+    recover_set(m, op->start, op->length);
+    return;
+  }
+  LIST_EACH(&m->intent.used, node) {
+    const struct mark *mark = LIST_ENTRY(node, struct mark, link);
+    uint64_t start = mark->region * m->geometry.region_bytes;
+    if (geometry_volume_at(&m->geometry, start) == op->volume)
+      recover_set(m, start, min_u64(m->geometry.region_bytes, geometry_data_end(&m->geometry, start) - start));
+  }
+}
+
+static void answer(struct op *op, tarn_err err) {
+  struct mirror *m = op->m;
+  uint64_t seq = err == TARN_OK && !PLANTED(drop_after_answer) ? commit_wait_for(m, m->drop_seq) : 0;
+  if (seq == 0) op_end(op, err);
+  else commit_wait(m, op, seq, answer);
+}
+
+static const char *failure_text(const struct op *op) {
+  switch (op->kind) {
+    case OP_READ: return "a read failed";
+    case OP_WRITE: return op->err == TARN_NO_SPACE ? "a write failed: no space left" : "a write failed";
+    case OP_ZERO: return "zeroing failed";
+    case OP_FLUSH: return "a flush failed";
+  }
+  return "";
+}
+
+static void judge(struct op *op) {
+  struct mirror *m = op->m;
+  uint32_t current = mirror_current_mask(m);
+  uint32_t good = op->issued & ~op->failed & current;
+  tarn_err err = TARN_OK;
+  uint32_t out = op->failed;
+  if (good == 0) {
+    err = op->err != TARN_OK ? op->err : TARN_IO;
+    out &= ~current;
+    failed_everywhere(op);
+  }
+  if (PLANTED(flush_error_ignored) && op->kind == OP_FLUSH) out = 0;
+  EACH_IMAGE(m, i) {
+    if (out & 1u << i) image_drop(m, i, MISSING_FAILED, failure_text(op), op);
+  }
+  if (op->kind == OP_FLUSH && err == TARN_OK) intent_flushed(&m->intent, op->volume, op->tick);
+  if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0) {
+    /* Extents that were written whole are equal now on every current image. */
+    uint64_t first = align_up(op->start, m->geometry.extent_bytes) / m->geometry.extent_bytes;
+    uint64_t last = (op->start + op->length) / m->geometry.extent_bytes;
+    if (first < last) bitmap_clear_range(&m->recover, first, last - first);
+  }
+  op->err = err;
+  op_release(op);
+  if (op->kind == OP_FLUSH) mark_line_run(m);
+  copy_pump(m);
+  if (!op->client) op_end(op, err);
+  else answer(op, err);
+}

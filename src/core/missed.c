@@ -1,0 +1,155 @@
+/* Crash argument: a page and its top bit are set by the same commit. If only the top bit lands, the page is missing or old:
+ * missing means all of it; old lacks bits whose commit did not complete, and those are still covered by durable marks, which
+ * go only after it has (intent.h). If only the page lands, it is not read, and the same marks cover it. */
+#include "core/missed.h"
+
+#include <string.h>
+
+static bool init_bits(struct bitmap *bitmap, struct arena *arena, uint64_t count) {
+  uint64_t *words = arena_take(arena, bitmap_bytes(count), 8);
+  if (!words) return false;
+  bitmap_init(bitmap, words, count);
+  return true;
+}
+
+tarn_err missed_init(struct missed *map, struct arena *arena, const struct geometry *geometry, uint32_t slot) {
+  map->geometry = geometry;
+  map->slot = slot;
+  uint64_t top_sectors = (geometry->page_sectors + MAP_BITS_PER_SECTOR - 1) / MAP_BITS_PER_SECTOR;
+  bool ok = init_bits(&map->missed, arena, geometry->extent_count) &&
+            init_bits(&map->copied, arena, geometry->extent_count) &&
+            init_bits(&map->top, arena, geometry->page_sectors) &&
+            init_bits(&map->page_dirty, arena, geometry->page_blocks) &&
+            init_bits(&map->top_dirty, arena, geometry->top_blocks) &&
+            init_bits(&map->page_seen, arena, geometry->page_sectors) && init_bits(&map->top_seen, arena, top_sectors);
+  return ok ? TARN_OK : TARN_FULL;
+}
+
+static void touch_page(struct missed *map, uint64_t sector) {
+  bitmap_set(&map->page_dirty, sector / META_SECTORS_PER_BLOCK);
+}
+
+static void touch_top(struct missed *map, uint64_t sector) {
+  bitmap_set(&map->top_dirty, sector / META_MAP_BITS_PER_BLOCK);
+}
+
+bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
+  require(count > 0);
+  bitmap_clear_range(&map->copied, first, count);
+  if (bitmap_all_in(&map->missed, first, count)) return false;
+  bitmap_set_range(&map->missed, first, count);
+  for (uint64_t s = first / MAP_BITS_PER_SECTOR; s <= (first + count - 1) / MAP_BITS_PER_SECTOR; s++) {
+    touch_page(map, s);
+    if (bitmap_set(&map->top, s)) touch_top(map, s);
+  }
+  return true;
+}
+
+void missed_set_all(struct missed *map) { missed_set(map, 0, map->geometry->extent_count); }
+
+void missed_clear_all(struct missed *map) {
+  missed_copied(map, 0, map->geometry->extent_count);
+  missed_checkpoint(map);
+}
+
+bool missed_is_fresh(const struct missed *map, uint64_t first, uint64_t count) {
+  if (map->missed.set_count == 0) return true;
+  return missed_next(map, first) >= first + count;
+}
+
+bool missed_is_stale(const struct missed *map, uint64_t first, uint64_t count) {
+  return bitmap_all_in(&map->missed, first, count) && !bitmap_any_in(&map->copied, first, count);
+}
+
+uint64_t missed_next(const struct missed *map, uint64_t from) {
+  uint64_t extent = bitmap_next_set(&map->missed, from);
+  while (extent < map->geometry->extent_count && bitmap_test(&map->copied, extent)) {
+    uint64_t next = bitmap_next_clear(&map->copied, extent);
+    extent = bitmap_next_set(&map->missed, next);
+  }
+  return extent;
+}
+
+void missed_copied(struct missed *map, uint64_t first, uint64_t count) {
+  uint64_t end = first + count;
+  for (uint64_t e = bitmap_next_set(&map->missed, first); e < end; e = bitmap_next_set(&map->missed, e)) {
+    uint64_t stop = min_u64(bitmap_next_clear(&map->missed, e), end);
+    bitmap_set_range(&map->copied, e, stop - e);
+    e = stop;
+  }
+}
+
+void missed_forget_copied(struct missed *map) {
+  if (map->copied.set_count != 0) bitmap_clear_range(&map->copied, 0, map->geometry->extent_count);
+}
+
+void missed_checkpoint(struct missed *map) {
+  uint64_t end = map->geometry->extent_count;
+  for (uint64_t e = bitmap_next_set(&map->copied, 0); e < end; e = bitmap_next_set(&map->copied, e)) {
+    uint64_t stop = bitmap_next_clear(&map->copied, e);
+    bitmap_clear_range(&map->missed, e, stop - e);
+    for (uint64_t s = e / MAP_BITS_PER_SECTOR; s <= (stop - 1) / MAP_BITS_PER_SECTOR; s++) {
+      touch_page(map, s);
+      uint64_t first = s * MAP_BITS_PER_SECTOR, bits = min_u64(MAP_BITS_PER_SECTOR, end - first);
+      if (!bitmap_any_in(&map->missed, first, bits) && bitmap_clear(&map->top, s)) touch_top(map, s);
+    }
+    e = stop;
+  }
+  missed_forget_copied(map);
+}
+
+void missed_dirty_all(struct missed *map) {
+  bitmap_set_range(&map->top_dirty, 0, map->geometry->top_blocks);
+  for (uint64_t s = bitmap_next_set(&map->top, 0); s < map->geometry->page_sectors;
+       s = bitmap_next_set(&map->top, s + 1))
+    touch_page(map, s);
+}
+
+void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
+                        const uint8_t *in) {
+  struct bitmap *bits = level == MAP_TOP ? &map->top : &map->missed;
+  struct bitmap *seen = level == MAP_TOP ? &map->top_seen : &map->page_seen;
+  if (sector >= seen->bit_count) return; /* padding of the last block */
+  uint64_t words[META_WORDS_PER_SECTOR];
+  if (meta_map_decode_sector(mirror_id, map->slot, level, sector, in, words) != TARN_OK) return;
+  bitmap_set(seen, sector);
+  uint64_t base = sector * MAP_BITS_PER_SECTOR;
+  for (uint32_t w = 0; w < META_WORDS_PER_SECTOR; w++)
+    for (uint64_t word = words[w]; word != 0; word &= word - 1) {
+      uint64_t bit = base + w * 64u + (uint32_t)__builtin_ctzll(word);
+      if (bit < bits->bit_count) bitmap_set(bits, bit);
+    }
+}
+
+/* A sector in which a set bit lies of which no store had a sound copy: all of it. */
+static void damage(struct bitmap *bits, uint64_t sector) {
+  uint64_t first = sector * MAP_BITS_PER_SECTOR;
+  bitmap_set_range(bits, first, min_u64(MAP_BITS_PER_SECTOR, bits->bit_count - first));
+}
+
+void missed_load_tops(struct missed *map) {
+  for (uint64_t s = bitmap_next_clear(&map->top_seen, 0); s < map->top_seen.bit_count;
+       s = bitmap_next_clear(&map->top_seen, s + 1))
+    damage(&map->top, s);
+}
+
+bool missed_page_wanted(const struct missed *map, uint64_t sector) {
+  return sector < map->geometry->page_sectors && bitmap_test(&map->top, sector);
+}
+
+void missed_load_done(struct missed *map) {
+  for (uint64_t s = bitmap_next_set(&map->top, 0); s < map->geometry->page_sectors;
+       s = bitmap_next_set(&map->top, s + 1))
+    if (!bitmap_test(&map->page_seen, s)) damage(&map->missed, s);
+  missed_dirty_all(map);
+}
+
+void missed_check(const struct missed *map) {
+  require(map->copied.set_count <= map->missed.set_count);
+  for (uint64_t e = bitmap_next_set(&map->missed, 0); e < map->geometry->extent_count;
+       e = bitmap_next_set(&map->missed, e)) {
+    uint64_t s = e / MAP_BITS_PER_SECTOR;
+    require(bitmap_test(&map->top, s));
+    e = min_u64((s + 1) * MAP_BITS_PER_SECTOR, map->geometry->extent_count);
+  }
+}

@@ -1,0 +1,325 @@
+/* Crash argument for the record: slot 1 is touched only when slot 0 of the same sequence is durable, and the next record
+ * touches slot 0 only when slot 1 is. So at every moment one slot is whole, and it is of the last record that anybody relied
+ * on, or of a later one. */
+#include "core/store.h"
+
+#include <string.h>
+
+#include "base/plant.h"
+
+static void store_step(struct store *store);
+static void store_io_done(struct disk_io *io);
+
+static bool buffer_make(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
+  list_init(&buffer->link);
+  buffer->pool = NULL; /* private: never returned */
+  buffer->base = arena_take(arena, bytes, BUFFER_ALIGN);
+  buffer->bytes = bytes;
+  buffer->refs = 1;
+  return buffer->base != NULL;
+}
+
+tarn_err store_init(struct store *store, struct arena *arena, const struct geometry *geometry, struct disk *disk,
+                    uint32_t slot, void *owner) {
+  *store = (struct store){.disk = disk, .slot = slot, .owner = owner, .record_err = TARN_NOT_FOUND};
+  for (uint32_t i = 0; i < STORE_DEPTH; i++) {
+    disk_io_init(&store->ios[i].io);
+    store->ios[i].store = store;
+    if (!buffer_make(&store->ios[i].buffer, arena, RECORD_SLOT_BYTES)) return TARN_FULL;
+  }
+  uint64_t sectors = (uint64_t)geometry->log_blocks * META_SECTORS_PER_BLOCK;
+  uint64_t *words = arena_take(arena, bitmap_bytes(sectors), 8);
+  if (!words || !buffer_make(&store->load_buffer, arena, STORE_LOAD_BYTES)) return TARN_FULL;
+  bitmap_init(&store->log_seen, words, sectors);
+  return TARN_OK;
+}
+
+static struct store_io *free_io(struct store *store) {
+  for (uint32_t i = 0; i < STORE_DEPTH; i++)
+    if (!store->ios[i].busy) return &store->ios[i];
+  return NULL;
+}
+
+static void submit(struct store *store, struct store_io *sio, enum disk_op op, uint64_t offset, uint32_t bytes,
+                   struct buffer *buffer) {
+  require(!sio->busy);
+  sio->busy = true;
+  store->in_flight++;
+  struct disk_io *io = &sio->io;
+  io->op = op;
+  io->flags = 0;
+  io->offset = offset;
+  io->length = bytes;
+  io->buffer = buffer;
+  io->data = buffer ? buffer->base : NULL;
+  io->done = store_io_done;
+  if (op == DISK_WRITE) store->writes++;
+  if (op == DISK_FLUSH) store->flushes++;
+  disk_submit(store->disk, io);
+}
+
+static void begin(struct store *store, enum store_step step, store_done *done) {
+  require(!store->busy && store->in_flight == 0);
+  require(store->disk);
+  store->busy = true;
+  store->err = TARN_OK;
+  store->done = done;
+  store->step = step;
+  memset(&store->cursor, 0, sizeof store->cursor);
+}
+
+static void finish(struct store *store) {
+  require(store->in_flight == 0);
+  store->busy = false;
+  store->done(store, store->err);
+}
+
+/* ---- commit ---- */
+
+static bool cursor_advance(struct store *store, const struct bitmap *blocks) {
+  store->cursor.block = bitmap_next_set(blocks, store->cursor.block);
+  if (store->cursor.block < blocks->bit_count) return true;
+  store->cursor.block = 0;
+  if (++store->cursor.copy < 2) return cursor_advance(store, blocks);
+  store->cursor.copy = 0;
+  return false;
+}
+
+/* Submits the next block of the plan; false when there is none left. */
+static bool commit_next(struct store *store, struct store_io *sio) {
+  const struct commit_plan *plan = store->plan;
+  const struct geometry *geometry = plan->geometry;
+  uint8_t *out = sio->buffer.base;
+  if (store->cursor.area == CURSOR_RECORD) {
+    store->cursor.area = store->slot == RECORD_SELF_HOME ? CURSOR_END : CURSOR_LOG;
+    if (plan->record) {
+      struct record record = *plan->record;
+      record.self = (uint8_t)store->slot;
+      record_encode(&record, out);
+      submit(store, sio, DISK_WRITE, 0, RECORD_SLOT_BYTES, &sio->buffer);
+      return true;
+    }
+  }
+  if (store->cursor.area == CURSOR_LOG) {
+    if (!(PLANTED(mark_on_one_image) && store->slot != 0) && cursor_advance(store, &plan->log_blocks)) {
+      uint64_t block = store->cursor.block++;
+      meta_log_encode(plan->mirror_id, store->slot, block, plan->intent->entries + block * META_LOG_ENTRIES_PER_BLOCK,
+                      plan->sequence, out);
+      submit(store, sio, DISK_WRITE, meta_log_offset(geometry, store->cursor.copy, block), META_BLOCK_BYTES,
+             &sio->buffer);
+      return true;
+    }
+    store->cursor.area = CURSOR_TOP;
+  }
+  while (store->cursor.area != CURSOR_END) {
+    uint32_t s = store->cursor.slot;
+    struct missed *map = plan->maps[s];
+    bool top = store->cursor.area == CURSOR_TOP;
+    if (map && cursor_advance(store, top ? &plan->top_blocks[s] : &plan->page_blocks[s])) {
+      uint64_t block = store->cursor.block++;
+      enum map_level level = top ? MAP_TOP : MAP_PAGE;
+      const struct bitmap *bits = top ? &map->top : &map->missed;
+      meta_map_encode(geometry, plan->mirror_id, s, level, block, bits->words, bits->bit_count, plan->sequence, out);
+      submit(store, sio, DISK_WRITE, meta_map_offset(geometry, s, level, store->cursor.copy, block), META_BLOCK_BYTES,
+             &sio->buffer);
+      return true;
+    }
+    if (top) {
+      store->cursor.area = CURSOR_PAGE;
+    } else if (++store->cursor.slot == IMAGES_MAX) {
+      store->cursor.area = CURSOR_END;
+    } else {
+      store->cursor.area = CURSOR_TOP;
+    }
+  }
+  return false;
+}
+
+static void commit_slot_1(struct store *store) {
+  struct record record = *store->plan->record;
+  record.self = (uint8_t)store->slot;
+  record_encode(&record, store->ios[0].buffer.base);
+  submit(store, &store->ios[0], DISK_WRITE, RECORD_SLOT_BYTES, RECORD_SLOT_BYTES, &store->ios[0].buffer);
+}
+
+static void commit_step(struct store *store) {
+  if (store->step == STORE_BLOCKS) {
+    for (struct store_io *sio = free_io(store); sio && store->err == TARN_OK; sio = free_io(store))
+      if (!commit_next(store, sio)) break;
+  }
+  if (store->in_flight != 0) return;
+  if (store->err != TARN_OK) {
+    finish(store);
+    return;
+  }
+  switch (store->step) {
+    case STORE_BLOCKS:
+      store->step = STORE_FLUSH_1;
+      submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
+      break;
+    case STORE_FLUSH_1:
+      if (!store->plan->record) {
+        finish(store);
+        break;
+      }
+      store->step = STORE_SLOT_1;
+      commit_slot_1(store);
+      break;
+    case STORE_SLOT_1:
+      store->step = STORE_FLUSH_2;
+      submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
+      break;
+    case STORE_FLUSH_2: finish(store); break;
+    case STORE_LOAD_RECORD:
+    case STORE_LOAD_LOG:
+    case STORE_LOAD_TOPS:
+    case STORE_LOAD_PAGES: require(!"a load is no commit");
+  }
+}
+
+void store_commit(struct store *store, const struct commit_plan *plan, store_done *done) {
+  begin(store, STORE_BLOCKS, done);
+  store->plan = plan;
+  commit_step(store);
+}
+
+/* ---- load ---- */
+
+static void read_next(struct store *store, uint64_t offset, uint64_t bytes) {
+  require(bytes <= STORE_LOAD_BYTES);
+  submit(store, &store->ios[0], DISK_READ, offset, (uint32_t)bytes, &store->load_buffer);
+}
+
+static void loaded_record(struct store *store) {
+  store->record_err = TARN_NOT_FOUND;
+  for (uint32_t slot = 0; slot < 2; slot++) {
+    struct record found;
+    tarn_err err = record_decode(&found, store->load_buffer.base + slot * RECORD_SLOT_BYTES);
+    if (err == TARN_OK && (store->record_err != TARN_OK || found.sequence > store->record.sequence)) {
+      store->record = found;
+      store->record_err = TARN_OK;
+    } else if (store->record_err != TARN_OK && err != TARN_NOT_FOUND) {
+      store->record_err = err;
+    }
+  }
+  if (store->record_err == TARN_OK && store->record.self != store->slot) store->record_err = TARN_CORRUPT;
+}
+
+void store_load_record(struct store *store, store_done *done) {
+  begin(store, STORE_LOAD_RECORD, done);
+  read_next(store, 0, RECORD_AREA_BYTES);
+}
+
+static void loaded_log(struct store *store, uint64_t first_block, uint64_t blocks) {
+  for (uint64_t i = 0; i < blocks * META_SECTORS_PER_BLOCK; i++) {
+    uint64_t sector = first_block * META_SECTORS_PER_BLOCK + i;
+    uint32_t entries[LOG_ENTRIES_PER_SECTOR];
+    const uint8_t *in = store->load_buffer.base + i * SECTOR_BYTES;
+    if (meta_log_decode_sector(store->plan->mirror_id, store->slot, sector, in, entries) != TARN_OK) continue;
+    bitmap_set(&store->log_seen, sector);
+    for (uint32_t e = 0; e < LOG_ENTRIES_PER_SECTOR; e++)
+      if (entries[e] != 0 && entries[e] <= store->regions->bit_count) bitmap_set(store->regions, entries[e] - 1);
+  }
+}
+
+static void loaded_map(struct store *store, enum map_level level, uint64_t first_block, uint64_t blocks) {
+  for (uint64_t i = 0; i < blocks * META_SECTORS_PER_BLOCK; i++)
+    missed_load_sector(store->plan->maps[store->cursor.slot], store->plan->mirror_id, level,
+                       first_block * META_SECTORS_PER_BLOCK + i, store->load_buffer.base + i * SECTOR_BYTES);
+}
+
+/* The next page block, of this slot and copy, with a sector that the top names. */
+static uint64_t next_page_block(const struct missed *map, uint64_t block) {
+  uint64_t sector = bitmap_next_set(&map->top, block * META_SECTORS_PER_BLOCK);
+  return sector / META_SECTORS_PER_BLOCK;
+}
+
+#define LOAD_BLOCKS (STORE_LOAD_BYTES / META_BLOCK_BYTES)
+
+/* Submits the next read at the cursor; false when this store has nothing more to read in this step. */
+static bool load_next(struct store *store) {
+  const struct commit_plan *plan = store->plan;
+  const struct geometry *geometry = plan->geometry;
+  if (store->step == STORE_LOAD_LOG) {
+    if (store->cursor.block == geometry->log_blocks) {
+      store->cursor.block = 0;
+      store->cursor.copy++;
+    }
+    if (store->cursor.copy == 2) return false;
+    uint64_t blocks = min_u64(LOAD_BLOCKS, geometry->log_blocks - store->cursor.block);
+    read_next(store, meta_log_offset(geometry, store->cursor.copy, store->cursor.block), blocks * META_BLOCK_BYTES);
+    return true;
+  }
+  bool tops = store->step == STORE_LOAD_TOPS;
+  enum map_level level = tops ? MAP_TOP : MAP_PAGE;
+  uint64_t count = tops ? geometry->top_blocks : geometry->page_blocks;
+  for (; store->cursor.slot < IMAGES_MAX; store->cursor.slot++, store->cursor.copy = 0) {
+    struct missed *map = plan->maps[store->cursor.slot];
+    for (; map && store->cursor.copy < 2; store->cursor.copy++, store->cursor.block = 0) {
+      if (!tops) store->cursor.block = next_page_block(map, store->cursor.block);
+      if (store->cursor.block >= count) continue;
+      uint64_t blocks = tops ? min_u64(LOAD_BLOCKS, count - store->cursor.block) : 1;
+      read_next(store, meta_map_offset(geometry, store->cursor.slot, level, store->cursor.copy, store->cursor.block),
+                blocks * META_BLOCK_BYTES);
+      return true;
+    }
+  }
+  return false;
+}
+
+static void load_step(struct store *store) {
+  require(store->in_flight == 0);
+  if (store->err != TARN_OK) {
+    finish(store);
+    return;
+  }
+  if (store->step == STORE_LOAD_RECORD) {
+    loaded_record(store);
+    finish(store);
+    return;
+  }
+  if (!load_next(store)) finish(store);
+}
+
+static void loaded_rest(struct store *store) {
+  uint64_t blocks = store->ios[0].io.length / META_BLOCK_BYTES;
+  if (store->step == STORE_LOAD_LOG) loaded_log(store, store->cursor.block, blocks);
+  if (store->step == STORE_LOAD_TOPS) loaded_map(store, MAP_TOP, store->cursor.block, blocks);
+  if (store->step == STORE_LOAD_PAGES) loaded_map(store, MAP_PAGE, store->cursor.block, blocks);
+  store->cursor.block += blocks;
+}
+
+void store_load(struct store *store, enum store_step step, const struct commit_plan *plan, struct bitmap *regions,
+                store_done *done) {
+  require(step == STORE_LOAD_LOG || step == STORE_LOAD_TOPS || step == STORE_LOAD_PAGES);
+  begin(store, step, done);
+  store->plan = plan;
+  store->regions = regions;
+  load_step(store);
+}
+
+bool store_log_is_sound(const struct store *store, const struct geometry *geometry) {
+  uint64_t sectors = (geometry->mark_count + LOG_ENTRIES_PER_SECTOR - 1) / LOG_ENTRIES_PER_SECTOR;
+  return bitmap_all_in(&store->log_seen, 0, sectors);
+}
+
+static bool is_load(const struct store *store) { return store->step >= STORE_LOAD_RECORD; }
+
+static void store_step(struct store *store) {
+  if (is_load(store)) {
+    load_step(store);
+  } else {
+    commit_step(store);
+  }
+}
+
+static void store_io_done(struct disk_io *io) {
+  struct store_io *sio = CONTAINER_OF(io, struct store_io, io);
+  struct store *store = sio->store;
+  require(sio->busy && store->in_flight > 0);
+  sio->busy = false;
+  store->in_flight--;
+  if (io->err != TARN_OK && store->err == TARN_OK) store->err = io->err;
+  if (store->err == TARN_OK && is_load(store) && store->step != STORE_LOAD_RECORD) loaded_rest(store);
+  store_step(store);
+}

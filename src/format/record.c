@@ -1,0 +1,371 @@
+/* record.c - the mirror's record as bytes. All numbers are little-endian, all texts NUL-padded, all gaps zero.
+ *
+ *      0    8  magic "TARNREC1"
+ *      8    4  version
+ *     12    4  CRC32C of all 8192 bytes, with this field zero
+ *     16    4  features: none yet; a bit that the reader does not know is refused
+ *     20    4  region_bytes: of one mark of the intent log, a power of two
+ *     24    4  extent_bytes: of one bit of a map, a power of two
+ *     28    4  mark_count: marked regions at most
+ *     32    8  sequence
+ *     40   16  mirror uuid
+ *     56    8  epoch
+ *     64   64  name of the mirror
+ *    128   64  epoch_node
+ *    192   16  generation: u64 number, u64 id
+ *    208  128  history: 8 generations, newest first; unused ones are zero, at the end
+ *    336    1  self: image slot that this copy belongs to, 255 the state directory
+ *    337    1  bit 0 active, bit 1 clean; others zero
+ *    338    1  master: image slot
+ *    339    1  recovery_source: image slot, 255 none
+ *    340    4  volume_count
+ *    344    8  zero
+ *    352  768  volumes: 8 of 96 bytes each; from volume_count on zero
+ *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
+ *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
+ *                0 64 name   64 64 node   128 16 uuid   144 1 state   145 1 missing   146 1 bit 0 present, bit 1 all_missed
+ *                147 5 zero   152 8 left_number   160 8 moment_ns   168 24 zero
+ *   4192 4000  zero
+ *
+ * Magic, version and CRC keep their places in every version to come, so that "newer" and "damaged" are told apart.
+ *
+ * Power lost while one is written: the slot may hold any mix of sectors and then fails its CRC; the other slot is whole,
+ * because the two are never written without a flush in between. */
+#include "format/record.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "format/log_sector.h"
+
+#define NAME_BYTES     (TARN_NAME_MAX + 1)
+#define CRC_OFFSET     12u
+#define VOLUME_BYTES   96u
+#define IMAGE_BYTES    192u
+#define VOLUMES_OFFSET 352u
+#define IMAGES_OFFSET  (VOLUMES_OFFSET + VOLUMES_MAX * VOLUME_BYTES)
+#define TAIL_OFFSET    (IMAGES_OFFSET + IMAGES_MAX * IMAGE_BYTES)
+
+_Static_assert(RECORD_BYTES == RECORD_SLOT_BYTES, "a record fills its slot");
+_Static_assert(IMAGES_OFFSET == 1120, "as documented");
+_Static_assert(TAIL_OFFSET == 4192, "as documented");
+_Static_assert(TAIL_OFFSET <= RECORD_BYTES, "it fits");
+_Static_assert(NAME_BYTES == 64, "as documented");
+
+static const char magic[8] = {'T', 'A', 'R', 'N', 'R', 'E', 'C', '1'};
+enum { FLAG_ACTIVE = 1, FLAG_CLEAN = 2, FLAGS_ALL = 3 };
+enum { IMAGE_FLAG_PRESENT = 1, IMAGE_FLAG_ALL_MISSED = 2, IMAGE_FLAGS_ALL = 3 };
+
+/* ---- bounds ---- */
+
+static bool is_letter_or_digit(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+static bool name_is_valid(const char *name) {
+  size_t length = strnlen(name, NAME_BYTES);
+  if (length == 0 || length > TARN_NAME_MAX || !is_letter_or_digit(name[0])) return false;
+  for (size_t i = 1; i < length; i++)
+    if (!is_letter_or_digit(name[i]) && name[i] != '_' && name[i] != '-') return false;
+  return true;
+}
+
+static bool is_power_within(uint32_t value, uint32_t min, uint32_t max) {
+  return is_power_of_two(value) && value >= min && value <= max;
+}
+
+static bool slot_is_present(const struct record *record, uint8_t slot) {
+  return slot < IMAGES_MAX && record->images[slot].present;
+}
+
+static const char *check_geometry(const struct record *record) {
+  if (!is_power_within(record->region_bytes, 64u << 10, 256u << 20))
+    return "region size is not a power of two in 64K to 256M";
+  if (!is_power_within(record->extent_bytes, 4u << 10, 1u << 20))
+    return "extent size is not a power of two in 4K to 1M";
+  if (record->extent_bytes > record->region_bytes) return "an extent is larger than a region";
+  if (record->mark_count < 16 || record->mark_count > 65536) return "number of marks is not in 16 to 65536";
+  return NULL;
+}
+
+static const char *check_volumes(const struct record *record) {
+  if (record->volume_count == 0) return "no volume";
+  if (record->volume_count > VOLUMES_MAX) return "too many volumes";
+  uint64_t regions = 0;
+  for (uint32_t i = 0; i < record->volume_count; i++) {
+    uint64_t size = record->volumes[i].size_bytes;
+    if (!name_is_valid(record->volumes[i].name)) return "a volume's name is not valid";
+    for (uint32_t j = 0; j < i; j++)
+      if (strcmp(record->volumes[i].name, record->volumes[j].name) == 0) return "two volumes have one name";
+    if (size == 0 || size % 512 != 0) return "a volume's size is zero or no multiple of 512";
+    if (size > INT64_MAX) return "a volume's size is beyond any file";
+    regions += (size - 1) / record->region_bytes + 1;
+  }
+  /* A mark names its region, and a sector of a map its index, by 32 bits. */
+  if (regions >= UINT32_MAX) return "too many regions for one mirror";
+  uint64_t extents = regions * (record->region_bytes / record->extent_bytes);
+  if (extents / MAP_BITS_PER_SECTOR >= UINT32_MAX) return "too many extents for one mirror";
+  return NULL;
+}
+
+static const char *check_images(const struct record *record) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    const struct record_image *image = &record->images[i];
+    if (!image->present) continue;
+    count++;
+    if (!name_is_valid(image->name)) return "an image's name is not valid";
+    if (!name_is_valid(image->node)) return "an image's node is not a valid name";
+    for (uint32_t j = 0; j < i; j++)
+      if (record->images[j].present && strcmp(image->name, record->images[j].name) == 0)
+        return "two images have one name";
+    if (image->state >= IMAGE_STATE_COUNT) return "an image's state is out of range";
+    if (image->missing >= IMAGE_MISSING_COUNT) return "why an image is missing is out of range";
+  }
+  if (count == 0) return "no image";
+  if (!slot_is_present(record, record->master)) return "the master is no image";
+  if (record->recovery_source != RECORD_NO_SOURCE && !slot_is_present(record, record->recovery_source))
+    return "the source of recovery is no image";
+  if (record->self != RECORD_SELF_HOME && record->self >= IMAGES_MAX) return "its own slot is out of range";
+  return NULL;
+}
+
+static const char *check_history(const struct record *record) {
+  struct generation newer = record->generation;
+  if (newer.number == 0 && newer.id != 0) return "a generation has an id and no number";
+  for (uint32_t i = 0; i < HISTORY_MAX; i++) {
+    struct generation older = record->history[i];
+    if (older.number > newer.number) return "the history is not newest first";
+    if (older.number == 0 && older.id != 0) return "a generation has an id and no number";
+    newer = older;
+  }
+  return NULL;
+}
+
+const char *record_check(const struct record *record) {
+  if (record->version != RECORD_VERSION) return "unknown version";
+  if (record->features != 0) return "unknown features";
+  if (!name_is_valid(record->name)) return "the mirror's name is not valid";
+  if (record->epoch_node[0] == 0 && record->epoch != 0) return "an epoch without its node";
+  if (record->epoch_node[0] != 0 && !name_is_valid(record->epoch_node)) return "the epoch's node is not a valid name";
+  const char *wrong = check_geometry(record);
+  if (!wrong) wrong = check_volumes(record);
+  if (!wrong) wrong = check_images(record);
+  if (!wrong) wrong = check_history(record);
+  return wrong;
+}
+
+/* ---- encoding ---- */
+
+static uint32_t crc_of(const uint8_t *bytes) {
+  uint8_t copy[RECORD_BYTES];
+  memcpy(copy, bytes, RECORD_BYTES);
+  memset(copy + CRC_OFFSET, 0, sizeof(uint32_t));
+  return crc32c(copy, RECORD_BYTES);
+}
+
+static void put_generation(struct writer *writer, const struct generation *generation) {
+  put_le64(writer, generation->number);
+  put_le64(writer, generation->id);
+}
+
+static void put_head(struct writer *writer, const struct record *record) {
+  put_bytes(writer, magic, sizeof(magic));
+  put_le32(writer, record->version);
+  put_le32(writer, 0); /* the CRC, once all is there */
+  put_le32(writer, record->features);
+  put_le32(writer, record->region_bytes);
+  put_le32(writer, record->extent_bytes);
+  put_le32(writer, record->mark_count);
+  put_le64(writer, record->sequence);
+  put_bytes(writer, record->mirror_uuid, sizeof(record->mirror_uuid));
+  put_le64(writer, record->epoch);
+  put_text(writer, record->name, NAME_BYTES);
+  put_text(writer, record->epoch_node, NAME_BYTES);
+  put_generation(writer, &record->generation);
+  for (uint32_t i = 0; i < HISTORY_MAX; i++) put_generation(writer, &record->history[i]);
+  put_u8(writer, record->self);
+  put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0)));
+  put_u8(writer, record->master);
+  put_u8(writer, record->recovery_source);
+  put_le32(writer, record->volume_count);
+  put_zeroes(writer, 8);
+}
+
+static void put_volume(struct writer *writer, const struct record *record, uint32_t index) {
+  put_text(writer, record->volumes[index].name, NAME_BYTES);
+  put_bytes(writer, record->volumes[index].uuid, sizeof(record->volumes[index].uuid));
+  put_le64(writer, record->volumes[index].size_bytes);
+  put_zeroes(writer, 8);
+}
+
+static void put_image(struct writer *writer, const struct record_image *image) {
+  put_text(writer, image->name, NAME_BYTES);
+  put_text(writer, image->node, NAME_BYTES);
+  put_bytes(writer, image->uuid, sizeof(image->uuid));
+  put_u8(writer, (uint8_t)image->state);
+  put_u8(writer, (uint8_t)image->missing);
+  put_u8(writer, (uint8_t)(IMAGE_FLAG_PRESENT | (image->all_missed ? IMAGE_FLAG_ALL_MISSED : 0)));
+  put_zeroes(writer, 5);
+  put_le64(writer, image->left_number);
+  put_le64(writer, image->moment_ns);
+  put_zeroes(writer, 24);
+}
+
+void record_encode(const struct record *record, uint8_t *out) {
+  require(record_check(record) == NULL);
+  struct writer writer;
+  writer_init(&writer, out, RECORD_BYTES);
+  put_head(&writer, record);
+  require(writer_used(&writer) == VOLUMES_OFFSET);
+  for (uint32_t i = 0; i < record->volume_count; i++) put_volume(&writer, record, i);
+  put_zeroes(&writer, IMAGES_OFFSET - writer_used(&writer));
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    if (record->images[i].present) put_image(&writer, &record->images[i]);
+    else put_zeroes(&writer, IMAGE_BYTES);
+    require(writer_used(&writer) == IMAGES_OFFSET + (i + 1) * IMAGE_BYTES);
+  }
+  put_zeroes(&writer, RECORD_BYTES - TAIL_OFFSET);
+  require(!writer.bad);
+
+  struct writer crc;
+  writer_init(&crc, out + CRC_OFFSET, sizeof(uint32_t));
+  put_le32(&crc, crc32c(out, RECORD_BYTES)); /* its field is still zero */
+}
+
+/* ---- decoding ---- */
+
+/* A gap: what is not zero was not written by us. */
+static void get_zeroes(struct reader *reader, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++)
+    if (get_u8(reader) != 0) reader->bad = true;
+}
+
+static uint8_t get_flags(struct reader *reader, uint8_t known) {
+  uint8_t flags = get_u8(reader);
+  if (flags & ~known) reader->bad = true;
+  return flags;
+}
+
+static void get_name(struct reader *reader, char *out) {
+  char name[NAME_BYTES + 1];
+  get_text(reader, name, NAME_BYTES);
+  if (name[TARN_NAME_MAX] != 0) reader->bad = true;
+  memcpy(out, name, NAME_BYTES);
+}
+
+static void get_generation(struct reader *reader, struct generation *generation) {
+  generation->number = get_le64(reader);
+  generation->id = get_le64(reader);
+}
+
+static void get_head(struct reader *reader, struct record *record) {
+  reader_skip(reader, sizeof(magic));
+  record->version = get_le32(reader);
+  reader_skip(reader, sizeof(uint32_t));
+  record->features = get_le32(reader);
+  record->region_bytes = get_le32(reader);
+  record->extent_bytes = get_le32(reader);
+  record->mark_count = get_le32(reader);
+  record->sequence = get_le64(reader);
+  get_bytes(reader, record->mirror_uuid, sizeof(record->mirror_uuid));
+  record->epoch = get_le64(reader);
+  get_name(reader, record->name);
+  get_name(reader, record->epoch_node);
+  get_generation(reader, &record->generation);
+  for (uint32_t i = 0; i < HISTORY_MAX; i++) get_generation(reader, &record->history[i]);
+  record->self = get_u8(reader);
+  uint8_t flags = get_flags(reader, FLAGS_ALL);
+  record->active = (flags & FLAG_ACTIVE) != 0;
+  record->clean = (flags & FLAG_CLEAN) != 0;
+  record->master = get_u8(reader);
+  record->recovery_source = get_u8(reader);
+  record->volume_count = get_le32(reader);
+  get_zeroes(reader, 8);
+}
+
+static void get_volume(struct reader *reader, struct record *record, uint32_t index) {
+  get_name(reader, record->volumes[index].name);
+  get_bytes(reader, record->volumes[index].uuid, sizeof(record->volumes[index].uuid));
+  record->volumes[index].size_bytes = get_le64(reader);
+  get_zeroes(reader, 8);
+}
+
+static void get_image(struct reader *reader, struct record_image *image) {
+  struct reader slot = *reader;
+  get_name(reader, image->name);
+  get_name(reader, image->node);
+  get_bytes(reader, image->uuid, sizeof(image->uuid));
+  image->state = get_u8(reader);
+  image->missing = get_u8(reader);
+  uint8_t flags = get_flags(reader, IMAGE_FLAGS_ALL);
+  image->present = (flags & IMAGE_FLAG_PRESENT) != 0;
+  image->all_missed = (flags & IMAGE_FLAG_ALL_MISSED) != 0;
+  get_zeroes(reader, 5);
+  image->left_number = get_le64(reader);
+  image->moment_ns = get_le64(reader);
+  get_zeroes(reader, 24);
+  if (image->present) return;
+  get_zeroes(&slot, IMAGE_BYTES);
+  if (slot.bad) reader->bad = true;
+}
+
+static void get_record(struct reader *reader, struct record *record) {
+  get_head(reader, record);
+  for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
+    if (i < record->volume_count) get_volume(reader, record, i);
+    else get_zeroes(reader, VOLUME_BYTES);
+  }
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) get_image(reader, &record->images[i]);
+  get_zeroes(reader, RECORD_BYTES - TAIL_OFFSET);
+}
+
+static bool is_all_zero(const uint8_t *in) { return in[0] == 0 && memcmp(in, in + 1, RECORD_BYTES - 1) == 0; }
+
+tarn_err record_decode(struct record *record, const uint8_t *in) {
+  *record = (struct record){0};
+  if (is_all_zero(in)) return TARN_NOT_FOUND;
+  struct reader head;
+  reader_init(&head, in, RECORD_BYTES);
+  reader_skip(&head, sizeof(magic));
+  uint32_t version = get_le32(&head), crc = get_le32(&head), features = get_le32(&head);
+  if (memcmp(in, magic, sizeof(magic)) != 0) return TARN_CORRUPT;
+  if (crc != crc_of(in)) return TARN_CORRUPT;
+  if (version > RECORD_VERSION || features != 0) return TARN_VERSION;
+
+  struct reader reader;
+  reader_init(&reader, in, RECORD_BYTES);
+  get_record(&reader, record);
+  if (reader.bad || record_check(record) != NULL) {
+    *record = (struct record){0};
+    return TARN_CORRUPT;
+  }
+  require(reader_left(&reader) == 0);
+  return TARN_OK;
+}
+
+/* ---- names ---- */
+
+const char *mirror_state_name(enum mirror_state state) {
+  static const char *const names[MIRROR_STATE_COUNT] = {
+      [MIRROR_INACTIVE] = "INACTIVE", [MIRROR_ACTIVE] = "ACTIVE", [MIRROR_ATTENTION] = "ATTENTION"};
+  require(state < MIRROR_STATE_COUNT);
+  return names[state];
+}
+
+const char *image_state_name(enum image_state state) {
+  static const char *const names[IMAGE_STATE_COUNT] = {[IMAGE_UNSYNCHRONIZED] = "UNSYNCHRONIZED",
+                                                       [IMAGE_SYNCHRONIZING] = "SYNCHRONIZING",
+                                                       [IMAGE_CONSISTENT] = "CONSISTENT",
+                                                       [IMAGE_SYNCHRONIZED] = "SYNCHRONIZED"};
+  require(state < IMAGE_STATE_COUNT);
+  return names[state];
+}
+
+const char *image_missing_name(enum image_missing missing) {
+  static const char *const names[IMAGE_MISSING_COUNT] = {
+      [MISSING_FAILED] = "failed", [MISSING_FRACTURED] = "fractured", [MISSING_UNREACHABLE] = "unreachable"};
+  require(missing < IMAGE_MISSING_COUNT);
+  return names[missing];
+}

@@ -1,0 +1,83 @@
+/* record.h - the mirror's record: who it is, who is current. The same bytes lie in each image's metadata and in the state
+ * directory. docs/disk-format.md has the layout byte by byte; this header and record.c are its only readers.
+ *
+ * Two slots of RECORD_SLOT_BYTES, each whole with its CRC; an update writes slot 0, flushes, writes slot 1, flushes. A
+ * reader takes the valid one of the higher `sequence`: a torn or rotten slot never hides the other. */
+#ifndef TARN_FORMAT_RECORD_H
+#define TARN_FORMAT_RECORD_H
+
+#include "base/error.h"
+#include "base/require.h"
+
+#define TARN_NAME_MAX     63u
+#define IMAGES_MAX        16u
+#define VOLUMES_MAX       8u
+#define HISTORY_MAX       8u
+#define RECORD_BYTES      8192u
+#define RECORD_SLOT_BYTES 8192u
+#define RECORD_AREA_BYTES (2 * RECORD_SLOT_BYTES)
+#define RECORD_VERSION    1u
+#define RECORD_SELF_HOME  0xffu /* `self` of the copy in the state directory */
+
+/* B8 */
+enum mirror_state { MIRROR_INACTIVE, MIRROR_ACTIVE, MIRROR_ATTENTION, MIRROR_STATE_COUNT };
+/* B9 */
+enum image_state { IMAGE_UNSYNCHRONIZED, IMAGE_SYNCHRONIZING, IMAGE_CONSISTENT, IMAGE_SYNCHRONIZED, IMAGE_STATE_COUNT };
+enum image_missing { MISSING_NONE, MISSING_FAILED, MISSING_FRACTURED, MISSING_UNREACHABLE, IMAGE_MISSING_COUNT };
+
+/* Orders "who is current": a higher number is later; an equal number with another id was written apart. */
+struct generation {
+  uint64_t number; /* 0: none */
+  uint64_t id;
+};
+
+struct record_image {
+  bool present; /* the slot is in use */
+  char name[TARN_NAME_MAX + 1];
+  char node[TARN_NAME_MAX + 1];
+  uint8_t uuid[16];
+  enum image_state state;
+  enum image_missing missing;
+  bool all_missed;      /* nothing about it is known: a copy is a full one, whatever its map says */
+  uint64_t left_number; /* generation number in which it fell behind; 0 when it did not */
+  uint64_t moment_ns;   /* wall clock of that */
+};
+
+struct record {
+  uint32_t version;  /* RECORD_VERSION */
+  uint32_t features; /* reserved; unknown bits are refused */
+  uint64_t sequence; /* of this record; the highest valid one counts */
+  uint8_t mirror_uuid[16];
+  uint8_t self; /* image slot in whose metadata this copy lies, or RECORD_SELF_HOME */
+  char name[TARN_NAME_MAX + 1];
+  uint64_t epoch; /* with epoch_node: the right to write (rule 11) */
+  char epoch_node[TARN_NAME_MAX + 1];
+  struct generation generation;
+  struct generation history[HISTORY_MAX]; /* newest first */
+  bool active;                            /* was ACTIVE (activate again at start if `auto`) */
+  bool clean;                             /* stopped cleanly: no mark anywhere matters */
+  uint8_t master;                         /* image slot */
+  uint8_t recovery_source;                /* image slot while a recovery is unfinished, else 0xff (rule 12) */
+  uint32_t region_bytes, extent_bytes, mark_count;
+  uint32_t volume_count;
+  struct {
+    char name[TARN_NAME_MAX + 1];
+    uint8_t uuid[16];
+    uint64_t size_bytes;
+  } volumes[VOLUMES_MAX];
+  struct record_image images[IMAGES_MAX];
+};
+#define RECORD_NO_SOURCE 0xffu
+
+/* `out` has RECORD_BYTES. Requires a record that record_check() accepts. */
+void record_encode(const struct record *record, uint8_t *out);
+/* TARN_NOT_FOUND: all zero, never written. TARN_CORRUPT: magic, CRC or bounds. TARN_VERSION: newer, or unknown features. */
+CHECKED tarn_err record_decode(struct record *record, const uint8_t *in);
+/* Bounds and cross-field invariants; NULL, or what is wrong. */
+const char *record_check(const struct record *record);
+
+const char *mirror_state_name(enum mirror_state state);     /* "ACTIVE" */
+const char *image_state_name(enum image_state state);       /* "SYNCHRONIZED" */
+const char *image_missing_name(enum image_missing missing); /* "failed"; NULL for none */
+
+#endif

@@ -1,0 +1,341 @@
+/* piece.c - requests cut into disk I/Os.
+ *
+ * Cuts lie on BUFFER_ALIGN boundaries where they can, so that of a long unaligned request only the two ends are merged with
+ * what is on the disk, and its pieces do not meet in one block.
+ *
+ * WRITE_ZEROES is the disk's own where the disk zeroes cheaply: whole zero blocks by DISK_WRITE_ZEROES, the edges by writing
+ * zero bytes. Where it does not, all of it is written. Each such piece has a buffer of its own: the disk may merge
+ * foreign bytes into the ends of one, so that none can be shared.
+ *
+ * Who needs a buffer and finds none, or holds too much of the pool already, waits in line; meanwhile the session takes no
+ * new request. The one exception is a READ that streams: with its header sent nobody else's answer can pass, so waiting
+ * for a buffer that those behind it hold would be for ever. It keeps the buffer that it has. */
+#include <string.h>
+
+#include "nbd/internal.h"
+
+/* ---- slots and buffers ---- */
+
+bool nbd_piece_available(const struct nbd_session *session) {
+  return !list_is_empty(&session->free_pieces) || session->pieces_used < NBD_PIECES_MAX;
+}
+
+static void piece_done(struct disk_io *io);
+
+static struct nbd_piece *piece_new(struct nbd_session *session, struct nbd_request *request) {
+  require(nbd_piece_available(session));
+  struct list *node = list_pop(&session->free_pieces);
+  struct nbd_piece *piece = node ? LIST_ENTRY(node, struct nbd_piece, link) : &session->pieces[session->pieces_used++];
+  *piece = (struct nbd_piece){.session = session, .request = request, .io.done = piece_done, .out.kind = NBD_OUT_PIECE};
+  list_init(&piece->link);
+  list_init(&piece->out.link);
+  disk_io_init(&piece->io);
+  request->holds++;
+  return piece;
+}
+
+/* May the session hold one more buffer? One it always may. */
+static bool may_hold(const struct nbd_session *session, uint64_t data_bytes) {
+  return session->held_bytes == 0 || session->held_bytes + data_bytes + BUFFER_ALIGN <= NBD_HELD_BYTES_MAX;
+}
+
+/* The first in line asks the pool, when the session may hold that much. */
+static void line_go_on(struct nbd_session *session) {
+  struct list *node = list_first(&session->waiting);
+  if (!node || session->buffer_waits) return;
+  const struct nbd_piece *piece = LIST_ENTRY(node, struct nbd_piece, link);
+  if (!may_hold(session, piece->io.length)) return;
+  session->buffer_waits = true;
+  buffer_wait(session->options.pool, &session->buffer_wait, (uint32_t)piece->io.length);
+}
+
+static void buffer_take(struct nbd_session *session, struct nbd_piece *piece, struct buffer *buffer) {
+  require(!piece->io.buffer);
+  require(buffer->bytes - BUFFER_ALIGN >= piece->io.length);
+  piece->io.buffer = buffer;
+  session->held_bytes += buffer->bytes;
+}
+
+static void buffer_drop(struct nbd_session *session, struct nbd_piece *piece) {
+  struct buffer *buffer = piece->io.buffer;
+  if (!buffer) return;
+  require(session->held_bytes >= buffer->bytes);
+  session->held_bytes -= buffer->bytes;
+  piece->io.buffer = NULL;
+  buffer_unref(buffer);
+  if (!session->closing) line_go_on(session);
+}
+
+/* NULL: the caller must wait, or do without. */
+static struct buffer *buffer_try(struct nbd_session *session, uint64_t data_bytes) {
+  if (!list_is_empty(&session->waiting) || !may_hold(session, data_bytes)) return NULL;
+  return buffer_get(session->options.pool, (uint32_t)data_bytes);
+}
+
+void nbd_piece_free(struct nbd_session *session, struct nbd_piece *piece) {
+  struct nbd_request *request = piece->request;
+  require(piece->state != PIECE_FREE);
+  require(piece->state != PIECE_IN_DISK);
+  require(!list_is_linked(&piece->out.link));
+  piece->state = PIECE_FREE;
+  piece->request = NULL;
+  list_remove(&piece->link);
+  list_push_front(&session->free_pieces, &piece->link);
+  buffer_drop(session, piece);
+  nbd_request_put(session, request);
+}
+
+/* ---- segments: what a piece does next ---- */
+
+static uint64_t data_piece_bytes(const struct disk_caps *caps, uint64_t offset, uint64_t left) {
+  if (left <= caps->io_bytes_max) return left;
+  uint64_t cut = align_down(offset + caps->io_bytes_max, BUFFER_ALIGN);
+  return cut > offset ? cut - offset : caps->io_bytes_max;
+}
+
+struct segment {
+  enum disk_op op;
+  uint64_t length;
+};
+
+static struct segment segment_of_zeroes(const struct disk_caps *caps, uint64_t offset, uint64_t left) {
+  uint64_t data_bytes = data_piece_bytes(caps, offset, left);
+  if (!caps->can_zero) return (struct segment){DISK_WRITE, data_bytes};
+  uint64_t unit = caps->zero_block_bytes, edge = min_u64(align_up(offset, unit) - offset, left);
+  if (edge == 0 && left < unit) edge = left;
+  if (edge > 0) return (struct segment){DISK_WRITE, min_u64(edge, data_bytes)};
+  return (struct segment){DISK_WRITE_ZEROES, min_u64(align_down(left, unit), caps->zero_bytes_max)};
+}
+
+static struct segment segment_next(const struct nbd_session *session, const struct nbd_request *request) {
+  const struct disk_caps *caps = &session->export->disk->caps;
+  uint64_t left = request->end - request->cursor;
+  require(left > 0);
+  switch (request->command) {
+    case NBD_CMD_READ: return (struct segment){DISK_READ, data_piece_bytes(caps, request->cursor, left)};
+    case NBD_CMD_WRITE: return (struct segment){DISK_WRITE, data_piece_bytes(caps, request->cursor, left)};
+    case NBD_CMD_TRIM: return (struct segment){DISK_TRIM, min_u64(left, caps->zero_bytes_max)};
+    case NBD_CMD_WRITE_ZEROES: return segment_of_zeroes(caps, request->cursor, left);
+    default: tarn_panic("a command without segments", __FILE__, __LINE__);
+  }
+}
+
+uint64_t nbd_first_piece_bytes(const struct nbd_session *session, const struct nbd_request *request) {
+  return segment_next(session, request).length;
+}
+
+static bool needs_buffer(enum disk_op op) { return op == DISK_READ || op == DISK_WRITE; }
+
+static void segment_take(struct nbd_piece *piece, struct segment segment) {
+  struct nbd_request *request = piece->request;
+  require(segment.length > 0);
+  piece->io.op = segment.op;
+  piece->io.offset = request->cursor;
+  piece->io.length = segment.length;
+  request->cursor += segment.length;
+  request->active++;
+}
+
+/* ---- to the disk ---- */
+
+/* Its buffer is here: a piece of a WRITE takes bytes from the client now, any other goes to the disk. */
+static void piece_equipped(struct nbd_session *session, struct nbd_piece *piece) {
+  if (needs_buffer(piece->io.op)) {
+    require(piece->io.buffer != NULL);
+    piece->io.data = piece->io.buffer->base + piece->io.offset % BUFFER_ALIGN;
+  }
+  if (piece->request->command == NBD_CMD_WRITE && piece->io.op == DISK_WRITE)
+    piece->state = PIECE_FILLING;
+  else
+    nbd_piece_submit(session, piece);
+}
+
+static void piece_equip_or_wait(struct nbd_session *session, struct nbd_piece *piece) {
+  if (needs_buffer(piece->io.op) && !piece->io.buffer) {
+    struct buffer *buffer = buffer_try(session, piece->io.length);
+    if (!buffer) {
+      piece->state = PIECE_WAITING;
+      list_push(&session->waiting, &piece->link);
+      line_go_on(session);
+      return;
+    }
+    buffer_take(session, piece, buffer);
+  }
+  piece_equipped(session, piece);
+}
+
+void nbd_buffer_ready(struct buffer_wait *wait) {
+  struct nbd_session *session = CONTAINER_OF(wait, struct nbd_session, buffer_wait);
+  require(session->buffer_waits);
+  require(!session->closing);
+  session->buffer_waits = false;
+  struct nbd_piece *piece = LIST_ENTRY(list_pop(&session->waiting), struct nbd_piece, link);
+  require(piece->state == PIECE_WAITING);
+  buffer_take(session, piece, wait->buffer);
+  struct nbd_request *request = piece->request;
+  if (request->error && session->fill != piece) { /* another piece has failed meanwhile */
+    request->active--;
+    nbd_request_settle(session, request);
+    nbd_piece_free(session, piece);
+  } else {
+    piece_equipped(session, piece);
+  }
+  line_go_on(session);
+  nbd_advance(session);
+}
+
+void nbd_piece_submit(struct nbd_session *session, struct nbd_piece *piece) {
+  struct disk_io *io = &piece->io;
+  unsigned allowed = io->op == DISK_WRITE || io->op == DISK_TRIM ? DISK_FUA : 0;
+  if (io->op == DISK_WRITE_ZEROES) allowed = DISK_FUA | DISK_NO_HOLE;
+  io->flags = piece->request->io_flags & allowed;
+  if (piece->request->command == NBD_CMD_WRITE_ZEROES && io->op == DISK_WRITE) memset(io->data, 0, io->length);
+  piece->state = PIECE_IN_DISK;
+  session->in_disk++;
+  disk_submit(session->export->disk, io);
+}
+
+/* More pieces at once, as far as nothing must be waited for. */
+static void window_open(struct nbd_session *session, struct nbd_request *request) {
+  for (unsigned count = 1; count < NBD_WINDOW && request->cursor < request->end; count++) {
+    struct segment segment = segment_next(session, request);
+    if (!nbd_piece_available(session)) return;
+    struct buffer *buffer = needs_buffer(segment.op) ? buffer_try(session, segment.length) : NULL;
+    if (needs_buffer(segment.op) && !buffer) return;
+    struct nbd_piece *piece = piece_new(session, request);
+    segment_take(piece, segment);
+    if (buffer) buffer_take(session, piece, buffer);
+    piece_equipped(session, piece);
+  }
+}
+
+static void piece_flush(struct nbd_session *session, struct nbd_piece *piece) {
+  buffer_drop(session, piece);
+  piece->io.op = DISK_FLUSH;
+  piece->io.offset = piece->io.length = 0;
+  piece->io.data = NULL;
+  piece->request->active++;
+  nbd_piece_submit(session, piece);
+}
+
+void nbd_pieces_start(struct nbd_session *session, struct nbd_request *request) {
+  require(request->command != NBD_CMD_WRITE);
+  struct nbd_piece *piece = piece_new(session, request);
+  if (request->command == NBD_CMD_FLUSH) return piece_flush(session, piece);
+  segment_take(piece, segment_next(session, request));
+  piece_equip_or_wait(session, piece);
+  window_open(session, request);
+}
+
+struct nbd_piece *nbd_piece_fill(struct nbd_session *session, struct nbd_request *request) {
+  require(request->command == NBD_CMD_WRITE);
+  struct nbd_piece *piece = piece_new(session, request);
+  segment_take(piece, segment_next(session, request));
+  piece_equip_or_wait(session, piece);
+  return piece;
+}
+
+/* ---- and back ---- */
+
+static enum nbd_error error_of(tarn_err err, const struct nbd_request *request) {
+  switch (err) {
+    case TARN_OK: return NBD_OK;
+    case TARN_NO_SPACE: return NBD_ENOSPC;
+    case TARN_SHUTDOWN: return NBD_ESHUTDOWN;
+    case TARN_REFUSED: return NBD_EPERM;
+    case TARN_INVALID:
+    case TARN_RANGE: return NBD_EINVAL;
+    case TARN_UNSUPPORTED: /* the protocol forbids ENOTSUP for a WRITE_ZEROES that did not ask to be fast */
+      return request->command == NBD_CMD_WRITE_ZEROES && !(request->flags & NBD_CMD_FLAG_FAST_ZERO) ? NBD_EIO : NBD_ENOTSUP;
+    case TARN_IO:
+    case TARN_CORRUPT:
+    case TARN_STALE:
+    case TARN_FULL:
+    case TARN_GONE:
+    case TARN_NOT_FOUND:
+    case TARN_EXISTS:
+    case TARN_VERSION:
+    case TARN_ERR_COUNT: break;
+  }
+  return NBD_EIO;
+}
+
+/* The next segment of its request, in the same slot. A buffer that a hung image still holds is not written into again. */
+static void piece_go_on(struct nbd_session *session, struct nbd_piece *piece) {
+  struct nbd_request *request = piece->request;
+  struct segment segment = segment_next(session, request);
+  struct buffer *buffer = piece->io.buffer;
+  if (buffer && (buffer->refs > 1 || !needs_buffer(segment.op) || buffer->bytes - BUFFER_ALIGN < segment.length))
+    buffer_drop(session, piece);
+  segment_take(piece, segment);
+  if (request->ordered && !piece->io.buffer) {
+    struct buffer *other = buffer_try(session, segment.length);
+    if (!other) { /* see above: it must not wait */
+      request->active--;
+      nbd_piece_free(session, piece);
+      nbd_hang_up(session, "was cut off: no memory in the middle of a long read");
+      return;
+    }
+    buffer_take(session, piece, other);
+  }
+  piece_equip_or_wait(session, piece);
+}
+
+/* A piece of anything but a READ is done; true when it has found something else to do. */
+static bool piece_carry_on(struct nbd_session *session, struct nbd_piece *piece) {
+  struct nbd_request *request = piece->request;
+  if (request->error || session->writing == request) return false;
+  if (request->cursor < request->end) {
+    piece_go_on(session, piece);
+    return true;
+  }
+  if (!request->flush_after || request->active > 0) return false;
+  request->flush_after = false;
+  piece_flush(session, piece);
+  return true;
+}
+
+static void piece_done(struct disk_io *io) {
+  struct nbd_piece *piece = CONTAINER_OF(io, struct nbd_piece, io);
+  struct nbd_session *session = piece->session;
+  struct nbd_request *request = piece->request;
+  require(piece->state == PIECE_IN_DISK);
+  require(session->in_disk > 0);
+  session->in_disk--;
+  piece->state = PIECE_READY;
+  if (session->closing) {
+    buffer_drop(session, piece);
+    nbd_close_check(session);
+    return;
+  }
+  request->holds++; /* past the end of its last piece */
+  request->active--;
+  if (io->err) nbd_request_fail(request, error_of(io->err, request));
+  if (request->command == NBD_CMD_READ)
+    nbd_reply_data(session, request, piece);
+  else if (!piece_carry_on(session, piece))
+    nbd_piece_free(session, piece);
+  nbd_request_settle(session, request);
+  nbd_request_put(session, request);
+  nbd_advance(session);
+}
+
+void nbd_piece_sent(struct nbd_session *session, struct nbd_piece *piece) {
+  struct nbd_request *request = piece->request;
+  require(piece->state == PIECE_SENDING);
+  require(request->command == NBD_CMD_READ);
+  if (request->cursor < request->end)
+    piece_go_on(session, piece);
+  else
+    nbd_piece_free(session, piece);
+}
+
+/* The session closes: all buffers but those in the disk go back. Requests and slots are not looked at any more. */
+void nbd_pieces_abandon(struct nbd_session *session) {
+  require(session->closing);
+  buffer_wait_cancel(session->options.pool, &session->buffer_wait);
+  for (uint32_t i = 0; i < session->pieces_used; i++) {
+    struct nbd_piece *piece = &session->pieces[i];
+    if (piece->state != PIECE_IN_DISK) buffer_drop(session, piece);
+  }
+}

@@ -1,0 +1,81 @@
+/* session.h - one NBD connection as a pure state machine: bytes in, disk requests and bytes out.
+ *
+ * Source of the protocol: NetworkBlockDevice/nbd doc/proto.md. The session does no I/O of its own. Its driver (a socket in
+ * the shell, a simulated client in sim/) does this, until nbd_session_wants() says NBD_CLOSE:
+ *
+ *     receive:  n = nbd_session_recv_buffer(s, &where); read up to n bytes of the connection to `where` (n == 0: do not
+ *               read now, the session holds the client back); nbd_session_received(s, bytes_read).
+ *     send:     n = nbd_session_send_vectors(s, vec, max); write them; nbd_session_sent(s, bytes_written).
+ *     wake:     the session calls `wake` (given at open, from the event queue or from within the calls above) when it may
+ *               have become ready to receive or to send.
+ *
+ * Payload goes from the connection straight into pool buffers and from those to the disk: no copy. A request longer than
+ * BUFFER_DATA_MAX is handled in pieces, each submitted once its bytes are here. Memory per session is fixed; a session that
+ * has NBD_REQUESTS_MAX requests open, or waits for a buffer, does not receive.
+ *
+ * Errors of a client are answered as the protocol's text wants them, or end the session where it says so (bad magic).
+ * nbd_session_close() may be called at any moment: nothing more is received or sent; the session is freed, and `closed`
+ * called once, when the last disk request that it had submitted is done. */
+#ifndef TARN_NBD_SESSION_H
+#define TARN_NBD_SESSION_H
+
+#include "core/buffer.h"
+#include "core/disk.h"
+
+#define NBD_REQUESTS_MAX 128u        /* open requests of one session; the client is held back beyond that */
+#define NBD_PAYLOAD_MAX  (64u << 20) /* of one READ or WRITE */
+#define NBD_NAME_MAX     4096u       /* the protocol's limit for strings */
+
+/* What a session serves. Owned by the driver; an export stays until its session_count is 0. */
+struct nbd_export {
+  const char *name;        /* as clients name it */
+  const char *description; /* may be NULL */
+  struct disk *disk;
+  uint32_t session_count; /* sessions in transmission phase on it; kept by the session */
+};
+
+/* The export table, as the driver shows it. */
+struct nbd_exports {
+  /* NULL if there is none of that name. The empty name asks for the default export. */
+  struct nbd_export *(*find)(struct nbd_exports *exports, const char *name);
+  /* The index-th export for LIST; NULL past the end. Aliases may be left out. */
+  struct nbd_export *(*at)(struct nbd_exports *exports, uint32_t index);
+};
+
+struct nbd_vector {
+  const void *data;
+  size_t bytes;
+};
+
+struct nbd_session;
+struct nbd_session_options {
+  struct env *env;
+  struct buffer_pool *pool;
+  struct nbd_exports *exports;
+  const char *peer; /* for reports */
+  void *owner;      /* the driver's */
+  void (*wake)(struct nbd_session *session);
+  void (*closed)(struct nbd_session *session); /* the session is gone after this returns */
+};
+
+/* Bytes of memory that a session needs, for the driver's arena of slots. */
+size_t nbd_session_bytes(void);
+/* `memory` is nbd_session_bytes() of zeroed memory aligned to 16; it is the driver's again after `closed`. */
+struct nbd_session *nbd_session_open(void *memory, const struct nbd_session_options *options);
+void *nbd_session_owner(const struct nbd_session *session);
+
+enum nbd_wants { NBD_RECEIVE = 1, NBD_SEND = 2, NBD_CLOSE = 4 }; /* NBD_CLOSE: nothing is left to send, hang up */
+unsigned nbd_session_wants(struct nbd_session *session);
+size_t nbd_session_recv_buffer(struct nbd_session *session, void **where);
+void nbd_session_received(struct nbd_session *session, size_t bytes);
+/* At most `max` vectors; they stay valid until nbd_session_sent() or nbd_session_close(). 0: nothing to send now. */
+size_t nbd_session_send_vectors(struct nbd_session *session, struct nbd_vector *vectors, size_t max);
+void nbd_session_sent(struct nbd_session *session, size_t bytes);
+/* The connection is gone, or the driver wants it gone. While a send is under way in the kernel the driver keeps the
+ * session alive by calling this only after that send has completed. */
+void nbd_session_close(struct nbd_session *session);
+/* The export that it is attached to; NULL while it negotiates. */
+struct nbd_export *nbd_session_export(const struct nbd_session *session);
+uint32_t nbd_session_requests_open(const struct nbd_session *session);
+
+#endif

@@ -1,0 +1,386 @@
+/* file_disk.c - see file_disk.h.
+ *
+ * An I/O takes a slot (a reactor_op and where it stands) from a fixed pool and goes through steps; every step is one
+ * system call, by the ring or, for memory-backed files, made at once inside submit. A step's result leads to the next:
+ *
+ *     read, write    STEP_DATA, again for the rest after a short count
+ *     flush          STEP_SYNC
+ *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE),
+ *                    then STEP_SYNC for FUA
+ *
+ * Power lost at any point: nothing was promised before the last step's result, and what was promised, DSYNC or fdatasync
+ * has put on stable storage. No step changes the size of a file. */
+#include "shell/file_disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define IO_COUNT_DEFAULT 1024u
+#define ZERO_BYTES_MAX   (64ull << 20) /* one call must not take so long that it looks like a hang */
+
+enum step { STEP_DATA, STEP_PUNCH, STEP_ZERO, STEP_ALLOCATE, STEP_SYNC };
+
+struct slot {
+  struct list link; /* in the disk's free list */
+  struct reactor_op op;
+  struct disk_io *io;
+  enum step step;
+  uint64_t done_bytes; /* of a read or write */
+};
+
+struct file_disk {
+  struct disk disk;
+  struct reactor *reactor;
+  int fd;
+  bool no_zero_range; /* this file cannot ZERO_RANGE: found out by the first try */
+  struct file_identity identity;
+  char *path;
+  struct slot *slots;
+  struct list free;    /* struct slot */
+  struct list waiting; /* struct disk_io, for a slot */
+};
+
+static struct file_disk *file_of(struct disk *disk) { return CONTAINER_OF(disk, struct file_disk, disk); }
+
+/* ---- steps ---- */
+
+static tarn_err error_of(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT: return TARN_NO_SPACE;
+    case ENODEV:
+    case ENXIO: return TARN_GONE;
+    case EOPNOTSUPP: return TARN_UNSUPPORTED;
+    default: return TARN_IO;
+  }
+}
+
+static int fallocate_mode(enum step step) {
+  switch (step) {
+    case STEP_PUNCH: return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    case STEP_ZERO: return FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    case STEP_ALLOCATE: return FALLOC_FL_KEEP_SIZE;
+    case STEP_DATA:
+    case STEP_SYNC: break;
+  }
+  require(false);
+  return 0;
+}
+
+static enum step step_first(const struct file_disk *file, const struct disk_io *io) {
+  switch (io->op) {
+    case DISK_READ:
+    case DISK_WRITE: return STEP_DATA;
+    case DISK_FLUSH: return STEP_SYNC;
+    case DISK_TRIM: return STEP_PUNCH;
+    case DISK_WRITE_ZEROES: return (io->flags & DISK_NO_HOLE) && !file->no_zero_range ? STEP_ZERO : STEP_PUNCH;
+    case DISK_OP_COUNT: break;
+  }
+  require(false);
+  return STEP_SYNC;
+}
+
+/* What follows a fallocate that ended with `result`; false when nothing does and *err is the end. */
+static bool zero_next(struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
+  const struct disk_io *io = slot->io;
+  bool keep = io->op == DISK_WRITE_ZEROES && (io->flags & DISK_NO_HOLE);
+  bool unsupported = result == -EOPNOTSUPP;
+  switch (slot->step) {
+    case STEP_PUNCH:
+      if (unsupported && file->identity.is_block_device) { /* it can, but not by itself: the kernel writes zeroes */
+        slot->step = STEP_ZERO;
+        return true;
+      }
+      if (result == 0 && keep && !file->identity.is_block_device) {
+        slot->step = STEP_ALLOCATE;
+        return true;
+      }
+      break;
+    case STEP_ZERO:
+      if (unsupported && !file->identity.is_block_device) {
+        file->no_zero_range = true;
+        slot->step = STEP_PUNCH;
+        return true;
+      }
+      break;
+    case STEP_ALLOCATE:
+      if (unsupported) result = 0; /* the zeroes are there; this file system just does not do reservations */
+      break;
+    case STEP_DATA:
+    case STEP_SYNC: require(false);
+  }
+  *err = result < 0 ? error_of(-result) : TARN_OK;
+  if (*err || !(io->flags & DISK_FUA)) return false;
+  slot->step = STEP_SYNC;
+  return true;
+}
+
+static bool data_next(const struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
+  *err = TARN_OK;
+  if (result < 0) {
+    *err = error_of(-result);
+    return false;
+  }
+  /* A short count is continued at a block's start. None at all: the file was made shorter behind our back. */
+  slot->done_bytes += align_down((uint64_t)result, file->disk.caps.block_bytes);
+  require(slot->done_bytes <= slot->io->length);
+  if (slot->done_bytes == slot->io->length) return false;
+  if ((uint32_t)result >= file->disk.caps.block_bytes) return true;
+  *err = TARN_IO;
+  return false;
+}
+
+/* A step ended. True: there is another one to do now. False: the I/O is over, with *err. */
+static bool step_next(struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
+  if (result == -EINTR || result == -EAGAIN) return true; /* once more */
+  switch (slot->step) {
+    case STEP_DATA: return data_next(file, slot, result, err);
+    case STEP_PUNCH:
+    case STEP_ZERO:
+    case STEP_ALLOCATE: return zero_next(file, slot, result, err);
+    case STEP_SYNC: *err = result < 0 ? error_of(-result) : TARN_OK; return false;
+  }
+  return false;
+}
+
+/* ---- by the ring ---- */
+
+static void slot_start(struct file_disk *file, struct slot *slot) {
+  const struct disk_io *io = slot->io;
+  struct reactor_op *op = &slot->op;
+  uint8_t *data = io->data + slot->done_bytes;
+  uint64_t offset = io->offset + slot->done_bytes, length = io->length - slot->done_bytes;
+  switch (slot->step) {
+    case STEP_DATA:
+      if (io->op == DISK_READ) reactor_read(file->reactor, op, file->fd, data, length, offset);
+      else reactor_write(file->reactor, op, file->fd, data, length, offset, io->flags & DISK_FUA ? RWF_DSYNC : 0);
+      break;
+    case STEP_PUNCH:
+    case STEP_ZERO:
+    case STEP_ALLOCATE:
+      reactor_fallocate(file->reactor, op, file->fd, fallocate_mode(slot->step), io->offset, io->length);
+      break;
+    case STEP_SYNC: reactor_fdatasync(file->reactor, op, file->fd); break;
+  }
+}
+
+static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io) {
+  slot->io = io;
+  slot->done_bytes = 0;
+  slot->step = step_first(file, io);
+  slot_start(file, slot);
+}
+
+static void slot_done(struct reactor_op *op, int result) {
+  struct slot *slot = CONTAINER_OF(op, struct slot, op);
+  struct file_disk *file = file_of(slot->io->disk);
+  tarn_err err;
+  if (step_next(file, slot, result, &err)) {
+    slot_start(file, slot);
+    return;
+  }
+  struct disk_io *io = slot->io;
+  slot->io = NULL;
+  struct list *next = list_pop(&file->waiting);
+  if (next) slot_begin(file, slot, LIST_ENTRY(next, struct disk_io, link));
+  else list_push_front(&file->free, &slot->link); /* the warmest first */
+  disk_complete(io, err);
+}
+
+static void submit_ring(struct disk *disk, struct disk_io *io) {
+  struct file_disk *file = file_of(disk);
+  struct list *link = list_pop(&file->free);
+  if (link) slot_begin(file, LIST_ENTRY(link, struct slot, link), io);
+  else list_push(&file->waiting, &io->link);
+}
+
+/* ---- at once, for memory ---- */
+
+static int step_call(const struct file_disk *file, const struct slot *slot) {
+  const struct disk_io *io = slot->io;
+  uint8_t *data = io->data + slot->done_bytes;
+  off_t offset = (off_t)(io->offset + slot->done_bytes);
+  size_t length = io->length - slot->done_bytes;
+  ssize_t result = 0;
+  switch (slot->step) {
+    case STEP_DATA:
+      result = io->op == DISK_READ ? pread(file->fd, data, length, offset) : pwrite(file->fd, data, length, offset);
+      break;
+    case STEP_PUNCH:
+    case STEP_ZERO:
+    case STEP_ALLOCATE:
+      result = fallocate(file->fd, fallocate_mode(slot->step), (off_t)io->offset, (off_t)io->length);
+      break;
+    case STEP_SYNC: break; /* there is nothing behind it */
+  }
+  return result < 0 ? -errno : (int)result;
+}
+
+static void submit_memory(struct disk *disk, struct disk_io *io) {
+  struct file_disk *file = file_of(disk);
+  struct slot slot = {.io = io, .step = step_first(file, io)};
+  tarn_err err;
+  while (step_next(file, &slot, step_call(file, &slot), &err)) continue;
+  disk_complete(io, err);
+}
+
+/* ---- open and close ---- */
+
+static void file_close(struct disk *disk) {
+  struct file_disk *file = file_of(disk);
+  require(list_is_empty(&file->waiting));
+  if (file->fd >= 0) {
+    /* By name: after a killed I/O the kernel may keep the descriptor for a moment longer than we do. */
+    struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    (void)fcntl(file->fd, F_OFD_SETLK, &unlock);
+    close(file->fd);
+  }
+  free(file->slots);
+  free(file->path);
+  free(file);
+}
+
+static const struct disk_ops ring_ops = {.kind = "file", .submit = submit_ring, .close = file_close};
+static const struct disk_ops memory_ops = {.kind = "file", .submit = submit_memory, .close = file_close};
+
+static tarn_err open_locked(struct file_disk *file, bool read_only, struct why *why) {
+  /* The kind first, by file_inspect(): to open a pipe would wait. */
+  tarn_err err = file_inspect(file->path, &file->identity, why);
+  if (err) return err;
+  int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | (file->identity.is_block_device ? O_EXCL : 0);
+  file->fd = open(file->path, flags);
+  if (file->fd < 0 && errno == EBUSY)
+    return because(why, TARN_FULL, "%s is in use: mounted, or part of something else", file->path);
+  if (file->fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS || errno == ETXTBSY))
+    return because(why, TARN_REFUSED, "%s is not writable: %s", file->path, strerror(errno));
+  if (file->fd < 0) return because(why, TARN_IO, "%s cannot be opened: %s", file->path, strerror(errno));
+
+  struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+  if (fcntl(file->fd, F_OFD_SETLK, &lock) != 0) {
+    if (errno == EAGAIN || errno == EACCES)
+      return because(why, TARN_FULL, "%s is in use (locked) by another process", file->path);
+    return because(why, TARN_IO, "%s cannot be locked: %s", file->path, strerror(errno));
+  }
+  return file_identify(file->fd, file->path, &file->identity, why); /* of what is open, and locked, now */
+}
+
+static tarn_err size_check(const struct file_disk *file, uint64_t wanted, uint64_t *size, struct why *why) {
+  uint64_t have = file->identity.size_bytes;
+  if (wanted > have)
+    return because(why, TARN_INVALID, "%s is too small: it has %llu bytes, %llu are needed", file->path,
+                   (unsigned long long)have, (unsigned long long)wanted);
+  *size = wanted ? wanted : have;
+  if (*size == 0) return because(why, TARN_INVALID, "%s is empty", file->path);
+  if (*size % 512 != 0)
+    return because(why, TARN_INVALID, "the size of %s, %llu bytes, is no multiple of 512", file->path,
+                   (unsigned long long)*size);
+  return TARN_OK;
+}
+
+/* The unit of direct I/O on this file; 0 when there is none. */
+static uint32_t direct_unit(const struct file_disk *file) {
+#ifdef STATX_DIOALIGN
+  struct statx status;
+  if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 && (status.stx_mask & STATX_DIOALIGN))
+    return (uint32_t)max_u64(status.stx_dio_offset_align, status.stx_dio_offset_align ? status.stx_dio_mem_align : 0);
+#endif
+  int sector;
+  if (file->identity.is_block_device)
+    return ioctl(file->fd, BLKSSZGET, &sector) == 0 && sector > 0 ? (uint32_t)sector : 0;
+  /* Kernels before 6.1 and file systems that do not say: a page suits all. */
+  return 4096;
+}
+
+/* Switches to O_DIRECT where it exists and the size allows it, and sets what follows from that. */
+static void direct_set(struct file_disk *file, bool allowed) {
+  struct disk_caps *caps = &file->disk.caps;
+  caps->block_bytes = caps->align_bytes = 1;
+  if (!allowed || file->identity.is_memory) return;
+  uint32_t unit = direct_unit(file);
+  if (!is_power_of_two(unit) || unit > BUFFER_ALIGN || caps->size_bytes % unit != 0) return;
+  int flags = fcntl(file->fd, F_GETFL);
+  if (flags < 0 || fcntl(file->fd, F_SETFL, flags | O_DIRECT) != 0) return;
+  caps->block_bytes = caps->align_bytes = unit;
+}
+
+static void zero_set(struct file_disk *file) {
+  struct disk_caps *caps = &file->disk.caps;
+  uint64_t number;
+  bool can;
+  caps->zero_block_bytes = BUFFER_ALIGN; /* whole pages: the kernel never has to zero a part of one */
+  caps->zero_bytes_max = ZERO_BYTES_MAX;
+  if (caps->read_only) return;
+  if (file->identity.is_block_device) {
+    can = file_device_number(file->identity.device, "queue/write_zeroes_max_bytes", &number) && number > 0;
+  } else { /* try it, well beyond the end: that changes nothing */
+    off_t beyond = (off_t)align_up(file->identity.size_bytes, BUFFER_ALIGN) + (1 << 20);
+    can = fallocate(file->fd, fallocate_mode(STEP_PUNCH), beyond, BUFFER_ALIGN) == 0;
+  }
+  caps->can_zero = caps->can_trim = can;
+}
+
+static tarn_err slots_new(struct file_disk *file, uint32_t count) {
+  file->slots = calloc(count, sizeof(*file->slots));
+  if (!file->slots) return TARN_FULL;
+  for (uint32_t i = 0; i < count; i++) {
+    list_init(&file->slots[i].link);
+    reactor_op_init(&file->slots[i].op, slot_done);
+    list_push(&file->free, &file->slots[i].link);
+  }
+  return TARN_OK;
+}
+
+tarn_err file_disk_open(const struct file_disk_options *options, struct disk **disk, struct file_identity *identity,
+                        struct why *why) {
+  require(options->reactor != NULL);
+  require(options->path != NULL);
+  *disk = NULL;
+  struct file_disk *file = calloc(1, sizeof(*file));
+  if (!file) return because(why, TARN_IO, "no memory to open %s", options->path);
+  struct disk_caps *caps = &file->disk.caps;
+  tarn_err err;
+  file->fd = -1;
+  file->reactor = options->reactor;
+  file->path = strdup(options->path);
+  list_init(&file->free);
+  list_init(&file->waiting);
+  if (!file->path || slots_new(file, options->io_count_max ? options->io_count_max : IO_COUNT_DEFAULT)) {
+    err = because(why, TARN_IO, "no memory to open %s", options->path);
+    goto out;
+  }
+  err = open_locked(file, options->read_only, why);
+  if (err) goto out;
+  err = size_check(file, options->size_bytes, &caps->size_bytes, why);
+  if (err) goto out;
+
+  file->disk.env = reactor_env(options->reactor);
+  file->disk.ops = file->identity.is_memory ? &memory_ops : &ring_ops;
+  caps->io_bytes_max = BUFFER_DATA_MAX;
+  caps->read_only = options->read_only;
+  caps->volatile_cache = !file->identity.is_memory;
+  uint64_t rotational;
+  caps->rotational = file_device_number(file->identity.device, "queue/rotational", &rotational) && rotational;
+  direct_set(file, !options->no_direct);
+  zero_set(file);
+  require(file->disk.in_flight == 0);
+  *disk = &file->disk;
+  if (identity) *identity = file->identity;
+  return TARN_OK;
+
+out:
+  file_close(&file->disk);
+  return err;
+}
+
+const char *file_disk_path(const struct disk *disk) { return file_of((struct disk *)disk)->path; }
+const struct file_identity *file_disk_identity(const struct disk *disk) {
+  return &file_of((struct disk *)disk)->identity;
+}
+int file_disk_fd(const struct disk *disk) { return file_of((struct disk *)disk)->fd; }

@@ -1,0 +1,214 @@
+/* listen.c - see listen.h. */
+#include "shell/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/require.h"
+
+#define LISTEN_BACKLOG 128
+#define IN_USE_TRIES   20 /* a tenth of a second apart */
+
+tarn_err address_unix(const char *path, struct address *address, struct why *why) {
+  *address = (struct address){.is_unix = true};
+  if (path[0] == '\0') return because(why, TARN_INVALID, "unix: needs the path of a socket");
+  if (strlen(path) >= sizeof(address->path))
+    return because(why, TARN_INVALID, "the socket path %s is longer than the %zu bytes that the kernel allows", path,
+                   sizeof(address->path) - 1);
+  memcpy(address->path, path, strlen(path) + 1);
+  (void)snprintf(address->text, sizeof(address->text), "unix:%s", address->path);
+  return TARN_OK;
+}
+
+static void tcp_text(struct address *address) {
+  const char *format = strchr(address->host, ':') ? "[%s]:%s" : "%s:%s";
+  (void)snprintf(address->text, sizeof(address->text), format, address->host, address->port);
+}
+
+tarn_err address_parse(const char *text, struct address *address, struct why *why) {
+  if (strncmp(text, "unix:", 5) == 0) return address_unix(text + 5, address, why);
+  *address = (struct address){0};
+  const char *colon = strrchr(text, ':');
+  if (!colon) return because(why, TARN_INVALID, "address '%s' is none of unix:PATH, HOST:PORT, [IPv6]:PORT", text);
+
+  const char *host = text;
+  size_t host_bytes = (size_t)(colon - text);
+  if (host_bytes >= 2 && host[0] == '[' && host[host_bytes - 1] == ']') {
+    host++;
+    host_bytes -= 2;
+  } else if (memchr(host, ':', host_bytes)) {
+    return because(why, TARN_INVALID, "address '%s': an IPv6 address is written [ADDRESS]:PORT", text);
+  }
+  if (host_bytes == 0)
+    return because(why, TARN_INVALID, "address '%s' has no host; * stands for all of this machine", text);
+  if (host_bytes >= sizeof(address->host))
+    return because(why, TARN_INVALID, "address '%.80s...': the host is too long", text);
+
+  const char *port = colon + 1;
+  size_t digits = strspn(port, "0123456789");
+  if (digits == 0 || port[digits] != '\0' || digits >= sizeof(address->port) || atoi(port) > 65535)
+    return because(why, TARN_INVALID, "address '%s': the port is not a number from 0 to 65535", text);
+  memcpy(address->host, host, host_bytes);
+  memcpy(address->port, port, digits);
+  tcp_text(address);
+  return TARN_OK;
+}
+
+/* ---- listening ---- */
+
+static void unix_name(const struct address *address, struct sockaddr_un *name) {
+  *name = (struct sockaddr_un){.sun_family = AF_UNIX};
+  _Static_assert(sizeof(name->sun_path) == sizeof(address->path), "the kernel's limit");
+  memcpy(name->sun_path, address->path, sizeof(name->sun_path));
+}
+
+/* Is anybody behind the socket file? Only a file that is a socket, and that refuses us, is a leftover. */
+static bool unix_is_stale(const struct sockaddr_un *name) {
+  struct stat status;
+  if (lstat(name->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) return false;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return false;
+  bool stale = connect(fd, (const struct sockaddr *)name, sizeof(*name)) != 0 && errno == ECONNREFUSED;
+  close(fd);
+  return stale;
+}
+
+static tarn_err listen_unix(const struct address *address, int *fd, struct why *why) {
+  struct sockaddr_un name;
+  unix_name(address, &name);
+  *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (*fd < 0) return because(why, TARN_REFUSED, "no socket for %s: %s", address->text, strerror(errno));
+  int failed = bind(*fd, (struct sockaddr *)&name, sizeof(name));
+  if (failed && errno == EADDRINUSE && unix_is_stale(&name)) {
+    (void)unlink(name.sun_path);
+    failed = bind(*fd, (struct sockaddr *)&name, sizeof(name));
+  }
+  if (!failed) failed = listen(*fd, LISTEN_BACKLOG);
+  if (!failed) return TARN_OK;
+  int error = errno;
+  close(*fd);
+  *fd = -1;
+  if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
+  return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
+}
+
+/* One try on one of a name's addresses: 0 or an errno. */
+static int listen_at(const struct addrinfo *info, int *fd) {
+  int on = 1;
+  *fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (*fd < 0) return errno;
+  (void)setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (bind(*fd, info->ai_addr, info->ai_addrlen) == 0 && listen(*fd, LISTEN_BACKLOG) == 0) return 0;
+  int error = errno;
+  close(*fd);
+  *fd = -1;
+  return error;
+}
+
+static void picked_port(struct address *address, int fd) {
+  struct sockaddr_storage name;
+  socklen_t bytes = sizeof(name);
+  if (getsockname(fd, (struct sockaddr *)&name, &bytes) != 0) return;
+  unsigned port = name.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&name)->sin6_port)
+                                             : ntohs(((struct sockaddr_in *)&name)->sin_port);
+  (void)snprintf(address->port, sizeof(address->port), "%u", port & 0xffffu);
+  tcp_text(address);
+}
+
+static tarn_err resolve(const struct address *address, int flags, struct addrinfo **infos, struct why *why) {
+  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
+  const char *host = strcmp(address->host, "*") == 0 ? NULL : address->host;
+  int failed = getaddrinfo(host, address->port, &hints, infos);
+  if (!failed) return TARN_OK;
+  return because(why, TARN_REFUSED, "the host of %s is not known: %s", address->text,
+                 failed == EAI_SYSTEM ? strerror(errno) : gai_strerror(failed));
+}
+
+static tarn_err listen_tcp(struct address *address, int *fd, struct why *why) {
+  struct addrinfo *infos;
+  tarn_err err = resolve(address, AI_PASSIVE, &infos, why);
+  if (err) return err;
+  int error = EADDRINUSE;
+  for (int i = 0; i < IN_USE_TRIES && error == EADDRINUSE; i++) {
+    if (i > 0) nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
+    error = EADDRNOTAVAIL;
+    for (const struct addrinfo *at = infos; at && error && error != EADDRINUSE; at = at->ai_next)
+      error = listen_at(at, fd);
+  }
+  freeaddrinfo(infos);
+  if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
+  if (error) return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
+  picked_port(address, *fd);
+  return TARN_OK;
+}
+
+tarn_err listen_open(struct address *address, int *fd, struct why *why) {
+  *fd = -1;
+  tarn_err err = address->is_unix ? listen_unix(address, fd, why) : listen_tcp(address, fd, why);
+  require((err == TARN_OK) == (*fd >= 0));
+  return err;
+}
+
+void listen_close(const struct address *address, int fd) {
+  if (address->is_unix) (void)unlink(address->path);
+  close(fd);
+}
+
+/* ---- connecting ---- */
+
+tarn_err address_connect(const struct address *address, int *fd, struct why *why) {
+  struct sockaddr_un name;
+  struct addrinfo local, *infos = NULL;
+  *fd = -1;
+  if (address->is_unix) {
+    unix_name(address, &name);
+    local = (struct addrinfo){.ai_family = AF_UNIX, .ai_addr = (struct sockaddr *)&name, .ai_addrlen = sizeof(name)};
+  } else {
+    tarn_err err = resolve(address, 0, &infos, why);
+    if (err) return err;
+  }
+  int error = EADDRNOTAVAIL;
+  for (const struct addrinfo *at = infos ? infos : &local; at && *fd < 0; at = at->ai_next) {
+    int try = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (try >= 0 && connect(try, at->ai_addr, at->ai_addrlen) == 0) {
+      *fd = try;
+      break;
+    }
+    error = errno;
+    if (try >= 0) close(try);
+  }
+  if (infos) freeaddrinfo(infos);
+  if (*fd >= 0) return TARN_OK;
+  if (error == ECONNREFUSED || error == ENOENT)
+    return because(why, TARN_NOT_FOUND, "nobody listens on %s", address->text);
+  return because(why, TARN_REFUSED, "cannot connect to %s: %s", address->text, strerror(error));
+}
+
+void peer_text(int fd, char *text, unsigned bytes) {
+  struct sockaddr_storage name;
+  socklen_t name_bytes = sizeof(name);
+  char host[INET6_ADDRSTRLEN + 16], port[8];
+  require(bytes > 0);
+  (void)snprintf(text, bytes, "unknown");
+  if (getpeername(fd, (struct sockaddr *)&name, &name_bytes) != 0) return;
+  if (name.ss_family == AF_UNIX) {
+    struct ucred who;
+    socklen_t who_bytes = sizeof(who);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &who_bytes) == 0)
+      (void)snprintf(text, bytes, "unix (pid %d, uid %u)", (int)who.pid, (unsigned)who.uid);
+  } else if (getnameinfo((struct sockaddr *)&name, name_bytes, host, sizeof(host), port, sizeof(port),
+                         NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+    (void)snprintf(text, bytes, name.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+  }
+}

@@ -1,0 +1,36 @@
+/* listen.h - addresses as people write them, and listening sockets.
+ *
+ *     unix:PATH   HOST:PORT   [IPv6]:PORT        HOST is a name, an IPv4 address or `*`; PORT is 0..65535, 0 picks one
+ *
+ * Blocking calls, for the start of a program. */
+#ifndef TARN_SHELL_LISTEN_H
+#define TARN_SHELL_LISTEN_H
+
+#include "shell/why.h"
+
+#include <stdbool.h>
+
+struct address {
+  bool is_unix;
+  char path[108]; /* of the socket */
+  char host[256]; /* without brackets */
+  char port[6];
+  char text[384]; /* as people write it */
+};
+
+/* TARN_INVALID with the reason. */
+CHECKED tarn_err address_parse(const char *text, struct address *address, struct why *why);
+CHECKED tarn_err address_unix(const char *path, struct address *address, struct why *why);
+
+/* A listening socket for reactor_accept(), close-on-exec. A port that was just in use is tried again for 2 s; a socket file that
+ * nobody listens on is replaced. `address` is updated with the port that was picked. TARN_EXISTS in use, else
+ * TARN_REFUSED; with the reason. */
+CHECKED tarn_err listen_open(struct address *address, int *fd, struct why *why);
+/* Closes, and removes the socket file. */
+void listen_close(const struct address *address, int fd);
+/* A connected socket, blocking: for clients like the command line. TARN_NOT_FOUND nobody listens there. */
+CHECKED tarn_err address_connect(const struct address *address, int *fd, struct why *why);
+/* The other end of a connection, for reports: "10.0.0.1:4711", "unix (pid 4711, uid 1000)". */
+void peer_text(int fd, char *text, unsigned bytes);
+
+#endif

@@ -1,0 +1,419 @@
+/* nbd_server.c - see nbd_server.h.
+ *
+ * Life of a connection:
+ *
+ *     free ── accept ──> open ── end of either side, export removed, server stopped ──> hanging up
+ *                                                                                          │ shutdown(); the receive and
+ *                                                                                          │ the send under way come back
+ *     free <── session's `closed`, when its last disk request is done ── closing <─────────┘ nbd_session_close(), close()
+ *
+ * All that a connection does is decided in one place, pump(), which looks at what the session wants and what is under way.
+ * It runs from the event queue: after each receive and send, and when the session calls wake. */
+#include "shell/nbd_server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SESSIONS_DEFAULT 1024u
+#define LISTENERS_MAX    16u
+#define VECTORS_MAX      64u
+#define ACCEPT_RETRY_NS  (100 * NS_PER_MS) /* when descriptors are short */
+#define FULL_REPORT_NS   NS_PER_S          /* a crowd at the door is one line a second */
+
+struct connection {
+  struct list link; /* in the server's free or used list */
+  struct nbd_server *server;
+  struct nbd_session *session; /* NULL while free */
+  void *memory;
+  int fd; /* -1 once closed */
+  bool used_before, hanging_up;
+  struct reactor_op receive, send;
+  struct event pump;
+  struct msghdr message;
+  struct iovec vectors[VECTORS_MAX];
+  char peer[64];
+};
+
+struct listener {
+  struct nbd_server *server;
+  struct address address;
+  struct reactor_op accept;
+  struct timer retry;
+  int fd;
+};
+
+struct nbd_server {
+  struct nbd_exports table; /* what the sessions see */
+  struct reactor *reactor;
+  struct env *env;
+  struct buffer_pool *pool;
+  struct arena arena;
+  struct list free, used; /* struct connection */
+  struct list exports;    /* struct nbd_server_export, in the order of adding */
+  struct list removing;   /* those with sessions that are on their way out */
+  struct event sweep;     /* a session is gone: who waited for that? */
+  struct listener listeners[LISTENERS_MAX];
+  uint32_t listener_count, session_count;
+  uint64_t full_report_ns;
+  bool stopping;
+  void *stop_owner;
+  void (*stopped)(void *owner);
+};
+
+/* ---- the table of exports ---- */
+
+static bool export_is_named(const struct nbd_server_export *export, const char *name) {
+  return strcmp(export->nbd.name, name) == 0 || (export->alias && strcmp(export->alias, name) == 0);
+}
+
+static struct nbd_server_export *export_find(const struct nbd_server *server, const char *name) {
+  LIST_EACH(&server->exports, link) {
+    struct nbd_server_export *export = LIST_ENTRY(link, struct nbd_server_export, link);
+    if (export_is_named(export, name)) return export;
+  }
+  return NULL;
+}
+
+static struct nbd_export *table_find(struct nbd_exports *table, const char *name) {
+  struct nbd_server *server = CONTAINER_OF(table, struct nbd_server, table);
+  struct nbd_server_export *export = export_find(server, name);
+  bool only_one = !list_is_empty(&server->exports) && server->exports.next == server->exports.prev;
+  if (!export && name[0] == '\0' && only_one)
+    export = LIST_ENTRY(list_first(&server->exports), struct nbd_server_export, link);
+  return export ? &export->nbd : NULL;
+}
+
+static struct nbd_export *table_at(struct nbd_exports *table, uint32_t index) {
+  struct nbd_server *server = CONTAINER_OF(table, struct nbd_server, table);
+  LIST_EACH(&server->exports, link) {
+    if (index-- == 0) return &LIST_ENTRY(link, struct nbd_server_export, link)->nbd;
+  }
+  return NULL;
+}
+
+tarn_err nbd_server_add(struct nbd_server *server, struct nbd_server_export *export) {
+  require(export->nbd.name != NULL);
+  require(export->nbd.disk != NULL);
+  if (export_find(server, export->nbd.name)) return TARN_EXISTS;
+  if (export->alias && export_find(server, export->alias)) return TARN_EXISTS;
+  export->nbd.session_count = 0;
+  export->removed = NULL;
+  list_init(&export->link);
+  list_push(&server->exports, &export->link);
+  return TARN_OK;
+}
+
+/* ---- connections ---- */
+
+static void hang_up(struct connection *connection) {
+  if (connection->hanging_up) return;
+  connection->hanging_up = true;
+  (void)shutdown(connection->fd, SHUT_RDWR); /* ends the receive and the send that may be under way */
+  if (!event_is_posted(&connection->pump)) event_post(&connection->server->env->queue, &connection->pump);
+}
+
+static void receive_start(struct connection *connection) {
+  void *where;
+  size_t bytes = nbd_session_recv_buffer(connection->session, &where);
+  if (bytes > 0) reactor_recv(connection->server->reactor, &connection->receive, connection->fd, where, bytes);
+}
+
+static void send_start(struct connection *connection) {
+  struct nbd_vector vectors[VECTORS_MAX];
+  size_t count = nbd_session_send_vectors(connection->session, vectors, VECTORS_MAX);
+  if (count == 0) return;
+  require(count <= VECTORS_MAX);
+  for (size_t i = 0; i < count; i++)
+    connection->vectors[i] =
+        (struct iovec){.iov_base = (void *)(uintptr_t)vectors[i].data, .iov_len = vectors[i].bytes};
+  connection->message = (struct msghdr){.msg_iov = connection->vectors, .msg_iovlen = count};
+  reactor_sendmsg(connection->server->reactor, &connection->send, connection->fd, &connection->message);
+}
+
+static void pump(struct connection *connection) {
+  require(connection->session != NULL);
+  if (connection->fd < 0) return; /* closing: the session waits for its disk */
+  if (!connection->hanging_up) {
+    unsigned wants = nbd_session_wants(connection->session);
+    if (wants & NBD_CLOSE && !connection->send.busy) {
+      hang_up(connection);
+    } else if (!(wants & NBD_CLOSE)) {
+      if (wants & NBD_RECEIVE && !connection->receive.busy) receive_start(connection);
+      if (wants & NBD_SEND && !connection->send.busy) send_start(connection);
+    }
+    return;
+  }
+  if (connection->receive.busy || connection->send.busy) return;
+  close(connection->fd);
+  connection->fd = -1;
+  nbd_session_close(connection->session); /* may call session_closed(): the connection may be free after this */
+}
+
+static void pump_event(struct event *event) { pump(CONTAINER_OF(event, struct connection, pump)); }
+
+static void session_wake(struct nbd_session *session) {
+  struct connection *connection = nbd_session_owner(session);
+  if (!event_is_posted(&connection->pump)) event_post(&connection->server->env->queue, &connection->pump);
+}
+
+static void session_closed(struct nbd_session *session) {
+  struct connection *connection = nbd_session_owner(session);
+  struct nbd_server *server = connection->server;
+  require(connection->fd < 0);
+  require(server->session_count > 0);
+  event_cancel(&connection->pump);
+  connection->session = NULL;
+  server->session_count--;
+  list_remove(&connection->link);
+  list_push_front(&server->free, &connection->link);
+  if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
+}
+
+static void receive_done(struct reactor_op *op, int result) {
+  struct connection *connection = CONTAINER_OF(op, struct connection, receive);
+  if (result > 0 && !connection->hanging_up) nbd_session_received(connection->session, (size_t)result);
+  else if (result != -EINTR && result != -EAGAIN) hang_up(connection);
+  pump(connection);
+}
+
+static void send_done(struct reactor_op *op, int result) {
+  struct connection *connection = CONTAINER_OF(op, struct connection, send);
+  if (result >= 0 && !connection->hanging_up) nbd_session_sent(connection->session, (size_t)result);
+  else if (result != -EINTR && result != -EAGAIN) hang_up(connection);
+  pump(connection);
+}
+
+static void socket_tune(int fd) {
+  /* Harmless on Unix sockets. A client whose machine vanished is noticed after about a minute. */
+  static const struct {
+    int level, name, value;
+  } options[] = {
+      {IPPROTO_TCP, TCP_NODELAY, 1},    {SOL_SOCKET, SO_KEEPALIVE, 1}, {IPPROTO_TCP, TCP_KEEPIDLE, 30},
+      {IPPROTO_TCP, TCP_KEEPINTVL, 10}, {IPPROTO_TCP, TCP_KEEPCNT, 3},
+  };
+  for (size_t i = 0; i < COUNT_OF(options); i++)
+    (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(options[i].value));
+}
+
+static bool may_report_full(struct nbd_server *server) {
+  if (server->env->now_ns < server->full_report_ns) return false;
+  server->full_report_ns = server->env->now_ns + FULL_REPORT_NS;
+  return true;
+}
+
+static void connection_open(struct nbd_server *server, int fd) {
+  struct list *link = list_pop(&server->free);
+  if (!link) {
+    if (may_report_full(server))
+      report(server->env, REPORT_WARNING, "nbd", "a connection was refused: all %u sessions are in use",
+             server->session_count);
+    close(fd);
+    return;
+  }
+  struct connection *connection = LIST_ENTRY(link, struct connection, link);
+  connection->fd = fd;
+  connection->hanging_up = false;
+  if (connection->used_before) memset(connection->memory, 0, nbd_session_bytes());
+  connection->used_before = true;
+  list_push(&server->used, &connection->link);
+  server->session_count++;
+  socket_tune(fd);
+  peer_text(fd, connection->peer, sizeof(connection->peer));
+  struct nbd_session_options options = {
+      .env = server->env,
+      .pool = server->pool,
+      .exports = &server->table,
+      .peer = connection->peer,
+      .owner = connection,
+      .wake = session_wake,
+      .closed = session_closed,
+  };
+  connection->session = nbd_session_open(connection->memory, &options);
+  pump(connection);
+}
+
+uint32_t nbd_server_clients(const struct nbd_server *server, const struct nbd_server_export *export, char *text,
+                            size_t bytes) {
+  uint32_t count = 0;
+  size_t used = 0;
+  require(bytes >= 4);
+  text[0] = '\0';
+  LIST_EACH(&server->used, link) {
+    const struct connection *connection = LIST_ENTRY(link, struct connection, link);
+    if (nbd_session_export(connection->session) != &export->nbd) continue;
+    if (used < bytes)
+      used += (size_t)snprintf(text + used, bytes - used, "%s%s%s", count ? ", " : "", connection->peer,
+                               connection->fd < 0 ? " (gone, its last request hangs)" : "");
+    count++;
+  }
+  if (used >= bytes) memcpy(text + bytes - 4, "...", 4);
+  return count;
+}
+
+uint32_t nbd_server_session_count(const struct nbd_server *server) { return server->session_count; }
+
+/* ---- listening ---- */
+
+static void accept_done(struct reactor_op *op, int result) {
+  struct listener *listener = CONTAINER_OF(op, struct listener, accept);
+  struct nbd_server *server = listener->server;
+  if (server->stopping) {
+    if (result >= 0) close(result);
+    listen_close(&listener->address, listener->fd);
+    listener->fd = -1;
+    if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
+    return;
+  }
+  if (result >= 0) connection_open(server, result);
+  if (result >= 0 || result == -ECONNABORTED || result == -EINTR) {
+    reactor_accept(server->reactor, op, listener->fd);
+    return;
+  }
+  if (may_report_full(server))
+    report(server->env, REPORT_WARNING, "nbd", "a connection has to wait: %s", strerror(-result));
+  timer_set(server->env, &listener->retry, server->env->now_ns + ACCEPT_RETRY_NS);
+}
+
+static void accept_again(struct timer *timer) {
+  struct listener *listener = CONTAINER_OF(timer, struct listener, retry);
+  reactor_accept(listener->server->reactor, &listener->accept, listener->fd);
+}
+
+tarn_err nbd_server_listen(struct nbd_server *server, struct address *address, struct why *why) {
+  if (server->listener_count == LISTENERS_MAX)
+    return because(why, TARN_FULL, "at most %u addresses to listen on", LISTENERS_MAX);
+  struct listener *listener = &server->listeners[server->listener_count];
+  int fd;
+  tarn_err err = listen_open(address, &fd, why);
+  if (err) return err;
+  *listener = (struct listener){.server = server, .address = *address, .fd = fd};
+  reactor_op_init(&listener->accept, accept_done);
+  timer_init(&listener->retry, accept_again);
+  server->listener_count++;
+  reactor_accept(server->reactor, &listener->accept, fd);
+  return TARN_OK;
+}
+
+/* ---- removal, life ---- */
+
+static void export_gone(struct event *event) {
+  struct nbd_server_export *export = CONTAINER_OF(event, struct nbd_server_export, gone);
+  require(export->nbd.session_count == 0);
+  export->removed(export);
+}
+
+static bool is_stopped(const struct nbd_server *server) {
+  if (server->session_count > 0) return false;
+  for (uint32_t i = 0; i < server->listener_count; i++)
+    if (server->listeners[i].fd >= 0) return false;
+  return true;
+}
+
+static void sweep(struct event *event) {
+  struct nbd_server *server = CONTAINER_OF(event, struct nbd_server, sweep);
+  LIST_EACH(&server->removing, link) {
+    struct nbd_server_export *export = LIST_ENTRY(link, struct nbd_server_export, link);
+    if (export->nbd.session_count > 0) continue;
+    list_remove(&export->link);
+    event_post(&server->env->queue, &export->gone);
+  }
+  if (server->stopped && is_stopped(server)) {
+    void (*stopped)(void *owner) = server->stopped;
+    server->stopped = NULL;
+    stopped(server->stop_owner); /* may destroy the server */
+  }
+}
+
+void nbd_server_remove(struct nbd_server *server, struct nbd_server_export *export,
+                       void (*removed)(struct nbd_server_export *export)) {
+  require(list_is_linked(&export->link));
+  require(export->removed == NULL);
+  export->removed = removed;
+  event_init(&export->gone, export_gone);
+  list_remove(&export->link);
+  list_push(&server->removing, &export->link);
+  LIST_EACH(&server->used, link) {
+    struct connection *connection = LIST_ENTRY(link, struct connection, link);
+    if (connection->fd >= 0 && nbd_session_export(connection->session) == &export->nbd) hang_up(connection);
+  }
+  if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
+}
+
+struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why) {
+  uint32_t count = options->session_max ? options->session_max : SESSIONS_DEFAULT;
+  require(options->reactor != NULL);
+  require(options->pool != NULL);
+  struct arena arena;
+  arena_init(&arena);
+  struct nbd_server *server = ARENA_NEW(&arena, struct nbd_server, 1);
+  struct connection *connections = ARENA_NEW(&arena, struct connection, count);
+  bool enough = server && connections;
+  for (uint32_t i = 0; enough && i < count; i++) {
+    connections[i].memory = arena_take(&arena, nbd_session_bytes(), 16);
+    enough = connections[i].memory != NULL;
+  }
+  if (!enough) {
+    arena_destroy(&arena);
+    (void)because(why, TARN_FULL, "no memory for %u NBD sessions", count);
+    return NULL;
+  }
+  server->table = (struct nbd_exports){.find = table_find, .at = table_at};
+  server->reactor = options->reactor;
+  server->env = reactor_env(options->reactor);
+  server->pool = options->pool;
+  list_init(&server->free);
+  list_init(&server->used);
+  list_init(&server->exports);
+  list_init(&server->removing);
+  event_init(&server->sweep, sweep);
+  for (uint32_t i = 0; i < count; i++) {
+    struct connection *connection = &connections[i];
+    connection->server = server;
+    connection->fd = -1;
+    list_init(&connection->link);
+    reactor_op_init(&connection->receive, receive_done);
+    reactor_op_init(&connection->send, send_done);
+    event_init(&connection->pump, pump_event);
+    list_push(&server->free, &connection->link);
+  }
+  arena_freeze(&arena);
+  server->arena = arena; /* a plain struct: it may move, what it gave out stays */
+  return server;
+}
+
+uint64_t nbd_server_reserved_bytes(const struct nbd_server *server) { return server->arena.bytes; }
+
+void nbd_server_stop(struct nbd_server *server, void *owner, void (*stopped)(void *owner)) {
+  require(!server->stopping);
+  server->stopping = true;
+  server->stop_owner = owner;
+  server->stopped = stopped;
+  for (uint32_t i = 0; i < server->listener_count; i++) {
+    struct listener *listener = &server->listeners[i];
+    if (timer_is_armed(&listener->retry)) {
+      timer_cancel(&listener->retry);
+      listen_close(&listener->address, listener->fd);
+      listener->fd = -1;
+    } else {
+      reactor_cancel(server->reactor, &listener->accept);
+    }
+  }
+  LIST_EACH(&server->used, link) {
+    struct connection *connection = LIST_ENTRY(link, struct connection, link);
+    if (connection->fd >= 0) hang_up(connection);
+  }
+  if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
+}
+
+void nbd_server_destroy(struct nbd_server *server) {
+  require(is_stopped(server));
+  require(list_is_empty(&server->removing));
+  event_cancel(&server->sweep);
+  struct arena arena = server->arena;
+  arena_destroy(&arena);
+}

@@ -1,0 +1,52 @@
+/* nbd_server.h - NBD sessions on sockets: drives nbd/session.h over a reactor, and keeps the table of exports.
+ *
+ * Memory for all sessions is taken when the server is created. A connection beyond session_max is closed at once, with a
+ * report. Per connection one receive and one send are under way at most.
+ *
+ * An export is a struct inside its owner. It is in the table from nbd_server_add() on; nbd_server_remove() takes it out, so
+ * that nobody new finds it, hangs up on the clients that it has, and says when the last one is gone: only then may its
+ * disk be closed. While a client's request hangs in a disk its session is not gone. */
+#ifndef TARN_SHELL_NBD_SERVER_H
+#define TARN_SHELL_NBD_SERVER_H
+
+#include "nbd/session.h"
+#include "shell/listen.h"
+#include "shell/reactor.h"
+
+struct nbd_server;
+struct nbd_server_export {
+  struct nbd_export nbd; /* name, description, disk: set by the owner before nbd_server_add(), and must stay */
+  const char *alias;     /* a second name that clients may use, not listed; or NULL */
+  /* the server's */
+  struct list link;
+  struct event gone;
+  void (*removed)(struct nbd_server_export *export);
+};
+
+struct nbd_server_options {
+  struct reactor *reactor;
+  struct buffer_pool *pool;
+  uint32_t session_max; /* 0: 1024 */
+};
+
+struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why);
+/* Bytes that it reserved, for the line that the daemon prints at start. */
+uint64_t nbd_server_reserved_bytes(const struct nbd_server *server);
+/* Listens there too (at most 16 addresses). `address` is updated as by listen_open(). */
+CHECKED tarn_err nbd_server_listen(struct nbd_server *server, struct address *address, struct why *why);
+/* Stops listening and hangs up on everybody; `stopped` runs from the event queue when the last session is gone. */
+void nbd_server_stop(struct nbd_server *server, void *owner, void (*stopped)(void *owner));
+/* Requires a stopped server (or one that never listened). */
+void nbd_server_destroy(struct nbd_server *server);
+
+/* TARN_EXISTS when its name or alias is taken. */
+CHECKED tarn_err nbd_server_add(struct nbd_server *server, struct nbd_server_export *export);
+/* `removed` runs once, from the event queue, when no session is attached any more; at once if none is. */
+void nbd_server_remove(struct nbd_server *server, struct nbd_server_export *export,
+                       void (*removed)(struct nbd_server_export *export));
+/* Who is connected to it: writes "peer, peer, ..." (cut with "..." when too long), returns how many. */
+uint32_t nbd_server_clients(const struct nbd_server *server, const struct nbd_server_export *export, char *text,
+                            size_t bytes);
+uint32_t nbd_server_session_count(const struct nbd_server *server);
+
+#endif

@@ -1,0 +1,436 @@
+/* reactor.c - see reactor.h.
+ *
+ * The ring belongs to one thread (SINGLE_ISSUER), and completions are made in that thread when it asks for them
+ * (DEFER_TASKRUN): no interrupt lands between two events, and one system call per turn submits, reaps and waits. Kernels
+ * that refuse these flags get a plain ring; nothing else differs.
+ *
+ * Two descriptors are watched by a poll of our own that is armed again each time: the signals, and the event counter by
+ * which the worker threads say that something is done. */
+#include "shell/reactor.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RING_ENTRIES     1024u
+#define RING_COMPLETIONS 8192u
+/* Kernel threads for what has to block (fsync, fallocate, writes that allocate). By default four per core: a disk that
+ * hangs would have them all, and hold up the others. They are made when needed. */
+#define KERNEL_WORKERS 256u
+#define RANDOM_WORDS   32u
+
+/* The threads' side of blocking work; everything is under the lock. */
+struct workers {
+  pthread_mutex_t lock;
+  pthread_cond_t wanted;
+  struct list waiting, finished; /* struct reactor_work */
+  uint32_t waiting_count, idle_count, thread_count;
+  bool stop;
+  int event_fd;
+  pthread_t threads[REACTOR_THREADS_MAX];
+};
+
+struct reactor {
+  struct io_uring ring;
+  struct env env;
+  bool stop;
+  uint32_t ops_busy;  /* in the kernel, with the two polls below */
+  uint32_t work_busy; /* given to the workers, and `done` not yet run */
+  struct reactor_op signal_poll, worker_poll;
+  int signal_fd;
+  void *signal_owner;
+  void (*signal_caught)(void *owner, int signal_number);
+  uint64_t random_words[RANDOM_WORDS];
+  uint32_t random_left;
+  struct workers workers;
+};
+
+static uint64_t clock_ns(clockid_t clock) {
+  struct timespec now;
+  int failed = clock_gettime(clock, &now);
+  require(failed == 0);
+  return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static void clock_update(struct reactor *reactor) {
+  reactor->env.now_ns = clock_ns(CLOCK_MONOTONIC);
+  reactor->env.wall_ns = clock_ns(CLOCK_REALTIME_COARSE); /* for people: a few milliseconds late is fine */
+}
+
+static uint64_t reactor_random(struct env *env) {
+  struct reactor *reactor = CONTAINER_OF(env, struct reactor, env);
+  if (reactor->random_left == 0) {
+    ssize_t got = getrandom(reactor->random_words, sizeof(reactor->random_words), 0);
+    require(got == (ssize_t)sizeof(reactor->random_words)); /* promised by getrandom(2) up to 256 bytes */
+    reactor->random_left = RANDOM_WORDS;
+  }
+  return reactor->random_words[--reactor->random_left];
+}
+
+/* ---- operations ---- */
+
+static struct io_uring_sqe *sqe_take(struct reactor *reactor) {
+  struct io_uring_sqe *sqe = io_uring_get_sqe(&reactor->ring);
+  while (!sqe) { /* the ring is full: hand over early. -EAGAIN and -EBUSY pass. */
+    int submitted = io_uring_submit(&reactor->ring);
+    require(submitted >= 0 || submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR ||
+            submitted == -ENOMEM);
+    if (submitted < 0) (void)io_uring_get_events(&reactor->ring);
+    sqe = io_uring_get_sqe(&reactor->ring);
+  }
+  return sqe;
+}
+
+static struct io_uring_sqe *op_start(struct reactor *reactor, struct reactor_op *op) {
+  require(!op->busy);
+  require(op->done != NULL);
+  op->busy = true;
+  reactor->ops_busy++;
+  return sqe_take(reactor);
+}
+
+static void op_run(struct event *event) {
+  struct reactor_op *op = CONTAINER_OF(event, struct reactor_op, event);
+  require(op->busy);
+  op->busy = false;
+  op->done(op, op->result);
+}
+
+void reactor_accept(struct reactor *reactor, struct reactor_op *op, int fd) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_connect(struct reactor *reactor, struct reactor_op *op, int fd, const struct sockaddr *address,
+                     socklen_t bytes) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_connect(sqe, fd, address, bytes);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_recv(struct reactor *reactor, struct reactor_op *op, int fd, void *where, size_t bytes) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_recv(sqe, fd, where, bytes, 0);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_send(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_send(sqe, fd, data, bytes, MSG_NOSIGNAL);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_sendmsg(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_poll(struct reactor *reactor, struct reactor_op *op, int fd, unsigned events) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_poll_add(sqe, fd, events);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_read(struct reactor *reactor, struct reactor_op *op, int fd, void *where, size_t bytes, uint64_t offset) {
+  require(bytes <= UINT32_MAX);
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_read(sqe, fd, where, (unsigned)bytes, offset);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_write(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes,
+                   uint64_t offset, int rw_flags) {
+  require(bytes <= UINT32_MAX);
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_write(sqe, fd, data, (unsigned)bytes, offset);
+  sqe->rw_flags = rw_flags;
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_fdatasync(struct reactor *reactor, struct reactor_op *op, int fd) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_fallocate(struct reactor *reactor, struct reactor_op *op, int fd, int mode, uint64_t offset,
+                       uint64_t bytes) {
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  /* Older headers of the library take off_t here, newer ones __u64. */
+  io_uring_prep_fallocate(sqe, fd, mode, (off_t)offset, (off_t)bytes);
+  io_uring_sqe_set_data(sqe, op);
+}
+
+void reactor_cancel(struct reactor *reactor, struct reactor_op *op) {
+  if (!op->busy) return;
+  struct io_uring_sqe *sqe = sqe_take(reactor);
+  io_uring_prep_cancel(sqe, op, 0);
+  io_uring_sqe_set_data(sqe, NULL); /* nobody wants to know how the cancel itself went */
+}
+
+/* ---- the turn ---- */
+
+/* What completed becomes events, in the order of the kernel. */
+static void completions_post(struct reactor *reactor) {
+  struct io_uring_cqe *cqe;
+  unsigned head, count = 0;
+  io_uring_for_each_cqe(&reactor->ring, head, cqe) {
+    struct reactor_op *op = io_uring_cqe_get_data(cqe);
+    count++;
+    if (!op) continue;
+    require(op->busy);
+    require(reactor->ops_busy > 0);
+    reactor->ops_busy--;
+    op->result = cqe->res;
+    op->event.run = op_run;
+    event_post(&reactor->env.queue, &op->event);
+  }
+  io_uring_cq_advance(&reactor->ring, count);
+}
+
+static void submit_and_wait(struct reactor *reactor, uint64_t wait_ns) {
+  int result;
+  if (wait_ns == 0) {
+    result = io_uring_submit_and_get_events(&reactor->ring);
+  } else {
+    struct __kernel_timespec timeout = {.tv_sec = (long long)(wait_ns / NS_PER_S),
+                                        .tv_nsec = (long long)(wait_ns % NS_PER_S)};
+    struct io_uring_cqe *cqe;
+    result = io_uring_submit_and_wait_timeout(&reactor->ring, &cqe, 1, &timeout, NULL);
+  }
+  /* What could not be submitted for want of memory stays in the ring for the next turn. */
+  require(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY ||
+          result == -ENOMEM);
+}
+
+void reactor_turn(struct reactor *reactor, uint64_t wait_ns) {
+  struct env *env = &reactor->env;
+  clock_update(reactor);
+  timers_run(env);
+  uint32_t count = 0;
+  while (count < REACTOR_EVENTS_PER_TURN && event_run_one(&env->queue)) count++;
+
+  if (reactor->stop || !list_is_empty(&env->queue.events)) {
+    wait_ns = 0;
+  } else {
+    uint64_t next_ns = timers_next_ns(env);
+    uint64_t now_ns = count > 0 ? clock_ns(CLOCK_MONOTONIC) : env->now_ns;
+    wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
+  }
+  submit_and_wait(reactor, wait_ns);
+  completions_post(reactor);
+}
+
+void reactor_run(struct reactor *reactor) {
+  reactor->stop = false;
+  while (!reactor->stop) reactor_turn(reactor, 3600 * NS_PER_S);
+}
+
+void reactor_stop(struct reactor *reactor) { reactor->stop = true; }
+
+struct env *reactor_env(struct reactor *reactor) {
+  return &reactor->env;
+}
+
+/* ---- blocking work ---- */
+
+static void *worker_thread(void *argument) {
+  struct workers *workers = argument;
+  pthread_mutex_lock(&workers->lock);
+  for (;;) {
+    struct list *link = list_pop(&workers->waiting);
+    if (!link) {
+      if (workers->stop) break;
+      workers->idle_count++;
+      pthread_cond_wait(&workers->wanted, &workers->lock);
+      workers->idle_count--;
+      continue;
+    }
+    workers->waiting_count--;
+    pthread_mutex_unlock(&workers->lock);
+    struct reactor_work *work = LIST_ENTRY(link, struct reactor_work, link);
+    work->work(work);
+    pthread_mutex_lock(&workers->lock);
+    list_push(&workers->finished, &work->link);
+    (void)eventfd_write(workers->event_fd, 1);
+  }
+  pthread_mutex_unlock(&workers->lock);
+  return NULL;
+}
+
+static void work_run_done(struct event *event) {
+  struct reactor_work *work = CONTAINER_OF(event, struct reactor_work, event);
+  work->done(work);
+}
+
+/* In the reactor's thread, when a worker has finished something. */
+static void worker_poll_done(struct reactor_op *op, int result) {
+  struct reactor *reactor = CONTAINER_OF(op, struct reactor, worker_poll);
+  struct workers *workers = &reactor->workers;
+  struct list finished;
+  eventfd_t count;
+  (void)result;
+  (void)eventfd_read(workers->event_fd, &count);
+  list_init(&finished);
+  pthread_mutex_lock(&workers->lock);
+  list_splice(&finished, &workers->finished);
+  pthread_mutex_unlock(&workers->lock);
+  for (struct list *link; (link = list_pop(&finished));) {
+    struct reactor_work *work = LIST_ENTRY(link, struct reactor_work, link);
+    require(reactor->work_busy > 0);
+    reactor->work_busy--;
+    event_post(&reactor->env.queue, &work->event);
+  }
+  reactor_poll(reactor, op, workers->event_fd, POLLIN);
+}
+
+void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, void (*run)(struct reactor_work *),
+                          void (*done)(struct reactor_work *)) {
+  struct workers *workers = &reactor->workers;
+  list_init(&work->link);
+  event_init(&work->event, work_run_done);
+  work->work = run;
+  work->done = done;
+  reactor->work_busy++;
+  pthread_mutex_lock(&workers->lock);
+  list_push(&workers->waiting, &work->link);
+  workers->waiting_count++;
+  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX) {
+    int failed = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
+    if (!failed) workers->thread_count++;
+    require(workers->thread_count > 0); /* without a single thread nothing can be opened */
+  }
+  pthread_cond_signal(&workers->wanted);
+  pthread_mutex_unlock(&workers->lock);
+}
+
+static void workers_init(struct workers *workers) {
+  pthread_mutex_init(&workers->lock, NULL);
+  pthread_cond_init(&workers->wanted, NULL);
+  list_init(&workers->waiting);
+  list_init(&workers->finished);
+}
+
+static void workers_stop(struct workers *workers) {
+  pthread_mutex_lock(&workers->lock);
+  workers->stop = true;
+  pthread_cond_broadcast(&workers->wanted);
+  pthread_mutex_unlock(&workers->lock);
+  for (uint32_t i = 0; i < workers->thread_count; i++) pthread_join(workers->threads[i], NULL);
+  pthread_cond_destroy(&workers->wanted);
+  pthread_mutex_destroy(&workers->lock);
+}
+
+/* ---- signals ---- */
+
+static void signal_poll_done(struct reactor_op *op, int result) {
+  struct reactor *reactor = CONTAINER_OF(op, struct reactor, signal_poll);
+  struct signalfd_siginfo info;
+  (void)result;
+  while (read(reactor->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+    if (reactor->signal_caught) reactor->signal_caught(reactor->signal_owner, (int)info.ssi_signo);
+  }
+  reactor_poll(reactor, op, reactor->signal_fd, POLLIN);
+}
+
+void reactor_on_signal(struct reactor *reactor, void *owner, void (*caught)(void *owner, int signal_number)) {
+  reactor->signal_owner = owner;
+  reactor->signal_caught = caught;
+}
+
+static int signals_open(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
+  if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) return -1;
+  if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return -1;
+  return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+/* ---- life ---- */
+
+/* The best ring that this kernel gives. */
+static int ring_open(struct io_uring *ring) {
+  static const unsigned flags[] = {
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+      IORING_SETUP_COOP_TASKRUN,
+      0,
+  };
+  int result = -EINVAL;
+  for (size_t i = 0; i < COUNT_OF(flags) && result == -EINVAL; i++) {
+    struct io_uring_params params = {.flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+                                     .cq_entries = RING_COMPLETIONS};
+    result = io_uring_queue_init_params(RING_ENTRIES, ring, &params);
+    if (result == 0 && !(params.features & IORING_FEAT_EXT_ARG)) { /* before 5.11: no wait with a timeout */
+      io_uring_queue_exit(ring);
+      return -ENOSYS;
+    }
+  }
+  if (result < 0) return result;
+  (void)io_uring_register_ring_fd(ring); /* saves a look-up per turn where it exists */
+  unsigned workers[2] = {KERNEL_WORKERS, 0};
+  (void)io_uring_register_iowq_max_workers(ring, workers);
+  return 0;
+}
+
+struct reactor *reactor_create(struct why *why) {
+  struct reactor *reactor = calloc(1, sizeof(*reactor));
+  if (!reactor) {
+    (void)because(why, TARN_FULL, "no memory for the reactor");
+    return NULL;
+  }
+  int result = ring_open(&reactor->ring);
+  if (result < 0) {
+    (void)because(
+        why, TARN_UNSUPPORTED,
+        "io_uring is not available (%s): Linux 5.11 or newer, not disabled by kernel.io_uring_disabled or a container",
+        strerror(-result));
+    goto out_memory;
+  }
+  reactor->signal_fd = signals_open();
+  reactor->workers.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (reactor->signal_fd < 0 || reactor->workers.event_fd < 0) {
+    (void)because(why, TARN_IO, "cannot watch signals and threads: %s", strerror(errno));
+    goto out_files;
+  }
+  env_init(&reactor->env);
+  reactor->env.random = reactor_random;
+  clock_update(reactor);
+  workers_init(&reactor->workers);
+  reactor_op_init(&reactor->signal_poll, signal_poll_done);
+  reactor_op_init(&reactor->worker_poll, worker_poll_done);
+  reactor_poll(reactor, &reactor->signal_poll, reactor->signal_fd, POLLIN);
+  reactor_poll(reactor, &reactor->worker_poll, reactor->workers.event_fd, POLLIN);
+  return reactor;
+
+out_files:
+  if (reactor->signal_fd >= 0) close(reactor->signal_fd);
+  if (reactor->workers.event_fd >= 0) close(reactor->workers.event_fd);
+  io_uring_queue_exit(&reactor->ring);
+out_memory:
+  free(reactor);
+  return NULL;
+}
+
+void reactor_destroy(struct reactor *reactor) {
+  require(reactor->ops_busy <= 2); /* the two polls */
+  require(reactor->work_busy == 0);
+  workers_stop(&reactor->workers);
+  io_uring_queue_exit(&reactor->ring);
+  close(reactor->signal_fd);
+  close(reactor->workers.event_fd);
+  free(reactor);
+}

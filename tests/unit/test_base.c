@@ -1,0 +1,127 @@
+/* The small things of base: errors, require, alignment, the list. */
+#include "base/error.h"
+#include "base/list.h"
+#include "unit.h"
+
+static void every_error_has_a_text_of_its_own(void **state) {
+  (void)state;
+  for (unsigned i = 0; i < TARN_ERR_COUNT; i++) {
+    assert_non_null(tarn_err_text((tarn_err)i));
+    for (unsigned j = 0; j < i; j++) assert_string_not_equal(tarn_err_text((tarn_err)i), tarn_err_text((tarn_err)j));
+  }
+  assert_string_equal(tarn_err_text(TARN_OK), "success");
+  assert_int_equal(TARN_OK, 0);
+}
+
+static void text_of_no_error(void *context) {
+  (void)context;
+  (void)tarn_err_text(TARN_ERR_COUNT);
+}
+static void require_true(void *context) { require(context == NULL); }
+
+static void require_stops_the_process(void **state) {
+  (void)state;
+  assert_false(panics(require_true, NULL));
+  assert_true(panics(require_true, &state));
+  assert_true(panics(text_of_no_error, NULL));
+}
+
+static void alignment(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    uint64_t value, unit, down, up;
+  } rows[] = {
+      {"zero", 0, 512, 0, 0},
+      {"one", 1, 512, 0, 512},
+      {"aligned stays", 1024, 512, 1024, 1024},
+      {"the last byte", 511, 512, 0, 512},
+      {"unit one changes nothing", 77, 1, 77, 77},
+      {"any unit, not just powers of two", 3841, 3840, 3840, 7680},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    row_true(rows[i].why, align_down(rows[i].value, rows[i].unit) == rows[i].down);
+    row_true(rows[i].why, align_up(rows[i].value, rows[i].unit) == rows[i].up);
+  }
+  static const uint64_t powers[] = {1, 2, 4096, 1ull << 63};
+  static const uint64_t others[] = {0, 3, 4095, UINT64_MAX};
+  for (size_t i = 0; i < 4; i++) {
+    assert_true(is_power_of_two(powers[i]));
+    assert_false(is_power_of_two(others[i]));
+  }
+}
+
+struct item {
+  int number;
+  struct list link;
+};
+
+static void require_order(const struct list *head, const char *expected) {
+  char seen[32] = "";
+  LIST_EACH((struct list *)(uintptr_t)head, node) {
+    size_t length = strlen(seen);
+    snprintf(seen + length, sizeof(seen) - length, "%d", LIST_ENTRY(node, struct item, link)->number);
+  }
+  assert_string_equal(seen, expected);
+}
+
+static void lists_keep_their_order(void **state) {
+  (void)state;
+  struct list head, other;
+  struct item items[6];
+  list_init(&head);
+  list_init(&other);
+  for (int i = 0; i < 6; i++) {
+    items[i].number = i;
+    list_init(&items[i].link);
+  }
+  assert_null(list_first(&head));
+  assert_null(list_pop(&head));
+  list_push(&head, &items[1].link);
+  list_push(&head, &items[2].link);
+  list_push_front(&head, &items[0].link);
+  require_order(&head, "012");
+  list_push(&other, &items[4].link);
+  list_push(&other, &items[5].link);
+  list_insert_before(&items[4].link, &items[3].link);
+  list_splice(&head, &other);
+  require_order(&head, "012345");
+  assert_true(list_is_empty(&other));
+  list_splice(&head, &other); /* nothing to move */
+  list_remove(&items[2].link);
+  list_remove(&items[2].link); /* safe twice */
+  assert_false(list_is_linked(&items[2].link));
+  require_order(&head, "01345");
+  LIST_EACH(&head, node) {
+    if (LIST_ENTRY(node, struct item, link)->number % 2) list_remove(node);
+  }
+  require_order(&head, "04");
+  assert_ptr_equal(list_pop(&head), &items[0].link);
+  assert_ptr_equal(list_pop(&head), &items[4].link);
+  assert_true(list_is_empty(&head));
+}
+
+static void push_twice(void *context) {
+  struct list head, *node = context;
+  list_init(&head);
+  list_push(&head, node);
+  list_push(&head, node);
+}
+
+static void a_node_is_in_one_list(void **state) {
+  (void)state;
+  struct list node;
+  list_init(&node);
+  assert_true(panics(push_twice, &node));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_error_has_a_text_of_its_own),
+      cmocka_unit_test(require_stops_the_process),
+      cmocka_unit_test(alignment),
+      cmocka_unit_test(lists_keep_their_order),
+      cmocka_unit_test(a_node_is_in_one_list),
+  };
+  return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}

@@ -1,0 +1,120 @@
+/* Addresses as people write them, and listening sockets. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "shell/listen.h"
+#include "unit.h"
+
+static void test_addresses(void **state) {
+  static const struct {
+    const char *why, *text, *host, *port, *path, *says; /* says: part of the refusal */
+  } rows[] = {
+      {"a Unix socket", "unix:/run/tarn/nbd.sock", "", "", "/run/tarn/nbd.sock", NULL},
+      {"a path may hold colons", "unix:/a:1", "", "", "/a:1", NULL},
+      {"a name", "node-1.example:10809", "node-1.example", "10809", "", NULL},
+      {"an IPv4 address", "127.0.0.1:0", "127.0.0.1", "0", "", NULL},
+      {"an IPv6 address", "[::1]:10809", "::1", "10809", "", NULL},
+      {"every address of this machine", "*:10809", "*", "10809", "", NULL},
+      {"an IPv6 address without brackets could mean anything", "::1:10809", NULL, NULL, NULL, "[ADDRESS]:PORT"},
+      {"no host", ":10809", NULL, NULL, NULL, "no host"},
+      {"empty brackets", "[]:10809", NULL, NULL, NULL, "no host"},
+      {"no port", "localhost", NULL, NULL, NULL, "none of unix:PATH"},
+      {"an empty port", "localhost:", NULL, NULL, NULL, "port"},
+      {"a port that is a name", "localhost:nbd", NULL, NULL, NULL, "port"},
+      {"a port that is too high", "localhost:65536", NULL, NULL, NULL, "port"},
+      {"a port that is far too high", "localhost:4294967297", NULL, NULL, NULL, "port"},
+      {"a negative port", "localhost:-1", NULL, NULL, NULL, "port"},
+      {"nothing", "", NULL, NULL, NULL, "none of unix:PATH"},
+      {"no path", "unix:", NULL, NULL, NULL, "needs the path"},
+  };
+  (void)state;
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct address address;
+    struct why why;
+    tarn_err err = address_parse(rows[i].text, &address, &why);
+    row_true(rows[i].why, err == (rows[i].says ? TARN_INVALID : TARN_OK));
+    if (err) {
+      row_true(rows[i].why, strstr(why.text, rows[i].says));
+      continue;
+    }
+    row_true(rows[i].why, strcmp(address.host, rows[i].host) == 0);
+    row_true(rows[i].why, strcmp(address.port, rows[i].port) == 0);
+    row_true(rows[i].why, strcmp(address.path, rows[i].path) == 0);
+    row_true(rows[i].why, strcmp(address.text, rows[i].text) == 0);
+  }
+}
+
+static void test_a_path_must_fit_the_kernels_limit(void **state) {
+  (void)state;
+  struct address address;
+  struct why why;
+  char path[200];
+  memset(path, 'x', sizeof(path));
+  path[108] = '\0';
+  assert_int_equal(address_unix(path, &address, &why), TARN_INVALID);
+  path[107] = '\0';
+  assert_int_equal(address_unix(path, &address, &why), TARN_OK);
+}
+
+static void test_a_port_is_picked_and_found_in_use(void **state) {
+  (void)state;
+  struct address address, again;
+  struct why why;
+  int listening, connected, accepted, second;
+  char text[64];
+  assert_int_equal(address_parse("127.0.0.1:0", &address, &why), TARN_OK);
+  assert_int_equal(listen_open(&address, &listening, &why), TARN_OK);
+  assert_string_not_equal(address.port, "0");
+  assert_int_equal(address_parse(address.text, &again, &why), TARN_OK);
+  assert_int_equal(listen_open(&again, &second, &why), TARN_EXISTS);
+  assert_int_equal(address_connect(&address, &connected, &why), TARN_OK);
+  accepted = accept(listening, NULL, NULL);
+  assert_true(accepted >= 0);
+  peer_text(accepted, text, sizeof(text));
+  assert_int_equal(strncmp(text, "127.0.0.1:", 10), 0);
+  close(accepted); /* the server hangs up first: its port is in TIME_WAIT, and can be had at once all the same */
+  close(connected);
+  listen_close(&address, listening);
+  assert_int_equal(listen_open(&again, &second, &why), TARN_OK);
+  listen_close(&again, second);
+  assert_int_equal(address_connect(&again, &connected, &why), TARN_NOT_FOUND);
+}
+
+static void test_socket_files(void **state) {
+  (void)state;
+  struct address address;
+  struct why why;
+  int first, second, connected;
+  char folder[] = "/tmp/tarn-test-XXXXXX", path[64];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof(path), "%s/socket", folder);
+  assert_int_equal(address_unix(path, &address, &why), TARN_OK);
+  assert_int_equal(listen_open(&address, &first, &why), TARN_OK);
+  assert_int_equal(listen_open(&address, &second, &why), TARN_EXISTS); /* somebody listens */
+  assert_int_equal(address_connect(&address, &connected, &why), TARN_OK);
+  close(connected);
+  close(first); /* as a killed daemon leaves it */
+  assert_int_equal(address_connect(&address, &connected, &why), TARN_NOT_FOUND);
+  assert_int_equal(listen_open(&address, &second, &why), TARN_OK);
+  listen_close(&address, second);
+  assert_int_equal(access(path, F_OK), -1);
+
+  int fd = open(path, O_CREAT | O_WRONLY, 0600); /* a file that is no socket is never removed */
+  close(fd);
+  assert_int_equal(listen_open(&address, &second, &why), TARN_EXISTS);
+  assert_int_equal(access(path, F_OK), 0);
+  unlink(path);
+  rmdir(folder);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_addresses),
+      cmocka_unit_test(test_a_path_must_fit_the_kernels_limit),
+      cmocka_unit_test(test_a_port_is_picked_and_found_in_use),
+      cmocka_unit_test(test_socket_files),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,214 @@
+/* The NBD server with real sockets: who finds which export, the limit of sessions, and an export that is removed while
+ * a client's request hangs in its disk. */
+#include <endian.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "shell/nbd_server.h"
+#include "unit.h"
+
+/* A disk that hangs until it is told to go on. */
+struct slow_disk {
+  struct disk disk;
+  struct disk_io *held;
+};
+static void slow_submit(struct disk *disk, struct disk_io *io) {
+  CONTAINER_OF(disk, struct slow_disk, disk)->held = io;
+}
+static void slow_close(struct disk *disk) { (void)disk; }
+static const struct disk_ops slow_ops = {.kind = "slow", .submit = slow_submit, .close = slow_close};
+
+struct fixture {
+  struct reactor *reactor;
+  struct arena arena;
+  struct buffer_pool pool;
+  struct nbd_server *server;
+  struct address address;
+  char folder[32];
+  struct slow_disk disk;
+  struct nbd_server_export export;
+  int removed, stopped;
+  struct why why;
+};
+static struct fixture fixture;
+
+static void removed(struct nbd_server_export *export) {
+  assert_ptr_equal(export, &fixture.export);
+  assert_int_equal(fixture.disk.disk.in_flight, 0); /* so that the owner may close the disk now */
+  fixture.removed++;
+}
+static void stopped(void *owner) {
+  assert_ptr_equal(owner, &fixture);
+  fixture.stopped++;
+}
+
+static int setup(void **state) {
+  (void)state;
+  char path[64];
+  fixture = (struct fixture){.folder = "/tmp/tarn-test-XXXXXX"};
+  assert_non_null(mkdtemp(fixture.folder));
+  snprintf(path, sizeof(path), "%s/nbd", fixture.folder);
+  fixture.reactor = reactor_create(&fixture.why);
+  assert_non_null(fixture.reactor);
+  struct env *env = reactor_env(fixture.reactor);
+  arena_init(&fixture.arena);
+  assert_int_equal(buffer_pool_init(&fixture.pool, env, &fixture.arena, 4 << 20), TARN_OK);
+  struct nbd_server_options options = {.reactor = fixture.reactor, .pool = &fixture.pool, .session_max = 2};
+  fixture.server = nbd_server_create(&options, &fixture.why);
+  assert_non_null(fixture.server);
+  assert_int_equal(address_unix(path, &fixture.address, &fixture.why), TARN_OK);
+  assert_int_equal(nbd_server_listen(fixture.server, &fixture.address, &fixture.why), TARN_OK);
+  fixture.disk.disk = (struct disk){.ops = &slow_ops, .env = env};
+  fixture.disk.disk.caps =
+      (struct disk_caps){.size_bytes = 1 << 20, .block_bytes = 1, .align_bytes = 1, .io_bytes_max = BUFFER_DATA_MAX};
+  fixture.export = (struct nbd_server_export){.nbd = {.name = "vol", .disk = &fixture.disk.disk}, .alias = "vol/0"};
+  assert_int_equal(nbd_server_add(fixture.server, &fixture.export), TARN_OK);
+  return 0;
+}
+
+static void turns(int count) {
+  for (int i = 0; i < count; i++) reactor_turn(fixture.reactor, NS_PER_MS);
+}
+
+static int teardown(void **state) {
+  (void)state;
+  nbd_server_stop(fixture.server, &fixture, stopped);
+  turns(20);
+  assert_int_equal(fixture.stopped, 1);
+  assert_int_equal(access(fixture.address.path, F_OK), -1);
+  nbd_server_destroy(fixture.server);
+  assert_true(buffer_pool_is_whole(&fixture.pool));
+  arena_destroy(&fixture.arena);
+  reactor_destroy(fixture.reactor);
+  assert_int_equal(rmdir(fixture.folder), 0);
+  return 0;
+}
+
+/* A client by hand. Its other end runs in this thread, so it never waits: it reads what is there after a few turns. */
+static int client_open(void) {
+  int fd;
+  assert_int_equal(address_connect(&fixture.address, &fd, &fixture.why), TARN_OK);
+  assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+  turns(5);
+  return fd;
+}
+static ssize_t client_read(int fd, void *where, size_t bytes) {
+  turns(5);
+  return recv(fd, where, bytes, 0);
+}
+static void client_write(int fd, const void *data, size_t bytes) {
+  assert_int_equal(send(fd, data, bytes, MSG_NOSIGNAL), bytes);
+  turns(5);
+}
+
+/* True when the server let it in. */
+static bool client_attach(int fd, const char *name) {
+  uint8_t greeting[18], option[64], answer[10];
+  uint32_t flags = htobe32(3), number = htobe32(1), length = htobe32((uint32_t)strlen(name)); /* NBD_OPT_EXPORT_NAME */
+  assert_int_equal(client_read(fd, greeting, sizeof(greeting)), sizeof(greeting));
+  client_write(fd, &flags, 4);
+  memcpy(option, "IHAVEOPT", 8);
+  memcpy(option + 8, &number, 4);
+  memcpy(option + 12, &length, 4);
+  memcpy(option + 16, name, strlen(name));
+  client_write(fd, option, 16 + strlen(name));
+  return client_read(fd, answer, sizeof(answer)) == (ssize_t)sizeof(answer);
+}
+
+static void client_ask_read(int fd) {
+  uint8_t request[28] = {0};
+  uint32_t magic = htobe32(0x25609513), length = htobe32(512);
+  memcpy(request, &magic, 4);
+  memcpy(request + 24, &length, 4);
+  client_write(fd, request, sizeof(request));
+}
+
+static void test_names(void **state) {
+  static const struct {
+    const char *why, *name;
+    bool found;
+  } rows[] = {
+      {"its name", "vol", true},
+      {"its alias", "vol/0", true},
+      {"the empty name stands for the only one", "", true},
+      {"another name", "vol0", false},
+  };
+  (void)state;
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    int fd = client_open();
+    row_true(rows[i].why, client_attach(fd, rows[i].name) == rows[i].found);
+    close(fd);
+    turns(5);
+    row_true(rows[i].why, nbd_server_session_count(fixture.server) == 0);
+  }
+  struct nbd_server_export other = {.nbd = {.name = "vol/0", .disk = &fixture.disk.disk}};
+  assert_int_equal(nbd_server_add(fixture.server, &other), TARN_EXISTS);
+  other.nbd.name = "other";
+  assert_int_equal(nbd_server_add(fixture.server, &other), TARN_OK);
+  int fd = client_open();
+  assert_false(client_attach(fd, "")); /* there are two now */
+  close(fd);
+  list_remove(&other.link);
+}
+
+static void test_a_session_too_many_is_hung_up_on(void **state) {
+  (void)state;
+  char byte;
+  int first = client_open(), second = client_open(), third = client_open();
+  assert_int_equal(nbd_server_session_count(fixture.server), 2);
+  assert_int_equal(client_read(third, &byte, 1), 0);
+  close(first);
+  turns(5);
+  assert_int_equal(nbd_server_session_count(fixture.server), 1);
+  int fourth = client_open();
+  assert_int_equal(client_read(fourth, &byte, 1), 1);
+  close(second);
+  close(third);
+  close(fourth);
+}
+
+static void test_removal_waits_for_a_request_that_hangs(void **state) {
+  (void)state;
+  char text[200], byte;
+  int fd = client_open(), idle = client_open();
+  assert_true(client_attach(fd, "vol"));
+  client_ask_read(fd);
+  assert_non_null(fixture.disk.held);
+  assert_int_equal(nbd_server_clients(fixture.server, &fixture.export, text, sizeof(text)), 1);
+  assert_non_null(strstr(text, "pid"));
+  assert_int_equal(nbd_server_clients(fixture.server, &fixture.export, text, 10), 1);
+  assert_string_equal(text + 6, "...");
+
+  nbd_server_remove(fixture.server, &fixture.export, removed);
+  turns(20);
+  assert_int_equal(recv(fd, &byte, 1, 0), 0); /* the client was hung up on ... */
+  assert_int_equal(fixture.removed, 0);       /* ... but the disk still has its buffer */
+  assert_false(client_attach(idle, "vol"));   /* nobody new finds it */
+  assert_int_equal(nbd_server_clients(fixture.server, &fixture.export, text, sizeof(text)), 1);
+  assert_non_null(strstr(text, "hangs"));
+
+  disk_complete(fixture.disk.held, TARN_OK);
+  turns(5);
+  assert_int_equal(fixture.removed, 1);
+  close(fd);
+  close(idle);
+}
+
+static void test_an_export_without_clients_is_removed_at_once(void **state) {
+  (void)state;
+  nbd_server_remove(fixture.server, &fixture.export, removed);
+  assert_int_equal(fixture.removed, 0); /* but from the event queue */
+  turns(2);
+  assert_int_equal(fixture.removed, 1);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_session_too_many_is_hung_up_on, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_removal_waits_for_a_request_that_hangs, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_an_export_without_clients_is_removed_at_once, setup, teardown),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,195 @@
+/* The reactor with the real kernel: order, timers, sockets, blocking work, cancel. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "shell/reactor.h"
+#include "unit.h"
+
+struct seen {
+  struct reactor_op op;
+  int result, calls;
+};
+
+static void seen_done(struct reactor_op *op, int result) {
+  struct seen *seen = CONTAINER_OF(op, struct seen, op);
+  seen->result = result;
+  seen->calls++;
+}
+
+static struct reactor *reactor_new(void) {
+  struct why why;
+  struct reactor *reactor = reactor_create(&why);
+  assert_non_null(reactor);
+  return reactor;
+}
+
+static void turn_until(struct reactor *reactor, const int *calls, int wanted) {
+  for (int i = 0; i < 10000 && *calls < wanted; i++) reactor_turn(reactor, 10 * NS_PER_MS);
+  assert_int_equal(*calls, wanted);
+}
+
+static void test_done_never_runs_inside_the_call(void **state) {
+  (void)state;
+  struct reactor *reactor = reactor_new();
+  struct seen receive, send;
+  int pair[2];
+  char text[8] = "";
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  memset(&receive, 0, sizeof(receive));
+  memset(&send, 0, sizeof(send));
+  reactor_op_init(&receive.op, seen_done);
+  reactor_op_init(&send.op, seen_done);
+  reactor_recv(reactor, &receive.op, pair[0], text, sizeof(text));
+  reactor_send(reactor, &send.op, pair[1], "tarn", 5);
+  assert_int_equal(receive.calls + send.calls, 0);
+  turn_until(reactor, &receive.calls, 1);
+  turn_until(reactor, &send.calls, 1);
+  assert_int_equal(receive.result, 5);
+  assert_int_equal(send.result, 5);
+  assert_string_equal(text, "tarn");
+  close(pair[0]);
+  close(pair[1]);
+  reactor_destroy(reactor);
+}
+
+static void test_a_cancelled_receive_comes_back(void **state) {
+  (void)state;
+  struct reactor *reactor = reactor_new();
+  struct seen receive = {.calls = 0};
+  int pair[2];
+  char byte;
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  reactor_op_init(&receive.op, seen_done);
+  reactor_cancel(reactor, &receive.op); /* harmless when not under way */
+  reactor_recv(reactor, &receive.op, pair[0], &byte, 1);
+  reactor_turn(reactor, 0);
+  assert_int_equal(receive.calls, 0);
+  reactor_cancel(reactor, &receive.op);
+  turn_until(reactor, &receive.calls, 1);
+  assert_int_equal(receive.result, -ECANCELED);
+  close(pair[0]);
+  close(pair[1]);
+  reactor_destroy(reactor);
+}
+
+/* More operations than the ring has entries: none is lost. */
+static void test_more_operations_than_ring_entries(void **state) {
+  (void)state;
+  enum { COUNT = 5000 };
+  static struct seen seen[COUNT];
+  struct reactor *reactor = reactor_new();
+  int fd = eventfd(0, EFD_NONBLOCK), done = 0;
+  for (int i = 0; i < COUNT; i++) {
+    reactor_op_init(&seen[i].op, seen_done);
+    reactor_poll(reactor, &seen[i].op, fd, POLLIN);
+  }
+  reactor_turn(reactor, 0);
+  assert_int_equal(eventfd_write(fd, 1), 0);
+  for (int turns = 0; turns < 1000 && done < COUNT; turns++) {
+    reactor_turn(reactor, NS_PER_MS);
+    done = 0;
+    for (int i = 0; i < COUNT; i++) done += seen[i].calls;
+  }
+  assert_int_equal(done, COUNT);
+  close(fd);
+  reactor_destroy(reactor);
+}
+
+static int timer_calls;
+static void timer_fired(struct timer *timer) {
+  (void)timer;
+  timer_calls++;
+}
+
+static void test_the_wait_ends_at_the_next_timer_and_not_before(void **state) {
+  (void)state;
+  struct reactor *reactor = reactor_new();
+  struct env *env = reactor_env(reactor);
+  struct timer timer;
+  timer_calls = 0;
+  timer_init(&timer, timer_fired);
+  reactor_turn(reactor, 0);
+  uint64_t deadline = env->now_ns + 20 * NS_PER_MS;
+  timer_set(env, &timer, deadline);
+  turn_until(reactor, &timer_calls, 1);
+  assert_true(env->now_ns >= deadline);
+  assert_true(env->now_ns < deadline + NS_PER_S);
+  assert_true(env->wall_ns > 1600000000ull * NS_PER_S);
+  assert_true(env->random(env) != env->random(env));
+  reactor_destroy(reactor);
+}
+
+struct job {
+  struct reactor_work work;
+  int fd, ran, *done;
+};
+static void job_work(struct reactor_work *work) {
+  struct job *job = CONTAINER_OF(work, struct job, work);
+  char byte;
+  job->ran = read(job->fd, &byte, 1) == 1; /* as blocking as it gets */
+}
+static void job_done(struct reactor_work *work) {
+  struct job *job = CONTAINER_OF(work, struct job, work);
+  assert_true(job->ran);
+  (*job->done)++;
+}
+
+static void test_blocking_work_does_not_stop_the_reactor_nor_other_work(void **state) {
+  (void)state;
+  enum { COUNT = 40 }; /* more than there are threads */
+  struct reactor *reactor = reactor_new();
+  struct job jobs[COUNT];
+  int hung[2], ready[2], hung_done = 0, ready_done = 0;
+  assert_int_equal(pipe(hung), 0);
+  assert_int_equal(pipe(ready), 0);
+  for (int i = 0; i < COUNT; i++) {
+    bool hangs = i < REACTOR_THREADS_MAX - 1;
+    jobs[i] = (struct job){.fd = hangs ? hung[0] : ready[0], .done = hangs ? &hung_done : &ready_done};
+    reactor_run_blocking(reactor, &jobs[i].work, job_work, job_done);
+    if (!hangs) assert_int_equal(write(ready[1], "x", 1), 1);
+  }
+  turn_until(reactor, &ready_done, COUNT - (REACTOR_THREADS_MAX - 1));
+  assert_int_equal(hung_done, 0);
+  for (int i = 0; i < REACTOR_THREADS_MAX - 1; i++) assert_int_equal(write(hung[1], "x", 1), 1);
+  turn_until(reactor, &hung_done, REACTOR_THREADS_MAX - 1);
+  for (int i = 0; i < 2; i++) {
+    close(hung[i]);
+    close(ready[i]);
+  }
+  reactor_destroy(reactor);
+}
+
+static int signal_calls;
+static void signal_caught(void *owner, int signal_number) {
+  assert_int_equal(signal_number, SIGTERM);
+  signal_calls++;
+  reactor_stop(owner);
+}
+
+static void test_a_signal_is_an_event(void **state) {
+  (void)state;
+  struct reactor *reactor = reactor_new();
+  signal_calls = 0;
+  reactor_on_signal(reactor, reactor, signal_caught);
+  assert_int_equal(kill(getpid(), SIGTERM), 0);
+  reactor_run(reactor);
+  assert_int_equal(signal_calls, 1);
+  reactor_destroy(reactor);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_done_never_runs_inside_the_call),
+      cmocka_unit_test(test_a_cancelled_receive_comes_back),
+      cmocka_unit_test(test_more_operations_than_ring_entries),
+      cmocka_unit_test(test_the_wait_ends_at_the_next_timer_and_not_before),
+      cmocka_unit_test(test_blocking_work_does_not_stop_the_reactor_nor_other_work),
+      cmocka_unit_test(test_a_signal_is_an_event),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
