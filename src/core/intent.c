@@ -6,6 +6,8 @@
  *     one is relied on only when every image has it. */
 #include "core/intent.h"
 
+#include <string.h>
+
 #include "base/plant.h"
 #include "base/prng.h"
 
@@ -17,8 +19,13 @@ tarn_err intent_init(struct intent *intent, struct arena *arena, const struct ge
   intent->entries = ARENA_NEW(arena, uint32_t, geometry->log_blocks * META_LOG_ENTRIES_PER_BLOCK);
   intent->buckets = ARENA_NEW(arena, uint32_t, intent->bucket_count);
   uint64_t *dirty = arena_take(arena, bitmap_bytes(geometry->log_blocks), 8);
-  if (!intent->marks || !intent->entries || !intent->buckets || !dirty) return TARN_FULL;
+  uint64_t sectors = (geometry->mark_count + LOG_ENTRIES_PER_SECTOR - 1) / LOG_ENTRIES_PER_SECTOR;
+  uint64_t *loaded = arena_take(arena, bitmap_bytes(sectors), 8);
+  intent->loaded_sequence = ARENA_NEW(arena, uint64_t, sectors);
+  if (!intent->marks || !intent->entries || !intent->buckets || !dirty || !loaded || !intent->loaded_sequence)
+    return TARN_FULL;
   bitmap_init(&intent->dirty, dirty, geometry->log_blocks);
+  bitmap_init(&intent->loaded, loaded, sectors);
   list_init(&intent->free);
   list_init(&intent->used);
   intent->used_count = 0;
@@ -46,21 +53,29 @@ static void set_entry(struct intent *intent, uint32_t slot, uint32_t value) {
   bitmap_set(&intent->dirty, slot / META_LOG_ENTRIES_PER_BLOCK);
 }
 
+/* Makes a free slot the mark of a region that has none. */
+static struct mark *mark_use(struct intent *intent, uint32_t slot, uint64_t region, uint64_t commit_seq) {
+  struct mark *mark = &intent->marks[slot];
+  require(!mark->used);
+  list_remove(&mark->link);
+  *mark = (struct mark){.region = region, .used = true, .commit_seq = commit_seq};
+  list_init(&mark->link);
+  uint32_t *bucket = bucket_of(intent, region);
+  mark->chain = *bucket;
+  *bucket = slot + 1;
+  intent->used_count++;
+  set_entry(intent, slot, (uint32_t)region + 1);
+  return mark;
+}
+
 uint32_t intent_acquire(struct intent *intent, uint64_t region, uint64_t commit_seq, uint64_t now_ns) {
   require(region < intent->geometry->region_count);
   uint32_t slot = intent_find(intent, region);
   struct mark *mark;
   if (slot == INTENT_NONE) {
     require(!list_is_empty(&intent->free));
-    mark = LIST_ENTRY(list_pop(&intent->free), struct mark, link);
-    slot = (uint32_t)(mark - intent->marks);
-    *mark = (struct mark){.region = region, .used = true, .commit_seq = commit_seq};
-    list_init(&mark->link);
-    uint32_t *bucket = bucket_of(intent, region);
-    mark->chain = *bucket;
-    *bucket = slot + 1;
-    intent->used_count++;
-    set_entry(intent, slot, (uint32_t)region + 1);
+    slot = (uint32_t)(LIST_ENTRY(list_first(&intent->free), struct mark, link) - intent->marks);
+    mark = mark_use(intent, slot, region, commit_seq);
   } else {
     mark = &intent->marks[slot];
     list_remove(&mark->link);
@@ -123,6 +138,32 @@ void intent_flushed(struct intent *intent, uint32_t volume, uint64_t tick) {
   require(volume < intent->geometry->volume_count);
   require(tick <= intent->tick);
   intent->flushed_tick[volume] = max_u64(intent->flushed_tick[volume], tick);
+}
+
+void intent_load_sector(struct intent *intent, uint64_t sector, uint64_t sequence, const uint32_t *entries) {
+  if (sector >= intent->loaded.bit_count) return; /* padding of the last block */
+  if (bitmap_test(&intent->loaded, sector) && intent->loaded_sequence[sector] >= sequence) return;
+  bitmap_set(&intent->loaded, sector);
+  intent->loaded_sequence[sector] = sequence;
+  memcpy(intent->entries + sector * LOG_ENTRIES_PER_SECTOR, entries, LOG_ENTRIES_PER_SECTOR * sizeof *entries);
+}
+
+bool intent_load_done(struct intent *intent, uint64_t commit_seq, uint64_t now_ns) {
+  require(intent->used_count == 0);
+  bool sound = bitmap_all_in(&intent->loaded, 0, intent->loaded.bit_count);
+  uint32_t slots = intent->geometry->log_blocks * META_LOG_ENTRIES_PER_BLOCK;
+  for (uint32_t slot = 0; slot < slots; slot++) {
+    uint32_t entry = intent->entries[slot];
+    intent->entries[slot] = 0;
+    bool good = entry != 0 && slot < intent->geometry->mark_count && entry <= intent->geometry->region_count;
+    /* A crash between two sectors of one commit can show a region in its old slot and in its new one. */
+    if (!sound || !good || intent_find(intent, entry - 1) != INTENT_NONE) continue;
+    struct mark *mark = mark_use(intent, slot, entry - 1, commit_seq);
+    list_push(&intent->used, &mark->link);
+    mark->used_ns = now_ns;
+    mark->write_tick = intent_next_tick(intent); /* only a later flush clears it */
+  }
+  return sound;
 }
 
 void intent_check(const struct intent *intent) {

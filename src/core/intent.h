@@ -43,6 +43,8 @@ struct intent {
   struct list free, used;
   uint32_t used_count;
   struct bitmap dirty; /* log blocks to be written by the next commit */
+  struct bitmap loaded;     /* while loading: log sectors of which a sound copy was found */
+  uint64_t *loaded_sequence; /* of the newest such copy */
   uint64_t tick;
   uint64_t flushed_tick[VOLUMES_MAX];
 };
@@ -68,6 +70,11 @@ void intent_clear(struct intent *intent, uint32_t slot);
 /* A flush submitted at `tick` has completed on every image of the set. */
 void intent_flushed(struct intent *intent, uint32_t volume, uint64_t tick);
 static inline uint64_t intent_next_tick(struct intent *intent) { return ++intent->tick; }
+/* Loading: feed every sound copy of every log sector of every current image; of each sector the newest counts, so a mark
+ * keeps its slot, and rewriting the log at activation changes nothing that is true. Then intent_load_done() makes them
+ * marks, durable once commit `commit_seq` is done. False, and no marks: a sector has no sound copy anywhere. */
+void intent_load_sector(struct intent *intent, uint64_t sector, uint64_t sequence, const uint32_t *entries);
+CHECKED bool intent_load_done(struct intent *intent, uint64_t commit_seq, uint64_t now_ns);
 void intent_check(const struct intent *intent);
 
 #endif

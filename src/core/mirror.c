@@ -83,17 +83,15 @@ static tarn_err allocate(struct mirror *m, struct arena *arena) {
   tarn_err err = intent_init(&m->intent, arena, g);
   for (uint32_t i = 0; i < m->config.image_count && err == TARN_OK; i++) {
     err = missed_init(&m->images[i].map, arena, g, i);
-    if (err == TARN_OK) err = store_init(&m->images[i].store, arena, g, m->config.images[i].meta, i, m);
+    if (err == TARN_OK) err = store_init(&m->images[i].store, arena, m->config.images[i].meta, i, m);
   }
-  if (err == TARN_OK) err = store_init(&m->home, arena, g, m->config.home, RECORD_SELF_HOME, m);
+  if (err == TARN_OK) err = store_init(&m->home, arena, m->config.home, RECORD_SELF_HOME, m);
   if (err == TARN_OK) err = commit_alloc(m, arena);
   if (err == TARN_OK) err = copy_alloc(m, arena);
   if (err != TARN_OK) return err;
-  uint64_t *regions = arena_take(arena, bitmap_bytes(g->region_count), 8);
   m->ops = ARENA_NEW(arena, struct op, MIRROR_OPS_MAX);
   m->flush_ops = ARENA_NEW(arena, struct op, g->volume_count);
-  if (!regions || !m->ops || !m->flush_ops) return TARN_FULL;
-  bitmap_init(&m->crash_regions, regions, g->region_count);
+  if (!m->ops || !m->flush_ops) return TARN_FULL;
   for (uint32_t i = 0; i < MIRROR_OPS_MAX; i++) {
     if (!make_op(m, &m->ops[i], arena)) return TARN_FULL;
     list_push(&m->free_ops, &m->ops[i].link);
@@ -138,7 +136,7 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 
 static void init_lists(struct mirror *m) {
   struct list *heads[] = {&m->free_ops,     &m->op_line,      &m->mark_line,     &m->scratch_line,
-                          &m->recover_line, &m->free_scratch, &m->flush_waiting, &m->flush_running};
+                          &m->recover_line, &m->doubt_line, &m->free_scratch, &m->flush_waiting, &m->flush_running};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);

@@ -12,6 +12,7 @@
  * Life of the object: mirror_open() -> mirror_format() once for a new mirror, or mirror_activate() -> serving ->
  * mirror_deactivate() -> mirror_close(). The object exists only while the mirror's disks are open (INACTIVE holds no
  * lock); its durable state is on its images and in the home store (the state directory's copy of the record).
+ * An object is activated once: after a refusal it is closed and, to try again, opened anew.
  * Each operation answers through its callback, from the event queue; one operation at a time (else TARN_REFUSED).
  *
  * Memory: all of it comes from the arena given to mirror_open(); about MIRROR_OPS_MAX operations plus, per image, three

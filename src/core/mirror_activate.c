@@ -2,13 +2,16 @@
  *
  * Activation reads the record of every store and takes the newest (`best`): the highest generation, then the highest
  * sequence. Every commit of a record reaches the home store and every online image, or takes the image out with the next
- * record, before anything that relies on it is answered. From that follows (rules 9 and 10):
- *   - an image that `best` calls SYNCHRONIZED and whose own record is at most one sequence older is current: it was online in
- *     the last completed commit, and a commit that did not complete was not relied on;
+ * record, before anything that relies on it is answered; each record also says which commit was `completed` last. From that
+ * follows (rules 9 and 10):
+ *   - an image that `best` calls SYNCHRONIZED and whose own record is at least as new as best's `completed` is current: it
+ *     was online in every completed commit, and those that did not complete were not relied on;
  *   - one whose own record is older than that, or of another history, holds something old: it is copied in full;
  *   - an image that is absent may be ahead only if the home store does not confirm `best`;
  *   - what an absent image misses is its map, and after a crash also every marked region.
- * After a crash the marks of any one current image are complete (rule 2); the union of all sound ones is taken. */
+ * After a crash the marks of any one current image are complete (rule 2). They keep their slots, and of each log sector the
+ * newest sound copy counts, so rewriting the logs is safe whatever part of it lands.
+ */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -100,7 +103,7 @@ static void load_part(struct mirror *m, enum store_step step, void (*next)(struc
   m->admin_pending = 1;
   for (uint32_t mask = m->load_sources & ~m->load_failed; mask != 0; mask &= mask - 1) {
     m->admin_pending++;
-    store_load(&m->images[__builtin_ctz(mask)].store, step, &m->load_plan, &m->crash_regions, store_loaded);
+    store_load(&m->images[__builtin_ctz(mask)].store, step, &m->load_plan, &m->intent, store_loaded);
   }
   if (--m->admin_pending == 0) next(m);
 }
@@ -217,6 +220,8 @@ static bool is_newer(const struct record *a, const struct record *b) {
   return a->sequence > b->sequence;
 }
 
+/* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
+ * of a commit that was not, and of a line that nothing was answered from. */
 static const struct record *best_record(struct mirror *m) {
   const struct record *home = m->home.record_err == TARN_OK ? &m->home.record : NULL;
   const struct record *best = home;
@@ -224,12 +229,10 @@ static const struct record *best_record(struct mirror *m) {
     const struct store *store = &m->images[i].store;
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
+    if (home && !in_history(&store->record, &home->generation)) continue;
     if (!best || is_newer(&store->record, best)) best = &store->record;
   }
-  if (!best || !home || best == home || best->generation.number != home->generation.number) return best;
-  /* Same number, another id: a commit that did not complete, whose image was then replaced. Home has the line that was
-   * answered from. */
-  return best->generation.id == home->generation.id ? best : home;
+  return best;
 }
 
 static const char *misfit(const struct mirror *m, const struct record *best) {
@@ -244,7 +247,7 @@ static const char *misfit(const struct mirror *m, const struct record *best) {
   return NULL;
 }
 
-enum verdict { VERDICT_CURRENT, VERDICT_BEHIND, VERDICT_OLD, VERDICT_ABSENT };
+enum verdict { VERDICT_CURRENT, VERDICT_BEHIND, VERDICT_OLD, VERDICT_APART, VERDICT_ABSENT };
 
 /* What an image is, by the best record and its own; image->reason says why it is not current. */
 static enum verdict judge_image(struct mirror *m, uint32_t i) {
@@ -262,12 +265,12 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     if (c->data[v]->caps.size_bytes < m->geometry.volume_bytes[v]) why = "it is smaller than its volume";
   snprintf(image->reason, sizeof image->reason, "%s", why ? why : "");
   if (why) return VERDICT_ABSENT;
-  if (!in_history(&m->record, &store->record.generation) || store->record.sequence > m->record.sequence) {
+  if (!in_history(&m->record, &store->record.generation)) {
     snprintf(image->reason, sizeof image->reason, "it was written apart from the others");
-    return VERDICT_OLD;
+    return m->home.record_err == TARN_OK ? VERDICT_OLD : VERDICT_APART;
   }
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) return VERDICT_BEHIND;
-  if (store->record.sequence + 1 >= m->record.sequence) return VERDICT_CURRENT;
+  if (store->record.sequence >= m->record.completed) return VERDICT_CURRENT;
   snprintf(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
   return VERDICT_OLD;
 }
@@ -275,7 +278,7 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
 /* Home confirms that nobody absent is ahead of `best` if it took part in the last completed commit. */
 static bool home_confirms(const struct mirror *m) {
   return m->home.record_err == TARN_OK && in_history(&m->record, &m->home.record.generation) &&
-         m->home.record.sequence + 1 >= m->record.sequence;
+         m->home.record.sequence >= m->record.completed;
 }
 
 static void fell_behind(struct mirror *m, uint32_t i) {
@@ -307,6 +310,13 @@ static bool judge_images(struct mirror *m) {
         m->load_sources |= 1u << i;
         image->online = true;
         break;
+      case VERDICT_APART: /* and no home to say which line was answered from */
+        explain(m, "image %s was written apart from the others", image_name(m, i));
+        unsure = true;
+        ri->all_missed = true;
+        fell_behind(m, i);
+        image->online = true;
+        break;
       case VERDICT_OLD:
         ri->all_missed = true;
         fell_behind(m, i);
@@ -328,7 +338,7 @@ static bool judge_images(struct mirror *m) {
     if (!m->admin_why[0]) explain(m, "no image has the newest data");
     return false;
   }
-  if (unsure) explain(m, "nothing confirms that it does not have newer data than the others");
+  if (unsure) explain(m, "nothing confirms that no newer data is lost");
   if (m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing)
     explain(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
   if (m->config.min_images > 0 && current < (uint32_t)m->config.min_images)
@@ -386,58 +396,62 @@ static void records_loaded(struct mirror *m) {
 
 /* ---- activate: what to copy, and into service ---- */
 
-/* Every current image has all marks, so one sound log is enough; with none, every region counts. */
-static uint64_t crash_region_count(struct mirror *m) {
-  if (m->record.clean) return 0;
-  bool sound = false;
-  for (uint32_t mask = m->load_sources & ~m->load_failed; mask != 0; mask &= mask - 1)
-    sound |= store_log_is_sound(&m->images[__builtin_ctz(mask)].store, &m->geometry);
-  if (!sound) {
-    bitmap_set_range(&m->crash_regions, 0, m->geometry.region_count);
-    report(m->env, REPORT_WARNING, m->config.name, "no image has a sound intent log: everything counts as marked");
-  }
-  return m->crash_regions.set_count;
-}
-
-static void miss_region(struct mirror *m, uint32_t i, uint64_t region) {
-  uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
-  missed_set(&m->images[i].map, region * per_region, per_region);
-}
-
-static void mark_regions(struct mirror *m, uint64_t count) {
+static uint32_t recovery_source(const struct mirror *m) {
   uint32_t source = m->record.recovery_source;
-  if (source == RECORD_NO_SOURCE || !image_is_current(m, source)) source = m->record.master;
-  /* More than the table holds: all but the source miss them, in their maps instead. */
-  if (count > m->geometry.mark_count / 2) {
-    uint32_t others = mirror_current_mask(m) & ~(1u << source);
-    if (others) mirror_new_generation(m);
-    for (; others != 0; others &= others - 1) fell_behind(m, (uint32_t)__builtin_ctz(others));
-    m->record.master = (uint8_t)source;
+  return source != RECORD_NO_SOURCE && image_is_current(m, source) ? source : m->record.master;
+}
+
+/* No image can tell what was marked: the source is believed, the others miss everything. */
+static void believe_source(struct mirror *m) {
+  uint32_t source = recovery_source(m), others = mirror_current_mask(m) & ~(1u << source);
+  report(m->env, REPORT_WARNING, m->config.name, "no image has a sound intent log: all is copied from image %s",
+         image_name(m, source));
+  m->log_lost = true;
+  m->record.master = (uint8_t)source;
+  m->record.recovery_source = RECORD_NO_SOURCE;
+  if (others) mirror_new_generation(m);
+  for (; others != 0; others &= others - 1) fell_behind(m, (uint32_t)__builtin_ctz(others));
+  EACH_IMAGE(m, i) {
+    if (!image_is_current(m, i)) m->record.images[i].all_missed = true;
   }
-  bool marks = count <= m->geometry.mark_count / 2;
-  const struct bitmap *regions = &m->crash_regions;
-  m->recover_marked = 0;
-  for (uint64_t r = bitmap_next_set(regions, 0); r < regions->bit_count; r = bitmap_next_set(regions, r + 1)) {
-    uint64_t start = r * m->geometry.region_bytes;
-    if (geometry_volume_at(&m->geometry, start) == m->geometry.volume_count) continue;
+}
+
+/* What was marked at the crash is copied among the current images, and missed by all others. */
+static void recover_marked(struct mirror *m) {
+  uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
+  bool alone = m->config.image_count == 1 && !m->record.doubt; /* one copy is equal to itself */
+  LIST_EACH(&m->intent.used, node) {
+    uint64_t region = LIST_ENTRY(node, struct mark, link)->region;
+    uint64_t start = region * m->geometry.region_bytes;
     uint64_t length = min_u64(m->geometry.region_bytes, geometry_data_end(&m->geometry, start) - start);
     m->recover_marked += length;
+    if (!alone) recover_set(m, start, length);
     EACH_IMAGE(m, i) {
-      if (!image_is_current(m, i)) miss_region(m, i, r);
+      if (!image_is_current(m, i)) missed_set(&m->images[i].map, region * per_region, per_region);
     }
-    if (!marks) continue;
-    uint32_t slot = intent_acquire(&m->intent, r, m->commit.started + 1, m->env->now_ns);
-    intent_release(&m->intent, slot, m->env->now_ns); /* the tick: it is cleared by a later flush only */
-    recover_set(m, start, length);
   }
-  m->recovering = m->recover.set_count != 0;
-  m->record.recovery_source = m->recovering ? (uint8_t)source : RECORD_NO_SOURCE;
+  m->recovering = m->recover.set_count != 0 || m->record.doubt;
+  m->record.recovery_source = m->recovering ? (uint8_t)recovery_source(m) : RECORD_NO_SOURCE;
+}
+
+static void serve(struct mirror *m) {
+  m->serving = true;
+  mirror_set_state(m, MIRROR_ACTIVE, NULL);
+  timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
+  copy_pump(m);
+  admin_end(m, TARN_OK);
 }
 
 static void activated(struct mirror *m, tarn_err err) {
   if (err != TARN_OK || mirror_current_mask(m) == 0) {
     explain(m, "the metadata could not be written");
     refuse(m);
+    return;
+  }
+  if (m->log_lost) { /* only now that the record says so may the damaged logs go */
+    m->log_lost = false;
+    bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
+    commit_admin(m, activated);
     return;
   }
   EACH_IMAGE(m, i) {
@@ -448,11 +462,7 @@ static void activated(struct mirror *m, tarn_err err) {
       m->record_dirty = true;
     }
   }
-  m->serving = true;
-  mirror_set_state(m, MIRROR_ACTIVE, NULL);
-  timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
-  copy_pump(m);
-  admin_end(m, TARN_OK);
+  serve(m);
 }
 
 static void start_syncing(struct mirror *m, uint32_t i) {
@@ -471,25 +481,25 @@ static void conclude(struct mirror *m) {
     refuse(m);
     return;
   }
-  bool crashed = !m->record.clean;
-  uint64_t count = crash_region_count(m);
   if (!image_is_current(m, m->record.master)) m->record.master = (uint8_t)__builtin_ctz(mirror_current_mask(m));
-  m->recovered = crashed;
+  m->recovered = !m->record.clean;
   m->recover_start_ns = m->recover_end_ns = m->env->now_ns;
-  m->recover_copied = 0;
-  mark_regions(m, count);
+  m->recover_copied = m->recover_marked = 0;
+  if (m->recovered) {
+    if (intent_load_done(&m->intent, m->commit.started + 1, m->env->now_ns)) recover_marked(m);
+    else believe_source(m);
+    report(m->env, REPORT_WARNING, m->config.name, "recovering after a crash: %u marked regions, source image %s",
+           m->intent.used_count, image_name(m, recovery_source(m)));
+  }
   m->recover_total = m->recover.set_count;
   EACH_IMAGE(m, i) {
     if (m->images[i].online && m->record.images[i].state != IMAGE_SYNCHRONIZED) start_syncing(m, i);
     missed_dirty_all(&m->images[i].map);
   }
-  bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
+  if (!m->log_lost) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   m->record.active = true;
   m->record.clean = false;
   m->record_dirty = true;
-  if (crashed)
-    report(m->env, REPORT_WARNING, m->config.name, "recovering after a crash: %llu marked regions, source image %s",
-           (unsigned long long)count, image_name(m, m->record.master));
   commit_admin(m, activated);
 }
 
@@ -531,6 +541,10 @@ static void deactivate_record(struct mirror *m, tarn_err err) {
 }
 
 static void deactivate_flushed(struct mirror *m, tarn_err err) {
+  if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
+    m->record.recovery_source = RECORD_NO_SOURCE;
+    m->record.doubt = false;
+  }
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     if (!m->images[i].online || image_is_current(m, i)) continue;
     if (err == TARN_OK) missed_checkpoint(&m->images[i].map);

@@ -103,7 +103,6 @@ static void round_start(struct event *event) {
   m->commit.started++;
   struct commit_plan *plan = &m->plan;
   memcpy(&plan->mirror_id, m->record.mirror_uuid, sizeof plan->mirror_id);
-  plan->sequence = m->commit.started;
   take_dirty(&plan->log_blocks, &m->intent.dirty);
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     take_dirty(&plan->page_blocks[i], &m->images[i].map.page_dirty);
@@ -116,6 +115,7 @@ static void round_start(struct event *event) {
     m->plan_record = m->record;
     plan->record = &m->plan_record;
   }
+  plan->sequence = m->record.sequence << 32 | (m->commit.started & UINT32_MAX); /* grows over all lives of the mirror */
   m->commit.pending = 1;
   EACH_IMAGE(m, i) {
     if (!m->images[i].online) continue;
@@ -179,13 +179,18 @@ static void round_done(struct mirror *m) {
     report(m->env, REPORT_ERROR, m->config.name,
            "the state directory cannot be written: who is current cannot be recorded");
   }
-  if (err == TARN_OK) m->commit.done = m->commit.started;
-  else round_undo(m);
+  if (err == TARN_OK) {
+    m->commit.done = m->commit.started;
+    if (m->plan.record) m->record.completed = m->plan_record.sequence;
+  } else {
+    round_undo(m);
+  }
   EACH_IMAGE(m, i) {
     if (failed & 1u << i) image_drop(m, i, MISSING_FAILED, "its metadata cannot be written", NULL);
   }
   wake(m, err);
-  mark_line_run(m);
+  if (err == TARN_OK) mark_line_run(m);
+  else mark_line_fail(m, err);
   copy_committed(m);
   if (m->commit.wanted && !m->commit.running && !event_is_posted(&m->commit.start))
     event_post(&m->env->queue, &m->commit.start);

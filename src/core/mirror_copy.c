@@ -9,6 +9,9 @@
  * Several copies are in flight, so that the next read is under way while the last write is (C11). Reads that wait for a
  * region to be recovered come first.
  *
+ * Recovery writes the source as well. What it holds may be in its cache only, and no flush need ever bring it down: a flush
+ * that failed before (or before the crash, in another process) has left it so, and the next good flush proves nothing of it.
+ *
  * Crash argument: a crash before the mark is cleared, or before the checkpoint's commit, finds the same bits set, and the
  * same source recorded (rule 12): the copy is done again. */
 #include <string.h>
@@ -54,8 +57,7 @@ bool copy_is_idle(const struct mirror *m) { return m->copies_busy == 0; }
 
 void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
   uint64_t first = extent_first(m, start), count = extent_span(m, start, length);
-  uint32_t current = mirror_current_mask(m);
-  if ((current & (current - 1)) != 0) bitmap_set_range(&m->recover, first, count);
+  bitmap_set_range(&m->recover, first, count);
   EACH_IMAGE(m, i) {
     if (image_is_current(m, i) || !missed_set(&m->images[i].map, first, count)) continue;
     for (uint64_t region = start / m->geometry.region_bytes; region <= (start + length - 1) / m->geometry.region_bytes;
@@ -73,7 +75,7 @@ static uint32_t syncing_mask(const struct mirror *m) { return mirror_online_mask
 
 static uint32_t copy_targets(const struct copy *copy) {
   const struct mirror *m = copy->m;
-  if (copy->recover) return mirror_current_mask(m) & ~(1u << copy->source);
+  if (copy->recover) return mirror_current_mask(m); /* the source too: see the top */
   uint32_t targets = 0;
   for (uint32_t mask = syncing_mask(m); mask != 0; mask &= mask - 1) {
     uint32_t i = (uint32_t)__builtin_ctz(mask);
@@ -146,7 +148,8 @@ static bool all_zero(const uint8_t *data, uint64_t bytes) {
 /* Zeroes are copied as zeroes, so that holes stay holes (rule 14). */
 static void copy_write(struct copy *copy) {
   struct mirror *m = copy->m;
-  bool zero = m->volumes[0].disk.caps.can_zero && copy->piece % m->volumes[0].disk.caps.zero_block_bytes == 0 &&
+  const struct disk_caps *caps = &m->volumes[geometry_volume_at(&m->geometry, copy->at)].disk.caps;
+  bool zero = caps->can_zero && copy->piece % caps->zero_block_bytes == 0 && copy->piece <= caps->zero_bytes_max &&
               all_zero(copy->buffer.base, copy->piece);
   uint32_t targets = copy->recover ? copy_targets(copy) : copy->targets & syncing_mask(m);
   targets &= ~copy->failed;
@@ -190,9 +193,17 @@ static void copy_piece(struct copy *copy) {
              copy_read_done);
 }
 
-/* Reads that wait for what cannot be copied get their error. */
-static void fail_waiting_reads(struct copy *copy) {
+static void end_line(struct list *line, tarn_err err) {
+  struct list ended;
+  list_init(&ended);
+  list_splice(&ended, line);
+  for (struct list *node = list_pop(&ended); node; node = list_pop(&ended)) op_end(LIST_ENTRY(node, struct op, link), err);
+}
+
+/* Reads that wait for what cannot be copied get their error, and flushes that wait for all of it. */
+static void fail_waiting(struct copy *copy) {
   struct mirror *m = copy->m;
+  if (copy->recover) end_line(&m->doubt_line, TARN_IO);
   struct list failed;
   list_init(&failed);
   LIST_EACH(&m->recover_line, node) {
@@ -201,8 +212,7 @@ static void fail_waiting_reads(struct copy *copy) {
     list_remove(node);
     list_push(&failed, node);
   }
-  for (struct list *node = list_pop(&failed); node; node = list_pop(&failed))
-    op_end(LIST_ENTRY(node, struct op, link), TARN_IO);
+  end_line(&failed, TARN_IO);
 }
 
 static void copy_succeeded(struct copy *copy) {
@@ -239,7 +249,7 @@ static void copy_finish(struct copy *copy) {
   if (copy->unreadable) {
     m->copy_pause_ns = m->env->now_ns + RETRY_NS;
     timer_set(m->env, &m->copy_timer, m->copy_pause_ns);
-    fail_waiting_reads(copy);
+    fail_waiting(copy);
   }
   if (copy->mark != INTENT_NONE) {
     intent_release(&m->intent, copy->mark, m->env->now_ns);
@@ -319,15 +329,25 @@ static void run_recovery(struct mirror *m) {
 
 static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->finishing = false;
+  if (err != TARN_OK) {
+    m->copy_pause_ns = m->env->now_ns + RETRY_NS;
+    timer_set(m->env, &m->copy_timer, m->copy_pause_ns);
+    end_line(&m->doubt_line, err);
+  }
   if (err != TARN_OK || m->recover.set_count != 0) return;
   m->recovering = false;
   m->recover_end_ns = m->env->now_ns;
   m->record.recovery_source = RECORD_NO_SOURCE;
+  m->record.doubt = false;
   m->record_dirty = true;
   commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "recovery is complete: %llu bytes copied",
          (unsigned long long)m->recover_copied);
   mirror_changed(m);
+  struct list waiting;
+  list_init(&waiting);
+  list_splice(&waiting, &m->doubt_line);
+  for (struct list *node = list_pop(&waiting); node; node = list_pop(&waiting)) op_flush(LIST_ENTRY(node, struct op, link));
   copy_pump(m);
   admin_check_idle(m);
 }
@@ -437,6 +457,6 @@ static void copy_run(struct event *event) {
 }
 
 void copy_stop(struct mirror *m) {
-  for (struct list *node = list_pop(&m->recover_line); node; node = list_pop(&m->recover_line))
-    op_end(LIST_ENTRY(node, struct op, link), TARN_SHUTDOWN);
+  end_line(&m->recover_line, TARN_SHUTDOWN);
+  end_line(&m->doubt_line, TARN_SHUTDOWN);
 }

@@ -135,6 +135,7 @@ struct mirror {
   struct list mark_line;    /* ops without marks */
   struct list scratch_line; /* ops without scratch */
   struct list recover_line; /* reads that wait for a region to be copied */
+  struct list doubt_line;   /* flushes that wait until what a failed flush left in doubt is written again */
   struct buffer scratch[SCRATCH_COUNT];
   struct list free_scratch;
   uint32_t ops_busy;
@@ -195,7 +196,7 @@ struct mirror {
   struct commit_plan load_plan;
   struct missed *load_maps[IMAGES_MAX];
   uint32_t load_failed, load_sources; /* by image */
-  struct bitmap crash_regions;
+  bool log_lost; /* after a crash: no image has a sound log */
 
   uint64_t reads, writes, flushes;
 };
@@ -244,6 +245,7 @@ void op_end(struct op *op, tarn_err err);
 void op_release(struct op *op);
 /* Retries the ops that wait for marks. */
 void mark_line_run(struct mirror *m);
+void mark_line_fail(struct mirror *m, tarn_err err);
 /* Ends the ops that wait for scratch: the mirror no longer serves. */
 void scratch_line_stop(struct mirror *m);
 /* Flushes all volumes of all online images; `done` from the event queue. Requires that `wait` is not in use. */
@@ -274,7 +276,7 @@ void copy_pump(struct mirror *m);
 void copy_committed(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
-/* The clients are leaving: reads that wait for a copy fail. */
+/* The clients are leaving: who waits for a copy is told so. */
 void copy_stop(struct mirror *m);
 bool copy_is_idle(const struct mirror *m);
 

@@ -6,7 +6,10 @@
  *     hold) instead: then all images are equal there again.
  *   - It touches a region that was marked at a crash and has not been copied yet. The images may differ there, and a later
  *     recovery could choose otherwise, so the region is copied first (rule 12).
- * A plain read takes no lock: while it is at an image, a write that starts after it is concurrent with it. */
+ * A read at the master takes no lock: a write that starts meanwhile is concurrent with it, and so are the reads that see it
+ * there. A read at a slave holds its range shared: otherwise it could see a write that starts meanwhile, be answered, and
+ * the next read, at the master, could come too early and see the old bytes.
+ */
 #include "core/mirror_int.h"
 
 static void read_issue(struct op *op, uint32_t image);
@@ -73,6 +76,14 @@ static void read_wait(struct op *op) {
     read_locked(&op->hold);
 }
 
+/* Keeps writes out while the read is at a slave; false, and nothing held, when one is waiting there already. */
+static bool read_hold(struct op *op) {
+  op->holding = range_acquire(&op->m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_SHARED, HOLD_READ,
+                              read_locked);
+  if (!op->holding) range_release(&op->m->lock, &op->hold);
+  return op->holding;
+}
+
 static void read_done(struct disk_io *io) {
   struct leg *leg = CONTAINER_OF(io, struct leg, io);
   struct op *op = leg->op;
@@ -119,6 +130,7 @@ void op_read(struct op *op) {
     return;
   }
   uint32_t image = overlap == OVERLAP_MASTER ? m->record.master : least_loaded(op);
+  if (image != m->record.master && image != IMAGES_MAX && !op->holding && !read_hold(op)) image = m->record.master;
   if (image == IMAGES_MAX || op->tried & 1u << image) {
     op_end(op, op->err != TARN_OK ? op->err : TARN_IO);
     return;

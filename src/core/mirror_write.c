@@ -59,9 +59,17 @@ static bool region_recovers(const struct mirror *m, uint64_t region) {
   return m->recover.set_count != 0 && bitmap_any_in(&m->recover, region * per_region, per_region);
 }
 
+/* Whoever waits for marks gets the error: no room can be made when flushes or commits fail everywhere. */
+void mark_line_fail(struct mirror *m, tarn_err err) {
+  struct list failed;
+  list_init(&failed);
+  list_splice(&failed, &m->mark_line);
+  for (struct list *node = list_pop(&failed); node; node = list_pop(&failed)) op_end(LIST_ENTRY(node, struct op, link), err);
+}
+
 static void room_flushed(struct mirror *m, tarn_err err) {
-  (void)err; /* a flush that failed has dropped its image, or has cleared nothing */
-  mark_line_run(m);
+  if (err == TARN_OK) mark_line_run(m);
+  else mark_line_fail(m, err);
 }
 
 static void flush_for_room(struct mirror *m) {
@@ -134,6 +142,13 @@ static void lock(struct op *op) {
 static void marks_durable(struct op *op, tarn_err err) {
   if (err != TARN_OK) {
     op_end(op, err);
+    return;
+  }
+  /* An image that failed in the very commit of these marks does not have them, and must not pass for current after a crash:
+   * the record that puts it out comes first. */
+  uint64_t seq = PLANTED(drop_after_answer) ? 0 : commit_wait_for(op->m, op->m->drop_seq);
+  if (seq != 0) {
+    commit_wait(op->m, op, seq, marks_durable);
     return;
   }
   if (PLANTED(rmw_unlocked) && op->scratch) {
@@ -231,9 +246,12 @@ void op_release(struct op *op) {
 static uint64_t op_stop(const struct op *op) { return op->start + op->length; }
 static uint64_t outer_stop(const struct op *op) { return op->outer_start + op->outer_length; }
 
+/* The placement rule of disk.h. */
+static uint8_t *scratch_at(const struct op *op, uint64_t block) { return op->scratch->base + block % BUFFER_ALIGN; }
+
 static void merged(struct op *op, uint64_t block) {
   uint64_t stop = min_u64(block + op->m->block, outer_stop(op));
-  uint8_t *data = op->client->data, *old = op->scratch->base;
+  uint8_t *data = op->client->data, *old = scratch_at(op, block);
   if (block < op->start) memcpy(data - (op->start - block), old, op->start - block);
   if (stop > op_stop(op)) memcpy(data + op->length, old + (op_stop(op) - block), stop - op_stop(op));
 }
@@ -275,9 +293,8 @@ static void merge_next(struct op *op) {
     op_end(op, TARN_IO);
     return;
   }
-  struct buffer *buffer = op->scratch;
-  leg_submit(m, source, &op->legs[source].io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block), buffer,
-             buffer->base, merge_read_done);
+  leg_submit(m, source, &op->legs[source].io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block), op->scratch,
+             scratch_at(op, block), merge_read_done);
 }
 
 /* ---- all images at once ---- */
@@ -335,6 +352,11 @@ static void issue(struct op *op) {
 
 void op_flush(struct op *op) {
   struct mirror *m = op->m;
+  if (op->client && m->record.doubt) {
+    list_push(&m->doubt_line, &op->link);
+    copy_pump(m);
+    return;
+  }
   op->tick = intent_next_tick(&m->intent);
   op->issued = mirror_online_mask(m);
   op->pending = (uint32_t)__builtin_popcount(op->issued);
@@ -390,6 +412,13 @@ static void failed_everywhere(struct op *op) {
     recover_set(m, op->start, op->length);
     return;
   }
+  /* What was written since the last good flush may never come down, and no later flush proves that it did: all of it is
+   * written again, and until that is flushed no flush is answered, also by the next process. */
+  m->record.doubt = true;
+  m->recovering = true;
+  if (m->record.recovery_source == RECORD_NO_SOURCE) m->record.recovery_source = m->record.master;
+  m->record_dirty = true;
+  commit_want(m);
   LIST_EACH(&m->intent.used, node) {
     const struct mark *mark = LIST_ENTRY(node, struct mark, link);
     uint64_t start = mark->region * m->geometry.region_bytes;

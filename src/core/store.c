@@ -1,6 +1,8 @@
-/* Crash argument for the record: slot 1 is touched only when slot 0 of the same sequence is durable, and the next record
- * touches slot 0 only when slot 1 is. So at every moment one slot is whole, and it is of the last record that anybody relied
- * on, or of a later one. */
+/* Crash argument for the record: a commit overwrites one slot, flushes, and only then touches the other, which was durable all
+ * the time; so at every moment one slot is whole, and it is of the last record that anybody relied on, or of a later one.
+ * Which slot may go first is known while this object lives. After a load it is the one that is damaged, or the newer one: a
+ * commit that did not complete had begun with it, and the older one was durable then. When both are of one commit, a flush
+ * comes first, since the process that wrote the second may have been killed before its flush. */
 #include "core/store.h"
 
 #include <string.h>
@@ -19,18 +21,14 @@ static bool buffer_make(struct buffer *buffer, struct arena *arena, uint32_t byt
   return buffer->base != NULL;
 }
 
-tarn_err store_init(struct store *store, struct arena *arena, const struct geometry *geometry, struct disk *disk,
-                    uint32_t slot, void *owner) {
+tarn_err store_init(struct store *store, struct arena *arena, struct disk *disk, uint32_t slot, void *owner) {
   *store = (struct store){.disk = disk, .slot = slot, .owner = owner, .record_err = TARN_NOT_FOUND};
   for (uint32_t i = 0; i < STORE_DEPTH; i++) {
     disk_io_init(&store->ios[i].io);
     store->ios[i].store = store;
     if (!buffer_make(&store->ios[i].buffer, arena, RECORD_SLOT_BYTES)) return TARN_FULL;
   }
-  uint64_t sectors = (uint64_t)geometry->log_blocks * META_SECTORS_PER_BLOCK;
-  uint64_t *words = arena_take(arena, bitmap_bytes(sectors), 8);
-  if (!words || !buffer_make(&store->load_buffer, arena, STORE_LOAD_BYTES)) return TARN_FULL;
-  bitmap_init(&store->log_seen, words, sectors);
+  if (!buffer_make(&store->load_buffer, arena, STORE_LOAD_BYTES)) return TARN_FULL;
   return TARN_OK;
 }
 
@@ -96,7 +94,7 @@ static bool commit_next(struct store *store, struct store_io *sio) {
       struct record record = *plan->record;
       record.self = (uint8_t)store->slot;
       record_encode(&record, out);
-      submit(store, sio, DISK_WRITE, 0, RECORD_SLOT_BYTES, &sio->buffer);
+      submit(store, sio, DISK_WRITE, store->first_slot * RECORD_SLOT_BYTES, RECORD_SLOT_BYTES, &sio->buffer);
       return true;
     }
   }
@@ -135,11 +133,12 @@ static bool commit_next(struct store *store, struct store_io *sio) {
   return false;
 }
 
-static void commit_slot_1(struct store *store) {
+static void commit_slot_2(struct store *store) {
   struct record record = *store->plan->record;
   record.self = (uint8_t)store->slot;
   record_encode(&record, store->ios[0].buffer.base);
-  submit(store, &store->ios[0], DISK_WRITE, RECORD_SLOT_BYTES, RECORD_SLOT_BYTES, &store->ios[0].buffer);
+  submit(store, &store->ios[0], DISK_WRITE, store->first_slot * RECORD_SLOT_BYTES, RECORD_SLOT_BYTES,
+         &store->ios[0].buffer);
 }
 
 static void commit_step(struct store *store) {
@@ -153,19 +152,25 @@ static void commit_step(struct store *store) {
     return;
   }
   switch (store->step) {
+    case STORE_SETTLE:
+      store->settled = true;
+      store->step = STORE_BLOCKS;
+      commit_step(store);
+      break;
     case STORE_BLOCKS:
       store->step = STORE_FLUSH_1;
       submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
       break;
     case STORE_FLUSH_1:
+      if (store->plan->record) store->first_slot ^= 1; /* this one is durable: the other may go */
       if (!store->plan->record) {
         finish(store);
         break;
       }
-      store->step = STORE_SLOT_1;
-      commit_slot_1(store);
+      store->step = STORE_SLOT_2;
+      commit_slot_2(store);
       break;
-    case STORE_SLOT_1:
+    case STORE_SLOT_2:
       store->step = STORE_FLUSH_2;
       submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
       break;
@@ -178,9 +183,10 @@ static void commit_step(struct store *store) {
 }
 
 void store_commit(struct store *store, const struct commit_plan *plan, store_done *done) {
-  begin(store, STORE_BLOCKS, done);
+  begin(store, store->settled ? STORE_BLOCKS : STORE_SETTLE, done);
   store->plan = plan;
-  commit_step(store);
+  if (store->settled) commit_step(store);
+  else submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
 }
 
 /* ---- load ---- */
@@ -191,17 +197,15 @@ static void read_next(struct store *store, uint64_t offset, uint64_t bytes) {
 }
 
 static void loaded_record(struct store *store) {
-  store->record_err = TARN_NOT_FOUND;
-  for (uint32_t slot = 0; slot < 2; slot++) {
-    struct record found;
-    tarn_err err = record_decode(&found, store->load_buffer.base + slot * RECORD_SLOT_BYTES);
-    if (err == TARN_OK && (store->record_err != TARN_OK || found.sequence > store->record.sequence)) {
-      store->record = found;
-      store->record_err = TARN_OK;
-    } else if (store->record_err != TARN_OK && err != TARN_NOT_FOUND) {
-      store->record_err = err;
-    }
-  }
+  struct record found[2];
+  tarn_err errs[2];
+  for (uint32_t slot = 0; slot < 2; slot++)
+    errs[slot] = record_decode(&found[slot], store->load_buffer.base + slot * RECORD_SLOT_BYTES);
+  bool both = errs[0] == TARN_OK && errs[1] == TARN_OK;
+  uint32_t best = both ? found[1].sequence > found[0].sequence : errs[0] != TARN_OK;
+  store->first_slot = both && found[0].sequence != found[1].sequence ? best : !best;
+  if (errs[best] == TARN_OK) store->record = found[best];
+  store->record_err = errs[best] == TARN_NOT_FOUND ? errs[!best] : errs[best];
   if (store->record_err == TARN_OK && store->record.self != store->slot) store->record_err = TARN_CORRUPT;
 }
 
@@ -216,9 +220,7 @@ static void loaded_log(struct store *store, uint64_t first_block, uint64_t block
     uint32_t entries[LOG_ENTRIES_PER_SECTOR];
     const uint8_t *in = store->load_buffer.base + i * SECTOR_BYTES;
     if (meta_log_decode_sector(store->plan->mirror_id, store->slot, sector, in, entries) != TARN_OK) continue;
-    bitmap_set(&store->log_seen, sector);
-    for (uint32_t e = 0; e < LOG_ENTRIES_PER_SECTOR; e++)
-      if (entries[e] != 0 && entries[e] <= store->regions->bit_count) bitmap_set(store->regions, entries[e] - 1);
+    intent_load_sector(store->intent, sector, sector_sequence(in), entries);
   }
 }
 
@@ -228,10 +230,10 @@ static void loaded_map(struct store *store, enum map_level level, uint64_t first
                        first_block * META_SECTORS_PER_BLOCK + i, store->load_buffer.base + i * SECTOR_BYTES);
 }
 
-/* The next page block, of this slot and copy, with a sector that the top names. */
+/* The next page block with a sector that the top names; page_blocks if there is none. */
 static uint64_t next_page_block(const struct missed *map, uint64_t block) {
   uint64_t sector = bitmap_next_set(&map->top, block * META_SECTORS_PER_BLOCK);
-  return sector / META_SECTORS_PER_BLOCK;
+  return sector < map->top.bit_count ? sector / META_SECTORS_PER_BLOCK : map->geometry->page_blocks;
 }
 
 #define LOAD_BLOCKS (STORE_LOAD_BYTES / META_BLOCK_BYTES)
@@ -289,18 +291,13 @@ static void loaded_rest(struct store *store) {
   store->cursor.block += blocks;
 }
 
-void store_load(struct store *store, enum store_step step, const struct commit_plan *plan, struct bitmap *regions,
+void store_load(struct store *store, enum store_step step, const struct commit_plan *plan, struct intent *intent,
                 store_done *done) {
   require(step == STORE_LOAD_LOG || step == STORE_LOAD_TOPS || step == STORE_LOAD_PAGES);
   begin(store, step, done);
   store->plan = plan;
-  store->regions = regions;
+  store->intent = intent;
   load_step(store);
-}
-
-bool store_log_is_sound(const struct store *store, const struct geometry *geometry) {
-  uint64_t sectors = (geometry->mark_count + LOG_ENTRIES_PER_SECTOR - 1) / LOG_ENTRIES_PER_SECTOR;
-  return bitmap_all_in(&store->log_seen, 0, sectors);
 }
 
 static bool is_load(const struct store *store) { return store->step >= STORE_LOAD_RECORD; }

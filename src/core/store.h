@@ -4,7 +4,7 @@
  * A commit is a round over all stores at once; what it writes is described by one `struct commit_plan` that the mirror
  * freezes at the start (which blocks, and the record). Each store walks the plan:
  *
- *     record slot 0 and the log and map blocks (both copies), a few in flight -> flush -> record slot 1 -> flush
+ *     a record slot and the log and map blocks (both copies), a few in flight -> flush -> the other record slot -> flush
  *
  * (the last two only if the plan has a record, the home store has nothing but the record). Blocks are encoded when they are
  * submitted, from memory that is always allowed to be durable (intent.h, missed.h say why); only the record is encoded from
@@ -36,9 +36,10 @@ struct commit_plan {
 };
 
 enum store_step {
+  STORE_SETTLE,
   STORE_BLOCKS,
   STORE_FLUSH_1,
-  STORE_SLOT_1,
+  STORE_SLOT_2,
   STORE_FLUSH_2, /* of a commit */
   STORE_LOAD_RECORD,
   STORE_LOAD_LOG,
@@ -59,6 +60,8 @@ struct store {
   store_done *done;
   const struct commit_plan *plan;
   enum store_step step;
+  uint32_t first_slot; /* of the record: the one that may be overwritten, since the other is durable */
+  bool settled;        /* what was found at the load has been flushed */
   struct {
     enum { CURSOR_RECORD, CURSOR_LOG, CURSOR_TOP, CURSOR_PAGE, CURSOR_END } area;
     uint32_t slot, copy;
@@ -75,20 +78,17 @@ struct store {
   /* what loading found */
   struct record record;
   tarn_err record_err;
-  struct bitmap log_seen; /* log sectors sound in either copy */
-  struct bitmap *regions; /* receives the marked regions */
+  struct intent *intent; /* receives the log */
   uint64_t writes, flushes;
 };
 
-CHECKED tarn_err store_init(struct store *store, struct arena *arena, const struct geometry *geometry,
-                            struct disk *disk, uint32_t slot, void *owner);
+CHECKED tarn_err store_init(struct store *store, struct arena *arena, struct disk *disk, uint32_t slot, void *owner);
 /* Reads both record slots; `record` and `record_err` hold the better one. The error is that of the disk. */
 void store_load_record(struct store *store, store_done *done);
-/* Reads one part: STORE_LOAD_LOG into `regions`, or the tops or the pages of plan->maps. Damage is no error:
- * store_log_is_sound(), and missed.h tells. `done` may be called from within. */
-void store_load(struct store *store, enum store_step step, const struct commit_plan *plan, struct bitmap *regions,
+/* Reads one part: STORE_LOAD_LOG into `intent`, or the tops or the pages of plan->maps. Damage is no error: what is not
+ * sound is not fed (intent.h, missed.h). `done` may be called from within. */
+void store_load(struct store *store, enum store_step step, const struct commit_plan *plan, struct intent *intent,
                 store_done *done);
-bool store_log_is_sound(const struct store *store, const struct geometry *geometry);
 /* The plan stays as it is until `done`. */
 void store_commit(struct store *store, const struct commit_plan *plan, store_done *done);
 

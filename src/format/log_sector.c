@@ -58,8 +58,14 @@ tarn_err sector_decode(const struct sector_id *id, const uint8_t *in, uint8_t *p
   if (get_le64(&reader) != id->mirror) return TARN_CORRUPT;
   if (get_le32(&reader) != id->index) return TARN_CORRUPT;
   if (get_le32(&reader) != id->area) return TARN_CORRUPT;
-  (void)get_le64(&reader); /* the sequence is for people */
+  (void)get_le64(&reader); /* sector_sequence() */
   get_bytes(&reader, payload, SECTOR_PAYLOAD_BYTES);
   require(!reader.bad);
   return TARN_OK;
+}
+
+uint64_t sector_sequence(const uint8_t *in) {
+  struct reader reader;
+  reader_init(&reader, in + 24, sizeof(uint64_t));
+  return get_le64(&reader);
 }

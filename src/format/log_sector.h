@@ -8,7 +8,7 @@
  *   8  u64 mirror  first 8 bytes of the mirror's uuid, so that a foreign sector never passes
  *  16  u32 index   of the sector in its area, so that a misdirected one never passes
  *  20  u32 area    LOG: image slot it belongs to;  MAP: (slot of the image that misses) | level << 8 (0 page, 1 top)
- *  24  u64 sequence  of the commit that wrote it, for people
+ *  24  u64 sequence  of the commit that wrote it; it only grows, so the newest copy of a log sector is known
  *  32  480 bytes of payload: LOG 120 x u32 (region index + 1, 0 free);  MAP 3840 bits, bit i of byte i/8 = extent */
 #ifndef TARN_FORMAT_LOG_SECTOR_H
 #define TARN_FORMAT_LOG_SECTOR_H
@@ -34,5 +34,7 @@ void sector_encode(const struct sector_id *id, uint64_t sequence, const uint8_t 
 /* Copies the payload. TARN_NOT_FOUND: all zero, never written (and `payload` is zeroed). TARN_CORRUPT: anything else that
  * is not this very sector. */
 CHECKED tarn_err sector_decode(const struct sector_id *id, const uint8_t *in, uint8_t *payload);
+/* The sequence of a sector that sector_decode() has accepted. */
+uint64_t sector_sequence(const uint8_t *in);
 
 #endif

@@ -15,11 +15,11 @@
  *    192   16  generation: u64 number, u64 id
  *    208  128  history: 8 generations, newest first; unused ones are zero, at the end
  *    336    1  self: image slot that this copy belongs to, 255 the state directory
- *    337    1  bit 0 active, bit 1 clean; others zero
+ *    337    1  bit 0 active, bit 1 clean, bit 2 doubt; others zero
  *    338    1  master: image slot
  *    339    1  recovery_source: image slot, 255 none
  *    340    4  volume_count
- *    344    8  zero
+ *    344    8  completed: sequence of the last commit that was complete before this one
  *    352  768  volumes: 8 of 96 bytes each; from volume_count on zero
  *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
  *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
@@ -54,7 +54,7 @@ _Static_assert(TAIL_OFFSET <= RECORD_BYTES, "it fits");
 _Static_assert(NAME_BYTES == 64, "as documented");
 
 static const char magic[8] = {'T', 'A', 'R', 'N', 'R', 'E', 'C', '1'};
-enum { FLAG_ACTIVE = 1, FLAG_CLEAN = 2, FLAGS_ALL = 3 };
+enum { FLAG_ACTIVE = 1, FLAG_CLEAN = 2, FLAG_DOUBT = 4, FLAGS_ALL = 7 };
 enum { IMAGE_FLAG_PRESENT = 1, IMAGE_FLAG_ALL_MISSED = 2, IMAGE_FLAGS_ALL = 3 };
 
 /* ---- bounds ---- */
@@ -149,6 +149,7 @@ const char *record_check(const struct record *record) {
   if (!name_is_valid(record->name)) return "the mirror's name is not valid";
   if (record->epoch_node[0] == 0 && record->epoch != 0) return "an epoch without its node";
   if (record->epoch_node[0] != 0 && !name_is_valid(record->epoch_node)) return "the epoch's node is not a valid name";
+  if (record->completed > record->sequence) return "a completed commit that is later than this one";
   const char *wrong = check_geometry(record);
   if (!wrong) wrong = check_volumes(record);
   if (!wrong) wrong = check_images(record);
@@ -186,11 +187,11 @@ static void put_head(struct writer *writer, const struct record *record) {
   put_generation(writer, &record->generation);
   for (uint32_t i = 0; i < HISTORY_MAX; i++) put_generation(writer, &record->history[i]);
   put_u8(writer, record->self);
-  put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0)));
+  put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0) | (record->doubt ? FLAG_DOUBT : 0)));
   put_u8(writer, record->master);
   put_u8(writer, record->recovery_source);
   put_le32(writer, record->volume_count);
-  put_zeroes(writer, 8);
+  put_le64(writer, record->completed);
 }
 
 static void put_volume(struct writer *writer, const struct record *record, uint32_t index) {
@@ -279,10 +280,11 @@ static void get_head(struct reader *reader, struct record *record) {
   uint8_t flags = get_flags(reader, FLAGS_ALL);
   record->active = (flags & FLAG_ACTIVE) != 0;
   record->clean = (flags & FLAG_CLEAN) != 0;
+  record->doubt = (flags & FLAG_DOUBT) != 0;
   record->master = get_u8(reader);
   record->recovery_source = get_u8(reader);
   record->volume_count = get_le32(reader);
-  get_zeroes(reader, 8);
+  record->completed = get_le64(reader);
 }
 
 static void get_volume(struct reader *reader, struct record *record, uint32_t index) {

@@ -47,6 +47,7 @@ struct record {
   uint32_t version;  /* RECORD_VERSION */
   uint32_t features; /* reserved; unknown bits are refused */
   uint64_t sequence; /* of this record; the highest valid one counts */
+  uint64_t completed; /* sequence of the last commit that every store of that time has, as far as the writer knew */
   uint8_t mirror_uuid[16];
   uint8_t self; /* image slot in whose metadata this copy lies, or RECORD_SELF_HOME */
   char name[TARN_NAME_MAX + 1];
@@ -55,7 +56,8 @@ struct record {
   struct generation generation;
   struct generation history[HISTORY_MAX]; /* newest first */
   bool active;                            /* was ACTIVE (activate again at start if `auto`) */
-  bool clean;                             /* stopped cleanly: no mark anywhere matters */
+  bool doubt;            /* a flush failed on every image: no flush is answered before recovery has written all again */
+  bool clean;            /* stopped cleanly: no mark anywhere matters */
   uint8_t master;                         /* image slot */
   uint8_t recovery_source;                /* image slot while a recovery is unfinished, else 0xff (rule 12) */
   uint32_t region_bytes, extent_bytes, mark_count;

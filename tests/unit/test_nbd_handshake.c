@@ -1,5 +1,6 @@
 /* The handshake: one golden transcript byte by byte, then every option, well and badly asked. */
 #include "test_nbd_world.h"
+#include "unit.h"
 
 /* nbd's own proto.md, spelled out: no constant of ours is used here. */
 static void golden_transcript(void **state) {

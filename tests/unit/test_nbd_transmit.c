@@ -1,12 +1,14 @@
 /* The transmission phase: each command, what it does to the disk, what the client is answered. */
 #include "test_nbd_world.h"
+#include "unit.h"
 
 #define MIB (1u << 20)
 
-enum { DISK_PLAIN = 0, DISK_RO = 1, DISK_NO_ZERO = 2, DISK_NO_TRIM = 4, DISK_512 = 8, DISK_TINY = 16, DISK_ZERO_MAX = 32 };
+enum { DISK_PLAIN = 0, DISK_RO = 1, DISK_NO_ZERO = 2, DISK_NO_TRIM = 4, DISK_512 = 8, DISK_TINY = 16, DISK_ZERO_MAX = 32, DISK_HANGS = 64 };
 
 static struct world *transmitting(unsigned kind, bool structured) {
-  struct world *world = world_new(2 * MIB, 16 * MIB);
+  struct world *world = world_new(2 * MIB, kind & DISK_HANGS ? 0 : 8 * MIB); /* an image that hangs keeps buffers */
+  world->keep_buffers = (kind & DISK_HANGS) != 0;
   struct disk_caps *caps = &world->disk.caps;
   caps->read_only = (kind & DISK_RO) != 0;
   caps->can_zero = !(kind & DISK_NO_ZERO);
@@ -282,6 +284,8 @@ static void sweep_of_failures(void **state) {
   sweep(0, NBD_CMD_WRITE, true, 0, false);
   sweep(FUA, NBD_CMD_WRITE, false, 0, false);
   sweep(FUA, NBD_CMD_WRITE_ZEROES, true, DISK_NO_ZERO, false);
+  sweep(0, NBD_CMD_WRITE_ZEROES, true, DISK_NO_ZERO | DISK_HANGS, false);
+  sweep(FUA, NBD_CMD_WRITE, true, DISK_HANGS, false);
   sweep(FUA, NBD_CMD_WRITE_ZEROES, false, DISK_ZERO_MAX, false);
   sweep(FUA, NBD_CMD_TRIM, false, DISK_ZERO_MAX, false);
 }

@@ -9,6 +9,7 @@ static struct record sample(void) {
   struct record record = {
       .version = RECORD_VERSION,
       .sequence = 77,
+      .completed = 76,
       .mirror_uuid = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
       .self = 1,
       .name = "vol0",
@@ -53,7 +54,7 @@ static void round_trip(void **state) {
   assert_memory_equal(back.history, record.history, sizeof(back.history));
   assert_string_equal(back.name, "vol0");
   assert_string_equal(back.epoch_node, "n1");
-  assert_true(back.sequence == 77 && back.epoch == 7 && back.generation.number == 9 && back.self == 1);
+  assert_true(back.sequence == 77 && back.completed == 76 && back.epoch == 7 && back.generation.number == 9 && back.self == 1);
   assert_true(back.active);
   assert_false(back.clean);
   record_encode(&back, again);
@@ -77,6 +78,7 @@ static void the_layout_is_as_documented(void **state) {
       {"extent_bytes", 24, 4, {0, 0x40}},
       {"mark_count", 28, 4, {0, 0x10}},
       {"sequence", 32, 8, {77}},
+      {"completed", 344, 8, {76}},
       {"mirror uuid", 40, 4, {1, 2, 3, 4}},
       {"epoch", 56, 8, {7}},
       {"name", 64, 5, {'v', 'o', 'l', '0'}},
@@ -126,7 +128,7 @@ static void what_is_no_record_of_ours(void **state) {
       {"a feature that we do not know", 16, 1, true, TARN_VERSION},
       {"another magic", 7, '2', true, TARN_CORRUPT},
       {"a flag that we do not know", 337, 4, true, TARN_CORRUPT},
-      {"something in a gap", 344, 1, true, TARN_CORRUPT},
+      {"something in a gap", 440, 1, true, TARN_CORRUPT},
       {"something in a volume's gap", 352 + 88, 1, true, TARN_CORRUPT},
       {"something in a volume that is not there", 352 + 2 * 96, 'x', true, TARN_CORRUPT},
       {"something in an image that is not there", 1120 + 2 * 192, 'x', true, TARN_CORRUPT},

@@ -1,0 +1,98 @@
+/* src/shell/mirror_file.h: config.json, there and back. */
+#include "shell/mirror_file.h"
+#include "unit.h"
+
+static const char good[] =
+    "{\"version\":1,\"name\":\"vol0\",\"volumes\":[{\"name\":\"0\",\"size\":1048576}],"
+    "\"images\":[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/"
+    "a.tarn\"},{\"slot\":2,\"name\":\"c\",\"paths\":[\"/c\"],\"meta\":\"/c.tarn\"}],"
+    "\"settings\":{\"auto\":0},\"stay_inactive\":true,\"unmake\":[\"/a.tarn\"]}";
+
+static void there_and_back(void **state) {
+  (void)state;
+  static struct mirror_file file, again;
+  json_t *json = json_loads(good, 0, NULL);
+  assert_int_equal(mirror_file_from_json(json, &file, NULL), TARN_OK);
+  json_decref(json);
+  assert_string_equal(file.name, "vol0");
+  assert_int_equal(file.slot_count, 3);
+  assert_false(file.images[1].present);
+  assert_true(file.images[2].present);
+  assert_int_equal(file.settings.values[SET_AUTO], 0);
+  assert_int_equal(file.settings.values[SET_MARKS], mirror_settings[SET_MARKS].value);
+  assert_true(file.stay_inactive);
+  json = mirror_file_to_json(&file);
+  assert_int_equal(mirror_file_from_json(json, &again, NULL), TARN_OK);
+  assert_true(json_equal(file.unmake, again.unmake));
+  json_decref(json);
+  json_decref(file.unmake);
+  json_decref(again.unmake);
+  file.unmake = again.unmake = NULL;
+  assert_memory_equal(&file, &again, sizeof file);
+}
+
+static void damage(void **state) {
+  (void)state;
+  static const struct {
+    const char *why, *key, *value;
+    tarn_err err;
+  } rows[] = {
+      {"a newer version", "version", "2", TARN_VERSION},
+      {"no version", "version", "null", TARN_CORRUPT},
+      {"a name that climbs", "name", "\"..\"", TARN_CORRUPT},
+      {"no volume", "volumes", "[]", TARN_CORRUPT},
+      {"a size that is no multiple of 512", "volumes", "[{\"name\":\"0\",\"size\":100}]", TARN_CORRUPT},
+      {"a negative size", "volumes", "[{\"name\":\"0\",\"size\":-512}]", TARN_CORRUPT},
+      {"no image", "images", "[]", TARN_CORRUPT},
+      {"a slot twice", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\"},{\"slot\":0,\"name\":\"b\",\"paths\":[\"/"
+       "b\"],\"meta\":\"/n\"}]",
+       TARN_CORRUPT},
+      {"a slot beyond", "images", "[{\"slot\":16,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\"}]", TARN_CORRUPT},
+      {"fewer paths than volumes", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[],\"meta\":\"/m\"}]",
+       TARN_CORRUPT},
+      {"a relative path", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"a\"],\"meta\":\"/m\"}]", TARN_CORRUPT},
+      {"a setting out of range", "settings", "{\"marks\":1}", TARN_CORRUPT},
+      {"a list of files that is none", "unmake", "{}", TARN_CORRUPT},
+      {"a relative file to remove", "unmake", "[\"a\"]", TARN_CORRUPT},
+  };
+  static struct mirror_file file;
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct why why = {""};
+    json_t *json = json_loads(good, 0, NULL);
+    json_object_set_new(json, rows[i].key, json_loads(rows[i].value, JSON_DECODE_ANY, NULL));
+    row_true(rows[i].why, mirror_file_from_json(json, &file, &why) == rows[i].err);
+    row_true(rows[i].why, strstr(why.text, rows[i].err == TARN_VERSION ? "newer" : rows[i].key));
+    row_true(rows[i].why, file.unmake == NULL);
+    json_decref(json);
+  }
+}
+
+static void stored(void **state) {
+  (void)state;
+  static struct mirror_file file, again;
+  char folder[] = "/tmp/tarn-test-XXXXXX", path[64];
+  assert_non_null(mkdtemp(folder));
+  assert_int_equal(mirror_file_load(folder, &file, NULL), TARN_NOT_FOUND);
+  json_t *json = json_loads(good, 0, NULL);
+  assert_int_equal(mirror_file_from_json(json, &file, NULL), TARN_OK);
+  json_decref(json);
+  assert_int_equal(mirror_file_store(folder, &file, NULL), TARN_OK);
+  assert_int_equal(mirror_file_load(folder, &again, NULL), TARN_OK);
+  assert_string_equal(again.images[2].paths[0], "/c");
+  snprintf(path, sizeof path, "%s/config.json.new", folder);
+  assert_int_not_equal(access(path, F_OK), 0); /* nothing temporary stays */
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  assert_int_equal(truncate(path, 20), 0);
+  json_decref(again.unmake);
+  assert_int_equal(mirror_file_load(folder, &again, NULL), TARN_CORRUPT);
+  json_decref(file.unmake);
+  unlink(path);
+  rmdir(folder);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(damage),
+                                     cmocka_unit_test(stored)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
