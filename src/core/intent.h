@@ -42,8 +42,8 @@ struct intent {
   uint32_t bucket_count;
   struct list free, used;
   uint32_t used_count;
-  struct bitmap dirty; /* log blocks to be written by the next commit */
-  struct bitmap loaded;     /* while loading: log sectors of which a sound copy was found */
+  struct bitmap dirty;       /* log blocks to be written by the next commit */
+  struct bitmap loaded;      /* while loading: log sectors of which a sound copy was found */
   uint64_t *loaded_sequence; /* of the newest such copy */
   uint64_t tick;
   uint64_t flushed_tick[VOLUMES_MAX];

@@ -135,8 +135,8 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 }
 
 static void init_lists(struct mirror *m) {
-  struct list *heads[] = {&m->free_ops,     &m->op_line,      &m->mark_line,     &m->scratch_line,
-                          &m->recover_line, &m->doubt_line, &m->free_scratch, &m->flush_waiting, &m->flush_running};
+  struct list *heads[] = {&m->free_ops,   &m->op_line,      &m->mark_line,     &m->scratch_line, &m->recover_line,
+                          &m->doubt_line, &m->free_scratch, &m->flush_waiting, &m->flush_running};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);
@@ -152,6 +152,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   m->env = options->env;
   m->owner = options->owner;
   m->changed = options->changed;
+  m->stamp = options->stamp;
   m->config = *options->config;
   m->state = MIRROR_INACTIVE;
   config_geometry(&m->config, &m->geometry);

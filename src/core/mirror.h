@@ -32,10 +32,11 @@ struct mirror_image_config {
   char name[TARN_NAME_MAX + 1];
   char node[TARN_NAME_MAX + 1];
   struct disk *data[VOLUMES_MAX];
-  struct disk *meta; /* at least meta_bytes_needed() long */
-  const char *error; /* NULL, or why the image is absent; static or outliving the mirror */
-  bool blank;        /* for mirror_format(): known to hold no data (all zero), needs no copy */
-  uint64_t rate;     /* synchronisation, bytes per second; 0 no limit */
+  struct disk *meta;        /* at least meta_bytes_needed() long */
+  const char *error;        /* NULL, or why the image is absent; static or outliving the mirror */
+  struct image_stamp found; /* what its files were like before we touched them; zeroes: not known */
+  bool blank;               /* for mirror_format(): known to hold no data (all zero), needs no copy */
+  uint64_t rate;            /* synchronisation, bytes per second; 0 no limit */
 };
 
 struct mirror_config {
@@ -66,6 +67,9 @@ struct mirror_options {
   void *owner;
   /* State changed (ACTIVE, ATTENTION, an image's state): the owner may want to look. From the event queue. May be NULL. */
   void (*changed)(struct mirror *mirror);
+  /* What an image's files are like now (thesis 3): asked when all is flushed, at format and at a clean stop; compared with
+   * `found` of the next time. May be NULL: then nothing is noticed. */
+  void (*stamp)(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
 };
 /* NULL when the arena is short. Disks stay the caller's, who closes them after mirror_close(). */
 struct mirror *mirror_open(const struct mirror_options *options);

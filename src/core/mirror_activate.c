@@ -70,6 +70,12 @@ static bool has_disks(const struct mirror *m, uint32_t i) {
   return config->meta != NULL;
 }
 
+static void stamp_images(struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    if (m->images[i].online && m->stamp) m->stamp(m, i, &m->record.images[i].stamp);
+  }
+}
+
 /* ---- loading, one part from many stores at once ---- */
 
 static void store_loaded(struct store *store, tarn_err err) {
@@ -165,6 +171,7 @@ static void format_write(struct mirror *m) {
     m->images[i].present = m->images[i].online = true;
     missed_dirty_all(&m->images[i].map);
   }
+  stamp_images(m);
   bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   m->record_dirty = true;
   commit_admin(m, formatted);
@@ -247,7 +254,28 @@ static const char *misfit(const struct mirror *m, const struct record *best) {
   return NULL;
 }
 
-enum verdict { VERDICT_CURRENT, VERDICT_BEHIND, VERDICT_OLD, VERDICT_APART, VERDICT_ABSENT };
+enum verdict {
+  VERDICT_NONE,
+  VERDICT_CURRENT,
+  VERDICT_CHANGED,
+  VERDICT_BEHIND,
+  VERDICT_OLD,
+  VERDICT_APART,
+  VERDICT_ABSENT
+};
+
+/* Somebody replaced its files, or wrote to them after a clean stop (after a crash that cannot be told). */
+static bool was_changed(struct mirror *m, uint32_t i) {
+  const struct record_image *ri = &m->record.images[i];
+  struct image_stamp now = m->config.images[i].found;
+  bool replaced = ri->stamp.identity != 0 && now.identity != 0 && ri->stamp.identity != now.identity;
+  bool written = m->record.clean && ri->stamp.modified != 0 && now.modified != 0 && ri->stamp.modified != now.modified;
+  const char *why = replaced  ? "its file is another one than it was"
+                    : written ? "its file was written to while it was not in use"
+                              : "";
+  snprintf(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
+  return replaced || written;
+}
 
 /* What an image is, by the best record and its own; image->reason says why it is not current. */
 static enum verdict judge_image(struct mirror *m, uint32_t i) {
@@ -270,7 +298,7 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     return m->home.record_err == TARN_OK ? VERDICT_OLD : VERDICT_APART;
   }
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) return VERDICT_BEHIND;
-  if (store->record.sequence >= m->record.completed) return VERDICT_CURRENT;
+  if (store->record.sequence >= m->record.completed) return was_changed(m, i) ? VERDICT_CHANGED : VERDICT_CURRENT;
   snprintf(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
   return VERDICT_OLD;
 }
@@ -291,62 +319,113 @@ static void fell_behind(struct mirror *m, uint32_t i) {
   ri->missing = MISSING_FAILED;
 }
 
-/* Sorts the images by verdict; false when activation must not go on. */
+static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) count += verdicts[i] == verdict;
+  return count;
+}
+
+/* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
+static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
+  verdicts[i] = VERDICT_CURRENT;
+  m->record.images[i].state = IMAGE_SYNCHRONIZED;
+  m->record.images[i].missing = MISSING_NONE;
+  m->record.images[i].all_missed = false;
+  m->record.master = (uint8_t)i;
+  m->record.recovery_source = RECORD_NO_SOURCE;
+  for (uint32_t k = 0; k < IMAGES_MAX; k++) {
+    if (k == i || !m->record.images[k].present) continue;
+    m->record.images[k].all_missed = true;
+    if (verdicts[k] == VERDICT_CURRENT || verdicts[k] == VERDICT_CHANGED) verdicts[k] = VERDICT_OLD;
+  }
+}
+
+/* Images that were changed behind our back. The only copy is used as it is; of several the unchanged ones count, but that
+ * throws something away, so it is for the administrator to say. False: refuse. */
+static bool settle_changed(struct mirror *m, enum verdict *verdicts) {
+  uint32_t changed = count_of(verdicts, VERDICT_CHANGED), sound = count_of(verdicts, VERDICT_CURRENT);
+  if (changed == 0) return true;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (verdicts[i] == VERDICT_CHANGED) explain(m, "image %s: %s", image_name(m, i), m->images[i].reason);
+  if (changed == 1 && sound == 0) {
+    for (uint32_t i = 0; i < IMAGES_MAX; i++)
+      if (verdicts[i] == VERDICT_CHANGED) use_as_it_is(m, verdicts, i);
+    return true;
+  }
+  explain(m, sound ? "--force copies the unchanged images over it" : "--force copies the master over the others");
+  if (!m->admin_force) return false;
+  if (sound == 0) use_as_it_is(m, verdicts, verdicts[m->record.master] == VERDICT_CHANGED ? m->record.master : 0);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (verdicts[i] == VERDICT_CHANGED) verdicts[i] = VERDICT_OLD;
+  return true;
+}
+
+/* No image has the newest data. By force the one that fell behind last is used. */
+static bool settle_none(struct mirror *m, enum verdict *verdicts) {
+  if (count_of(verdicts, VERDICT_CURRENT) != 0) return true;
+  uint32_t best = IMAGES_MAX;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    if (verdicts[i] != VERDICT_BEHIND && verdicts[i] != VERDICT_OLD) continue;
+    if (best == IMAGES_MAX || m->record.images[i].left_number > m->record.images[best].left_number) best = i;
+  }
+  explain(m, "no image that is here has the newest data");
+  if (best == IMAGES_MAX) return false;
+  explain(m,
+          m->admin_force ? "image %s is used as it was in generation %llu; what was written since is lost"
+                         : "--force would use image %s as it was in generation %llu and lose what was written since",
+          image_name(m, best), (unsigned long long)m->record.images[best].left_number);
+  if (!m->admin_force) return false;
+  use_as_it_is(m, verdicts, best);
+  return true;
+}
+
+static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool unsure) {
+  uint32_t missing = count_of(verdicts, VERDICT_ABSENT), current = count_of(verdicts, VERDICT_CURRENT);
+  bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing;
+  bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images;
+  if (unsure) explain(m, "nothing confirms that no newer data is lost; --force goes on without it");
+  if (too_many) explain(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+  if (too_few) explain(m, "%u images are current, min-images asks for %d", current, m->config.min_images);
+  return !unsure && !too_many && !too_few;
+}
+
+/* What the verdict on an image means for the record and for this activation. */
+static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
+  struct image *image = &m->images[i];
+  image->online = verdict != VERDICT_NONE && verdict != VERDICT_ABSENT;
+  if (verdict == VERDICT_CURRENT) {
+    m->load_sources |= 1u << i;
+    return;
+  }
+  if (verdict == VERDICT_OLD || verdict == VERDICT_APART) m->record.images[i].all_missed = true;
+  if (verdict != VERDICT_BEHIND) fell_behind(m, i);
+}
+
+/* Sorts the images; false when activation must not go on. */
 static bool judge_images(struct mirror *m) {
-  uint32_t current = 0, missing = 0;
-  bool unsure = false, changed = false;
+  enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
+  uint32_t were_current = 0;
+  bool unsure = false;
   m->load_sources = 0;
   for (uint32_t i = 0; i < m->config.image_count; i++) {
-    struct image *image = &m->images[i];
-    struct record_image *ri = &m->record.images[i];
-    image->present = ri->present;
-    image->online = false;
-    if (!ri->present) continue;
-    enum verdict verdict = judge_image(m, i);
-    bool was_current = ri->state == IMAGE_SYNCHRONIZED;
-    switch (verdict) {
-      case VERDICT_CURRENT:
-        current++;
-        m->load_sources |= 1u << i;
-        image->online = true;
-        break;
-      case VERDICT_APART: /* and no home to say which line was answered from */
-        explain(m, "image %s was written apart from the others", image_name(m, i));
-        unsure = true;
-        ri->all_missed = true;
-        fell_behind(m, i);
-        image->online = true;
-        break;
-      case VERDICT_OLD:
-        ri->all_missed = true;
-        fell_behind(m, i);
-        image->online = true;
-        break;
-      case VERDICT_BEHIND: image->online = true; break;
-      case VERDICT_ABSENT:
-        missing++;
-        if (was_current) {
-          explain(m, "image %s is absent: %s", image_name(m, i), image->reason);
-          unsure = unsure || !home_confirms(m);
-        }
-        fell_behind(m, i);
-        break;
-    }
-    changed |= was_current && verdict != VERDICT_CURRENT;
+    m->images[i].present = m->record.images[i].present;
+    if (!m->images[i].present) continue;
+    if (m->record.images[i].state == IMAGE_SYNCHRONIZED) were_current |= 1u << i;
+    verdicts[i] = judge_image(m, i);
+    if (verdicts[i] == VERDICT_APART) unsure = true; /* and no home to say which line was answered from */
+    if (verdicts[i] == VERDICT_APART) explain(m, "image %s was written apart from the others", image_name(m, i));
+    if (verdicts[i] != VERDICT_ABSENT || !(were_current & 1u << i)) continue;
+    explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
+    unsure = unsure || !home_confirms(m);
   }
-  if (current == 0) {
-    if (!m->admin_why[0]) explain(m, "no image has the newest data");
-    return false;
+  if (!settle_changed(m, verdicts) || !settle_none(m, verdicts)) return false;
+  if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
+  uint32_t current = 0;
+  EACH_IMAGE(m, i) {
+    apply_verdict(m, i, verdicts[i]);
+    if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
   }
-  if (unsure) explain(m, "nothing confirms that no newer data is lost");
-  if (m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing)
-    explain(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
-  if (m->config.min_images > 0 && current < (uint32_t)m->config.min_images)
-    explain(m, "%u images are current, min-images asks for %d", current, m->config.min_images);
-  bool refused = unsure || (m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing) ||
-                 (m->config.min_images > 0 && current < (uint32_t)m->config.min_images);
-  if (refused && !m->admin_force) return false;
-  if (changed) mirror_new_generation(m);
+  if (current != were_current) mirror_new_generation(m);
   return true;
 }
 
@@ -387,7 +466,8 @@ static void records_loaded(struct mirror *m) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++) {
     const struct record_image *ri = &m->record.images[i];
     /* The map of an image that has just fallen behind is empty; one that misses everything needs none. */
-    bool known = ri->present && best->images[i].state != IMAGE_SYNCHRONIZED && !ri->all_missed;
+    bool known = ri->present && best->images[i].state != IMAGE_SYNCHRONIZED && ri->state != IMAGE_SYNCHRONIZED &&
+                 !ri->all_missed;
     m->load_maps[i] = known ? &m->images[i].map : NULL;
   }
   if (m->record.clean) log_loaded(m);
@@ -497,6 +577,7 @@ static void conclude(struct mirror *m) {
     missed_dirty_all(&m->images[i].map);
   }
   if (!m->log_lost) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
+  stamp_images(m);
   m->record.active = true;
   m->record.clean = false;
   m->record_dirty = true;
@@ -534,6 +615,7 @@ static void deactivate_record(struct mirror *m, tarn_err err) {
       if (intent_can_clear(&m->intent, slot, m->commit.done)) intent_clear(&m->intent, slot);
     }
   }
+  stamp_images(m);
   m->record.active = m->admin_stay;
   m->record.clean = m->intent.used_count == 0;
   m->record_dirty = true;

@@ -103,6 +103,7 @@ static void copy_locked(struct range_hold *hold) {
   if (copy->recover) {
     uint64_t region = copy->start / m->geometry.region_bytes;
     require(intent_find(&m->intent, region) != INTENT_NONE);
+    copy->issue_tick = intent_next_tick(&m->intent);
     copy->mark = intent_acquire(&m->intent, region, 0, m->env->now_ns);
   } else {
     copy->targets = copy_targets(copy);
@@ -172,7 +173,8 @@ static void copy_write(struct copy *copy) {
 static void copy_read_done(struct disk_io *io) {
   struct copy *copy = CONTAINER_OF(io, struct copy, read);
   leg_ended(copy->m, copy->source, io);
-  if (io->err != TARN_OK) {
+  /* A source that was put out meanwhile: another was read from since, and its bytes count. */
+  if (io->err != TARN_OK || !image_is_current(copy->m, copy->source)) {
     copy->tried |= 1u << copy->source;
     copy_piece(copy);
     return;
@@ -197,13 +199,18 @@ static void end_line(struct list *line, tarn_err err) {
   struct list ended;
   list_init(&ended);
   list_splice(&ended, line);
-  for (struct list *node = list_pop(&ended); node; node = list_pop(&ended)) op_end(LIST_ENTRY(node, struct op, link), err);
+  for (struct list *node = list_pop(&ended); node; node = list_pop(&ended))
+    op_end(LIST_ENTRY(node, struct op, link), err);
 }
 
-/* Reads that wait for what cannot be copied get their error, and flushes that wait for all of it. */
+/* Reads that wait for what cannot be copied get their error, and flushes that wait for all of it, and writes that wait for
+ * the marks that it holds. */
 static void fail_waiting(struct copy *copy) {
   struct mirror *m = copy->m;
-  if (copy->recover) end_line(&m->doubt_line, TARN_IO);
+  if (copy->recover) {
+    end_line(&m->doubt_line, TARN_IO);
+    mark_line_fail(m, TARN_IO);
+  }
   struct list failed;
   list_init(&failed);
   LIST_EACH(&m->recover_line, node) {
@@ -221,7 +228,8 @@ static void copy_succeeded(struct copy *copy) {
   uint64_t bytes = copy->end - copy->start;
   if (copy->recover) {
     uint32_t current = mirror_current_mask(m);
-    if ((current & ~copy->failed) == 0) { /* rule 8 */
+    if (copy->issue_tick < m->doubt_tick) return; /* a flush has failed meanwhile: once more */
+    if ((current & ~copy->failed) == 0) {         /* rule 8 */
       copy->unreadable = true;
       return;
     }
@@ -347,7 +355,8 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   struct list waiting;
   list_init(&waiting);
   list_splice(&waiting, &m->doubt_line);
-  for (struct list *node = list_pop(&waiting); node; node = list_pop(&waiting)) op_flush(LIST_ENTRY(node, struct op, link));
+  for (struct list *node = list_pop(&waiting); node; node = list_pop(&waiting))
+    op_flush(LIST_ENTRY(node, struct op, link));
   copy_pump(m);
   admin_check_idle(m);
 }

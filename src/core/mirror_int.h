@@ -56,7 +56,8 @@ struct op {
   uint32_t mark_count;
   uint32_t marks[OP_MARKS_MAX];
   uint64_t wait_seq;
-  uint64_t tick;           /* of a flush */
+  uint64_t tick;           /* of a flush: when it was submitted; of a merge: how far it has come */
+  uint64_t issue_tick;     /* of a write: when it was issued */
   uint32_t master;         /* when it was issued */
   uint32_t issued, failed; /* by image */
   uint32_t pending;
@@ -73,6 +74,7 @@ struct copy {
   uint32_t source, targets, failed, tried;
   uint32_t pending, mark;
   bool unreadable;
+  uint64_t issue_tick;
   struct range_hold hold;
   struct buffer buffer;
   struct disk_io read;
@@ -113,6 +115,7 @@ struct mirror {
   struct env *env;
   void *owner;
   void (*changed)(struct mirror *m);
+  void (*stamp)(struct mirror *m, uint32_t image, struct image_stamp *stamp);
   struct mirror_config config;
   struct geometry geometry;
   struct record record; /* as it is now; `record_dirty`: not yet durable so */
@@ -154,7 +157,8 @@ struct mirror {
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
   } commit;
-  uint64_t drop_seq; /* no write is answered before this commit is done */
+  uint64_t drop_seq;   /* no write is answered before this commit is done */
+  uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
 
   /* flushes of our own */
   struct op *flush_ops; /* one per volume */
@@ -196,7 +200,7 @@ struct mirror {
   struct commit_plan load_plan;
   struct missed *load_maps[IMAGES_MAX];
   uint32_t load_failed, load_sources; /* by image */
-  bool log_lost; /* after a crash: no image has a sound log */
+  bool log_lost;                      /* after a crash: no image has a sound log */
 
   uint64_t reads, writes, flushes;
 };

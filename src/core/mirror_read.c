@@ -32,6 +32,8 @@ uint32_t read_source(const struct mirror *m, uint64_t start, uint64_t length, ui
 static bool touches_recovery(const struct op *op) {
   const struct mirror *m = op->m;
   if (m->recover.set_count == 0 || PLANTED(read_unrecovered)) return false;
+  uint32_t current = mirror_current_mask(m);
+  if ((current & (current - 1)) == 0) return false; /* one image: every read, now and later, sees the same */
   return bitmap_any_in(&m->recover, extent_first(m, op->outer_start),
                        extent_span(m, op->outer_start, op->outer_length));
 }
@@ -44,7 +46,9 @@ static enum overlap overlap_of(const struct op *op) {
   enum overlap overlap = OVERLAP_NONE;
   struct range_hold *hold = NULL;
   while ((hold = range_next_overlap(&m->lock, op->outer_start, op->outer_length, hold)) != NULL) {
-    if (hold->tag != HOLD_WRITE || hold->blockers != 0) continue;
+    if (hold->tag == HOLD_READ || hold->blockers != 0) continue;
+    if (hold->tag == HOLD_COPY && CONTAINER_OF(hold, const struct copy, hold)->recover) return OVERLAP_WAIT;
+    if (hold->tag == HOLD_COPY) continue;
     const struct op *write = CONTAINER_OF(hold, const struct op, hold);
     if (write->issued == 0) continue; /* still merging */
     if (write->master != m->record.master || write->failed & 1u << write->master) return OVERLAP_WAIT;
@@ -78,8 +82,8 @@ static void read_wait(struct op *op) {
 
 /* Keeps writes out while the read is at a slave; false, and nothing held, when one is waiting there already. */
 static bool read_hold(struct op *op) {
-  op->holding = range_acquire(&op->m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_SHARED, HOLD_READ,
-                              read_locked);
+  op->holding =
+      range_acquire(&op->m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_SHARED, HOLD_READ, read_locked);
   if (!op->holding) range_release(&op->m->lock, &op->hold);
   return op->holding;
 }

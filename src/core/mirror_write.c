@@ -64,7 +64,8 @@ void mark_line_fail(struct mirror *m, tarn_err err) {
   struct list failed;
   list_init(&failed);
   list_splice(&failed, &m->mark_line);
-  for (struct list *node = list_pop(&failed); node; node = list_pop(&failed)) op_end(LIST_ENTRY(node, struct op, link), err);
+  for (struct list *node = list_pop(&failed); node; node = list_pop(&failed))
+    op_end(LIST_ENTRY(node, struct op, link), err);
 }
 
 static void room_flushed(struct mirror *m, tarn_err err) {
@@ -293,8 +294,8 @@ static void merge_next(struct op *op) {
     op_end(op, TARN_IO);
     return;
   }
-  leg_submit(m, source, &op->legs[source].io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block), op->scratch,
-             scratch_at(op, block), merge_read_done);
+  leg_submit(m, source, &op->legs[source].io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block),
+             op->scratch, scratch_at(op, block), merge_read_done);
 }
 
 /* ---- all images at once ---- */
@@ -326,6 +327,7 @@ static void issue(struct op *op) {
   struct mirror *m = op->m;
   note_missed(op);
   op->master = m->record.master;
+  op->issue_tick = intent_next_tick(&m->intent);
   uint32_t targets = 0;
   EACH_IMAGE(m, i) {
     if (!m->images[i].online) continue;
@@ -415,6 +417,7 @@ static void failed_everywhere(struct op *op) {
   /* What was written since the last good flush may never come down, and no later flush proves that it did: all of it is
    * written again, and until that is flushed no flush is answered, also by the next process. */
   m->record.doubt = true;
+  m->doubt_tick = intent_next_tick(&m->intent);
   m->recovering = true;
   if (m->record.recovery_source == RECORD_NO_SOURCE) m->record.recovery_source = m->record.master;
   m->record_dirty = true;
@@ -460,7 +463,7 @@ static void judge(struct op *op) {
     if (out & 1u << i) image_drop(m, i, MISSING_FAILED, failure_text(op), op);
   }
   if (op->kind == OP_FLUSH && err == TARN_OK) intent_flushed(&m->intent, op->volume, op->tick);
-  if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0) {
+  if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 && op->issue_tick > m->doubt_tick) {
     /* Extents that were written whole are equal now on every current image. */
     uint64_t first = align_up(op->start, m->geometry.extent_bytes) / m->geometry.extent_bytes;
     uint64_t last = (op->start + op->length) / m->geometry.extent_bytes;

@@ -24,7 +24,7 @@
  *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
  *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
  *                0 64 name   64 64 node   128 16 uuid   144 1 state   145 1 missing   146 1 bit 0 present, bit 1 all_missed
- *                147 5 zero   152 8 left_number   160 8 moment_ns   168 24 zero
+ *                147 5 zero   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 zero
  *   4192 4000  zero
  *
  * Magic, version and CRC keep their places in every version to come, so that "newer" and "damaged" are told apart.
@@ -187,7 +187,8 @@ static void put_head(struct writer *writer, const struct record *record) {
   put_generation(writer, &record->generation);
   for (uint32_t i = 0; i < HISTORY_MAX; i++) put_generation(writer, &record->history[i]);
   put_u8(writer, record->self);
-  put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0) | (record->doubt ? FLAG_DOUBT : 0)));
+  put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0) |
+                           (record->doubt ? FLAG_DOUBT : 0)));
   put_u8(writer, record->master);
   put_u8(writer, record->recovery_source);
   put_le32(writer, record->volume_count);
@@ -211,7 +212,9 @@ static void put_image(struct writer *writer, const struct record_image *image) {
   put_zeroes(writer, 5);
   put_le64(writer, image->left_number);
   put_le64(writer, image->moment_ns);
-  put_zeroes(writer, 24);
+  put_le64(writer, image->stamp.identity);
+  put_le64(writer, image->stamp.modified);
+  put_zeroes(writer, 8);
 }
 
 void record_encode(const struct record *record, uint8_t *out) {
@@ -307,7 +310,9 @@ static void get_image(struct reader *reader, struct record_image *image) {
   get_zeroes(reader, 5);
   image->left_number = get_le64(reader);
   image->moment_ns = get_le64(reader);
-  get_zeroes(reader, 24);
+  image->stamp.identity = get_le64(reader);
+  image->stamp.modified = get_le64(reader);
+  get_zeroes(reader, 8);
   if (image->present) return;
   get_zeroes(&slot, IMAGE_BYTES);
   if (slot.bad) reader->bad = true;

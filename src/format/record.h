@@ -31,6 +31,12 @@ struct generation {
   uint64_t id;
 };
 
+/* What an image's files were like when they were last in our hands; 0: not known. */
+struct image_stamp {
+  uint64_t identity; /* changes when a file is replaced by another */
+  uint64_t modified; /* changes when a file is written to; counts after a clean stop only */
+};
+
 struct record_image {
   bool present; /* the slot is in use */
   char name[TARN_NAME_MAX + 1];
@@ -41,12 +47,13 @@ struct record_image {
   bool all_missed;      /* nothing about it is known: a copy is a full one, whatever its map says */
   uint64_t left_number; /* generation number in which it fell behind; 0 when it did not */
   uint64_t moment_ns;   /* wall clock of that */
+  struct image_stamp stamp;
 };
 
 struct record {
-  uint32_t version;  /* RECORD_VERSION */
-  uint32_t features; /* reserved; unknown bits are refused */
-  uint64_t sequence; /* of this record; the highest valid one counts */
+  uint32_t version;   /* RECORD_VERSION */
+  uint32_t features;  /* reserved; unknown bits are refused */
+  uint64_t sequence;  /* of this record; the highest valid one counts */
   uint64_t completed; /* sequence of the last commit that every store of that time has, as far as the writer knew */
   uint8_t mirror_uuid[16];
   uint8_t self; /* image slot in whose metadata this copy lies, or RECORD_SELF_HOME */
@@ -56,10 +63,10 @@ struct record {
   struct generation generation;
   struct generation history[HISTORY_MAX]; /* newest first */
   bool active;                            /* was ACTIVE (activate again at start if `auto`) */
-  bool doubt;            /* a flush failed on every image: no flush is answered before recovery has written all again */
-  bool clean;            /* stopped cleanly: no mark anywhere matters */
-  uint8_t master;                         /* image slot */
-  uint8_t recovery_source;                /* image slot while a recovery is unfinished, else 0xff (rule 12) */
+  bool doubt;     /* a flush failed on every image: no flush is answered before recovery has written all again */
+  bool clean;     /* stopped cleanly: no mark anywhere matters */
+  uint8_t master; /* image slot */
+  uint8_t recovery_source; /* image slot while a recovery is unfinished, else 0xff (rule 12) */
   uint32_t region_bytes, extent_bytes, mark_count;
   uint32_t volume_count;
   struct {

@@ -11,28 +11,34 @@
  *     FREE -> WAITING (in line for a buffer) -> FILLING (WRITE only: payload arrives) -> IN_DISK -> FREE
  *                                          \-> IN_DISK -> READY (read too early for its turn) -> SENDING -> FREE
  *
- * A piece of a READ, TRIM or WRITE_ZEROES takes the request's next segment when it is done, and keeps its slot and buffer
- * for it: so a long request needs no new resource in its middle, while the answers of others may wait behind it.
+ * A piece of a READ, TRIM or WRITE_ZEROES takes the request's next segment when it is done, and keeps its slot and
+ * buffer for it: so a long request needs no new resource in its middle, while the answers of others may wait behind it.
  *
- * How memory is bounded. A session has fixed slots, its own receive buffer, and at most NBD_HELD_BYTES_MAX of the pool
- * (one buffer when the pool is that small). A WRITE takes a buffer only once NBD_COLLECT_BYTES of its payload, or all of it,
- * have arrived in the session's own memory; at most one buffer is partly filled. That one too is given up when the driver
- * says that nothing comes any more, by nbd_session_received(session, 0): what is here goes to the disk as a short piece,
- * and the next buffer is asked for only when NBD_COLLECT_BYTES more have come. So 1000 clients that stall inside a payload
- * hold no buffer once their driver has noticed, and before that at most one each. */
+ * How memory is bounded. A session has fixed slots, its own receive buffer, and at most NBD_HELD_BYTES_MAX of the pool,
+ * and no more than an eighth of it (one buffer it always may have). A WRITE takes a buffer only once NBD_COLLECT_BYTES
+ * of its payload, or all of it, have arrived in the session's own memory; at most one buffer is partly filled. That one
+ * too is given up when the driver says that nothing comes any more, by nbd_session_received(session, 0): what is here
+ * goes to the disk as a short piece, and the next buffer is asked for only when NBD_COLLECT_BYTES more have come. So
+ * 1000 clients that stall inside a payload hold no buffer once their driver has noticed, and before that at most one
+ * each.
+ *
+ * A client that asks for much and does not take it keeps its share of the pool until its connection ends. The
+ * counterpart is nbd_session_sent(session, 0), which means nothing yet: drop what stands in the line but is not sent,
+ * keep the next few KiB in our own memory to offer, read the rest again when those are gone. */
 #ifndef TARN_NBD_INTERNAL_H
 #define TARN_NBD_INTERNAL_H
 
 #include "nbd/proto.h"
 #include "nbd/session.h"
 
-#define NBD_PIECES_MAX       NBD_REQUESTS_MAX /* disk I/Os of one session */
-#define NBD_WINDOW           4u               /* of one READ, TRIM or WRITE_ZEROES */
-#define NBD_HELD_BYTES_MAX   (8u << 20)       /* of the pool, by one session */
-#define NBD_IN_BYTES         16384u           /* the session's own receive buffer */
-#define NBD_COLLECT_BYTES    8192u            /* up to this a copy is cheaper than another system call */
-#define NBD_OPTION_BYTES_MAX 8192u            /* longer ones are skipped, and refused as too big */
-#define NBD_OPTION_DROP_MAX  (1u << 20)       /* longer ones end the session */
+#define NBD_PIECES_MAX       NBD_REQUESTS_MAX    /* disk I/Os of one session */
+#define NBD_WINDOW           4u                  /* of one READ, TRIM or WRITE_ZEROES */
+#define NBD_HELD_BYTES_MAX   (8u << 20)          /* of the pool, by one session, and */
+#define NBD_HELD_SHARE       8u                  /* at most 1/8 of it */
+#define NBD_IN_BYTES         16384u              /* the session's own receive buffer */
+#define NBD_COLLECT_BYTES    8192u               /* up to this a copy is cheaper than another system call */
+#define NBD_OPTION_BYTES_MAX 8192u               /* longer ones are skipped, and refused as too big */
+#define NBD_OPTION_DROP_MAX  (1u << 20)          /* longer ones end the session */
 #define NBD_HANDSHAKE_BYTES  (3u * NBD_NAME_MAX) /* of answer to one option; LIST goes on when they are sent */
 
 enum nbd_phase {
@@ -45,7 +51,8 @@ enum nbd_phase {
   NBD_PHASE_DRAIN,   /* nothing more is taken in; what is open is finished */
 };
 
-enum nbd_step { NBD_STEP_AGAIN, NBD_STEP_INPUT, NBD_STEP_BLOCKED }; /* go on; needs bytes; needs a slot, buffer or the line */
+/* Go on; it needs bytes; it needs a slot, a buffer or the line. */
+enum nbd_step { NBD_STEP_AGAIN, NBD_STEP_INPUT, NBD_STEP_BLOCKED };
 
 /* Something to send: its header, then data that stays where it is. */
 enum nbd_out_kind { NBD_OUT_HANDSHAKE, NBD_OUT_REQUEST, NBD_OUT_PIECE };
@@ -56,7 +63,8 @@ struct nbd_out {
   const uint8_t *data; /* NULL: zeroes */
   uint8_t header[28];
 };
-_Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_OFFSET_BYTES, "a chunk's header fits");
+_Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_OFFSET_BYTES,
+               "a chunk's header fits");
 
 struct nbd_request {
   struct list link; /* free, or in line to stream */
@@ -119,9 +127,9 @@ struct nbd_session {
   /* resources */
   struct list waiting; /* pieces in line for a buffer */
   struct buffer_wait buffer_wait;
-  bool buffer_waits;    /* for the first of them */
-  uint64_t held_bytes;  /* of the pool */
-  uint32_t in_disk;     /* pieces */
+  bool buffer_waits;             /* for the first of them */
+  uint64_t held_bytes, held_max; /* of the pool */
+  uint32_t in_disk;              /* pieces */
   uint32_t requests_open;
   struct list free_requests, free_pieces;
   uint32_t requests_used, pieces_used; /* slots that were ever taken: an idle session touches no page of the others */

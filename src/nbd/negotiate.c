@@ -3,15 +3,15 @@
  *     server: NBDMAGIC IHAVEOPT flags(16)                    client: flags(32)
  *     client: IHAVEOPT option(32) length(32) data            server: magic(64) option(32) type(32) length(32) data, ...
  *
- * An option is taken up when all of it has arrived and the answer to the one before has been sent, so one answer's memory is
- * enough. No TLS here, so that STARTTLS is refused by policy. Metadata contexts: the options are understood; there is
- * none to offer yet (contexts_reply() is the place). */
+ * An option is taken up when all of it has arrived and the answer to the one before has been sent, so one answer's
+ * memory is enough. No TLS here, so that STARTTLS is refused by policy. Metadata contexts: the options are understood;
+ * there is none to offer yet (contexts_reply() is the place). */
 #include <string.h>
 
 #include "base/bytes.h"
 #include "nbd/internal.h"
 
-#define CLIENT_FLAGS (uint32_t)(NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES)
+#define CLIENT_FLAGS          (uint32_t)(NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES)
 #define PREFERRED_BLOCK_BYTES 4096u
 
 /* ---- what is sent ---- */
@@ -63,8 +63,8 @@ static uint64_t export_bytes(const struct nbd_export *export) {
   return align_down(caps->size_bytes, caps->block_bytes);
 }
 
-/* CAN_MULTI_CONN: a flush covers every write that was answered before it on any connection, because all of them end in the
- * same disk, and a disk's flush covers all I/O that was completed before it was submitted. FAST_ZERO may always be
+/* CAN_MULTI_CONN: a flush covers every write that was answered before it on any connection, because all of them end in
+ * the same disk, and a disk's flush covers all I/O that was completed before it was submitted. FAST_ZERO may always be
  * offered: it is answered at once, by doing it or by ENOTSUP. */
 static uint16_t export_flags(const struct nbd_session *session, const struct nbd_export *export) {
   const struct disk_caps *caps = &export->disk->caps;
@@ -113,7 +113,8 @@ static void option_export_name(struct nbd_session *session, struct reader *data)
   attach(session, export);
 }
 
-static void put_info_text(const struct nbd_session *session, struct writer *answer, enum nbd_info info, const char *text) {
+static void put_info_text(const struct nbd_session *session, struct writer *answer, enum nbd_info info,
+                          const char *text) {
   size_t bytes = strnlen(text, NBD_NAME_MAX);
   put_reply(session, answer, NBD_REP_INFO, 2 + bytes);
   put_be16(answer, (uint16_t)info);
@@ -138,11 +139,13 @@ static void put_info(const struct nbd_session *session, struct writer *answer, c
   put_be32(answer, NBD_PAYLOAD_MAX);
 }
 
-/* INFO and GO are one question; GO also enters transmission. Data: name length(32), name, count(16), info types(16)... */
+/* INFO and GO are one question; GO also enters transmission. Data: name length(32), name, count(16), info types(16)...
+ * */
 static void option_info(struct nbd_session *session, struct reader *data) {
   char name[NBD_NAME_MAX + 1];
   uint32_t name_bytes = get_be32(data);
-  if (name_bytes > NBD_NAME_MAX && !data->bad) return answer_status(session, NBD_REP_ERR_TOO_BIG, "the name is too long");
+  if (name_bytes > NBD_NAME_MAX && !data->bad)
+    return answer_status(session, NBD_REP_ERR_TOO_BIG, "the name is too long");
   bool name_ok = !data->bad && get_name(data, name_bytes, name);
   uint32_t count = get_be16(data), asked = 0;
   if (!name_ok || data->bad || reader_left(data) != count * 2u)
@@ -192,7 +195,8 @@ static void option_list(struct nbd_session *session) {
 /* The contexts of `export` that match the queries (all there are when LIST has no query), then ACK. */
 static void contexts_reply(struct nbd_session *session, const struct nbd_export *export) {
   require(export != NULL);
-  answer_status(session, NBD_REP_ACK, ""); /* there is none yet: unknown namespaces are ignored, as the protocol wants */
+  /* There is none yet. Unknown namespaces are to be ignored, and LIST may find nothing. */
+  answer_status(session, NBD_REP_ACK, "");
 }
 
 /* LIST_META_CONTEXT, SET_META_CONTEXT: name length(32), name, count(32), queries of length(32), text. */
@@ -269,7 +273,8 @@ static enum nbd_step option_step(struct nbd_session *session) {
     return NBD_STEP_AGAIN;
   }
   if (bytes > NBD_OPTION_BYTES_MAX) {
-    if (bytes > NBD_OPTION_DROP_MAX || session->option == NBD_OPT_EXPORT_NAME) nbd_hang_up(session, "sent an endless option");
+    if (bytes > NBD_OPTION_DROP_MAX || session->option == NBD_OPT_EXPORT_NAME)
+      nbd_hang_up(session, "sent an endless option");
     session->in_start += NBD_OPTION_HEADER_BYTES;
     session->skip_bytes = bytes;
     session->phase = NBD_PHASE_SKIP;

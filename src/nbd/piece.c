@@ -1,15 +1,15 @@
 /* piece.c - requests cut into disk I/Os.
  *
- * Cuts lie on BUFFER_ALIGN boundaries where they can, so that of a long unaligned request only the two ends are merged with
- * what is on the disk, and its pieces do not meet in one block.
+ * Cuts lie on BUFFER_ALIGN boundaries where they can, so that of a long unaligned request only the two ends are merged
+ * with what is on the disk, and its pieces do not meet in one block.
  *
- * WRITE_ZEROES is the disk's own where the disk zeroes cheaply: whole zero blocks by DISK_WRITE_ZEROES, the edges by writing
- * zero bytes. Where it does not, all of it is written. Each such piece has a buffer of its own: the disk may merge
- * foreign bytes into the ends of one, so that none can be shared.
+ * WRITE_ZEROES is the disk's own where the disk zeroes cheaply: whole zero blocks by DISK_WRITE_ZEROES, the edges by
+ * writing zero bytes. Where it does not, all of it is written. Each such piece has a buffer of its own: the disk may
+ * merge foreign bytes into the ends of one, so that none can be shared.
  *
- * Who needs a buffer and finds none, or holds too much of the pool already, waits in line; meanwhile the session takes no
- * new request. The one exception is a READ that streams: with its header sent nobody else's answer can pass, so waiting
- * for a buffer that those behind it hold would be for ever. It keeps the buffer that it has. */
+ * Who needs a buffer and finds none, or holds too much of the pool already, waits in line; meanwhile the session takes
+ * no new request. The one exception is a READ that streams: with its header sent nobody else's answer can pass, so
+ * waiting for a buffer that those behind it hold would be for ever. It keeps the buffer that it has. */
 #include <string.h>
 
 #include "nbd/internal.h"
@@ -36,7 +36,7 @@ static struct nbd_piece *piece_new(struct nbd_session *session, struct nbd_reque
 
 /* May the session hold one more buffer? One it always may. */
 static bool may_hold(const struct nbd_session *session, uint64_t data_bytes) {
-  return session->held_bytes == 0 || session->held_bytes + data_bytes + BUFFER_ALIGN <= NBD_HELD_BYTES_MAX;
+  return session->held_bytes == 0 || session->held_bytes + data_bytes + BUFFER_ALIGN <= session->held_max;
 }
 
 /* The first in line asks the pool, when the session may hold that much. */
@@ -144,10 +144,8 @@ static void piece_equipped(struct nbd_session *session, struct nbd_piece *piece)
     require(piece->io.buffer != NULL);
     piece->io.data = piece->io.buffer->base + piece->io.offset % BUFFER_ALIGN;
   }
-  if (piece->request->command == NBD_CMD_WRITE && piece->io.op == DISK_WRITE)
-    piece->state = PIECE_FILLING;
-  else
-    nbd_piece_submit(session, piece);
+  if (piece->request->command == NBD_CMD_WRITE && piece->io.op == DISK_WRITE) piece->state = PIECE_FILLING;
+  else nbd_piece_submit(session, piece);
 }
 
 static void piece_equip_or_wait(struct nbd_session *session, struct nbd_piece *piece) {
@@ -245,8 +243,9 @@ static enum nbd_error error_of(tarn_err err, const struct nbd_request *request) 
     case TARN_REFUSED: return NBD_EPERM;
     case TARN_INVALID:
     case TARN_RANGE: return NBD_EINVAL;
-    case TARN_UNSUPPORTED: /* the protocol forbids ENOTSUP for a WRITE_ZEROES that did not ask to be fast */
-      return request->command == NBD_CMD_WRITE_ZEROES && !(request->flags & NBD_CMD_FLAG_FAST_ZERO) ? NBD_EIO : NBD_ENOTSUP;
+    case TARN_UNSUPPORTED: /* which a WRITE_ZEROES that did not ask to be fast must not be told */
+      if (request->command == NBD_CMD_WRITE_ZEROES && !(request->flags & NBD_CMD_FLAG_FAST_ZERO)) return NBD_EIO;
+      return NBD_ENOTSUP;
     case TARN_IO:
     case TARN_CORRUPT:
     case TARN_STALE:
@@ -260,7 +259,8 @@ static enum nbd_error error_of(tarn_err err, const struct nbd_request *request) 
   return NBD_EIO;
 }
 
-/* The next segment of its request, in the same slot. A buffer that a hung image still holds is not written into again. */
+/* The next segment of its request, in the same slot. A buffer that a hung image still holds is not written into again.
+ * */
 static void piece_go_on(struct nbd_session *session, struct nbd_piece *piece) {
   struct nbd_request *request = piece->request;
   struct segment segment = segment_next(session, request);
@@ -311,10 +311,8 @@ static void piece_done(struct disk_io *io) {
   request->holds++; /* past the end of its last piece */
   request->active--;
   if (io->err) nbd_request_fail(request, error_of(io->err, request));
-  if (request->command == NBD_CMD_READ)
-    nbd_reply_data(session, request, piece);
-  else if (!piece_carry_on(session, piece))
-    nbd_piece_free(session, piece);
+  if (request->command == NBD_CMD_READ) nbd_reply_data(session, request, piece);
+  else if (!piece_carry_on(session, piece)) nbd_piece_free(session, piece);
   nbd_request_settle(session, request);
   nbd_request_put(session, request);
   nbd_advance(session);
@@ -324,10 +322,8 @@ void nbd_piece_sent(struct nbd_session *session, struct nbd_piece *piece) {
   struct nbd_request *request = piece->request;
   require(piece->state == PIECE_SENDING);
   require(request->command == NBD_CMD_READ);
-  if (request->cursor < request->end)
-    piece_go_on(session, piece);
-  else
-    nbd_piece_free(session, piece);
+  if (request->cursor < request->end) piece_go_on(session, piece);
+  else nbd_piece_free(session, piece);
 }
 
 /* The session closes: all buffers but those in the disk go back. Requests and slots are not looked at any more. */

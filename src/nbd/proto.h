@@ -1,7 +1,7 @@
 /* proto.h - the constants of the NBD protocol, under the names that its text uses.
  *
- * Source: NetworkBlockDevice/nbd doc/proto.md. All integers on the wire are big-endian. Shared by the server's session, the
- * simulator's clients and the tests. */
+ * Source: NetworkBlockDevice/nbd doc/proto.md. All integers on the wire are big-endian. Shared by the server's session,
+ * the simulator's clients and the tests. */
 #ifndef TARN_NBD_PROTO_H
 #define TARN_NBD_PROTO_H
 
@@ -12,7 +12,7 @@
 #define NBD_MAGIC_OPTION 0x49484156454f5054ull /* "IHAVEOPT" */
 #define NBD_MAGIC_REPLY  0x0003e889045565a9ull /* of a reply to an option */
 
-#define NBD_GREETING_BYTES      18u  /* both magics, 16 bits of handshake flags */
+#define NBD_GREETING_BYTES      18u /* both magics, 16 bits of handshake flags */
 #define NBD_CLIENT_FLAGS_BYTES  4u
 #define NBD_OPTION_HEADER_BYTES 16u  /* magic 64, option 32, length 32 */
 #define NBD_OPTION_REPLY_BYTES  20u  /* magic 64, option 32, type 32, length 32 */
@@ -34,7 +34,7 @@ enum nbd_option {
   NBD_OPT_EXTENDED_HEADERS = 11,
 };
 
-#define NBD_REP_ERROR 0x80000000u /* the bit that all error replies have */
+#define NBD_REP_ERROR               0x80000000u /* the bit that all error replies have */
 #define NBD_REP_ACK                 1u
 #define NBD_REP_SERVER              2u
 #define NBD_REP_INFO                3u

@@ -1,13 +1,14 @@
 /* reply.c - what is sent, and in which order.
  *
- * Everything to send stands in one line, `out`. Each entry is a small header in the slot that it belongs to, and data that stay
- * in their pool buffer until they are sent.
+ * Everything to send stands in one line, `out`. Each entry is a small header in the slot that it belongs to, and data
+ * that stay in their pool buffer until they are sent.
  *
- * A READ of one piece is one entry. With structured replies each piece of a longer one is a chunk of its own, in any order;
- * the last carries DONE. Without them, and for a long DF read, all data must follow one header without a gap: such a READ is
- * `ordered`. It takes the line for itself (`stream`) and others' entries are `held` until its last piece is in. To answer
- * errors properly as often as possible its header is made when its whole first window has been read; an error after that
- * can only be told by hanging up, or, in a DF read, by zeroes in place of the rest and an error chunk behind them. */
+ * A READ of one piece is one entry. With structured replies each piece of a longer one is a chunk of its own, in any
+ * order; the last carries DONE. Without them, and for a long DF read, all data must follow one header without a gap:
+ * such a READ is `ordered`. It takes the line for itself (`stream`) and others' entries are `held` until its last piece
+ * is in. To answer errors properly as often as possible its header is made when its whole first window has been read;
+ * an error after that can only be told by hanging up, or, in a DF read, by zeroes in place of the rest and an error
+ * chunk behind them. */
 #include <string.h>
 
 #include "base/bytes.h"
@@ -69,8 +70,8 @@ static void push_piece(struct nbd_session *session, struct nbd_piece *piece, con
   nbd_out_push(session, piece->request, &piece->out);
 }
 
-/* The end of a request that does not end with data. Simple replies are also allowed where structured ones were agreed on,
- * for what carries nothing: they are shorter. */
+/* The end of a request that does not end with data. Simple replies are also allowed where structured ones were agreed
+ * on, for what carries nothing: they are shorter. */
 void nbd_reply_status(struct nbd_session *session, struct nbd_request *request) {
   require(!request->answered);
   require(request->active == 0);

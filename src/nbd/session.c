@@ -1,8 +1,8 @@
 /* session.c - the driver's side of an NBD session: memory, bytes in, wake, close.
  *
- * Bytes are received into the session's own buffer `in` and parsed from there; a long payload goes directly into its piece
- * once what `in` held of it was copied. nbd_go_on() takes steps until one stops for want of bytes (then the driver may
- * receive) or of a resource (then it may not, and whoever frees the resource calls it again). */
+ * Bytes are received into the session's own buffer `in` and parsed from there; a long payload goes directly into its
+ * piece once what `in` held of it was copied. nbd_go_on() takes steps until one stops for want of bytes (then the
+ * driver may receive) or of a resource (then it may not, and whoever frees the resource calls it again). */
 #include <string.h>
 
 #include "nbd/internal.h"
@@ -16,6 +16,12 @@ static size_t pieces_bytes(void) { return aligned(NBD_PIECES_MAX * sizeof(struct
 
 size_t nbd_session_bytes(void) {
   return head_bytes() + requests_bytes() + pieces_bytes() + NBD_IN_BYTES + NBD_HANDSHAKE_BYTES;
+}
+
+static uint64_t held_max(const struct buffer_pool *pool) {
+  uint64_t bytes = 0;
+  for (unsigned i = 0; i < BUFFER_CLASS_COUNT; i++) bytes += (uint64_t)pool->total_count[i] * buffer_class_bytes[i];
+  return min_u64(NBD_HELD_BYTES_MAX, bytes / NBD_HELD_SHARE);
 }
 
 static void closed_run(struct event *event) {
@@ -36,6 +42,7 @@ struct nbd_session *nbd_session_open(void *memory, const struct nbd_session_opti
   struct nbd_session *session = memory;
   uint8_t *at = memory;
   *session = (struct nbd_session){.options = *options, .handshake.kind = NBD_OUT_HANDSHAKE};
+  session->held_max = held_max(options->pool);
   session->requests = (void *)(at += head_bytes());
   session->pieces = (void *)(at += requests_bytes());
   session->in = at += pieces_bytes();
@@ -56,7 +63,9 @@ struct nbd_session *nbd_session_open(void *memory, const struct nbd_session_opti
 }
 
 void *nbd_session_owner(const struct nbd_session *session) { return session->options.owner; }
-struct nbd_export *nbd_session_export(const struct nbd_session *session) { return session->export; }
+struct nbd_export *nbd_session_export(const struct nbd_session *session) {
+  return session->export;
+}
 uint32_t nbd_session_requests_open(const struct nbd_session *session) { return session->requests_open; }
 
 /* ---- steps ---- */

@@ -95,14 +95,13 @@ static enum nbd_error request_judge(const struct nbd_session *session, const str
 
 /* ---- a request begins ---- */
 
-/* FUA on one piece is the disk's own. On several it is one flush after the last of them: as durable, because a flush covers
- * all that was completed before it was submitted, and cheaper than having each piece on stable storage by itself. */
+/* FUA on one piece is the disk's own. On several it is one flush after the last of them: as durable, because a flush
+ * covers all that was completed before it was submitted, and cheaper than having each piece on stable storage by
+ * itself. */
 static void request_plan_fua(struct nbd_request *request, bool one_piece) {
   if (!(request->flags & NBD_CMD_FLAG_FUA)) return;
-  if (one_piece)
-    request->io_flags |= DISK_FUA;
-  else
-    request->flush_after = true;
+  if (one_piece) request->io_flags |= DISK_FUA;
+  else request->flush_after = true;
 }
 
 static void request_plan(const struct nbd_session *session, struct nbd_request *request) {
@@ -126,10 +125,8 @@ static void request_plan(const struct nbd_session *session, struct nbd_request *
 
 static void request_begin(struct nbd_session *session, struct nbd_request *request) {
   enum nbd_error error = request_judge(session, request);
-  if (error)
-    nbd_request_fail(request, error);
-  else
-    request_plan(session, request);
+  if (error) nbd_request_fail(request, error);
+  else request_plan(session, request);
   if (request->command == NBD_CMD_WRITE && request->length > 0) {
     session->writing = request; /* which keeps the parser's hold until the payload is here */
     session->payload_left = request->length;
@@ -240,8 +237,8 @@ enum nbd_step nbd_payload_step(struct nbd_session *session) {
   return NBD_STEP_AGAIN;
 }
 
-/* Nothing comes any more: what is here of a piece goes to the disk as a shorter piece, its buffer is not kept waiting. The
- * rest of its last block, if the disk has blocks, moves to our own memory. */
+/* Nothing comes any more: what is here of a piece goes to the disk as a shorter piece, its buffer is not kept waiting.
+ * The rest of its last block, if the disk has blocks, moves to our own memory. */
 void nbd_payload_stalled(struct nbd_session *session) {
   struct nbd_piece *piece = session->fill;
   session->flows = false;

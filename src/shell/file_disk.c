@@ -322,6 +322,11 @@ static void zero_set(struct file_disk *file) {
   } else { /* try it, well beyond the end: that changes nothing */
     off_t beyond = (off_t)align_up(file->identity.size_bytes, BUFFER_ALIGN) + (1 << 20);
     can = fallocate(file->fd, fallocate_mode(STEP_PUNCH), beyond, BUFFER_ALIGN) == 0;
+    /* But for the time of change, which tells whether somebody wrote to the file while it was not in use. */
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+                                {.tv_sec = file->identity.mtime_ns / (int64_t)NS_PER_S,
+                                 .tv_nsec = file->identity.mtime_ns % (int64_t)NS_PER_S}};
+    if (can && futimens(file->fd, times) != 0) file->identity.mtime_ns = 0;
   }
   caps->can_zero = caps->can_trim = can;
 }
@@ -382,5 +387,11 @@ out:
 const char *file_disk_path(const struct disk *disk) { return file_of((struct disk *)disk)->path; }
 const struct file_identity *file_disk_identity(const struct disk *disk) {
   return &file_of((struct disk *)disk)->identity;
+}
+int64_t file_disk_modified_ns(const struct disk *disk) {
+  const struct file_disk *file = file_of((struct disk *)disk);
+  struct stat st;
+  if (file->identity.is_block_device || fsync(file->fd) != 0 || fstat(file->fd, &st) != 0) return 0;
+  return st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec;
 }
 int file_disk_fd(const struct disk *disk) { return file_of((struct disk *)disk)->fd; }

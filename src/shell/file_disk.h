@@ -38,6 +38,9 @@ CHECKED tarn_err file_disk_open(const struct file_disk_options *options, struct 
                                 struct file_identity *identity, struct why *why);
 const char *file_disk_path(const struct disk *disk);
 const struct file_identity *file_disk_identity(const struct disk *disk);
+/* Time of the file's last change, once that is on stable storage; 0 for a block device, and where it cannot be told. May
+ * block: for the moments when a mirror comes and goes. */
+int64_t file_disk_modified_ns(const struct disk *disk);
 /* The descriptor, for fstat by the owner from a worker. Stays the disk's. */
 int file_disk_fd(const struct disk *disk);
 

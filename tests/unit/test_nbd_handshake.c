@@ -11,7 +11,7 @@ static void golden_transcript(void **state) {
       "IHAVEOPT\0\0\0\x07\0\0\0\x0c\0\0\0\4vol0\0\1\0\3" /* GO vol0, tell me the block size */
       "\x25\x60\x95\x13\0\0\0\0"                         /* read, cookie "cookieAA", 4 bytes at 256 */
       "cookieAA\0\0\0\0\0\0\1\0\0\0\0\4"
-      "\x25\x60\x95\x13\0\1\0\1"                         /* write "abcd" at 0, FUA */
+      "\x25\x60\x95\x13\0\1\0\1" /* write "abcd" at 0, FUA */
       "cookieBB\0\0\0\0\0\0\0\0\0\0\0\4abcd"
       "\x25\x60\x95\x13\0\0\0\2cookieCC\0\0\0\0\0\0\0\0\0\0\0\0"; /* disconnect */
   static const char server[] =
@@ -63,7 +63,7 @@ static void oldest_client(void **state) {
   }
 }
 
-#define INFO_VOL0 "export size=1048576 flags=96d\n"
+#define INFO_VOL0  "export size=1048576 flags=96d\n"
 #define BLOCK_VOL0 "block-size 1 4096 67108864\n"
 
 static void options(void **state) {
@@ -76,7 +76,8 @@ static void options(void **state) {
     size_t bytes;
     const char *answer;
   } rows[] = {
-      {"both exports, with and without description", NBD_OPT_LIST, DATA(""), "3 server vol0 (9)\n3 server vol1 (0)\n3 ack\n"},
+      {"both exports, with and without description", NBD_OPT_LIST, DATA(""),
+       "3 server vol0 (9)\n3 server vol1 (0)\n3 ack\n"},
       {"LIST takes no data", NBD_OPT_LIST, DATA("x"), "3 error 3\n"},
       {"no TLS here", NBD_OPT_STARTTLS, DATA(""), "5 error 2\n"},
       {"STARTTLS takes no data", NBD_OPT_STARTTLS, DATA("x"), "5 error 3\n"},
@@ -104,12 +105,14 @@ static void options(void **state) {
       {"structured replies take no data", NBD_OPT_STRUCTURED_REPLY, DATA("x"), "8 error 3\n"},
       {"structured replies", NBD_OPT_STRUCTURED_REPLY, DATA(""), "8 ack\n"},
       {"asked again", NBD_OPT_STRUCTURED_REPLY, DATA(""), "8 ack\n"},
-      {"DF is offered now", NBD_OPT_INFO, DATA("\0\0\0\0\0\0"), "6 export size=1048576 flags=9ed\n6 " BLOCK_VOL0 "6 ack\n"},
+      {"DF is offered now", NBD_OPT_INFO, DATA("\0\0\0\0\0\0"),
+       "6 export size=1048576 flags=9ed\n6 " BLOCK_VOL0 "6 ack\n"},
       {"no context to list", NBD_OPT_LIST_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\0"), "9 ack\n"},
       {"no context of that name", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\1\0\0\0\5x:abc"), "10 ack\n"},
       {"contexts of no export", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4volX\0\0\0\0"), "10 error 6\n"},
       {"a query cut short", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\1\0\0\0\6x:abc"), "10 error 3\n"},
-      {"fewer queries than counted", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\xff\xff\xff\xff\0\0\0\1x"), "10 error 3\n"},
+      {"fewer queries than counted", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\xff\xff\xff\xff\0\0\0\1x"),
+       "10 error 3\n"},
       {"more than was counted", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\0x"), "10 error 3\n"},
       {"GO at last", NBD_OPT_GO, DATA("\0\0\0\4vol1\0\0"), "7 export size=1048576 flags=9ed\n7 " BLOCK_VOL0 "7 ack\n"},
   };
@@ -219,7 +222,8 @@ static void flags_tell_what_the_disk_can(void **state) {
   } rows[] = {
       {"zeroing is always offered", false, false, false, false, 1, "6 export size=1048576 flags=94d\n6 block-size 1"},
       {"trim if it is one", false, true, true, true, 1, "6 export size=1048576 flags=97d\n6 block-size 1"},
-      {"nothing that writes on a read-only one", true, true, true, false, 1, "6 export size=1048576 flags=10f\n6 block-size 1"},
+      {"nothing that writes on a read-only one", true, true, true, false, 1,
+       "6 export size=1048576 flags=10f\n6 block-size 1"},
       {"blocks of 512", false, true, true, false, 512, "6 export size=1048576 flags=96d\n6 block-size 512"},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {

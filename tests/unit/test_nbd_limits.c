@@ -1,18 +1,19 @@
-/* Bounds and bad weather: little memory, stalled clients, images that hang, bytes in any bites, garbage, an end at any moment. */
+/* Bounds and bad weather: little memory, stalled clients, images that hang, bytes in any bites, garbage, an end at any
+ * moment. */
 #include "test_nbd_world.h"
 #include "unit.h"
 
-#define MIB (1u << 20)
+#define MIB        (1u << 20)
 #define SLOT_BYTES 65536u
 #define SLOT_COUNT 24u
-#define BIG_BYTES (3 * MIB)              /* one slot for long requests behind the others */
+#define BIG_BYTES  (3 * MIB) /* one slot for long requests behind the others */
 #define DISK_BYTES (SLOT_COUNT * SLOT_BYTES + BIG_BYTES)
 
 /* ---- a random load whose outcome is known ---- */
 
 struct load {
   uint8_t model[DISK_BYTES];
-  uint32_t lengths[4096];  /* of READs, by cookie */
+  uint32_t lengths[4096]; /* of READs, by cookie */
   uint64_t offsets[4096];
   uint64_t cookie;
 };
@@ -221,6 +222,26 @@ static void a_session_holds_a_bounded_part_of_the_pool(void **state) {
   }
 }
 
+/* The same client on two connections, of which it reads one only, with hardly a buffer in the house. */
+static void who_does_not_read_leaves_something_to_others(void **state) {
+  (void)state;
+  struct world *deaf = world_new(4 * MIB, 0), *other = world_new_beside(deaf, 4 * MIB, 0);
+  world_transmit(deaf, false);
+  world_transmit(other, true);
+  for (uint64_t i = 0; i < 20; i++) say_request(deaf, 0, NBD_CMD_READ, i, 0, 3 * MIB);
+  while (event_run_one(&deaf->env->queue) || world_receive(deaf) || world_disk_step(deaf, ORDER_FIRST)) continue;
+  say_write(other, 0, 1, 0, 3 * MIB, 7);
+  say_request(other, 0, NBD_CMD_READ, 2, 0, 3 * MIB);
+  world_run(other);
+  const char *text = world_replies(other);
+  assert_non_null(strstr(text, "simple 1 ok\n"));
+  assert_non_null(strstr(text, " done\n"));
+  world_free(other);
+  world_free(deaf);
+}
+
+static const size_t stall_missing[] = {499900, 470000, 200000}; /* early, inside the first piece, inside the second */
+
 /* 20 clients that stall inside a payload and a pool of four large buffers: the 21st works. */
 static void stalled_clients_hold_nothing(void **state) {
   (void)state;
@@ -228,12 +249,12 @@ static void stalled_clients_hold_nothing(void **state) {
   struct world *last = world_new(MIB, 0);
   for (size_t i = 0; i < COUNT_OF(worlds); i++) {
     struct world *world = worlds[i] = world_new_beside(last, MIB, 0);
-    size_t missing = i % 2 ? 499900 : 470000; /* stalls early, or in the middle of a piece */
+    size_t missing = stall_missing[i % 3];
     world_transmit(world, false);
     say_write(world, 0, 1, 3, 500000, 9);
     world->input_bytes -= missing;
     world_run(world);
-    assert_int_equal(buffer_pool_is_whole(last->pool), i % 2); /* for a few bytes no buffer is asked for */
+    assert_int_equal(buffer_pool_is_whole(last->pool), i % 3 == 0); /* for a few bytes no buffer is asked for */
     world_stall(world);
     world_run(world);
     assert_true(buffer_pool_is_whole(last->pool));
@@ -244,7 +265,7 @@ static void stalled_clients_hold_nothing(void **state) {
   assert_string_equal(world_replies(last), "simple 1 ok\n");
   for (size_t i = 0; i < COUNT_OF(worlds); i++) { /* and they may go on */
     world_stall(worlds[i]);
-    worlds[i]->input_bytes += i % 2 ? 499900 : 470000;
+    worlds[i]->input_bytes += stall_missing[i % 3];
     world_run(worlds[i]);
     assert_string_equal(world_replies(worlds[i]), "simple 1 ok\n");
     for (size_t k = 3; k < 500003; k++) assert_int_equal(worlds[i]->bytes[k], 9);
@@ -263,7 +284,14 @@ static void a_long_read_whose_buffers_do_not_come_back(void **state) {
     load.lengths[7] = 4 * MIB;
     load.offsets[7] = 0;
     say_request(world, 0, NBD_CMD_READ, 7, 0, 4 * MIB);
+    world->order = ORDER_HOLD;
     world_run(world);
+    struct buffer *taken[8] = {NULL}; /* by other sessions */
+    for (size_t i = 0; scarce && (taken[i] = buffer_get(world->pool, BUFFER_DATA_MAX)) != NULL;)
+      require(++i < COUNT_OF(taken));
+    world->order = ORDER_FIRST;
+    world_run(world);
+    for (size_t i = 0; taken[i]; i++) buffer_unref(taken[i]);
     assert_int_equal(world_hangs_up(world), scarce);
     struct reply_reader how = {.length_of = load_length, .offset_of = load_offset, .image = world->bytes};
     if (!scarce) assert_string_equal(world_replies_with(world, &how), "simple 7 ok +4194304\n");
@@ -382,6 +410,7 @@ int main(void) {
       cmocka_unit_test(any_bites_the_same_answers),
       cmocka_unit_test(no_more_requests_than_slots),
       cmocka_unit_test(a_session_holds_a_bounded_part_of_the_pool),
+      cmocka_unit_test(who_does_not_read_leaves_something_to_others),
       cmocka_unit_test(stalled_clients_hold_nothing),
       cmocka_unit_test(a_long_read_whose_buffers_do_not_come_back),
       cmocka_unit_test(a_stall_anywhere),

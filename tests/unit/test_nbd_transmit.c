@@ -4,10 +4,19 @@
 
 #define MIB (1u << 20)
 
-enum { DISK_PLAIN = 0, DISK_RO = 1, DISK_NO_ZERO = 2, DISK_NO_TRIM = 4, DISK_512 = 8, DISK_TINY = 16, DISK_ZERO_MAX = 32, DISK_HANGS = 64 };
+enum {
+  DISK_PLAIN = 0,
+  DISK_RO = 1,
+  DISK_NO_ZERO = 2,
+  DISK_NO_TRIM = 4,
+  DISK_512 = 8,
+  DISK_TINY = 16,
+  DISK_ZERO_MAX = 32,
+  DISK_HANGS = 64
+};
 
 static struct world *transmitting(unsigned kind, bool structured) {
-  struct world *world = world_new(2 * MIB, kind & DISK_HANGS ? 0 : 8 * MIB); /* an image that hangs keeps buffers */
+  struct world *world = world_new(2 * MIB, kind & DISK_HANGS ? 0 : 16 * MIB); /* an image that hangs keeps buffers */
   world->keep_buffers = (kind & DISK_HANGS) != 0;
   struct disk_caps *caps = &world->disk.caps;
   caps->read_only = (kind & DISK_RO) != 0;
@@ -20,10 +29,10 @@ static struct world *transmitting(unsigned kind, bool structured) {
   return world;
 }
 
-#define FUA NBD_CMD_FLAG_FUA
-#define DF NBD_CMD_FLAG_DF
+#define FUA     NBD_CMD_FLAG_FUA
+#define DF      NBD_CMD_FLAG_DF
 #define NO_HOLE NBD_CMD_FLAG_NO_HOLE
-#define FAST NBD_CMD_FLAG_FAST_ZERO
+#define FAST    NBD_CMD_FLAG_FAST_ZERO
 
 /* One request each, cookie 7; the disk completes in order. */
 static const struct {
@@ -99,7 +108,8 @@ static const struct {
      "error 7 ENOTSUP done\n", ""},
     {"slow zeroes are written", DISK_NO_ZERO, false, 0, NBD_CMD_WRITE_ZEROES, 1, 524288, "simple 7 ok\n",
      "write 1+262143\nwrite 262144+262144\nwrite 524288+1\n"},
-    {"slow zeroes, FUA", DISK_NO_ZERO, false, FUA, NBD_CMD_WRITE_ZEROES, 0, 4096, "simple 7 ok\n", "write 0+4096 fua\n"},
+    {"slow zeroes, FUA", DISK_NO_ZERO, false, FUA, NBD_CMD_WRITE_ZEROES, 0, 4096, "simple 7 ok\n",
+     "write 0+4096 fua\n"},
     {"more pieces than the window", DISK_ZERO_MAX, false, FUA, NBD_CMD_WRITE_ZEROES, 0, 6 * 65536, "simple 7 ok\n",
      "write-zeroes 0+65536\nwrite-zeroes 65536+65536\nwrite-zeroes 131072+65536\nwrite-zeroes 196608+65536\n"
      "write-zeroes 262144+65536\nwrite-zeroes 327680+65536\nflush\n"},
@@ -210,10 +220,10 @@ static void each_write(void **state) {
 static void every_error_has_its_number(void **state) {
   (void)state;
   static const char *const names[TARN_ERR_COUNT] = {
-      [TARN_IO] = "EIO",          [TARN_REFUSED] = "EPERM",        [TARN_CORRUPT] = "EIO",    [TARN_STALE] = "EIO",
-      [TARN_FULL] = "EIO",        [TARN_NO_SPACE] = "ENOSPC",      [TARN_RANGE] = "EINVAL",   [TARN_UNSUPPORTED] = "ENOTSUP",
-      [TARN_GONE] = "EIO",        [TARN_SHUTDOWN] = "ESHUTDOWN",   [TARN_NOT_FOUND] = "EIO",  [TARN_EXISTS] = "EIO",
-      [TARN_VERSION] = "EIO",     [TARN_INVALID] = "EINVAL",
+      [TARN_IO] = "EIO",      [TARN_REFUSED] = "EPERM",      [TARN_CORRUPT] = "EIO",   [TARN_STALE] = "EIO",
+      [TARN_FULL] = "EIO",    [TARN_NO_SPACE] = "ENOSPC",    [TARN_RANGE] = "EINVAL",  [TARN_UNSUPPORTED] = "ENOTSUP",
+      [TARN_GONE] = "EIO",    [TARN_SHUTDOWN] = "ESHUTDOWN", [TARN_NOT_FOUND] = "EIO", [TARN_EXISTS] = "EIO",
+      [TARN_VERSION] = "EIO", [TARN_INVALID] = "EINVAL",
   };
   static const uint16_t kinds[] = {NBD_CMD_READ, NBD_CMD_WRITE, NBD_CMD_FLUSH, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES};
   for (int err = TARN_OK + 1; err < TARN_ERR_COUNT; err++) {
@@ -223,13 +233,12 @@ static void every_error_has_its_number(void **state) {
       struct world *world = transmitting(0, structured);
       world->fail_at = 1;
       world->fail_err = (tarn_err)err;
-      if (command == NBD_CMD_WRITE)
-        say_write(world, 0, 7, 0, 4096, 1);
-      else
-        say_request(world, 0, command, 7, 0, command == NBD_CMD_FLUSH ? 0 : 4096);
+      if (command == NBD_CMD_WRITE) say_write(world, 0, 7, 0, 4096, 1);
+      else say_request(world, 0, command, 7, 0, command == NBD_CMD_FLUSH ? 0 : 4096);
       world_run(world);
       const char *name = names[err];
-      if (command == NBD_CMD_WRITE_ZEROES && err == TARN_UNSUPPORTED) name = "EIO"; /* the protocol: never ENOTSUP there */
+      if (command == NBD_CMD_WRITE_ZEROES && err == TARN_UNSUPPORTED)
+        name = "EIO"; /* the protocol: never ENOTSUP there */
       char expected[64];
       (void)snprintf(expected, sizeof expected, structured ? "error 7 %s done\n" : "simple 7 %s\n", name);
       assert_string_equal(world_replies(world), expected);
@@ -239,8 +248,8 @@ static void every_error_has_its_number(void **state) {
   }
 }
 
-/* Each I/O of a long request fails in turn, once or from then on, in any order of completion: one error is answered, the
- * stream stays in step, nothing leaks. */
+/* Each I/O of a long request fails in turn, once or from then on, in any order of completion: one error is answered,
+ * the stream stays in step, nothing leaks. */
 static void sweep(uint16_t flags, uint16_t command, bool structured, unsigned kind, bool may_cut) {
   for (uint32_t fail_at = 1;; fail_at++) {
     bool done = false;
@@ -249,10 +258,8 @@ static void sweep(uint16_t flags, uint16_t command, bool structured, unsigned ki
       world->fail_at = fail_at;
       world->order = (enum world_order)(how % 3);
       world->fail_for_good = how >= 3;
-      if (command == NBD_CMD_WRITE)
-        say_write(world, flags, 7, 100, MIB + 500000, 1);
-      else
-        say_request(world, flags, command, 7, 100, MIB + 500000);
+      if (command == NBD_CMD_WRITE) say_write(world, flags, 7, 100, MIB + 500000, 1);
+      else say_request(world, flags, command, 7, 100, MIB + 500000);
       world_run(world);
       bool failed = world->ios_done >= fail_at;
       bool cut = world_hangs_up(world);

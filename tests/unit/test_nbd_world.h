@@ -1,11 +1,13 @@
-/* test_nbd_world.h - an NBD session with everything around it: a disk in memory, a pool, exports, a driver, and a client's eyes.
+/* test_nbd_world.h - an NBD session with everything around it: a disk in memory, a pool, exports, a driver, and a
+ * client's eyes.
  *
- * The test appends bytes to `input`; world_run() carries them to the session in bites of `bite` bytes, lets the disk complete
- * in the chosen order, and collects what the session sends. world_replies() and world_handshake() turn that into text,
- * a line per message, and the disk keeps a log of its own: so a test quotes the story that it expects.
+ * The test appends bytes to `input`; world_run() carries them to the session in bites of `bite` bytes, lets the disk
+ * complete in the chosen order, and collects what the session sends. world_replies() and world_handshake() turn that
+ * into text, a line per message, and the disk keeps a log of its own: so a test quotes the story that it expects.
  *
- * The disk is as unkind as disk.h allows: it completes late and in any order, scribbles over the bytes around an unaligned
- * buffer's data, keeps a reference to buffers when told so, and refuses by require() what breaks the rules. */
+ * The disk is as unkind as disk.h allows: it completes late and in any order, scribbles over the bytes around an
+ * unaligned buffer's data, keeps a reference to buffers when told so, and refuses by require() what breaks the rules.
+ * */
 #ifndef TARN_TEST_NBD_WORLD_H
 #define TARN_TEST_NBD_WORLD_H
 
@@ -55,7 +57,7 @@ struct world {
 
   uint8_t *input, *output;
   size_t input_bytes, input_at, output_bytes, output_at; /* output_at: up to there it was decoded */
-  size_t input_max, output_max; /* room for them; output grows */
+  size_t input_max, output_max;                          /* room for them; output grows */
   size_t bite, send_bite;
   bool bites_vary; /* anything up to those */
   char text[1 << 20];
@@ -77,7 +79,8 @@ static inline void world_disk_submit(struct disk *disk, struct disk_io *io) {
   if (world->log_on) {
     text_add(world->log, sizeof world->log, "%s", disk_op_name(io->op));
     if (io->op != DISK_FLUSH)
-      text_add(world->log, sizeof world->log, " %llu+%llu", (unsigned long long)io->offset, (unsigned long long)io->length);
+      text_add(world->log, sizeof world->log, " %llu+%llu", (unsigned long long)io->offset,
+               (unsigned long long)io->length);
     text_add(world->log, sizeof world->log, "%s%s\n", io->flags & DISK_FUA ? " fua" : "",
              io->flags & DISK_NO_HOLE ? " no-hole" : "");
   }
@@ -116,11 +119,13 @@ static inline bool world_disk_step(struct world *world, enum world_order order) 
   if (list_is_empty(&world->in_disk) || order == ORDER_HOLD) return false;
   struct list *node = order == ORDER_LAST ? world->in_disk.prev : world->in_disk.next;
   if (order == ORDER_RANDOM)
-    for (uint64_t skip = prng_below(&world->prng, 8); skip > 0 && node->next != &world->in_disk; skip--) node = node->next;
+    for (uint64_t skip = prng_below(&world->prng, 8); skip > 0 && node->next != &world->in_disk; skip--)
+      node = node->next;
   struct disk_io *io = LIST_ENTRY(node, struct disk_io, link);
   list_remove(node);
   world->ios_done++;
-  bool fails = world->fail_at && (world->fail_for_good ? world->ios_done >= world->fail_at : world->ios_done == world->fail_at);
+  bool fails =
+      world->fail_at && (world->fail_for_good ? world->ios_done >= world->fail_at : world->ios_done == world->fail_at);
   if (!fails) world_disk_apply(world, io);
   if ((world->keep_buffers && io->op == DISK_WRITE) || (world->keep_reads && io->op == DISK_READ)) {
     if (world->kept) buffer_unref(world->kept);
@@ -142,8 +147,12 @@ static inline struct nbd_export *world_at(struct nbd_exports *exports, uint32_t 
   struct world *world = CONTAINER_OF(exports, struct world, exports);
   return index == 0 ? &world->export : index == 1 ? &world->other : NULL;
 }
-static inline void world_wake(struct nbd_session *session) { ((struct world *)nbd_session_owner(session))->pump_due = true; }
-static inline void world_closed(struct nbd_session *session) { ((struct world *)nbd_session_owner(session))->closed = true; }
+static inline void world_wake(struct nbd_session *session) {
+  ((struct world *)nbd_session_owner(session))->pump_due = true;
+}
+static inline void world_closed(struct nbd_session *session) {
+  ((struct world *)nbd_session_owner(session))->closed = true;
+}
 
 static inline void world_session_open(struct world *world) {
   memset(world->memory, 0, nbd_session_bytes());
@@ -193,7 +202,8 @@ static inline struct world *world_new_beside(struct world *neighbour, uint64_t s
   world->memory = aligned_alloc(16, align_up(nbd_session_bytes(), 16));
   require(world->bytes && world->input && world->output && world->memory);
   for (uint64_t i = 0; i < size && i < 65536; i++) world->bytes[i] = (uint8_t)(i * 7 + i / 256);
-  for (uint64_t i = 65536; i < size; i += 65536) memcpy(world->bytes + i, world->bytes, (size_t)min_u64(65536, size - i));
+  for (uint64_t i = 65536; i < size; i += 65536)
+    memcpy(world->bytes + i, world->bytes, (size_t)min_u64(65536, size - i));
   world->exports = (struct nbd_exports){.find = world_find, .at = world_at};
   world->export = (struct nbd_export){.name = "vol0", .description = "the first", .disk = &world->disk};
   world->other = (struct nbd_export){.name = "vol1", .disk = &world->disk};
@@ -204,16 +214,19 @@ static inline struct world *world_new_beside(struct world *neighbour, uint64_t s
   return world;
 }
 
-static inline struct world *world_new(uint64_t size, uint64_t pool_bytes) { return world_new_beside(NULL, size, pool_bytes); }
+static inline struct world *world_new(uint64_t size, uint64_t pool_bytes) {
+  return world_new_beside(NULL, size, pool_bytes);
+}
 
 /* ---- the driver ----
  *
- * It looks at what the session wants only after its own calls and when woken, so that a wake that is missing shows. */
+ * When it has received it asks only whether to receive again, when it has sent only whether to send; for all else it
+ * relies on being woken, so that a wake that is missing shows. */
 
-static inline void world_pump(struct world *world) {
-  world->pump_due = false;
+static inline void world_pump(struct world *world, unsigned ways) {
   unsigned wants = nbd_session_wants(world->session);
   if (wants & NBD_CLOSE) return;
+  wants &= ways;
   if (wants & NBD_RECEIVE && !world->receiving) {
     world->room = nbd_session_recv_buffer(world->session, &world->where);
     require(world->room > 0);
@@ -238,7 +251,7 @@ static inline bool world_receive(struct world *world) {
   world->input_at += bytes;
   world->receiving = false;
   nbd_session_received(world->session, bytes);
-  world_pump(world);
+  world_pump(world, NBD_RECEIVE);
   return true;
 }
 
@@ -257,7 +270,7 @@ static inline bool world_send(struct world *world) {
   }
   world->sending = false;
   nbd_session_sent(world->session, total);
-  world_pump(world);
+  world_pump(world, NBD_SEND);
   return true;
 }
 
@@ -265,14 +278,18 @@ static inline bool world_send(struct world *world) {
 static inline void world_stall(struct world *world) {
   world->receiving = false;
   nbd_session_received(world->session, 0);
-  world_pump(world);
+  world_pump(world, NBD_RECEIVE);
 }
 
 /* One turn; false when nothing is left to do. */
 static inline bool world_turn(struct world *world) {
   bool did = false;
   while (event_run_one(&world->env->queue)) did = true;
-  if (world->pump_due && !world->closed) world_pump(world);
+  if (world->pump_due && !world->closed) {
+    world->pump_due = false;
+    world_pump(world, NBD_RECEIVE | NBD_SEND);
+    did = true;
+  }
   uint64_t what = world->shuffles ? prng_below(&world->prng, 4) : 3;
   if ((what == 0 || what == 3) && !world->closed && world_receive(world)) did = true;
   if ((what == 1 || what == 3) && !world->closed && world_send(world)) did = true;
@@ -334,7 +351,8 @@ static inline void say_option(struct world *world, uint32_t option, const void *
   say_bytes(world, data, bytes);
 }
 /* INFO or GO for `name`, asking for the `count` types in `infos`. */
-static inline void say_info(struct world *world, uint32_t option, const char *name, const uint16_t *infos, size_t count) {
+static inline void say_info(struct world *world, uint32_t option, const char *name, const uint16_t *infos,
+                            size_t count) {
   uint8_t data[4096 + 64];
   struct writer writer;
   writer_init(&writer, data, sizeof data);
@@ -359,7 +377,8 @@ static inline void say_request(struct world *world, uint16_t flags, uint16_t com
   say_bytes(world, data, sizeof data);
 }
 /* A WRITE whose payload is `byte`, over and over. */
-static inline void say_write(struct world *world, uint16_t flags, uint64_t cookie, uint64_t offset, uint32_t length, uint8_t byte) {
+static inline void say_write(struct world *world, uint16_t flags, uint64_t cookie, uint64_t offset, uint32_t length,
+                             uint8_t byte) {
   say_request(world, flags, NBD_CMD_WRITE, cookie, offset, length);
   require(world->input_bytes + length <= world->input_max);
   memset(world->input + world->input_bytes, byte, length);
@@ -391,18 +410,19 @@ static inline const char *error_name(uint32_t error) {
   }
 }
 
-/* The replies since the last call, a line each: "simple 7 ok", "data 7 0+512 done". `length_of` says how many bytes follow
- * a simple reply without an error; NULL: none. With `image`, data must be equal to it at their offsets (simple replies:
- * `offset_of`). */
+/* The replies since the last call, a line each: "simple 7 ok", "data 7 0+512 done". `length_of` says how many bytes
+ * follow a simple reply without an error; NULL: none. With `image`, data must be equal to it at their offsets (simple
+ * replies: `offset_of`). */
 struct reply_reader {
   uint32_t (*length_of)(uint64_t cookie);
   uint64_t (*offset_of)(uint64_t cookie);
   const uint8_t *image;
 };
 
-static inline void read_data(struct world *world, struct reader *reader, const struct reply_reader *how, uint64_t offset,
-                             size_t bytes) {
-  if (how->image && reader_left(reader) >= bytes && memcmp(reader->at, how->image + offset, bytes) != 0) text_add(world->text, sizeof world->text, " WRONG");
+static inline void read_data(struct world *world, struct reader *reader, const struct reply_reader *how,
+                             uint64_t offset, size_t bytes) {
+  if (how->image && reader_left(reader) >= bytes && memcmp(reader->at, how->image + offset, bytes) != 0)
+    text_add(world->text, sizeof world->text, " WRONG");
   reader_skip(reader, bytes);
 }
 
@@ -470,7 +490,8 @@ static inline void info_text(struct world *world, struct reader *data) {
   }
 }
 
-/* The replies to options since the last call: "7 ack", "3 server vol0". The greeting, if it is there, is "greeting 3". */
+/* The replies to options since the last call: "7 ack", "3 server vol0". The greeting, if it is there, is "greeting 3".
+ * */
 static inline const char *world_handshake(struct world *world) {
   struct reader reader;
   reader_init(&reader, world->output + world->output_at, world->output_bytes - world->output_at);

@@ -124,8 +124,21 @@ static void nearest(void **state) {
   assert_string_equal(hint_text(NULL, hint), "");
 }
 
+static void options(void **state) {
+  (void)state;
+  char dash[] = "-dash", state_word[] = "--state", value[] = "x", joined[] = "--state=x", beginning[] = "--stat";
+  char *argv[] = {dash, state_word, value, joined, NULL};
+  assert_string_equal(option_word(argv, 1, NULL, 'd'), "-dash"); /* getopt is still inside it */
+  assert_string_equal(option_word(argv, 3, value, 0), "--state");
+  assert_string_equal(option_word(argv, 4, joined + 8, 0), "--state=x");
+  assert_true(option_is_whole(state_word, "state"));
+  assert_true(option_is_whole(joined, "state"));
+  assert_false(option_is_whole(beginning, "state"));
+  assert_false(option_is_whole(state_word, "stat"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(names), cmocka_unit_test(sizes), cmocka_unit_test(numbers),
-                                     cmocka_unit_test(nearest)};
+                                     cmocka_unit_test(nearest), cmocka_unit_test(options)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,77 @@
+/* client.h - a simulated client: a workload drawn from the seed, sent over a wire, each answer checked by the model.
+ *
+ * A client keeps several requests open, prefers a few hot places that it shares with the other clients of the volume, and
+ * rests now and then, so that the mirror's lazy work gets its turn. It may hang up at any moment and come back. */
+#ifndef TARN_SIM_CLIENT_H
+#define TARN_SIM_CLIENT_H
+
+#include "sim/model.h"
+#include "sim/wire.h"
+
+#define CLIENT_DEPTH_MAX 16
+
+/* Why an error is acceptable, asked when a request was answered with one. */
+struct client_rules {
+  bool errors_allowed; /* chaos: any */
+  bool stopping;       /* the mirror is being deactivated under load */
+};
+
+/* What the clients of one volume have in common. */
+struct workload {
+  uint64_t size_bytes;
+  struct {
+    uint64_t start, bytes;
+  } hot[4];
+  uint32_t hot_percent;
+  uint32_t weight[5]; /* by enum model_kind */
+  uint32_t fua_percent, aligned_percent;
+  uint64_t write_bytes_max;
+  uint32_t rest_one_in; /* a rest of seconds after one answer in so many; 0: never */
+};
+void workload_draw(struct workload *workload, struct prng *prng, uint64_t size_bytes);
+
+struct client_op;
+struct client {
+  struct world *world;
+  char name[16];
+  struct model *model;
+  const struct workload *workload;
+  const struct client_rules *rules;
+  const bool *recovering; /* the mirror is in a recovery right now */
+  struct wire_options wire_options;
+  struct wire wire;
+  struct prng prng;
+  uint32_t depth;
+  uint32_t budget; /* requests still to be sent in this life */
+  uint32_t open;   /* requests sent and not answered */
+  uint32_t drop_one_in;
+  bool resting, leaving, connected;
+  struct sim_event rest; /* also: reconnect */
+  struct client_op *ops;
+  struct list free_ops;
+  uint64_t answered;
+};
+
+struct client_options {
+  const char *name;
+  struct model *model;
+  const struct workload *workload;
+  const struct client_rules *rules;
+  const bool *recovering;
+  uint64_t index;
+};
+void client_init(struct client *client, struct world *world, const struct client_options *options);
+/* Connects (`wire`: pool, exports and export name) and sends `budget` requests. */
+void client_start(struct client *client, const struct wire_options *wire, uint32_t budget);
+/* No new requests; disconnects when all are answered. */
+void client_leave(struct client *client);
+static inline bool client_is_done(const struct client *client) { return client->budget == 0 && client->open == 0; }
+static inline bool client_is_gone(const struct client *client) { return !client->connected; }
+/* The server's process died. model_crash() is the caller's. */
+void client_forget(struct client *client);
+
+/* One request of the caller's choice, for scripted scenarios and the last reading of everything. `client` is connected and
+ * its budget used up. */
+void client_ask(struct client *client, enum model_kind kind, uint64_t offset, uint64_t length, bool fua);
+
+#endif

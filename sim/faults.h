@@ -1,0 +1,44 @@
+/* faults.h - the faults of one disk: when, on what, for how long. Drawn by the atlas (weather.h), asked by sim_disk.c. */
+#ifndef TARN_SIM_FAULTS_H
+#define TARN_SIM_FAULTS_H
+
+#include "core/disk.h"
+#include "sim/world.h"
+
+enum fault_kind { FAULT_ONCE, FAULT_WHILE, FAULT_GOOD, FAULT_BAD_SECTOR, FAULT_SLOW };
+enum fault_ops { FAULT_READ = 1, FAULT_WRITE = 2, FAULT_FLUSH = 4, FAULT_ALL = 7 };
+
+struct fault {
+  enum fault_kind kind;
+  uint32_t ops;              /* enum fault_ops */
+  uint64_t from_ns, until_ns; /* strikes in between */
+  uint64_t start, end;        /* I/Os that overlap this range; a flush counts as overlapping */
+  tarn_err err;
+  uint32_t skip; /* FAULT_ONCE: so many I/Os pass first */
+  bool spent;
+};
+
+#define FAULTS_MAX 8
+enum disk_role { ROLE_DATA, ROLE_META, ROLE_HOME };
+struct faults {
+  struct world *world;
+  const char *name; /* of the disk */
+  enum disk_role role;
+  struct fault list[FAULTS_MAX];
+  uint32_t count;
+  uint64_t struck; /* how many I/Os failed so far */
+};
+
+void faults_init(struct faults *faults, struct world *world, const char *name, enum disk_role role);
+/* Returns false when there are FAULTS_MAX already. */
+bool faults_add(struct faults *faults, const struct fault *fault);
+void faults_heal(struct faults *faults);
+/* What becomes of this I/O, submitted now. Counts, and uses up what strikes once. */
+tarn_err faults_judge(struct faults *faults, const struct disk_io *io);
+/* A write that was done makes a bad sector good again. */
+void faults_written(struct faults *faults, uint64_t offset, uint64_t length);
+bool faults_slow(const struct faults *faults);
+/* May an I/O fail from now on? */
+bool faults_any(const struct faults *faults);
+
+#endif

@@ -1,0 +1,237 @@
+/* tarn-sim: runs seeds, says which fail and how to replay them. The only file of sim/ that uses the system's clock. */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/plant.h"
+#include "sim/scenario.h"
+
+struct options {
+  const char *program;
+  const struct scenario *scenario;
+  uint64_t first, last;
+  bool seeds_given;
+  uint64_t minutes;
+  const char *plant; /* NULL: none */
+  bool trace;
+};
+
+static const struct {
+  const char *name, *text;
+} plants[] = {
+#define X(name, text) {#name, text},
+    TARN_PLANT_LIST(X)
+#undef X
+};
+
+/* ---- one seed ---- */
+
+static struct world world;
+static struct node node;
+static sigjmp_buf failed;
+static char replay[400];
+
+/* Takes the place of the one in libtarn_base.a: here a broken promise fails the seed, and the next seed runs. */
+void tarn_panic(const char *what, const char *file, int line) {
+  const char *slash = strrchr(file, '/');
+  world_fail(&world, "require(%s) at %s:%d", what, slash ? slash + 1 : file, line);
+}
+
+static void on_fault(int signal_number) {
+  char line[600];
+  int bytes = snprintf(line, sizeof line, "seed %" PRIu64 " failed: signal %d  replay: %s\n", world.seed, signal_number,
+                       replay);
+  fflush(stdout);
+  if (write(STDOUT_FILENO, line, bytes > 0 ? (size_t)bytes : 0) < 0) _exit(3);
+  _exit(1);
+}
+
+static void set_replay(const struct options *options, uint64_t seed) {
+  bool is_default = options->scenario == scenario_at(0);
+  snprintf(replay, sizeof replay, "%s --seed %" PRIu64 "%s%s%s%s --trace", options->program, seed,
+           is_default ? "" : " --scenario ", is_default ? "" : options->scenario->name, options->plant ? " --plant " : "",
+           options->plant ? options->plant : "");
+}
+
+static bool run_seed(const struct options *options, uint64_t seed, struct sim_counters *sum) {
+  set_replay(options, seed);
+  world_init(&world, seed);
+  memset(&node, 0, sizeof node);
+  world.traced = options->trace;
+  world.failed = &failed;
+  bool passed = sigsetjmp(failed, 0) == 0;
+  if (passed) options->scenario->run(&world, &node);
+  else printf("seed %" PRIu64 " failed: %s  replay: %s\n", seed, world.failure, replay);
+  counters_add(sum, &world.counters);
+  node_destroy(&node);
+  world_destroy(&world);
+  fflush(stdout);
+  return passed;
+}
+
+/* ---- all of them ---- */
+
+static uint64_t seconds_now(void) {
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) exit(3);
+  return (uint64_t)now.tv_sec;
+}
+
+static int run_all(const struct options *options) {
+  struct sim_counters sum = {0};
+  uint64_t passed = 0, failures = 0;
+  uint64_t end = options->minutes ? seconds_now() + 60 * options->minutes : UINT64_MAX;
+  for (uint64_t seed = options->first; seed <= options->last && (end == UINT64_MAX || seconds_now() < end); seed++) {
+    if (run_seed(options, seed, &sum)) passed++;
+    else failures++;
+  }
+  uint64_t seeds = passed + failures;
+  if (seeds > 1) counters_print(&sum);
+  if (options->scenario->counted && seeds >= COUNTED_SEEDS && !options->plant && counters_report_zero(&sum) > 0) failures++;
+#ifdef TARN_PLANTS
+  if (options->plant) printf("the mistake was reached %lu times\n", plant_hits);
+#endif
+  printf("%" PRIu64 " passed, %" PRIu64 " failed\n", passed, failures);
+  return failures ? 1 : 0;
+}
+
+/* ---- the planted mistakes: in another executable, beside this one ---- */
+
+static int list_plants(void) {
+  for (size_t i = 0; i < COUNT_OF(plants); i++) printf("%-24s %s\n", plants[i].name, plants[i].text);
+  return 0;
+}
+
+static bool plant_exists(const char *name) {
+  for (size_t i = 0; i < COUNT_OF(plants); i++)
+    if (strcmp(plants[i].name, name) == 0) return true;
+  return false;
+}
+
+#ifdef TARN_PLANTS
+static int run_planted(const struct options *options, char **argv) {
+  (void)argv;
+  for (size_t i = 0; i < COUNT_OF(plants); i++)
+    if (strcmp(plants[i].name, options->plant) == 0) plant_active = (enum plant)(i + 1);
+  return run_all(options);
+}
+#else
+static int run_planted(const struct options *options, char **argv) {
+  (void)options;
+  char path[4096];
+  ssize_t bytes = readlink("/proc/self/exe", path, sizeof path - 16);
+  if (bytes <= 0) return 3;
+  snprintf(path + bytes, sizeof path - (size_t)bytes, "-planted");
+  execv(path, argv);
+  fprintf(stderr, "tarn-sim: cannot run %s: %s\n", path, strerror(errno));
+  return 2;
+}
+#endif
+
+/* ---- the command line ---- */
+
+static const char usage_text[] =
+    "Usage: tarn-sim [--seed N] [--seeds A-B] [--scenario NAME] [--minutes M] [--plant BUG] [--trace]\n"
+    "\n"
+    "Runs a mirror on simulated disks, under simulated clients and disasters, and checks every byte they see.\n"
+    "The same seed gives the same run, byte for byte.\n"
+    "\n"
+    "  --seed N          one seed\n"
+    "  --seeds A-B       all seeds from A to B (default 1-100)\n"
+    "  --scenario NAME   what happens; \"list\" names them all\n"
+    "  --minutes M       go on from the first seed for so long\n"
+    "  --plant BUG       switch on one planted mistake; \"list\" names them all\n"
+    "  --trace           print every event of the run\n";
+
+static int bad_usage(const char *what, const char *value) {
+  fprintf(stderr, "tarn-sim: %s: %s (try --help)\n", what, value);
+  return 2;
+}
+
+static bool parse_number(const char *text, const char **end, uint64_t *out) {
+  if (*text < '0' || *text > '9') return false;
+  char *stop = NULL;
+  errno = 0;
+  *out = strtoull(text, &stop, 10);
+  *end = stop;
+  return errno == 0;
+}
+
+static bool parse_seeds(struct options *options, const char *text, bool one) {
+  const char *end = NULL;
+  options->seeds_given = true;
+  if (!parse_number(text, &end, &options->first)) return false;
+  options->last = options->first;
+  if (one) return *end == '\0';
+  return *end == '-' && parse_number(end + 1, &end, &options->last) && *end == '\0' && options->first <= options->last;
+}
+
+static int list_scenarios(void) {
+  for (uint32_t i = 0; scenario_at(i); i++) printf("%-16s %s\n", scenario_at(i)->name, scenario_at(i)->text);
+  return 0;
+}
+
+/* -1: run; else the exit status. */
+static int parse_value(struct options *options, const char *name, const char *value) {
+  const char *end = NULL;
+  if (strcmp(name, "--seed") == 0) return parse_seeds(options, value, true) ? -1 : bad_usage("not a seed", value);
+  if (strcmp(name, "--seeds") == 0) return parse_seeds(options, value, false) ? -1 : bad_usage("not A-B", value);
+  if (strcmp(name, "--minutes") == 0) {
+    bool good = parse_number(value, &end, &options->minutes) && *end == '\0' && options->minutes > 0;
+    return good && options->minutes < 1000000 ? -1 : bad_usage("not a number of minutes", value);
+  }
+  if (strcmp(name, "--scenario") == 0) {
+    if (strcmp(value, "list") == 0) return list_scenarios();
+    options->scenario = scenario_find(value);
+    return options->scenario ? -1 : bad_usage("no such scenario", value);
+  }
+  if (strcmp(name, "--plant") == 0) {
+    if (strcmp(value, "list") == 0) return list_plants();
+    options->plant = value;
+    return plant_exists(value) ? -1 : bad_usage("no such mistake", value);
+  }
+  return bad_usage("unknown option", name);
+}
+
+static int parse(struct options *options, int argc, char **argv) {
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--trace") == 0) {
+      options->trace = true;
+      continue;
+    }
+    if (strcmp(argv[i], "--help") == 0) {
+      fputs(usage_text, stdout);
+      return 0;
+    }
+    if (strcmp(argv[i], "--version") == 0) {
+      printf("tarn-sim %s\n", TARN_BUILD_VERSION);
+      return 0;
+    }
+    if (strncmp(argv[i], "--", 2) != 0) return bad_usage("unknown argument", argv[i]);
+    if (i + 1 == argc) return bad_usage("a value is missing after", argv[i]);
+    int status = parse_value(options, argv[i], argv[i + 1]);
+    if (status >= 0) return status;
+    i++;
+  }
+  if (options->minutes && !options->seeds_given) options->first = 1;
+  if (options->minutes) options->last = UINT64_MAX;
+  return -1;
+}
+
+int main(int argc, char **argv) {
+  struct options options = {.program = argv[0], .scenario = scenario_at(0), .first = 1, .last = 100};
+  int status = parse(&options, argc, argv);
+  if (status >= 0) return status;
+  if (options.plant == NULL) {
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+    signal(SIGFPE, on_fault);
+    return run_all(&options);
+  }
+  return run_planted(&options, argv);
+}

@@ -1,0 +1,559 @@
+#include "sim/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NEVER UINT64_MAX
+
+struct version {
+  uint64_t op;        /* its write; 0: what was there at the start */
+  uint64_t begun;     /* cannot have taken effect before */
+  uint64_t effective; /* has taken effect by then, if ever; NEVER while its write is pending and unseen */
+  uint64_t dead;      /* no read that begins later returns it; NEVER: alive */
+  uint64_t firm;      /* from then on its death rests on answered writes; NEVER: not yet */
+  uint64_t killer;    /* the pending write whose sight killed it; 0: none */
+  uint32_t tag;
+  uint32_t gone; /* cannot come back by a power loss; no bool, so that there is no padding: segments_equal() */
+};
+_Static_assert(sizeof(struct version) == 56, "compared by memcmp");
+
+/* A run of bytes with the same history, within one block. */
+struct segment {
+  struct segment *next;
+  uint32_t start, end; /* in the block */
+  uint32_t count, capacity;
+  uint64_t doubt; /* tick of the failed flush that covers it; 0: none */
+  struct version *versions;
+};
+
+struct model_block {
+  struct segment *first;
+};
+
+/* ---- the bytes of writes ---- */
+
+#define SALT_BYTES (1u << 20)
+static uint8_t salts[SALT_BYTES + MODEL_BLOCK];
+
+static void salts_init(void) {
+  if (salts[0] != 0) return;
+  for (uint32_t i = 0; i < SALT_BYTES; i++) salts[i] = (uint8_t)(mix_u64(i + 1) % 255);
+  salts[0] = 1;
+  memcpy(salts + SALT_BYTES, salts, MODEL_BLOCK);
+}
+
+static const uint8_t *salt_at(const struct model *model, uint64_t offset) {
+  uint64_t mega = offset >> 20;
+  return salts + ((offset + mega * 12347 + model->salt) & (SALT_BYTES - 1));
+}
+
+static inline uint8_t salted(uint32_t tag, uint8_t salt) {
+  uint32_t sum = tag + salt;
+  return (uint8_t)(1 + (sum >= 255 ? sum - 255 : sum));
+}
+
+static void fill_within_block(const struct model *model, uint32_t tag, uint64_t offset, uint64_t length, uint8_t *out) {
+  const uint8_t *salt = salt_at(model, offset);
+  if (tag == TAG_ZERO) memset(out, 0, length);
+  else
+    for (uint64_t i = 0; i < length; i++) out[i] = salted(tag, salt[i]);
+}
+
+/* How many of these bytes, from the first on, are those of the tag. */
+static uint64_t match_within_block(const struct model *model, uint32_t tag, uint64_t offset, uint64_t length,
+                                   const uint8_t *data) {
+  uint8_t expected[MODEL_BLOCK];
+  require(length <= MODEL_BLOCK);
+  fill_within_block(model, tag, offset, length, expected);
+  if (memcmp(expected, data, length) == 0) return length;
+  uint64_t same = 0;
+  while (expected[same] == data[same]) same++;
+  return same;
+}
+
+static uint32_t tag_of(const struct model *model, uint64_t offset, uint8_t byte) {
+  if (byte == 0) return TAG_ZERO;
+  return (uint32_t)(byte - 1 + 255 - *salt_at(model, offset)) % 255;
+}
+
+void model_fill(const struct model *model, uint32_t tag, uint64_t offset, uint64_t length, uint8_t *out) {
+  for (uint64_t at = offset, end = offset + length; at < end;) {
+    uint64_t next = min_u64(align_down(at, MODEL_BLOCK) + MODEL_BLOCK, end);
+    fill_within_block(model, tag, at, next - at, out + (at - offset));
+    at = next;
+  }
+}
+
+/* ---- segments: found, split, joined ---- */
+
+static struct segment *segment_new(struct model *model, uint32_t start, uint32_t end) {
+  struct segment *segment = world_alloc(model->world, sizeof *segment);
+  segment->start = start;
+  segment->end = end;
+  segment->capacity = 4;
+  segment->versions = world_alloc(model->world, segment->capacity * sizeof *segment->versions);
+  return segment;
+}
+
+static void segment_free(struct segment *segment) {
+  world_free(segment->versions);
+  world_free(segment);
+}
+
+static struct version *segment_add(struct model *model, struct segment *segment) {
+  if (segment->count == segment->capacity) {
+    struct version *wider = world_alloc(model->world, 2 * segment->capacity * sizeof *wider);
+    memcpy(wider, segment->versions, segment->count * sizeof *wider);
+    world_free(segment->versions);
+    segment->versions = wider;
+    segment->capacity *= 2;
+  }
+  struct version *version = &segment->versions[segment->count++];
+  *version = (struct version){.effective = 0, .dead = NEVER, .firm = NEVER};
+  return version;
+}
+
+static struct segment *block_first(struct model *model, uint64_t index) {
+  require(index < model->block_count);
+  if (!model->blocks[index]) {
+    model->blocks[index] = world_alloc(model->world, sizeof *model->blocks[index]);
+    struct segment *segment = segment_new(model, 0, MODEL_BLOCK);
+    segment_add(model, segment)->tag = TAG_ZERO;
+    model->blocks[index]->first = segment;
+  }
+  return model->blocks[index]->first;
+}
+
+/* Cuts a segment in two at `at`, strictly inside it. */
+static void segment_split(struct model *model, struct segment *segment, uint32_t at) {
+  require(segment->start < at);
+  require(at < segment->end);
+  struct segment *right = world_alloc(model->world, sizeof *right);
+  *right = *segment;
+  right->start = at;
+  right->versions = world_alloc(model->world, right->capacity * sizeof *right->versions);
+  memcpy(right->versions, segment->versions, segment->count * sizeof *right->versions);
+  segment->end = at;
+  segment->next = right;
+}
+
+static bool segments_equal(const struct segment *a, const struct segment *b) {
+  return a->count == b->count && a->doubt == b->doubt &&
+         memcmp(a->versions, b->versions, a->count * sizeof *a->versions) == 0;
+}
+
+static void block_join(struct model *model, uint64_t index) {
+  if (!model->blocks[index]) return;
+  for (struct segment *segment = model->blocks[index]->first; segment->next;) {
+    struct segment *next = segment->next;
+    if (!segments_equal(segment, next)) {
+      segment = next;
+      continue;
+    }
+    segment->end = next->end;
+    segment->next = next->next;
+    segment_free(next);
+  }
+}
+
+/* Calls `each` for every segment of [offset, offset + length), which are cut to fit. `start` is the segment's place in the
+ * volume. What it returns, if not NULL, ends the walk. */
+typedef const char *segment_each(struct model *model, struct segment *segment, uint64_t start, void *context);
+static const char *walk(struct model *model, uint64_t offset, uint64_t length, segment_each *each, void *context) {
+  require(length > 0);
+  require(offset + length <= model->size_bytes);
+  uint64_t end = offset + length;
+  for (uint64_t index = offset / MODEL_BLOCK; index * MODEL_BLOCK < end; index++) {
+    uint64_t base = index * MODEL_BLOCK;
+    uint32_t from = (uint32_t)(max_u64(offset, base) - base), to = (uint32_t)(min_u64(end, base + MODEL_BLOCK) - base);
+    for (struct segment *segment = block_first(model, index); segment && segment->start < to; segment = segment->next) {
+      if (segment->end <= from) continue;
+      if (segment->start < from) {
+        segment_split(model, segment, from);
+        continue;
+      }
+      if (segment->end > to) segment_split(model, segment, to);
+      const char *wrong = each(model, segment, base + segment->start, context);
+      if (wrong) return wrong;
+    }
+    block_join(model, index);
+  }
+  return NULL;
+}
+
+static const char *walk_all(struct model *model, segment_each *each, void *context) {
+  for (uint64_t index = 0; index < model->block_count; index++) {
+    if (!model->blocks[index]) continue;
+    for (struct segment *segment = model->blocks[index]->first; segment; segment = segment->next) {
+      const char *wrong = each(model, segment, index * MODEL_BLOCK + segment->start, context);
+      if (wrong) return wrong;
+    }
+    block_join(model, index);
+  }
+  return NULL;
+}
+
+/* ---- versions live and die ---- */
+
+static struct version *version_of(struct segment *segment, uint64_t op) {
+  for (uint32_t i = 0; i < segment->count; i++)
+    if (segment->versions[i].op == op) return &segment->versions[i];
+  return NULL;
+}
+
+static bool op_is_pending(const struct model *model, uint64_t id) {
+  LIST_EACH(&model->pending, node) {
+    if (LIST_ENTRY(node, struct model_op, link)->id == id) return true;
+  }
+  return false;
+}
+
+static uint64_t oldest_read(const struct model *model) {
+  LIST_EACH(&model->pending, node) {
+    const struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    if (op->kind == MODEL_READ) return op->begun; /* pending is in order of begin */
+  }
+  return NEVER;
+}
+
+/* Forgets versions that nobody can see any more. */
+static void segment_tidy(struct model *model, struct segment *segment) {
+  uint64_t oldest = oldest_read(model);
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < segment->count; i++) {
+    const struct version *version = &segment->versions[i];
+    if (version->gone && version->dead < oldest) continue;
+    segment->versions[kept++] = *version;
+  }
+  segment->count = kept;
+  require(kept > 0);
+}
+
+static bool segment_is_alive(const struct segment *segment) {
+  for (uint32_t i = 0; i < segment->count; i++)
+    if (segment->versions[i].dead == NEVER) return true;
+  return false;
+}
+
+static const char *write_begin(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  const struct model_op *op = context;
+  segment_tidy(model, segment);
+  struct version *version = segment_add(model, segment);
+  version->op = op->id;
+  version->begun = op->begun;
+  version->effective = NEVER;
+  version->tag = op->tag;
+  return NULL;
+}
+
+/* An answered write: whatever took effect before it began is dead, for sure. */
+static const char *write_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  const struct model_op *op = context;
+  struct version *mine = version_of(segment, op->id);
+  if (mine) mine->effective = min_u64(mine->effective, model->tick);
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    if (version->op == op->id) continue;
+    bool older = version->effective <= op->begun;
+    if (older) version->dead = min_u64(version->dead, model->tick);
+    if (older || version->killer == op->id) {
+      version->firm = min_u64(version->firm, model->tick);
+      version->killer = 0;
+    }
+    if (older && op->fua) version->gone = 1;
+  }
+  if (op->begun > segment->doubt) segment->doubt = 0;
+  segment_tidy(model, segment);
+  return NULL;
+}
+
+/* A write that may have happened or not: it has no effect after now, and what its sight had killed may be seen again. */
+static const char *write_maybe(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  const struct model_op *op = context;
+  struct version *mine = version_of(segment, op->id);
+  if (mine) mine->effective = min_u64(mine->effective, model->tick);
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    if (version->killer != op->id) continue;
+    version->killer = 0;
+    if (model->calm) version->firm = min_u64(version->firm, model->tick);
+    else version->dead = NEVER;
+  }
+  return NULL;
+}
+
+/* A trim that was answered: it may have done nothing, but what was seen of it stays. */
+static const char *trim_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  const struct model_op *op = context;
+  struct version *mine = version_of(segment, op->id);
+  if (mine) mine->effective = min_u64(mine->effective, model->tick);
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    if (version->killer != op->id) continue;
+    version->killer = 0;
+    version->firm = min_u64(version->firm, model->tick);
+  }
+  return NULL;
+}
+
+/* ---- reads ---- */
+
+struct read_context {
+  const struct model_op *op;
+  const uint8_t *data; /* of the read's first byte */
+  bool peek;
+};
+
+/* Versions with this tag that the read may return; *single is set if it is the only one. */
+static uint32_t matches(const struct segment *segment, uint32_t tag, uint64_t begun, struct version **single) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    if (version->tag != tag || version->dead <= begun) continue;
+    *single = version;
+    count++;
+  }
+  if (count != 1) *single = NULL;
+  return count;
+}
+
+static const char *wrong_byte(struct model *model, const struct segment *segment, uint64_t offset, uint8_t byte,
+                              uint64_t begun) {
+  size_t room = sizeof model->error;
+  int used = snprintf(model->error, room, "byte %" PRIu64 " reads 0x%02x (tag %u); allowed:", offset, byte,
+                      tag_of(model, offset, byte));
+  for (uint32_t i = 0; i < segment->count && used > 0 && (size_t)used < room; i++) {
+    const struct version *version = &segment->versions[i];
+    used += snprintf(model->error + used, room - (size_t)used, " %stag %u of #%" PRIu64 "%s",
+                     version->dead <= begun ? "(not " : "", version->tag, version->op,
+                     version->dead <= begun ? ")" : "");
+  }
+  return model->error;
+}
+
+/* The bytes of this segment, all with one tag, were current at some instant of the read. */
+static void read_settles(struct model *model, struct segment *segment, uint32_t tag, const struct model_op *op,
+                         struct version *single) {
+  uint64_t floor = single ? max_u64(op->begun, single->begun) : op->begun;
+  uint64_t killer = 0;
+  bool durable = model->calm && model->power_tick != 0;
+  for (uint32_t i = 0; i < segment->count; i++) {
+    const struct version *version = &segment->versions[i];
+    if (version->tag != tag || version->dead <= op->begun) continue;
+    if (version->effective == NEVER || op_is_pending(model, version->op)) killer = version->op;
+    if (version->effective > model->power_tick) durable = false;
+  }
+  if (single) single->effective = min_u64(single->effective, model->tick);
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    if (version->tag == tag || version->effective > floor) continue;
+    if (version->dead == NEVER) {
+      version->dead = model->tick;
+      version->killer = killer;
+      if (model->power_tick != 0 && version->effective <= model->power_tick)
+        model->world->counters.bytes_settled += segment->end - segment->start;
+    }
+    if (killer == 0) {
+      version->firm = min_u64(version->firm, model->tick);
+      version->killer = 0;
+    }
+    if (durable && version->effective <= model->power_tick) version->gone = 1;
+  }
+}
+
+static const char *read_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  const struct read_context *read = context;
+  const uint8_t *data = read->data + (start - read->op->offset);
+  uint64_t length = segment->end - segment->start;
+  uint32_t tag = tag_of(model, start, data[0]);
+  struct version *single = NULL;
+  if (matches(segment, tag, read->op->begun, &single) == 0)
+    return wrong_byte(model, segment, start, data[0], read->op->begun);
+  uint64_t same = match_within_block(model, tag, start, length, data);
+  require(same > 0);
+  if (same < length) segment_split(model, segment, segment->start + (uint32_t)same); /* the walk goes on with the rest */
+  if (read->peek) return NULL;
+  if (single) single = version_of(segment, single->op);
+  read_settles(model, segment, tag, read->op, single);
+  if (!segment_is_alive(segment)) return wrong_byte(model, segment, start, data[0], model->tick); /* reads contradict */
+  segment_tidy(model, segment);
+  return NULL;
+}
+
+/* ---- flushes and crashes ---- */
+
+static const char *flush_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  const struct model_op *op = context;
+  if (segment->count == 1 || segment->doubt) return NULL;
+  for (uint32_t i = 0; i < segment->count; i++)
+    if (segment->versions[i].firm <= op->begun) segment->versions[i].gone = 1;
+  segment_tidy(model, segment);
+  return NULL;
+}
+
+static const char *flush_failed(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start, (void)context;
+  if (segment->count > 1) segment->doubt = model->tick;
+  return NULL;
+}
+
+static const char *power_lost(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start, (void)context;
+  segment_tidy(model, segment);
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    if (version->gone) continue;
+    version->dead = version->firm = NEVER;
+    version->killer = 0;
+  }
+  segment_tidy(model, segment);
+  return NULL;
+}
+
+/* ---- the interface ---- */
+
+struct model *model_new(struct world *world, uint32_t volume, uint64_t size_bytes, bool calm) {
+  salts_init();
+  struct model *model = world_alloc(world, sizeof *model);
+  model->world = world;
+  model->size_bytes = size_bytes;
+  model->salt = volume * 77777;
+  model->calm = calm;
+  model->block_count = (size_bytes + MODEL_BLOCK - 1) / MODEL_BLOCK;
+  model->blocks = world_alloc(world, model->block_count * sizeof *model->blocks);
+  list_init(&model->pending);
+  model->id_next = 1;
+  return model;
+}
+
+static const char *adopt_each(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)model, (void)start;
+  segment->versions[0].tag = *(const uint32_t *)context;
+  return NULL;
+}
+
+void model_adopt(struct model *model, uint64_t offset, uint64_t length, uint32_t tag) {
+  require(model->tick == 0);
+  require(tag < TAG_ZERO);
+  (void)walk(model, offset, length, adopt_each, &tag);
+}
+
+struct tag_search {
+  uint64_t used[4];
+  uint32_t version_count_max;
+};
+
+static const char *collect_tags(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  struct tag_search *search = context;
+  segment_tidy(model, segment);
+  search->version_count_max = (uint32_t)max_u64(search->version_count_max, segment->count);
+  for (uint32_t i = 0; i < segment->count; i++)
+    search->used[segment->versions[i].tag / 64] |= 1ull << segment->versions[i].tag % 64;
+  return NULL;
+}
+
+/* A tag that no byte of the range has, starting the search at a place that hangs on the op alone. */
+static bool choose_tag(struct model *model, struct model_op *op) {
+  struct tag_search search = {0};
+  (void)walk(model, op->offset, op->length, collect_tags, &search);
+  if (search.version_count_max >= (op->kind == MODEL_TRIM ? MODEL_VERSIONS_HIGH : MODEL_VERSIONS_MAX)) return false;
+  op->tag = TAG_ZERO;
+  if (op->kind != MODEL_WRITE) return true;
+  for (uint32_t i = 0, first = (uint32_t)(mix_u64(model->id_next) % 255); i < 255; i++) {
+    uint32_t tag = (first + i) % 255;
+    if (search.used[tag / 64] >> tag % 64 & 1) continue;
+    op->tag = tag;
+    return true;
+  }
+  return false;
+}
+
+bool model_begin(struct model *model, struct model_op *op) {
+  require(op->kind == MODEL_FLUSH || op->length > 0);
+  bool writes = op->kind == MODEL_WRITE || op->kind == MODEL_ZERO || op->kind == MODEL_TRIM;
+  if (writes && !choose_tag(model, op)) return false;
+  op->id = model->id_next++;
+  op->begun = ++model->tick;
+  list_init(&op->link);
+  list_push(&model->pending, &op->link);
+  if (writes) (void)walk(model, op->offset, op->length, write_begin, op);
+  return true;
+}
+
+const char *model_end(struct model *model, struct model_op *op, bool ok, const uint8_t *data) {
+  require(list_is_linked(&op->link));
+  require(implies(data != NULL, ok && op->kind == MODEL_READ));
+  model->tick++;
+  const char *wrong = NULL;
+  switch (op->kind) {
+    case MODEL_READ: {
+      struct read_context read = {.op = op, .data = data, .peek = false};
+      if (ok) wrong = walk(model, op->offset, op->length, read_done, &read);
+      break;
+    }
+    case MODEL_WRITE:
+    case MODEL_ZERO: (void)walk(model, op->offset, op->length, ok ? write_done : write_maybe, op); break;
+    case MODEL_TRIM: (void)walk(model, op->offset, op->length, ok ? trim_done : write_maybe, op); break;
+    case MODEL_FLUSH: (void)walk_all(model, ok ? flush_done : flush_failed, op); break;
+  }
+  list_remove(&op->link);
+  return wrong;
+}
+
+void model_abandon(struct model *model, struct model_op *op) {
+  require(list_is_linked(&op->link));
+  model->tick++;
+  if (op->kind != MODEL_READ && op->kind != MODEL_FLUSH)
+    (void)walk(model, op->offset, op->length, write_maybe, op);
+  list_remove(&op->link);
+}
+
+void model_crash(struct model *model, bool power) {
+  model->tick++;
+  struct list *node;
+  while ((node = list_first(&model->pending))) model_abandon(model, LIST_ENTRY(node, struct model_op, link));
+  if (!power) return;
+  (void)walk_all(model, power_lost, NULL);
+  model->power_tick = ++model->tick;
+}
+
+void model_doubt(struct model *model) {
+  model->tick++;
+  (void)walk_all(model, flush_failed, NULL);
+}
+
+const char *model_peek(struct model *model, uint64_t offset, uint64_t length, const uint8_t *data) {
+  struct model_op op = {.kind = MODEL_READ, .offset = offset, .length = length, .begun = model->tick};
+  struct read_context read = {.op = &op, .data = data, .peek = true};
+  return walk(model, offset, length, read_done, &read);
+}
+
+bool model_write_pending(const struct model *model, uint64_t offset, uint64_t length, const struct model_op *except) {
+  LIST_EACH(&model->pending, node) {
+    const struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    if (op == except || op->kind == MODEL_READ || op->kind == MODEL_FLUSH) continue;
+    if (op->offset < offset + length && offset < op->offset + op->length) return true;
+  }
+  return false;
+}
+
+void model_check(const struct model *model) {
+  for (uint64_t index = 0; index < model->block_count; index++) {
+    if (!model->blocks[index]) continue;
+    uint32_t at = 0;
+    for (const struct segment *segment = model->blocks[index]->first; segment; segment = segment->next) {
+      require(segment->start == at);
+      at = segment->end;
+      require(segment_is_alive(segment));
+    }
+    require(at == MODEL_BLOCK);
+  }
+}

@@ -1,0 +1,84 @@
+/* model.h - what clients of one volume may see: the checker that everything else in sim/ exists for.
+ *
+ * A byte is an atomic register. The model keeps for every byte the *versions* that it may hold, one for each write that
+ * could be seen now (`alive`), or that a power loss could bring back (not yet `gone`). It follows, by the order in which
+ * requests begin and end, what must have happened:
+ *
+ *   - a write that was answered took effect between its begin and its end: whatever took effect before its begin is dead;
+ *   - a read that returned version v proves that v was current at an instant of the read: whatever took effect before the
+ *     read (or before v) began is dead; so no two reads see new and then old;
+ *   - a write that failed, was cut off, or is a trim, is *optional*: it kills nothing until a read has returned it, and a
+ *     read that begins after its end and returns something else kills it;
+ *   - a flush that was answered makes versions gone which were dead, for sure, when it began; FUA does so for its bytes;
+ *   - a power loss makes every version alive that is not gone; the death of a process revives only what was killed by the
+ *     sight of a write that was never answered;
+ *   - a flush that failed leaves the bytes written before it in doubt: no later flush makes versions gone there, until they
+ *     have been written again.
+ *
+ * With `calm` (no image ever fails or is absent in this run) two things more: a value once seen survives the death of the
+ * process even if its write was not answered; and a value from before a power loss that was read after it survives the next.
+ *
+ * Data is told apart by its bytes: a write has a tag, and byte o of it is tag + salt(o), never zero. A tag is never given
+ * twice among the versions that a byte has, so each byte of a read names its version. All zeroes are the tag TAG_ZERO.
+ *
+ * The model does no I/O and fails nothing: it says what is wrong, and is tested by being given wrong bytes. */
+#ifndef TARN_SIM_MODEL_H
+#define TARN_SIM_MODEL_H
+
+#include "sim/world.h"
+
+#define TAG_ZERO 255u
+#define MODEL_BLOCK 4096u
+#define MODEL_VERSIONS_HIGH 48  /* trims, which settle nothing, are held back where a byte has so many versions, */
+#define MODEL_VERSIONS_MAX 200 /* and other writes here: flush and read first */
+
+enum model_kind { MODEL_READ, MODEL_WRITE, MODEL_ZERO, MODEL_TRIM, MODEL_FLUSH };
+
+/* One request of a client, from begin to end; in the client's memory. */
+struct model_op {
+  struct list link;
+  enum model_kind kind;
+  uint64_t offset, length;
+  bool fua;
+  uint64_t id, begun; /* `begun` is a tick of the model: the order of begins and ends */
+  uint32_t tag;
+};
+
+struct model_block;
+struct model {
+  struct world *world;
+  uint64_t size_bytes;
+  uint32_t salt; /* so that volumes differ */
+  bool calm;
+  struct model_block **blocks; /* NULL: all zero, durable, never written */
+  uint64_t block_count;
+  struct list pending; /* struct model_op */
+  uint64_t tick, id_next, power_tick;
+  char error[400];
+};
+
+struct model *model_new(struct world *world, uint32_t volume, uint64_t size_bytes, bool calm);
+/* The volume began with these bytes: those of a write with this tag. Before any op. */
+void model_adopt(struct model *model, uint64_t offset, uint64_t length, uint32_t tag);
+
+/* `kind`, `offset`, `length`, `fua` are set. Gives a writing op its tag. False: it cannot begin now, too many versions. */
+bool model_begin(struct model *model, struct model_op *op);
+/* The op was answered. `data` is what a read returned, NULL if it failed. NULL, or what is wrong. */
+const char *model_end(struct model *model, struct model_op *op, bool ok, const uint8_t *data);
+/* The op will never be answered, and has no effect from now on (its connection is gone, and so is its session). */
+void model_abandon(struct model *model, struct model_op *op);
+/* The process died: all pending ops are abandoned (their memory is the caller's again). */
+void model_crash(struct model *model, bool power);
+/* Some flush somewhere failed where no client may have been told. */
+void model_doubt(struct model *model);
+
+/* Would a read that begins and ends now be allowed to return these bytes? Changes nothing. */
+const char *model_peek(struct model *model, uint64_t offset, uint64_t length, const uint8_t *data);
+/* Does a pending op of a writing kind overlap this range? (`except` may be NULL.) */
+bool model_write_pending(const struct model *model, uint64_t offset, uint64_t length, const struct model_op *except);
+
+/* The bytes of a write: what a client sends. */
+void model_fill(const struct model *model, uint32_t tag, uint64_t offset, uint64_t length, uint8_t *out);
+void model_check(const struct model *model);
+
+#endif

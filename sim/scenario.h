@@ -1,0 +1,27 @@
+/* scenario.h - the stories that tarn-sim can run. A scenario returns when all went well, and fails the world otherwise. */
+#ifndef TARN_SIM_SCENARIO_H
+#define TARN_SIM_SCENARIO_H
+
+#include "sim/node.h"
+
+struct scenario {
+  const char *name, *text;
+  void (*run)(struct world *world, struct node *node);
+  bool counted; /* after COUNTED_SEEDS every counter must be above zero */
+};
+#define COUNTED_SEEDS 500
+
+/* NULL past the end. The first is the default. */
+const struct scenario *scenario_at(uint32_t index);
+const struct scenario *scenario_find(const char *name);
+
+/* scenario_mix.c */
+void scenario_mix(struct world *world, struct node *node);
+void scenario_crash_recovery(struct world *world, struct node *node);
+void scenario_failing_image(struct world *world, struct node *node);
+void scenario_full_marks(struct world *world, struct node *node);
+/* scenario_story.c */
+void scenario_two_writes(struct world *world, struct node *node);
+void scenario_self_test(struct world *world, struct node *node);
+
+#endif

@@ -1,0 +1,33 @@
+/* sim_disk.h - a medium that a process has open: a `struct disk` with latencies, faults, and I/Os in flight.
+ *
+ * An I/O takes effect at one instant between submission and completion, both drawn by chance. It requires every rule of
+ * disk.h of its submitter, checks that the data it owns is left alone, and scribbles on the bytes around it where the rules
+ * allow that. When the process dies, sim_disk_crash() decides what its I/Os in flight leave on the medium. */
+#ifndef TARN_SIM_SIM_DISK_H
+#define TARN_SIM_SIM_DISK_H
+
+#include "core/disk.h"
+#include "sim/faults.h"
+#include "sim/medium.h"
+
+/* What a disk on this medium can do, and how it behaves: fixed for the medium's life. */
+struct sim_drive {
+  struct medium *medium;
+  struct faults faults;
+  struct disk_caps caps;
+  struct prng prng;      /* latencies */
+  uint64_t latency_ns;   /* typical; the rest of the distribution hangs on it. 0: everything takes exactly 100 us */
+  bool traced;           /* its I/Os appear in the trace */
+  struct sim_disk *open; /* NULL while closed: one opener at a time (rule 7's lock) */
+  uint64_t flush_failures;
+};
+
+/* Draws the caps (block sizes, zeroing, cache) and the latency from the seed. */
+void sim_drive_init(struct sim_drive *drive, struct world *world, const char *name, uint64_t index, uint64_t size_bytes,
+                    enum disk_role role);
+/* Requires a drive that is not open. Closed by disk_close(), or by sim_disk_crash(). */
+struct disk *sim_disk_open(struct sim_drive *drive);
+/* The process died. `power`: and so did the machine. Also for a drive that is not open (then only power matters). */
+void sim_drive_crash(struct sim_drive *drive, bool power);
+
+#endif

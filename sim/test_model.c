@@ -1,0 +1,179 @@
+/* The checker is checked: each row is a short story of requests at one byte range, and what a read at its end may return. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/model.h"
+
+#define BYTES 64
+
+/* A story is a word per step. Writes are a, b, c: "+a" begins, "-a" is answered, "!a" is answered with an error, "~a" is
+ * abandoned (its connection is gone). "+fa" begins with FUA. Likewise z (write zeroes), t (trim), F (flush). "ra" is a read
+ * that begins, returns a, and ends at once; "r0" one that returns what was there first. "+r" begins a read that "=a" ends.
+ * "K" the process dies, "P" power is lost. */
+static const struct {
+  const char *why;
+  bool calm;
+  const char *story;
+  const char *good; /* what a read may return then, a letter each */
+  const char *bad;  /* what it may not */
+} rows[] = {
+    {"before any write there are zeroes", false, "", "0", "a"},
+    {"an answered write is seen", false, "+a -a", "a", "0"},
+    {"a write in flight may be seen or not", false, "+a", "a0", "b"},
+    {"new, then old, is wrong", false, "+a ra", "a", "0"},
+    {"new, then old, is wrong also when it is answered later", false, "+a ra -a", "a", "0"},
+    {"two writes in flight together may end in any order", false, "+a +b -a -b", "ab", "0"},
+    {"the order of two writes is settled by the first read", false, "+a +b -a -b ra", "a", "b0"},
+    {"a write begun after another was answered wins", false, "+a -a +b -b", "b", "a0"},
+    {"a read that began before a write ended may return what was before", false, "+a +r -a =0", "a", "0"},
+    {"a read that began after the answer may not be older", false, "+a -a +r +b =a", "ab", "0"},
+    {"a failed write has happened or not", false, "+a -a +b !b", "ab", "0"},
+    {"the first read settles a failed write: not", false, "+a -a +b !b ra", "a", "b"},
+    {"the first read settles a failed write: it has", false, "+a -a +b !b rb", "b", "a"},
+    {"a hang-up leaves its write open", false, "+a -a +b ~b", "ab", "0"},
+    {"a trim may do nothing", false, "+a -a +t -t", "a0", "b"},
+    {"a trim that was seen stays", false, "+a -a +t -t r0", "0", "a"},
+    {"zeroes are written", false, "+a -a +z -z", "0", "a"},
+    {"the process dies: answered writes stay", false, "+a -a K", "a", "0"},
+    {"the process dies: one in flight may be there or not", false, "+a -a +b K", "ab", "0"},
+    {"the process dies: that is settled by the first read", false, "+a -a +b K ra", "a", "b"},
+    {"a write that was seen but not answered may be undone by the death of the process", false, "+a -a +b rb K", "ab", "0"},
+    {"but not where all is calm", true, "+a -a +b rb K", "b", "a"},
+    {"power is lost: what was not flushed may be", false, "+a -a P", "a0", "b"},
+    {"power is lost: any version since the durable one", false, "+a -a +b -b +c -c P", "abc0", ""},
+    {"a flush makes what was answered before it durable", false, "+a -a +F -F P", "a", "0"},
+    {"a flush does not cover what was answered after it began", false, "+a +F -a -F P", "a0", "b"},
+    {"a flush does not cover what came later", false, "+a -a +F -F +b -b P", "ab", "0"},
+    {"FUA makes its own bytes durable", false, "+a -a +fb -b P", "b", "a0"},
+    {"a failed flush promises nothing", false, "+a -a +F !F P", "a0", "b"},
+    {"after a failed flush a good one proves nothing of the writes before", false, "+a -a +F !F +F -F P", "a0", "b"},
+    {"written again and flushed it is durable", false, "+a -a +F !F +b -b +F -F P", "b", "a0"},
+    {"a trim that was not seen is open after a power loss, flushed or not", false, "+fa -a +t -t +F -F P", "a0", "b"},
+    {"a trim that was seen and flushed stays", false, "+fa -a +t -t r0 +F -F P", "0", "a"},
+    {"what was seen of a write in flight, and flushed, may be lost with power", false, "+fa -a +b rb +F -F P", "ab", "0"},
+    {"what was read after a power loss may be lost by the next", false, "+a -a P ra P", "a0", "b"},
+    {"but not where all is calm", true, "+a -a P ra P", "a", "0"},
+    {"the death of the process does not make anything durable", true, "+a -a K ra P", "a0", "b"},
+    {"a power loss after the death of the process", false, "+a -a +F -F +b K P", "ab", "0"},
+    {"an overwritten write does not come back by the death of the process", false, "+a -a +b -b K", "b", "a0"},
+    {"a read that met two versions at once keeps both in play", false, "+a +b +r =a", "ab", "0"},
+};
+
+struct story {
+  struct world world;
+  struct model *model;
+  struct model_op ops[256];
+};
+
+static void fill(const struct story *story, char who, uint8_t *out) {
+  if (who == '0' || who == 'z' || who == 't') memset(out, 0, BYTES);
+  else if (story->ops[(uint8_t)who].id == 0) memset(out, 0xff, BYTES);
+  else model_fill(story->model, story->ops[(uint8_t)who].tag, 0, BYTES, out);
+}
+
+static void op_begin(struct story *story, const char *word) {
+  bool fua = word[0] == 'f';
+  char who = fua ? word[1] : word[0];
+  static const char letters[] = "rzFt";
+  static const enum model_kind kinds[] = {MODEL_READ, MODEL_ZERO, MODEL_FLUSH, MODEL_TRIM};
+  const char *letter = strchr(letters, who);
+  struct model_op *op = &story->ops[(uint8_t)who];
+  *op = (struct model_op){.kind = letter ? kinds[letter - letters] : MODEL_WRITE, .length = BYTES, .fua = fua};
+  assert_true(model_begin(story->model, op));
+}
+
+static void read_ends(struct story *story, char who) {
+  uint8_t data[BYTES];
+  fill(story, who, data);
+  const char *wrong = model_end(story->model, &story->ops['r'], true, data);
+  if (wrong) fail_msg("a read within the story: %s", wrong);
+}
+
+static void step(struct story *story, const char *word) {
+  struct model_op *op = &story->ops[(uint8_t)word[1]];
+  switch (word[0]) {
+    case '+': op_begin(story, word + 1); break;
+    case '-': assert_null(model_end(story->model, op, true, NULL)); break;
+    case '!': assert_null(model_end(story->model, op, false, NULL)); break;
+    case '~': model_abandon(story->model, op); break;
+    case '=': read_ends(story, word[1]); break;
+    case 'r':
+      op_begin(story, "r");
+      read_ends(story, word[1]);
+      break;
+    case 'K': model_crash(story->model, false); break;
+    case 'P': model_crash(story->model, true); break;
+    default: fail_msg("no such step: %s", word);
+  }
+  model_check(story->model);
+}
+
+static const char *tell(struct story *story, size_t row, char last) {
+  static sigjmp_buf failed;
+  char words[200];
+  uint8_t data[BYTES];
+  memset(story, 0, sizeof *story);
+  world_init(&story->world, row);
+  story->world.failed = &failed;
+  if (sigsetjmp(failed, 0) != 0) fail_msg("%s", story->world.failure);
+  story->model = model_new(&story->world, 0, 8192, rows[row].calm);
+  snprintf(words, sizeof words, "%s", rows[row].story);
+  char *save = NULL;
+  for (char *word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save)) step(story, word);
+  fill(story, last, data);
+  struct model_op read = {.kind = MODEL_READ, .length = BYTES};
+  assert_true(model_begin(story->model, &read));
+  return model_end(story->model, &read, true, data);
+}
+
+static void test_stories(void **state) {
+  (void)state;
+  static struct story story;
+  for (size_t row = 0; row < COUNT_OF(rows); row++) {
+    for (const char *c = rows[row].good; *c; c++) {
+      const char *wrong = tell(&story, row, *c);
+      if (wrong) fail_msg("%s (%s): reading %c is fine, but: %s", rows[row].why, rows[row].story, *c, wrong);
+      world_destroy(&story.world);
+    }
+    for (const char *c = rows[row].bad; *c; c++) {
+      if (!tell(&story, row, *c)) fail_msg("%s (%s): reading %c was not found", rows[row].why, rows[row].story, *c);
+      world_destroy(&story.world);
+    }
+  }
+}
+
+/* One wrong byte anywhere in a read is found; bytes of another place, and of a write long gone, too. */
+static void test_wrong_bytes_are_found(void **state) {
+  (void)state;
+  static struct story story;
+  enum { LENGTH = 6000 };
+  static uint8_t data[LENGTH];
+  memset(&story, 0, sizeof story);
+  world_init(&story.world, 1);
+  story.model = model_new(&story.world, 0, 16384, false);
+  struct model_op write = {.kind = MODEL_WRITE, .offset = 1001, .length = LENGTH};
+  assert_true(model_begin(story.model, &write));
+  assert_null(model_end(story.model, &write, true, NULL));
+  model_fill(story.model, write.tag, 1001, LENGTH, data);
+  assert_null(model_peek(story.model, 1001, LENGTH, data));
+  for (size_t i = 0; i < LENGTH; i++) {
+    data[i] ^= (uint8_t)(1u << i % 8);
+    assert_non_null(model_peek(story.model, 1001, LENGTH, data));
+    data[i] ^= (uint8_t)(1u << i % 8);
+  }
+  model_fill(story.model, write.tag, 1002, LENGTH, data);
+  assert_non_null(model_peek(story.model, 1001, LENGTH, data));
+  model_check(story.model);
+  world_destroy(&story.world);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_wrong_bytes_are_found)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

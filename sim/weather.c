@@ -1,0 +1,171 @@
+#include "sim/weather.h"
+
+#include <inttypes.h>
+
+#define SURE_NS (30 * NS_PER_MS) /* SYNCHRONIZED for so long: that is recorded everywhere by now */
+
+void weather_init(struct weather *weather, struct node *node) {
+  *weather = (struct weather){.node = node, .prng = world_stream(node->world, "weather", 0), .anchor = 0};
+  if (node->images[0].blank) weather->anchor = (uint32_t)prng_below(&weather->prng, node->image_count); /* all are equal */
+}
+
+/* ---- one fault ---- */
+
+static uint64_t draw_start(struct prng *prng, uint64_t now_ns) {
+  static const uint64_t within_ns[] = {1, 2 * NS_PER_MS, 6 * NS_PER_MS, 20 * NS_PER_MS, 300 * NS_PER_MS, 6 * NS_PER_S};
+  return now_ns + prng_below(prng, within_ns[prng_below(prng, COUNT_OF(within_ns))]);
+}
+
+static struct fault draw_fault(struct weather *weather, const struct sim_drive *drive) {
+  static const uint32_t op_sets[] = {FAULT_READ, FAULT_WRITE, FAULT_FLUSH, FAULT_WRITE | FAULT_FLUSH, FAULT_ALL};
+  static const enum fault_kind kinds[] = {FAULT_ONCE, FAULT_ONCE, FAULT_ONCE, FAULT_WHILE, FAULT_WHILE, FAULT_GOOD, FAULT_SLOW};
+  struct prng *prng = &weather->prng;
+  struct fault fault = {.kind = kinds[prng_below(prng, COUNT_OF(kinds))], .end = UINT64_MAX, .err = TARN_IO};
+  fault.ops = op_sets[prng_below(prng, COUNT_OF(op_sets))];
+  fault.from_ns = draw_start(prng, world_now(weather->node->world));
+  fault.until_ns = UINT64_MAX;
+  if (fault.kind == FAULT_ONCE) {
+    fault.from_ns = world_now(weather->node->world);
+    fault.skip = (uint32_t)prng_below(prng, prng_one_in(prng, 2) ? 5 : 60);
+  }
+  if (fault.kind == FAULT_WHILE || fault.kind == FAULT_SLOW)
+    fault.until_ns = fault.from_ns + prng_between(prng, NS_PER_MS, 300 * NS_PER_MS);
+  if (drive->faults.role == ROLE_DATA && prng_one_in(prng, 5)) {
+    fault.kind = FAULT_BAD_SECTOR;
+    fault.ops = FAULT_READ;
+    fault.until_ns = UINT64_MAX;
+    fault.start = align_down(prng_below(prng, drive->caps.size_bytes), 4096);
+    fault.end = min_u64(fault.start + (4096ull << prng_below(prng, 5)), drive->caps.size_bytes);
+    fault.from_ns = world_now(weather->node->world);
+  }
+  if (prng_one_in(prng, 8)) fault.err = TARN_NO_SPACE;
+  return fault;
+}
+
+static void strike(struct weather *weather, struct sim_drive *drive) {
+  struct fault fault = draw_fault(weather, drive);
+  (void)faults_add(&drive->faults, &fault);
+}
+
+static struct sim_drive *draw_drive(struct weather *weather, uint32_t image) {
+  struct node *node = weather->node;
+  if (prng_one_in(&weather->prng, 3)) return &node->images[image].meta;
+  return &node->images[image].data[prng_below(&weather->prng, node->volume_count)];
+}
+
+/* An image on which faults may fall; NO_ANCHOR if there is none. */
+static uint32_t draw_victim(struct weather *weather) {
+  uint32_t count = weather->node->image_count, image = (uint32_t)prng_below(&weather->prng, count);
+  if (weather->kind != WEATHER_STORM || image != weather->anchor) return image;
+  return count == 1 ? NO_ANCHOR : (image + 1) % count;
+}
+
+static void strike_some(struct weather *weather, uint64_t count) {
+  while (count-- > 0) {
+    uint32_t image = draw_victim(weather);
+    if (image == NO_ANCHOR) continue;
+    strike(weather, draw_drive(weather, image));
+  }
+}
+
+/* All images refuse writes for a moment, together: rule 6 is about that. */
+static void strike_all(struct weather *weather) {
+  struct node *node = weather->node;
+  uint32_t volume = (uint32_t)prng_below(&weather->prng, node->volume_count);
+  struct fault fault = {.kind = FAULT_WHILE, .ops = FAULT_WRITE, .end = UINT64_MAX, .err = TARN_IO};
+  if (prng_one_in(&weather->prng, 3)) fault.ops = FAULT_FLUSH;
+  fault.from_ns = draw_start(&weather->prng, world_now(node->world));
+  fault.until_ns = fault.from_ns + prng_between(&weather->prng, NS_PER_MS / 10, 20 * NS_PER_MS);
+  for (uint32_t i = 0; i < node->image_count; i++) (void)faults_add(&node->images[i].data[volume].faults, &fault);
+}
+
+/* ---- a life ---- */
+
+static void draw_kind(struct weather *weather) {
+  uint64_t pick = prng_below(&weather->prng, 100);
+  weather->kind = WEATHER_CALM;
+  if (weather->node->calm) return;
+  if (pick < weather->storm_percent) weather->kind = WEATHER_STORM;
+  else if (pick < weather->storm_percent + weather->chaos_percent) weather->kind = WEATHER_CHAOS;
+  if (weather->kind == WEATHER_STORM && weather->anchor == NO_ANCHOR) weather->kind = WEATHER_CALM;
+}
+
+static void draw_absent(struct weather *weather) {
+  struct node *node = weather->node;
+  for (uint32_t i = 0; i < node->image_count; i++) {
+    node->images[i].absent = prng_one_in(&weather->prng, 4) && !(weather->kind == WEATHER_STORM && i == weather->anchor);
+    if (!node->images[i].absent) continue;
+    node->world->counters.image_absent++;
+    world_trace(node->world, "image %s is absent", node->images[i].name);
+  }
+}
+
+static void heal_image(struct node_image *image, uint32_t volume_count) {
+  for (uint32_t v = 0; v < volume_count; v++) faults_heal(&image->data[v].faults);
+  faults_heal(&image->meta.faults);
+}
+
+void weather_begin(struct weather *weather) {
+  static const char *const names[] = {"calm", "storm", "chaos"};
+  struct node *node = weather->node;
+  draw_kind(weather);
+  if (weather->kind == WEATHER_CALM || weather->home_troubled || prng_one_in(&weather->prng, 2)) node_heal(node);
+  world_trace(node->world, "---- %s, anchor %s ----", names[weather->kind],
+              weather->anchor == NO_ANCHOR ? "none" : node->images[weather->anchor].name);
+  node->rules = (struct client_rules){.errors_allowed = weather->kind == WEATHER_CHAOS};
+  if (weather->kind == WEATHER_STORM) {
+    heal_image(&node->images[weather->anchor], node->volume_count);
+    faults_heal(&node->home.faults);
+  }
+  for (uint32_t i = 0; i < node->image_count; i++) node->images[i].absent = false;
+  if (weather->kind == WEATHER_CALM) return;
+  if (weather->kind == WEATHER_STORM && weather->home_troubled) return;
+  draw_absent(weather);
+  if (prng_one_in(&weather->prng, 3)) strike_some(weather, prng_between(&weather->prng, 1, 2));
+}
+
+/* Is an image absent, out of the set, or about to fail? */
+static bool any_trouble(struct node *node) {
+  if (!node_all_synchronized(node)) return true;
+  for (uint32_t i = 0; i < node->image_count; i++) {
+    bool faulty = faults_any(&node->images[i].meta.faults);
+    for (uint32_t v = 0; v < node->volume_count; v++) faulty |= faults_any(&node->images[i].data[v].faults);
+    if (faulty) return true;
+  }
+  return false;
+}
+
+void weather_strike(struct weather *weather) {
+  struct node *node = weather->node;
+  if (weather->kind == WEATHER_CALM) return;
+  bool home = prng_one_in(&weather->prng, 5);
+  if (home && (weather->kind == WEATHER_CHAOS || !any_trouble(node))) {
+    strike(weather, &node->home);
+    weather->home_troubled = true;
+    if (weather->kind == WEATHER_STORM) return;
+  }
+  strike_some(weather, prng_between(&weather->prng, 1, 7));
+  if (weather->kind == WEATHER_CHAOS && prng_one_in(&weather->prng, 2)) strike_all(weather);
+}
+
+bool weather_all_sure(const struct weather *weather) {
+  const struct node *node = weather->node;
+  for (uint32_t i = 0; i < node->image_count; i++) {
+    const struct node_image *image = &node->images[i];
+    if (image->synced_ns == 0 || world_now(node->world) - image->synced_ns < SURE_NS) return false;
+  }
+  return true;
+}
+
+void weather_end(struct weather *weather, bool clean) {
+  struct node *node = weather->node;
+  if (weather->kind == WEATHER_CHAOS) weather->anchor = NO_ANCHOR;
+  if (weather->kind == WEATHER_CHAOS) weather->home_troubled = true;
+  if (!node->mirror || weather->kind != WEATHER_CALM) return;
+  if (!clean && mirror_state_now(node->mirror) != MIRROR_ACTIVE) return;
+  if (!weather_all_sure(weather)) return;
+  weather->anchor = (uint32_t)prng_below(&weather->prng, node->image_count);
+  weather->home_troubled = false;
+}
+
+bool weather_promises_activation(const struct weather *weather) { return weather->kind != WEATHER_CHAOS; }

@@ -1,0 +1,32 @@
+/* weather.h - the atlas of docs/fault-model.md: which disks may fail in one life of the mirror, and what that excuses. */
+#ifndef TARN_SIM_WEATHER_H
+#define TARN_SIM_WEATHER_H
+
+#include "sim/node.h"
+
+enum weather_kind { WEATHER_CALM, WEATHER_STORM, WEATHER_CHAOS };
+
+#define NO_ANCHOR UINT32_MAX
+struct weather {
+  struct node *node;
+  struct prng prng;
+  enum weather_kind kind;
+  uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
+  uint32_t anchor;     /* the image that is in the set for sure, and is kept whole in storms */
+  bool home_troubled;  /* the home store may be behind the images */
+};
+
+void weather_init(struct weather *weather, struct node *node);
+/* Before node_start(): draws the weather, who is absent, and the faults that are there from the start. */
+void weather_begin(struct weather *weather);
+/* Once it is active: the faults of this life. */
+void weather_strike(struct weather *weather);
+/* Have all images been in the set for so long that it is recorded everywhere? In a calm life that ends so, any of them can
+ * become the anchor. */
+bool weather_all_sure(const struct weather *weather);
+/* Before the process ends: who is in the set for sure now? `clean`: the mirror was deactivated. */
+void weather_end(struct weather *weather, bool clean);
+/* Must an activation in this weather succeed? */
+bool weather_promises_activation(const struct weather *weather);
+
+#endif

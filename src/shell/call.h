@@ -1,0 +1,33 @@
+/* call.h - one request under way, from the control socket to whoever carries it out and back.
+ *
+ * The handler of a command answers its call exactly once, at once or later, by call_done() or call_refuse(). The call is
+ * the connection's and stays until then, also when its client has gone: what was begun is finished. */
+#ifndef TARN_SHELL_CALL_H
+#define TARN_SHELL_CALL_H
+
+#include "base/list.h"
+#include "shell/request.h"
+
+struct call {
+  struct request request;
+  struct list link; /* the handler's, while the call waits for its turn */
+  void (*again)(void *owner, struct call *call);
+  bool answered;
+  bool ok, usage; /* usage: no state of the world would allow it; the client exits with 2 */
+  struct why why;
+  json_t *result;   /* may be NULL: {} */
+  json_t *warnings; /* array of texts, or NULL */
+  void (*done)(struct call *call);
+};
+
+/* Takes `result`, which may be NULL. */
+void call_done(struct call *call, json_t *result);
+__attribute__((format(printf, 2, 3))) void call_refuse(struct call *call, const char *format, ...);
+/* Malformed: bad usage. */
+__attribute__((format(printf, 2, 3))) void call_misused(struct call *call, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void call_warn(struct call *call, const char *format, ...);
+/* {"ok": true, "result": {...}, "warnings": [...]} or {"ok": false, "usage": false, "error": "..."}, one line with its
+ * newline; free() it. Frees what the call holds. */
+char *call_answer_text(struct call *call);
+
+#endif

@@ -1,0 +1,35 @@
+/* config.h - the daemon's options: from the command line, and from STATE/tarnd.conf.
+ *
+ * One table; the command line wins over the file. A list option (nbd) that is on the command line replaces the file's.
+ * tarnd.conf is `KEY = VALUE` per line, `#` and `;` start a comment. A mistake is one sentence with the line's number. */
+#ifndef TARN_SHELL_CONFIG_H
+#define TARN_SHELL_CONFIG_H
+
+#include "format/record.h"
+#include "shell/listen.h"
+
+#define CONFIG_NBD_MAX   16u
+#define CONFIG_STATE_MAX 400u
+
+struct config {
+  char state[CONFIG_STATE_MAX]; /* as given; made absolute by the caller */
+  char name[TARN_NAME_MAX + 1]; /* the node's */
+  uint32_t nbd_count;
+  struct address nbd[CONFIG_NBD_MAX];
+  uint64_t memory_bytes;                                 /* buffers */
+  bool state_given, name_given, memory_given, nbd_given; /* on the command line */
+  bool help, version;
+};
+
+void config_init(struct config *config);
+/* TARN_INVALID with a sentence. */
+CHECKED tarn_err config_arguments(struct config *config, int argc, char **argv, struct why *why);
+/* Reads `path`, which may be missing. */
+CHECKED tarn_err config_file(struct config *config, const char *path, struct why *why);
+/* The same from memory, for tests. */
+CHECKED tarn_err config_text(struct config *config, const char *text, const char *path, struct why *why);
+/* Fills in what was not said: name = host name, nbd = unix:STATE/nbd.sock. */
+CHECKED tarn_err config_complete(struct config *config, struct why *why);
+const char *config_help(void);
+
+#endif

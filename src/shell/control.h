@@ -1,0 +1,37 @@
+/* control.h - the control socket: one JSON request per line in, one JSON answer per line out; and the event stream.
+ *
+ * Bounded: CONTROL_CONNECTIONS_MAX connections, each with one line of at most REQUEST_LINE_MAX and one request under way;
+ * what it sends meanwhile waits in its socket. When all are in use, the one that has
+ * been silent longest makes room for the next. A client that goes away in the middle of a command changes nothing about that
+ * command. A reader of events that is more than EVENTS_KEPT lines behind is told so and dropped.
+ *
+ * The table of commands is in control.c: name, handler. An answer is
+ *     {"ok": true, "result": {...}, "warnings": [...]}    or    {"ok": false, "usage": false, "error": "..."}
+ * After the answer to "events" each line is {"number", "time", "level", "subject", "text"}. */
+#ifndef TARN_SHELL_CONTROL_H
+#define TARN_SHELL_CONTROL_H
+
+#include "shell/event_log.h"
+#include "shell/listen.h"
+#include "shell/manager.h"
+
+#define CONTROL_CONNECTIONS_MAX 64u
+
+struct control;
+struct control_options {
+  struct reactor *reactor;
+  struct manager *manager;
+  const struct event_log *events;
+};
+
+/* NULL when memory is short. */
+struct control *control_create(const struct control_options *options);
+/* Listens at the Unix socket `path`, mode 0600. */
+CHECKED tarn_err control_listen(struct control *control, const char *path, struct why *why);
+/* There are new lines in the event log. */
+void control_events_added(struct control *control);
+/* Stops listening and hangs up; `stopped` runs when all calls are answered and all connections closed. */
+void control_stop(struct control *control, void *owner, void (*stopped)(void *owner));
+void control_destroy(struct control *control);
+
+#endif

@@ -1,0 +1,432 @@
+#include "shell/create_plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/mirror.h"
+#include "shell/words.h"
+
+/* ---- words ---- */
+
+static tarn_err volume_add(struct mirror_file *file, const char *name, size_t name_bytes, const char *size,
+                           struct why *why) {
+  if (file->volume_count == VOLUMES_MAX)
+    return because(why, TARN_INVALID, "a mirror has at most %u volumes", VOLUMES_MAX);
+  char *copy = file->volumes[file->volume_count].name;
+  snprintf(copy, TARN_NAME_MAX + 1, "%.*s", (int)name_bytes, name);
+  if (!name_is_valid(name, name_bytes)) return name_check("volume", name_bytes > TARN_NAME_MAX ? name : copy, why);
+  for (uint32_t i = 0; i < file->volume_count; i++)
+    if (strcmp(file->volumes[i].name, copy) == 0)
+      return because(why, TARN_INVALID, "there are two volumes of the name '%s'", copy);
+  uint64_t bytes = 0;
+  if (size) {
+    tarn_err err = size_parse(size, &bytes, why);
+    if (err != TARN_OK) return err;
+    if (bytes % 512 != 0) return because(why, TARN_INVALID, "the size %s is no multiple of 512", size);
+  }
+  file->volumes[file->volume_count++].size_bytes = bytes;
+  return TARN_OK;
+}
+
+static tarn_err volumes_parse(struct create_plan *plan, const struct request *request, struct why *why) {
+  const char *size, *texts[VOLUMES_MAX];
+  size_t count;
+  tarn_err err = request_text(request, "size", &size, why);
+  if (err == TARN_OK) err = request_texts(request, "volumes", texts, COUNT_OF(texts), &count, why);
+  if (err != TARN_OK) return err;
+  if (size && count > 0)
+    return because(why, TARN_INVALID, "--size and --volume exclude each other: --volume VOL:SIZE says the size");
+  plan->sized = size || count > 0;
+  if (size) return volume_add(plan->file, "0", 1, size, why);
+  for (size_t i = 0; i < count && err == TARN_OK; i++) {
+    const char *colon = strchr(texts[i], ':');
+    if (!colon) return because(why, TARN_INVALID, "'%.80s' is no volume: write VOL:SIZE, like data:10G", texts[i]);
+    err = volume_add(plan->file, texts[i], (size_t)(colon - texts[i]), colon + 1, why);
+  }
+  return err;
+}
+
+static bool image_name_is_taken(const struct mirror_file *file, const char *name) {
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (strcmp(file->images[i].name, name) == 0) return true;
+  return false;
+}
+
+static tarn_err image_parse(struct create_plan *plan, uint32_t slot, const char *text, struct image_spec *spec,
+                            struct why *why) {
+  struct mirror_file *file = plan->file;
+  tarn_err err = image_spec_parse(text, spec, why);
+  if (err != TARN_OK) return err;
+  if (spec->node[0] && strcmp(spec->node, plan->node) != 0)
+    return because(why, TARN_INVALID, "image on node '%s': other nodes than this one (%s) are not supported yet",
+                   spec->node, plan->node);
+  for (uint32_t i = 0; file->volume_count < spec->path_count && slot == 0 && !plan->sized; i++) {
+    char name[8];
+    snprintf(name, sizeof name, "%u", i);
+    err = volume_add(file, name, strlen(name), NULL, why);
+    if (err != TARN_OK) return err;
+  }
+  if (spec->path_count != file->volume_count)
+    return because(why, TARN_INVALID,
+                   "image '%.120s' has %u path%s, but the mirror has %u volume%s: give a path per volume, PATH+PATH",
+                   text, spec->path_count, spec->path_count == 1 ? "" : "s", file->volume_count,
+                   file->volume_count == 1 ? "" : "s");
+  if (spec->name[0] && image_name_is_taken(file, spec->name))
+    return because(why, TARN_INVALID, "there are two images of the name '%s'", spec->name);
+  struct mirror_file_image *image = &file->images[slot];
+  image->present = true;
+  strcpy(image->name, spec->name);
+  for (uint32_t i = 0; i < spec->path_count; i++) {
+    if (spec->paths[i][0] != '/')
+      return because(why, TARN_INVALID, "the path '%.120s' is not absolute", spec->paths[i]);
+    strcpy(image->paths[i], spec->paths[i]);
+  }
+  if (spec->meta[0] && spec->meta[0] != '/')
+    return because(why, TARN_INVALID, "the path '%.120s' is not absolute", spec->meta);
+  strcpy(image->meta, spec->meta);
+  plan->overwrite[slot] = spec->overwrite;
+  return TARN_OK;
+}
+
+static tarn_err images_parse(struct create_plan *plan, const struct request *request, struct why *why) {
+  const char *texts[IMAGES_MAX];
+  size_t count;
+  tarn_err err = request_texts(request, "images", texts, COUNT_OF(texts), &count, why);
+  if (err == TARN_OK && count == 0) err = because(why, TARN_INVALID, "a mirror needs at least one --image [NAME=]PATH");
+  struct image_spec *spec = malloc(sizeof *spec);
+  if (!spec) return because(why, TARN_FULL, "there is not enough memory");
+  for (uint32_t i = 0; i < count && err == TARN_OK; i++) err = image_parse(plan, i, texts[i], spec, why);
+  free(spec);
+  if (err != TARN_OK) return err;
+  plan->file->slot_count = (uint32_t)count;
+  for (uint32_t i = 0; i < count; i++) {
+    char letter[2] = {(char)('a' + i), 0};
+    if (plan->file->images[i].name[0]) continue;
+    while (image_name_is_taken(plan->file, letter)) letter[0] = letter[0] == 'z' ? 'a' : (char)(letter[0] + 1);
+    strcpy(plan->file->images[i].name, letter);
+  }
+  return TARN_OK;
+}
+
+tarn_err plan_parse(struct create_plan *plan, const struct request *request, struct why *why) {
+  static const char *const known[] = {"name", "size", "volumes", "images", "set", "activate", NULL};
+  const char *name, *texts[2 * MIRROR_SETTING_COUNT];
+  size_t count = 0;
+  tarn_err err = request_only(request, known, why);
+  if (err == TARN_OK) err = request_text(request, "name", &name, why);
+  if (err == TARN_OK) err = name_check("mirror", name ? name : "", why);
+  if (err != TARN_OK) return err;
+  strcpy(plan->file->name, name);
+  settings_defaults(&plan->file->settings);
+  err = volumes_parse(plan, request, why);
+  if (err == TARN_OK) err = images_parse(plan, request, why);
+  if (err == TARN_OK) err = request_texts(request, "set", texts, COUNT_OF(texts), &count, why);
+  for (size_t i = 0; i < count && err == TARN_OK; i++) {
+    unsigned index;
+    err = setting_assign(&plan->file->settings, texts[i], &index, why);
+  }
+  return err;
+}
+
+/* ---- looking ---- */
+
+/* A file made in /dev would take memory, and be gone after a restart. */
+static bool is_device_folder(const char *folder) {
+  bool shared_memory = strncmp(folder, "/dev/shm", 8) == 0 && (folder[8] == 0 || folder[8] == '/');
+  return strncmp(folder, "/dev", 4) == 0 && (folder[4] == 0 || folder[4] == '/') && !shared_memory;
+}
+
+/* What is at file->path. A missing file is no error here, a missing folder is. */
+static tarn_err file_look(struct plan_file *file, struct why *why) {
+  struct why inner;
+  tarn_err err = file_inspect(file->path, &file->identity, &inner);
+  if (err == TARN_OK) return TARN_OK;
+  struct stat info;
+  if (err != TARN_NOT_FOUND) return because(why, err, "%s: %s", file->owner, inner.text);
+  if (lstat(file->path, &info) == 0)
+    return because(why, TARN_REFUSED, "%s: %s is a symbolic link to nowhere", file->owner, file->path);
+  char folder[META_PATH_BYTES_MAX + 1], resolved[PATH_MAX];
+  strcpy(folder, file->path);
+  char *slash = strrchr(folder, '/');
+  slash[slash == folder] = 0;
+  if (!realpath(folder, resolved))
+    return because(why, TARN_REFUSED, "%s: the folder %s cannot be used: %s", file->owner, folder, strerror(errno));
+  if (is_device_folder(resolved))
+    return because(why, TARN_REFUSED, "%s: there is no device %s", file->owner, file->path);
+  if (access(resolved, W_OK | X_OK) != 0)
+    return because(why, TARN_REFUSED, "%s: %s is missing and cannot be made: the folder is not writable: %s",
+                   file->owner, file->path, strerror(errno));
+  int bytes = snprintf(file->missing_at, sizeof file->missing_at, "%s/%s", strcmp(resolved, "/") == 0 ? "" : resolved,
+                       strrchr(file->path, '/') + 1);
+  return bytes < (int)sizeof file->missing_at
+             ? TARN_OK
+             : because(why, TARN_REFUSED, "%s: the path %.80s... is too long", file->owner, file->path);
+}
+static bool is_missing(const struct plan_file *file) { return file->missing_at[0] != 0; }
+
+/* Can it be opened for writing, and does nobody hold a lock on it? */
+static tarn_err file_probe(const struct plan_file *file, struct why *why) {
+  int fd = open(file->path, O_RDWR | O_CLOEXEC | (file->identity.is_block_device ? O_EXCL : 0));
+  if (fd < 0 && errno == EBUSY)
+    return because(why, TARN_REFUSED, "%s: %s is in use by another process or mounted", file->owner, file->path);
+  if (fd < 0) return because(why, TARN_REFUSED, "%s: %s is not writable: %s", file->owner, file->path, strerror(errno));
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  bool locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  close(fd);
+  if (locked && lock.l_pid > 0)
+    return because(why, TARN_REFUSED, "%s: %s is in use: process %d holds a lock on it", file->owner, file->path,
+                   (int)lock.l_pid);
+  return locked ? because(why, TARN_REFUSED, "%s: %s is in use: another process holds a lock on it", file->owner,
+                          file->path)
+                : TARN_OK;
+}
+
+static bool same_file(const struct plan_file *a, const struct plan_file *b) {
+  if (is_missing(a) != is_missing(b)) return false;
+  return is_missing(a) ? strcmp(a->missing_at, b->missing_at) == 0 : file_identity_same(&a->identity, &b->identity);
+}
+
+/* Every file of the plan, by number; NULL past the end. */
+static struct plan_file *file_at(struct create_plan *plan, uint32_t index) {
+  uint32_t per_image = plan->file->volume_count + 1, slot = index / per_image, volume = index % per_image;
+  if (slot >= plan->file->slot_count) return NULL;
+  return volume == plan->file->volume_count ? &plan->meta[slot] : &plan->data[slot][volume];
+}
+
+static tarn_err files_are_distinct(struct create_plan *plan, struct why *why) {
+  struct plan_file *a, *b, other;
+  for (uint32_t i = 0; (a = file_at(plan, i)) != NULL; i++)
+    for (uint32_t j = 0; j < i; j++) {
+      b = file_at(plan, j);
+      if (same_file(a, b))
+        return because(why, TARN_REFUSED, "%s and %s are the same file: %s%s%s", b->owner, a->owner, b->path,
+                       strcmp(a->path, b->path) ? " is " : "", strcmp(a->path, b->path) ? a->path : "");
+    }
+  for (size_t k = 0; k < json_array_size(plan->others); k++) {
+    const json_t *pair = json_array_get(plan->others, k);
+    memset(&other, 0, sizeof other);
+    snprintf(other.path, sizeof other.path, "%s", json_string_value(json_array_get(pair, 0)));
+    if (file_look(&other, NULL) != TARN_OK) continue; /* not there: cannot be the same */
+    for (uint32_t i = 0; (a = file_at(plan, i)) != NULL; i++)
+      if (same_file(a, &other))
+        return because(why, TARN_REFUSED, "%s: %s belongs to %s", a->owner, a->path,
+                       json_string_value(json_array_get(pair, 1)));
+  }
+  return TARN_OK;
+}
+
+/* ---- deciding ---- */
+
+static tarn_err data_look(struct create_plan *plan, struct why *why) {
+  struct mirror_file *file = plan->file;
+  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+    for (uint32_t i = 0; i < file->volume_count; i++) {
+      struct plan_file *data = &plan->data[slot][i];
+      snprintf(data->owner, sizeof data->owner, "image %s", file->images[slot].name);
+      strcpy(data->path, file->images[slot].paths[i]);
+      tarn_err err = file_look(data, why);
+      if (err != TARN_OK) return err;
+    }
+  return TARN_OK;
+}
+
+static tarn_err sizes_decide(struct create_plan *plan, struct why *why) {
+  struct mirror_file *file = plan->file;
+  for (uint32_t i = 0; i < file->volume_count && !plan->sized; i++) {
+    const struct plan_file *first = &plan->data[0][i];
+    if (is_missing(first))
+      return because(why, TARN_REFUSED, "%s: %s does not exist; with --size it is made", first->owner, first->path);
+    if (first->identity.size_bytes == 0)
+      return because(why, TARN_REFUSED, "%s: %s is empty (0 bytes)", first->owner, first->path);
+    if (first->identity.size_bytes % 512 != 0)
+      return because(why, TARN_REFUSED,
+                     "%s: the size of %s, %llu, is no multiple of 512; say with --size how much of it to use",
+                     first->owner, first->path, (unsigned long long)first->identity.size_bytes);
+    file->volumes[i].size_bytes = first->identity.size_bytes;
+  }
+  return TARN_OK;
+}
+
+static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i, struct why *why) {
+  const struct plan_file *data = &plan->data[slot][i];
+  uint64_t volume_bytes = plan->file->volumes[i].size_bytes;
+  if (is_missing(data)) return TARN_OK;
+  if (data->identity.size_bytes < volume_bytes)
+    return because(why, TARN_REFUSED, "%s: %s is too small: it has %llu bytes, volume %s has %llu", data->owner,
+                   data->path, (unsigned long long)data->identity.size_bytes, plan->file->volumes[i].name,
+                   (unsigned long long)volume_bytes);
+  if (slot > 0 && data->identity.has_data && !plan->overwrite[slot])
+    return because(why, TARN_REFUSED,
+                   "%s: %s holds data, which would be lost; write ',overwrite' behind the image if that is meant",
+                   data->owner, data->path);
+  if (data->identity.size_bytes > volume_bytes)
+    json_array_append_new(plan->warnings,
+                          json_sprintf("%s: %s is larger than volume %s; the %llu bytes behind its end are not touched",
+                                       data->owner, data->path, plan->file->volumes[i].name,
+                                       (unsigned long long)(data->identity.size_bytes - volume_bytes)));
+  return file_probe(data, why);
+}
+
+static uint64_t meta_bytes(const struct create_plan *plan) {
+  const struct mirror_file *file = plan->file;
+  struct mirror_config config = {.region_bytes = (uint32_t)file->settings.values[SET_REGION],
+                                 .extent_bytes = (uint32_t)file->settings.values[SET_EXTENT],
+                                 .mark_count = (uint32_t)file->settings.values[SET_MARKS],
+                                 .volume_count = file->volume_count,
+                                 .image_count = file->slot_count};
+  for (uint32_t i = 0; i < file->volume_count; i++) config.volumes[i].size_bytes = file->volumes[i].size_bytes;
+  return mirror_meta_bytes(&config);
+}
+
+/* The best of both slots: TARN_OK and the record, TARN_VERSION, TARN_CORRUPT, or TARN_NOT_FOUND when both are zero. */
+static tarn_err record_read(const char *path, struct record *record) {
+  uint8_t area[RECORD_AREA_BYTES] = {0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return TARN_IO;
+  ssize_t bytes = pread(fd, area, sizeof area, 0);
+  close(fd);
+  if (bytes < 0) return TARN_IO;
+  tarn_err errs[2];
+  for (size_t slot = 0; slot < 2; slot++) {
+    errs[slot] = record_decode(record, area + slot * RECORD_SLOT_BYTES);
+    if (errs[slot] == TARN_OK) return TARN_OK;
+  }
+  if (errs[0] == TARN_VERSION || errs[1] == TARN_VERSION) return TARN_VERSION;
+  return errs[0] == TARN_NOT_FOUND && errs[1] == TARN_NOT_FOUND ? TARN_NOT_FOUND : TARN_CORRUPT;
+}
+
+/* Metadata that is there already. */
+static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why *why) {
+  struct plan_file *meta = &plan->meta[slot];
+  static const char *const remedy = "to replace it write ',overwrite' behind the image, or remove the file";
+  if (is_missing(meta)) return TARN_OK;
+  if (meta->identity.is_block_device && meta->identity.size_bytes < meta_bytes(plan))
+    return because(why, TARN_REFUSED, "%s: %s is too small: %llu bytes are needed", meta->owner, meta->path,
+                   (unsigned long long)meta_bytes(plan));
+  struct record record;
+  tarn_err err = record_read(meta->path, &record);
+  bool is_file = !meta->identity.is_block_device;
+  if (err == TARN_VERSION)
+    return because(why, TARN_REFUSED, "%s: %s was written by a newer version of Tarn and is not replaced", meta->owner,
+                   meta->path);
+  if (err == TARN_OK && !plan->overwrite[slot]) {
+    const char *image = record.self < IMAGES_MAX ? record.images[record.self].name : "?";
+    return because(why, TARN_REFUSED, "%s: %s belongs to image %s of mirror %s; %s", meta->owner, meta->path, image,
+                   record.name, remedy);
+  }
+  if (err == TARN_CORRUPT && !plan->overwrite[slot])
+    return because(why, TARN_REFUSED, "%s: %s is damaged metadata, or no metadata at all; %s", meta->owner, meta->path,
+                   remedy);
+  if (err == TARN_NOT_FOUND && is_file && meta->identity.has_data && !plan->overwrite[slot])
+    return because(why, TARN_REFUSED, "%s: %s holds something that is no metadata; %s", meta->owner, meta->path,
+                   remedy);
+  return file_probe(meta, why);
+}
+
+static tarn_err metas_look(struct create_plan *plan, struct why *why) {
+  struct mirror_file *file = plan->file;
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    struct mirror_file_image *image = &file->images[slot];
+    struct plan_file *meta = &plan->meta[slot];
+    if (!image->meta[0] && plan->data[slot][0].identity.is_block_device)
+      snprintf(meta->path, sizeof meta->path, "%s/meta/%s-%s.tarn", plan->state, file->name, image->name);
+    else if (!image->meta[0]) snprintf(meta->path, sizeof meta->path, "%s.tarn", image->paths[0]);
+    else strcpy(meta->path, image->meta);
+    strcpy(image->meta, meta->path);
+    snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
+    tarn_err err = file_look(meta, why);
+    if (err != TARN_OK) return err;
+  }
+  return TARN_OK;
+}
+
+tarn_err plan_check(struct create_plan *plan, struct why *why) {
+  struct mirror_file *file = plan->file;
+  struct stat info;
+  if (lstat(plan->folder, &info) == 0)
+    return because(why, TARN_EXISTS, "the folder %s exists already: move it away if it is of no use", plan->folder);
+  tarn_err err = data_look(plan, why);
+  if (err == TARN_OK) err = sizes_decide(plan, why);
+  if (err == TARN_OK) err = metas_look(plan, why);
+  if (err == TARN_OK) err = files_are_distinct(plan, why);
+  for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++) {
+    for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++) err = data_decide(plan, slot, i, why);
+    if (err == TARN_OK) err = meta_decide(plan, slot, why);
+  }
+  return err;
+}
+
+/* ---- making ---- */
+
+/* All copies of the metadata on one file system, and the data not: losing that one would lose what is known of all images. */
+static void warn_of_one_file_system(struct create_plan *plan) {
+  const struct mirror_file *file = plan->file;
+  bool one = file->slot_count > 1, data_elsewhere = false;
+  struct file_identity first, identity;
+  if (file_inspect(file->images[0].meta, &first, NULL) != TARN_OK) return;
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    if (file_inspect(file->images[slot].meta, &identity, NULL) != TARN_OK) return;
+    one = one && !identity.is_block_device && file_identity_neighbours(&first, &identity);
+    data_elsewhere = data_elsewhere || plan->data[slot][0].identity.is_block_device;
+  }
+  if (one && data_elsewhere)
+    json_array_append_new(
+        plan->warnings,
+        json_sprintf("all copies of the metadata share one file system (that of %s); give meta=PATH to spread them",
+                     file->images[0].meta));
+}
+
+/* Makes it, and counts it; what is not counted is not ours to remove. */
+static tarn_err file_make(const struct plan_file *file, uint64_t bytes, size_t *made, struct why *why) {
+  tarn_err err = file_create(file->path, bytes, why);
+  *made += err == TARN_OK;
+  return err;
+}
+
+static tarn_err meta_prepare(const struct plan_file *meta, uint64_t bytes, size_t *made, struct why *why) {
+  if (is_missing(meta)) return file_make(meta, bytes, made, why);
+  if (meta->identity.is_block_device) return TARN_OK;
+  bool good = truncate(meta->path, 0) == 0 && truncate(meta->path, (off_t)bytes) == 0;
+  return good ? TARN_OK
+              : because(why, TARN_IO, "%s: %s cannot be resized: %s", meta->owner, meta->path, strerror(errno));
+}
+
+/* In the order of file_at(). */
+static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *why) {
+  struct mirror_file *file = plan->file;
+  uint64_t bytes = meta_bytes(plan);
+  tarn_err err = TARN_OK;
+  for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++) {
+    for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++)
+      if (is_missing(&plan->data[slot][i]))
+        err = file_make(&plan->data[slot][i], file->volumes[i].size_bytes, made, why);
+    if (err == TARN_OK) err = meta_prepare(&plan->meta[slot], bytes, made, why);
+  }
+  return err;
+}
+
+tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
+  char record[sizeof plan->folder + 16];
+  struct plan_file *one;
+  size_t made = 0;
+  require(!plan->file->unmake);
+  plan->file->unmake = json_array();
+  for (uint32_t i = 0; (one = file_at(plan, i)) != NULL; i++)
+    if (is_missing(one)) json_array_append_new(plan->file->unmake, json_string_nocheck(one->path));
+  if (mkdir(plan->folder, 0700) != 0)
+    return because(why, TARN_IO, "the folder %s cannot be made: %s", plan->folder, strerror(errno));
+  tarn_err err = folder_sync(plan->folder, why);
+  if (err == TARN_OK) err = mirror_file_store(plan->folder, plan->file, why);
+  snprintf(record, sizeof record, "%s/record", plan->folder);
+  if (err == TARN_OK) err = file_create(record, RECORD_AREA_BYTES, why);
+  if (err == TARN_OK) err = files_make(plan, &made, why);
+  if (err == TARN_OK) warn_of_one_file_system(plan);
+  while (err != TARN_OK && json_array_size(plan->file->unmake) > made) json_array_remove(plan->file->unmake, made);
+  return err;
+}

@@ -1,0 +1,46 @@
+/* manager.h - the mirrors of this node: keeps their files, opens and closes them, carries out commands on them.
+ *
+ *     STATE/mirrors/NAME/config.json   what there is (mirror_file.h); the mirror exists when this does
+ *     STATE/mirrors/NAME/record        the core's home store: who is current
+ *     STATE/meta/NAME-IMAGE.tarn       metadata of images on block devices; that of files lies beside them
+ *
+ * A mirror that is INACTIVE or waits in ATTENTION is closed: no file of it is open, no lock held. Opening, creating and
+ * removing files happens in worker threads. One operation at a time per mirror; a command that meets one waits its turn.
+ * Each command answers its call once. */
+#ifndef TARN_SHELL_MANAGER_H
+#define TARN_SHELL_MANAGER_H
+
+#include "shell/call.h"
+#include "shell/nbd_server.h"
+#include "shell/reactor.h"
+
+struct manager;
+struct manager_options {
+  struct reactor *reactor;
+  struct buffer_pool *pool;
+  struct nbd_server *nbd;
+  const char *state; /* absolute path of the state directory; it and `node` must stay */
+  const char *node;
+};
+
+/* NULL when memory is short. */
+struct manager *manager_create(const struct manager_options *options);
+/* Reads STATE/mirrors; finishes what a crash interrupted. Blocks: before the reactor runs. A mirror whose files are damaged
+ * is reported and left alone. */
+CHECKED tarn_err manager_load(struct manager *manager, struct why *why);
+/* Activates what was ACTIVE; `started` runs when each of these has had its first try. */
+void manager_start(struct manager *manager, void *owner, void (*started)(void *owner));
+/* Deactivates all, to be activated at the next start; `stopped` runs when no file is open. Calls are refused from now on. */
+void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *owner));
+void manager_destroy(struct manager *manager);
+
+/* ---- commands; the arguments are those of the request, see control.c ---- */
+void manager_mirror_create(struct manager *manager, struct call *call);
+void manager_mirror_activate(struct manager *manager, struct call *call);
+void manager_mirror_deactivate(struct manager *manager, struct call *call);
+void manager_mirror_destroy(struct manager *manager, struct call *call);
+void manager_mirror_set(struct manager *manager, struct call *call);
+void manager_mirror_get(struct manager *manager, struct call *call);
+void manager_status(struct manager *manager, struct call *call);
+
+#endif

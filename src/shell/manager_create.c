@@ -1,0 +1,236 @@
+/* `tarn mirror create`: check (worker) -> make files (worker) -> open, format, close -> store config.json (worker).
+ *
+ * config.json is stored with the list of what will be made before the first file is made, and without it at the end: a
+ * crash before that is undone at the next start, after it the mirror exists. A refusal undoes what was made. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shell/create_plan.h"
+#include "shell/manager_internal.h"
+
+struct create {
+  struct managed *managed;
+  struct call *call;
+  struct create_plan plan;
+  struct reactor_work work;
+  bool activate, prepared;
+  tarn_err err;
+  struct why why;
+};
+
+static void create_free(struct create *create) {
+  json_decref(create->plan.others);
+  json_decref(create->plan.warnings);
+  free(create);
+}
+
+/* Ends it: the mirror is in the table, or is gone. */
+static void create_end(struct create *create) {
+  struct managed *managed = create->managed;
+  struct manager *manager = managed->manager;
+  struct call *call = create->call;
+  manager->creating = false;
+  if (create->err != TARN_OK) {
+    if (create->err == TARN_INVALID) call_misused(call, "%s", create->why.text);
+    else call_refuse(call, "%s", create->why.text);
+    managed_free(managed);
+    manager_resume(manager);
+  } else {
+    for (size_t i = 0; i < json_array_size(create->plan.warnings); i++)
+      call_warn(call, "%s", json_string_value(json_array_get(create->plan.warnings, i)));
+    managed_insert(managed);
+    report(manager->env, REPORT_INFO, managed->file.name, "is created with %u image%s", managed->file.slot_count,
+           managed->file.slot_count == 1 ? "" : "s");
+    if (create->activate && !manager->stopping) {
+      managed_begin(managed, call, "is being activated");
+      managed->force = false;
+      managed_activate(managed, false);
+    } else {
+      call_done(call, managed_status_json(managed));
+    }
+    manager_resume(manager);
+  }
+  create_free(create);
+}
+
+static void undo_work(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  unmake(create->plan.folder, create->plan.file, create->plan.warnings);
+}
+static void undone(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  if (create->err == TARN_INVALID) create->err = TARN_REFUSED;
+  create_end(create);
+}
+static void create_undo(struct create *create) {
+  require(create->err != TARN_OK);
+  reactor_run_blocking(create->managed->manager->options.reactor, &create->work, undo_work, undone);
+}
+
+static void finish_work(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  json_t *unmake_list = create->plan.file->unmake;
+  create->plan.file->unmake = NULL;
+  create->err = mirror_file_store(create->plan.folder, create->plan.file, &create->why);
+  if (create->err != TARN_OK) create->plan.file->unmake = unmake_list;
+  else json_decref(unmake_list);
+}
+static void finished(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  if (create->err != TARN_OK) create_undo(create);
+  else create_end(create);
+}
+
+static void formatted(struct mirror *mirror, tarn_err err, const char *why, void *context) {
+  struct create *create = context;
+  require(create->managed->mirror == mirror);
+  create->err = err;
+  if (err != TARN_OK)
+    because(&create->why, err, "the metadata cannot be written: %s", why && why[0] ? why : tarn_err_text(err));
+  managed_close(create->managed);
+  if (err != TARN_OK) create_undo(create);
+  else reactor_run_blocking(create->managed->manager->options.reactor, &create->work, finish_work, finished);
+}
+
+/* Under the locks: what the images hold is looked at once more, for that is what counts. */
+static tarn_err create_format(struct create *create) {
+  struct managed *managed = create->managed;
+  const struct mirror_file *file = &managed->file;
+  bool all_blank = true, overwrite = false;
+  if (!managed->disks.home) return because(&create->why, TARN_IO, "%s", managed->disks.home_why.text);
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    if (managed->disks.images[slot].why.text[0])
+      return because(&create->why, TARN_REFUSED, "image %s: %s", file->images[slot].name,
+                     managed->disks.images[slot].why.text);
+    if (managed->disks.images[slot].has_data && slot > 0 && !create->plan.overwrite[slot])
+      return because(&create->why, TARN_REFUSED, "image %s was just written to by somebody else",
+                     file->images[slot].name);
+    all_blank = all_blank && !managed->disks.images[slot].has_data;
+    overwrite = overwrite || create->plan.overwrite[slot];
+  }
+  struct mirror_config config;
+  managed_config(managed, &config);
+  const char *wrong = mirror_config_check(&config);
+  if (wrong) return because(&create->why, TARN_REFUSED, "%s", wrong);
+  /* Blank only when all are: else an overwritten image with data would be taken for the master. */
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) config.images[slot].blank = all_blank;
+  struct mirror_options options = {.env = managed->manager->env,
+                                   .arena = &managed->arena,
+                                   .config = &config,
+                                   .owner = managed,
+                                   .stamp = managed_stamp};
+  managed->mirror = mirror_open(&options);
+  if (!managed->mirror) return because(&create->why, TARN_REFUSED, "there is not enough memory for this mirror's maps");
+  mirror_format(managed->mirror, overwrite, formatted, create);
+  return TARN_OK;
+}
+
+static void create_opened(struct mirror_disks *disks) {
+  struct create *create = CONTAINER_OF(disks, struct managed, disks)->creator;
+  create->err = create_format(create);
+  if (create->err == TARN_OK) return;
+  managed_close(create->managed);
+  create_undo(create);
+}
+
+static void prepare_work(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  create->err = plan_check(&create->plan, &create->why);
+  if (create->err != TARN_OK) return;
+  struct mirror_config config;
+  managed_config(create->managed, &config);
+  const char *wrong = mirror_config_check(&config);
+  if (wrong) {
+    create->err = because(&create->why, TARN_REFUSED, "%s", wrong);
+    return;
+  }
+  create->prepared = true;
+  create->err = plan_prepare(&create->plan, &create->why);
+}
+
+static void prepared(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  struct managed *managed = create->managed;
+  struct mirror_config config;
+  if (create->err != TARN_OK) {
+    if (create->err == TARN_INVALID) create->err = TARN_REFUSED; /* of a file, not of the words */
+    if (create->prepared) create_undo(create);
+    else create_end(create);
+    return;
+  }
+  managed_config(managed, &config);
+  managed->disks = (struct mirror_disks){.file = &managed->file};
+  managed->disks.reactor = managed->manager->options.reactor;
+  managed->disks.meta_bytes = mirror_meta_bytes(&config);
+  managed->disks.opened = create_opened;
+  snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
+  arena_init(&managed->arena);
+  mirror_disks_open(&managed->disks);
+}
+
+/* Whose file is what, on this node: all that no new image may use. */
+static json_t *files_in_use(const struct manager *manager) {
+  json_t *list = json_array();
+  LIST_EACH(&manager->mirrors, node) {
+    const struct managed *managed = LIST_ENTRY(node, struct managed, link);
+    const struct mirror_file *file = &managed->file;
+    char path[FOLDER_PATH_MAX + 32];
+    const char *const own[] = {"record", "config.json"};
+    for (size_t i = 0; i < COUNT_OF(own); i++) {
+      snprintf(path, sizeof path, "%s/%s", managed->folder, own[i]);
+      json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(path),
+                                            json_sprintf("mirror %s, as its %s", file->name, own[i])));
+    }
+    for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+      const struct mirror_file_image *image = &file->images[slot];
+      if (!image->present) continue;
+      for (uint32_t i = 0; i < file->volume_count; i++)
+        json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(image->paths[i]),
+                                              json_sprintf("image %s of mirror %s", image->name, file->name)));
+      json_array_append_new(list,
+                            json_pack("[o, o]", json_string_nocheck(image->meta),
+                                      json_sprintf("image %s of mirror %s, as its metadata", image->name, file->name)));
+    }
+  }
+  return list;
+}
+
+static void create_again(void *owner, struct call *call) { manager_mirror_create(owner, call); }
+void manager_mirror_create(struct manager *manager, struct call *call) {
+  if (manager->stopping) {
+    call_refuse(call, "the daemon is stopping");
+    return;
+  }
+  if (manager->creating) {
+    manager_wait(manager, call, create_again);
+    return;
+  }
+  struct create *create = calloc(1, sizeof *create);
+  struct managed *managed = create ? managed_new(manager, "") : NULL;
+  if (!managed) {
+    free(create);
+    call_refuse(call, "there is not enough memory");
+    return;
+  }
+  manager->creating = true;
+  managed->creator = create;
+  create->managed = managed;
+  create->call = call;
+  create->plan.file = &managed->file;
+  create->plan.state = manager->options.state;
+  create->plan.node = manager->options.node;
+  create->plan.warnings = json_array();
+  create->plan.others = files_in_use(manager);
+  create->err = plan_parse(&create->plan, &call->request, &create->why);
+  if (create->err == TARN_OK) create->err = request_flag(&call->request, "activate", &create->activate, &create->why);
+  if (create->err == TARN_OK && managed_find(manager, managed->file.name))
+    create->err = because(&create->why, TARN_EXISTS, "a mirror '%s' exists already", managed->file.name);
+  if (create->err != TARN_OK) {
+    create_end(create);
+    return;
+  }
+  snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", manager->options.state, managed->file.name);
+  snprintf(create->plan.folder, sizeof create->plan.folder, "%s", managed->folder);
+  reactor_run_blocking(manager->options.reactor, &create->work, prepare_work, prepared);
+}

@@ -1,0 +1,165 @@
+/* `tarn status --json`: what the core says of an open mirror; what its record said of a closed one. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shell/manager_internal.h"
+#include "shell/words.h"
+
+/* A closed mirror, from its record. */
+static void status_from_record(const struct managed *managed, struct mirror_status *status) {
+  const struct mirror_file *file = &managed->file;
+  const struct record *record = &managed->record;
+  uint64_t bytes = 0;
+  *status = (struct mirror_status){.state = MIRROR_INACTIVE, .image_count = file->slot_count};
+  for (uint32_t i = 0; i < file->volume_count; i++) bytes += file->volumes[i].size_bytes;
+  if (managed->has_record) {
+    memcpy(status->uuid, record->mirror_uuid, sizeof status->uuid);
+    status->generation = record->generation;
+    status->epoch = record->epoch;
+    snprintf(status->epoch_node, sizeof status->epoch_node, "%s", record->epoch_node);
+    if (record->active && !record->clean && !managed->file.stay_inactive)
+      snprintf(status->reason, sizeof status->reason,
+               "it was ACTIVE when the daemon ended; activation makes its images equal");
+  } else
+    snprintf(status->reason, sizeof status->reason,
+             "its record in the state directory is missing or damaged; activation reads its images'");
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    struct mirror_image_status *image = &status->images[slot];
+    const struct record_image *known = &record->images[slot];
+    if (!managed->has_record || !known->present) continue;
+    image->master = record->master == slot;
+    image->state = known->state;
+    image->missing = known->missing;
+    if (known->all_missed) image->missed_bytes = bytes;
+    if (known->state != IMAGE_SYNCHRONIZED)
+      snprintf(image->reason, sizeof image->reason, "%s",
+               known->all_missed ? "everything is still to be copied to it" : "blocks are still to be copied to it");
+  }
+}
+
+static void managed_status(const struct managed *managed, struct mirror_status *status) {
+  if (managed->mirror) {
+    mirror_status(managed->mirror, status);
+    return;
+  }
+  if (managed->attention && managed->last.image_count > 0) *status = managed->last;
+  else status_from_record(managed, status);
+  if (!managed->attention) return;
+  status->state = MIRROR_ATTENTION;
+  snprintf(status->reason, sizeof status->reason, "%.*s", (int)sizeof status->reason - 1, managed->attention_why);
+}
+
+static json_t *text_or_null(const char *text) { return text && text[0] ? json_string(text) : json_null(); }
+
+static json_t *sync_json(const struct mirror_image_status *image) {
+  static const char *const kinds[] = {[SYNC_FULL] = "full", [SYNC_MISSED] = "missed", [SYNC_INTENT] = "intent"};
+  if (image->sync.kind == SYNC_NONE) return json_null();
+  return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o}", "kind", kinds[image->sync.kind], "done_bytes",
+                   (json_int_t)image->sync.done_bytes, "total_bytes", (json_int_t)image->sync.total_bytes,
+                   "bytes_per_second", (json_int_t)image->sync.bytes_per_second, "eta_seconds",
+                   (json_int_t)image->sync.eta_seconds, "waiting_for", text_or_null(image->sync.waiting_for));
+}
+
+static json_t *image_json(const struct managed *managed, uint32_t slot, const struct mirror_image_status *image) {
+  const struct mirror_file_image *kept = &managed->file.images[slot];
+  json_t *disks = json_array();
+  for (uint32_t i = 0; i < managed->file.volume_count; i++)
+    json_array_append_new(disks, json_string_nocheck(kept->paths[i]));
+  const char *missing = image_missing_name(image->missing);
+  bool tried = managed->mirror || managed->attention;
+  json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", kept->name, "node",
+                           managed->manager->options.node, "role", image->master ? "master" : "slave", "policy", "sync",
+                           "state", image_state_name(image->state), "reason", text_or_null(image->reason), "missing",
+                           missing ? json_string(missing) : json_null(), "error",
+                           tried ? text_or_null(managed->disks.images[slot].why.text) : json_null(), "disks", disks);
+  const struct {
+    const char *key;
+    uint64_t value;
+  } numbers[] = {{"missed_bytes", image->missed_bytes},
+                 {"queued_bytes", 0},
+                 {"unreadable_bytes", image->unreadable_bytes},
+                 {"reads", image->reads},
+                 {"writes", image->writes},
+                 {"read_errors", image->read_errors},
+                 {"write_errors", image->write_errors},
+                 {"repaired_blocks", image->repaired_blocks}};
+  json_object_set_new(json, "moment", json_null());
+  json_object_set_new(json, "sync", sync_json(image));
+  json_object_set_new(json, "meta", json_string_nocheck(kept->meta));
+  for (size_t i = 0; i < COUNT_OF(numbers); i++)
+    json_object_set_new(json, numbers[i].key, json_integer((json_int_t)numbers[i].value));
+  return json;
+}
+
+static json_t *volumes_json(const struct managed *managed) {
+  const struct mirror_file *file = &managed->file;
+  json_t *volumes = json_array();
+  for (uint32_t i = 0; i < file->volume_count; i++) {
+    char full[2 * TARN_NAME_MAX + 2], clients[8];
+    snprintf(full, sizeof full, "%s/%s", file->name, file->volumes[i].name);
+    uint32_t count =
+        managed->export_count == 0
+            ? 0
+            : nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, clients, sizeof clients);
+    json_array_append_new(volumes, json_pack("{s:s, s:I, s:s, s:i}", "name", file->volumes[i].name, "size",
+                                             (json_int_t)file->volumes[i].size_bytes, "export",
+                                             file->volume_count == 1 ? file->name : full, "clients", (int)count));
+  }
+  return volumes;
+}
+
+static json_t *recovery_json(const struct mirror_status *status) {
+  if (!status->recovered) return json_null();
+  return json_pack("{s:s, s:I, s:I, s:f, s:b}", "reason", status->recovery.reason, "bytes_marked",
+                   (json_int_t)status->recovery.bytes_marked, "bytes_copied", (json_int_t)status->recovery.bytes_copied,
+                   "seconds", (double)status->recovery.duration_ns / (double)NS_PER_S, "running",
+                   status->recovery.running);
+}
+
+static const char *uuid_text(const uint8_t uuid[16], char out[40]) {
+  char *at = out;
+  for (int i = 0; i < 16; i++) at += sprintf(at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", uuid[i]);
+  return out;
+}
+
+json_t *managed_status_json(const struct managed *managed) {
+  struct mirror_status status;
+  char uuid[40], epoch[TARN_NAME_MAX + 32];
+  managed_status(managed, &status);
+  json_t *images = json_array();
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
+    if (managed->file.images[slot].present)
+      json_array_append_new(images, image_json(managed, slot, &status.images[slot]));
+  snprintf(epoch, sizeof epoch, "%" PRIu64 "@%s", status.epoch,
+           status.epoch_node[0] ? status.epoch_node : managed->manager->options.node);
+  json_t *json =
+      json_pack("{s:s, s:s, s:s, s:o, s:b, s:s, s:o, s:o, s:I, s:o}", "name", managed->file.name, "uuid",
+                uuid_text(status.uuid, uuid), "state", mirror_state_name(status.state), "reason",
+                text_or_null(status.reason), "split", 0, "epoch", epoch, "volumes", volumes_json(managed), "images",
+                images, "marked_regions", (json_int_t)status.marked_regions, "last_recovery", recovery_json(&status));
+  if (managed->busy) json_object_set_new(json, "busy", json_string(managed->busy));
+  return json;
+}
+
+void manager_status(struct manager *manager, struct call *call) {
+  static const char *const known[] = {"name", NULL};
+  const char *name;
+  struct why why;
+  if (request_only(&call->request, known, &why) != TARN_OK ||
+      request_text(&call->request, "name", &name, &why) != TARN_OK) {
+    call_misused(call, "%s", why.text);
+    return;
+  }
+  if (name && !managed_find(manager, name)) {
+    call_refuse(call, "there is no mirror '%.80s'; 'tarn status' lists them", name);
+    return;
+  }
+  json_t *mirrors = json_array();
+  LIST_EACH(&manager->mirrors, node) {
+    struct managed *managed = LIST_ENTRY(node, struct managed, link);
+    if (!name || strcmp(managed->file.name, name) == 0) json_array_append_new(mirrors, managed_status_json(managed));
+  }
+  call_done(call, json_pack("{s:s, s:s, s:o}", "node", manager->options.node, "version", TARN_BUILD_VERSION, "mirrors",
+                            mirrors));
+}

@@ -1,0 +1,51 @@
+/* Removing what a mirror has on disk. The order is the crash argument: config.json with its list `unmake` goes last, so
+ * that whatever a crash leaves behind is found and removed at the next start. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shell/manager_internal.h"
+
+void unmake_add(struct mirror_file *file, const char *path) {
+  if (!file->unmake) file->unmake = json_array();
+  json_array_append_new(file->unmake, json_string_nocheck(path));
+}
+
+/* Metadata on a device cannot be removed, only made to say nothing. */
+static bool wipe(const char *path) {
+  static const uint8_t zeroes[RECORD_AREA_BYTES];
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  bool good = fd >= 0 && pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0;
+  int error = errno;
+  if (fd >= 0) close(fd);
+  errno = error;
+  return good;
+}
+
+static void remove_one(const char *path, json_t *warnings) {
+  struct stat info;
+  struct why why;
+  if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR)) return;
+  bool good = S_ISBLK(info.st_mode) ? wipe(path) : unlink(path) == 0;
+  if (good) {
+    if (folder_sync(path, &why) == TARN_OK) return;
+  } else because(&why, TARN_IO, "%s cannot be removed, remove it by hand: %s", path, strerror(errno));
+  json_array_append_new(warnings, json_string(why.text));
+}
+
+void unmake(const char *folder, const struct mirror_file *file, json_t *warnings) {
+  static const char *const own[] = {"record", "config.json.new", "config.json"};
+  for (size_t i = 0; i < json_array_size(file->unmake); i++)
+    remove_one(json_string_value(json_array_get(file->unmake, i)), warnings);
+  for (size_t i = 0; i < COUNT_OF(own); i++) {
+    char path[FOLDER_PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/%s", folder, own[i]);
+    if (unlink(path) != 0 && errno != ENOENT) remove_one(path, warnings);
+  }
+  struct why why;
+  if (rmdir(folder) != 0 || folder_sync(folder, &why) != TARN_OK)
+    json_array_append_new(warnings, json_sprintf("the folder %s cannot be removed: %s", folder, strerror(errno)));
+}

@@ -1,0 +1,51 @@
+/* mirror_disks.h - all files of one mirror, opened together and closed together.
+ *
+ * Opening runs in a worker thread. A file that cannot be opened leaves its disk NULL and says why, so that the mirror goes on
+ * without that image. One that is locked by another process is tried again until its last I/O must be over (rule 7:
+ * hang + 5 s after a kill), which is reported; only then it counts as absent. */
+#ifndef TARN_SHELL_MIRROR_DISKS_H
+#define TARN_SHELL_MIRROR_DISKS_H
+
+#include "core/mirror.h"
+#include "shell/mirror_file.h"
+#include "shell/reactor.h"
+
+#define LOCK_WAIT_S 15u /* hang (10) + 5 */
+
+struct mirror_disks {
+  /* the owner's; unchanged until `opened` */
+  struct reactor *reactor;
+  const struct mirror_file *file;
+  char record_path[META_PATH_BYTES_MAX + 64];
+  uint64_t meta_bytes;
+  bool wait_for_locks;
+  void (*opened)(struct mirror_disks *disks);
+  /* what was found */
+  struct disk *home;
+  struct why home_why; /* when home is NULL */
+  struct {
+    struct disk *data[VOLUMES_MAX], *meta;
+    bool has_data;  /* some volume's file has a data extent */
+    struct why why; /* empty when all are open */
+    bool locked;    /* ... because of another process's lock */
+  } images[IMAGES_MAX];
+  /* private */
+  struct reactor_work work;
+  struct timer again;
+  uint64_t deadline_ns;
+  bool told;
+};
+
+/* Requires a struct whose owner's part is set and whose rest is zero. `opened` runs from the event queue. */
+void mirror_disks_open(struct mirror_disks *disks);
+/* Waits for no lock any more: `opened` comes soon. Harmless at any moment of its owner's life, once it was opened. */
+void mirror_disks_hurry(struct mirror_disks *disks);
+/* Closes what is open, and with it gives the locks back. Requires disks with no I/O in flight. */
+void mirror_disks_close(struct mirror_disks *disks);
+
+/* What an image's files are like now, as one number each (format/record.h). May block. */
+void mirror_disks_stamp(const struct mirror_disks *disks, uint32_t slot, struct image_stamp *stamp);
+/* ... and what they were like before they were opened. */
+void mirror_disks_found(const struct mirror_disks *disks, uint32_t slot, struct image_stamp *stamp);
+
+#endif

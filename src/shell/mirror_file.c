@@ -1,0 +1,181 @@
+/* {"version": 1, "name": "vol0", "volumes": [{"name": "0", "size": 1073741824}],
+ *  "images": [{"slot": 0, "name": "a", "paths": ["/srv/a.img"], "meta": "/srv/a.img.tarn"}],
+ *  "settings": {"auto": 1, ...}, "stay_inactive": false, "unmake": ["/srv/a.img.tarn"]} */
+#include "shell/mirror_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shell/words.h"
+
+#define MIRROR_FILE_VERSION 1
+
+json_t *mirror_file_to_json(const struct mirror_file *file) {
+  json_t *volumes = json_array(), *images = json_array(), *settings = json_object();
+  for (uint32_t i = 0; i < file->volume_count; i++)
+    json_array_append_new(volumes, json_pack("{s:s, s:I}", "name", file->volumes[i].name, "size",
+                                             (json_int_t)file->volumes[i].size_bytes));
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    const struct mirror_file_image *image = &file->images[slot];
+    if (!image->present) continue;
+    json_t *paths = json_array();
+    for (uint32_t i = 0; i < file->volume_count; i++)
+      json_array_append_new(paths, json_string_nocheck(image->paths[i]));
+    json_array_append_new(images, json_pack("{s:i, s:s, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths",
+                                            paths, "meta", json_string_nocheck(image->meta)));
+  }
+  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++)
+    json_object_set_new(settings, mirror_settings[i].name, json_integer(file->settings.values[i]));
+  json_t *json =
+      json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", MIRROR_FILE_VERSION, "name", file->name, "volumes",
+                volumes, "images", images, "settings", settings, "stay_inactive", file->stay_inactive);
+  if (json && file->unmake) json_object_set(json, "unmake", file->unmake);
+  return json;
+}
+
+static bool text_copy(const json_t *json, char *out, size_t bytes) {
+  const char *text = json_string_value(json);
+  if (!text || json_string_length(json) >= bytes || strlen(text) != json_string_length(json)) return false;
+  strcpy(out, text);
+  return true;
+}
+static bool name_copy(const json_t *json, char out[TARN_NAME_MAX + 1]) {
+  return text_copy(json, out, TARN_NAME_MAX + 1) && name_is_valid(out, strlen(out));
+}
+static bool path_copy(const json_t *json, char *out, size_t bytes) {
+  return text_copy(json, out, bytes) && out[0] == '/';
+}
+
+static bool volumes_read(const json_t *json, struct mirror_file *file) {
+  size_t count = json_array_size(json);
+  if (count < 1 || count > VOLUMES_MAX) return false;
+  for (size_t i = 0; i < count; i++) {
+    const json_t *one = json_array_get(json, i);
+    json_int_t size = json_integer_value(json_object_get(one, "size"));
+    if (!name_copy(json_object_get(one, "name"), file->volumes[i].name) || size <= 0 || size % 512 != 0) return false;
+    file->volumes[i].size_bytes = (uint64_t)size;
+  }
+  file->volume_count = (uint32_t)count;
+  return true;
+}
+
+static bool images_read(const json_t *json, struct mirror_file *file) {
+  size_t count = json_array_size(json);
+  if (count < 1 || count > IMAGES_MAX) return false;
+  for (size_t i = 0; i < count; i++) {
+    const json_t *one = json_array_get(json, i), *slot = json_object_get(one, "slot"),
+                 *paths = json_object_get(one, "paths");
+    if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
+    struct mirror_file_image *image = &file->images[json_integer_value(slot)];
+    if (image->present || json_array_size(paths) != file->volume_count) return false;
+    if (!name_copy(json_object_get(one, "name"), image->name)) return false;
+    if (!path_copy(json_object_get(one, "meta"), image->meta, sizeof image->meta)) return false;
+    for (size_t j = 0; j < file->volume_count; j++)
+      if (!path_copy(json_array_get(paths, j), image->paths[j], sizeof image->paths[j])) return false;
+    image->present = true;
+    if ((uint32_t)json_integer_value(slot) >= file->slot_count)
+      file->slot_count = (uint32_t)json_integer_value(slot) + 1;
+  }
+  return true;
+}
+
+static bool settings_read(const json_t *json, struct mirror_file *file) {
+  settings_defaults(&file->settings);
+  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++) {
+    const json_t *value = json_object_get(json, mirror_settings[i].name);
+    if (!value) continue; /* newer than the file: the default */
+    if (!json_is_integer(value)) return false;
+    file->settings.values[i] = json_integer_value(value);
+    if (file->settings.values[i] < mirror_settings[i].min || file->settings.values[i] > mirror_settings[i].max)
+      return false;
+  }
+  return true;
+}
+
+static bool unmake_read(const json_t *json, struct mirror_file *file) {
+  if (!json) return true;
+  char path[META_PATH_BYTES_MAX + 1];
+  if (!json_is_array(json)) return false;
+  for (size_t i = 0; i < json_array_size(json); i++)
+    if (!path_copy(json_array_get(json, i), path, sizeof path)) return false;
+  file->unmake = json_deep_copy(json);
+  return file->unmake != NULL;
+}
+
+tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, struct why *why) {
+  *file = (struct mirror_file){.volume_count = 0};
+  const json_t *version = json_object_get(json, "version");
+  if (json_is_integer(version) && json_integer_value(version) > MIRROR_FILE_VERSION)
+    return because(why, TARN_VERSION, "was written by a newer version of tarnd (format %d, this one knows %d)",
+                   (int)json_integer_value(version), MIRROR_FILE_VERSION);
+  const char *bad = NULL;
+  if (!json_is_integer(version) || json_integer_value(version) < 1) bad = "version";
+  else if (!name_copy(json_object_get(json, "name"), file->name)) bad = "name";
+  else if (!volumes_read(json_object_get(json, "volumes"), file)) bad = "volumes";
+  else if (!images_read(json_object_get(json, "images"), file)) bad = "images";
+  else if (!settings_read(json_object_get(json, "settings"), file)) bad = "settings";
+  else if (!unmake_read(json_object_get(json, "unmake"), file)) bad = "unmake";
+  if (bad) return because(why, TARN_CORRUPT, "has a wrong or missing '%s'", bad);
+  file->stay_inactive = json_is_true(json_object_get(json, "stay_inactive"));
+  return TARN_OK;
+}
+
+tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why) {
+  char path[META_PATH_BYTES_MAX + 64];
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  FILE *stream = fopen(path, "re");
+  if (!stream) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  json_error_t error;
+  json_t *json = json_loadf(stream, JSON_REJECT_DUPLICATES, &error);
+  fclose(stream);
+  if (!json) return because(why, TARN_CORRUPT, "%s is damaged: line %d: %s", path, error.line, error.text);
+  struct why inner;
+  tarn_err err = mirror_file_from_json(json, file, &inner);
+  json_decref(json);
+  return err == TARN_OK ? TARN_OK : because(why, err, "%s %s", path, inner.text);
+}
+
+tarn_err folder_sync(const char *path, struct why *why) {
+  char folder[META_PATH_BYTES_MAX + 64];
+  snprintf(folder, sizeof folder, "%s", path);
+  char *slash = strrchr(folder, '/');
+  require(slash != NULL);
+  slash[slash == folder] = 0; /* "/x" lies in "/" */
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  bool good = fd >= 0 && fsync(fd) == 0;
+  int error = errno;
+  if (fd >= 0) close(fd);
+  return good ? TARN_OK : because(why, TARN_IO, "%s cannot be synced: %s", folder, strerror(error));
+}
+
+static bool write_all(int fd, const char *text) {
+  for (size_t left = strlen(text); left > 0;) {
+    ssize_t wrote = write(fd, text, left);
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote <= 0) return false;
+    text += wrote, left -= (size_t)wrote;
+  }
+  return true;
+}
+
+tarn_err mirror_file_store(const char *folder, const struct mirror_file *file, struct why *why) {
+  char path[META_PATH_BYTES_MAX + 64], temporary[META_PATH_BYTES_MAX + 72];
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  snprintf(temporary, sizeof temporary, "%s.new", path);
+  json_t *json = mirror_file_to_json(file);
+  char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+  json_decref(json);
+  if (!text) return because(why, TARN_INVALID, "%s: a path or name in it is not UTF-8", path);
+  int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  bool good = fd >= 0 && write_all(fd, text) && write_all(fd, "\n") && fsync(fd) == 0;
+  good = good && rename(temporary, path) == 0;
+  int error = errno;
+  if (fd >= 0) close(fd);
+  free(text);
+  if (good) return folder_sync(path, why);
+  if (fd >= 0) unlink(temporary);
+  return because(why, TARN_IO, "%s cannot be written: %s", path, strerror(error));
+}

@@ -1,0 +1,56 @@
+/* mirror_file.h - what the daemon keeps about a mirror: STATE/mirrors/NAME/config.json.
+ *
+ * Which volumes and images there are, where their files lie, and the settings. Who is current is not here but in the
+ * mirror's record (format/record.h), on every image and in STATE/mirrors/NAME/record.
+ *
+ * The file is written to a temporary name, synced, renamed, and the folder synced: after a crash it is the old one or the
+ * new one. It exists before anything that belongs to the mirror is made, and until all of that is gone: while a mirror is
+ * being made or unmade it carries the list `unmake`, the files to remove; a daemon that finds one at start finishes that
+ * removal. So a crash in the middle of create or destroy leaves no stray file.
+ *
+ * Parsing and formatting are pure; load and store block. */
+#ifndef TARN_SHELL_MIRROR_FILE_H
+#define TARN_SHELL_MIRROR_FILE_H
+
+#include <jansson.h>
+
+#include "shell/image_spec.h"
+#include "shell/settings.h"
+
+#define META_PATH_BYTES_MAX (PATH_BYTES_MAX + 160u)
+
+struct mirror_file_image {
+  bool present; /* the slot is in use: an image keeps its slot for ever */
+  char name[TARN_NAME_MAX + 1];
+  char paths[VOLUMES_MAX][PATH_BYTES_MAX + 1];
+  char meta[META_PATH_BYTES_MAX + 1];
+};
+
+struct mirror_file {
+  char name[TARN_NAME_MAX + 1];
+  uint32_t volume_count;
+  struct {
+    char name[TARN_NAME_MAX + 1];
+    uint64_t size_bytes;
+  } volumes[VOLUMES_MAX];
+  uint32_t slot_count; /* highest slot in use + 1 */
+  struct mirror_file_image images[IMAGES_MAX];
+  struct settings settings;
+  bool
+      stay_inactive; /* deactivated while its record could not be written: not activated at start, whatever the record says */
+  json_t *unmake; /* array of paths, or NULL; owned by the struct */
+};
+
+/* A new reference; "host" fields that this version does not know are not kept. */
+json_t *mirror_file_to_json(const struct mirror_file *file);
+/* TARN_CORRUPT, TARN_VERSION with a sentence. On success the caller owns file->unmake. */
+CHECKED tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, struct why *why);
+
+/* `folder` is STATE/mirrors/NAME. TARN_NOT_FOUND when there is no config.json in it. */
+CHECKED tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why);
+CHECKED tarn_err mirror_file_store(const char *folder, const struct mirror_file *file, struct why *why);
+
+/* Syncs the folder that holds `path`, so that a new, renamed or removed name is durable. */
+CHECKED tarn_err folder_sync(const char *path, struct why *why);
+
+#endif

@@ -1,0 +1,84 @@
+/* tarn.h - the command line: `tarn [--state DIR | --control PATH] [--json] COMMAND ...`.
+ *
+ * Each command is a row of tarn_commands[]: its words, its arguments, its help, and how its result is shown to people. From
+ * the arguments' rows the command line is parsed, checked, turned into the daemon's request, and documented; so a new
+ * command is a new row here and a handler in the daemon. Exit status: 0 done, 1 refused or failed, 2 bad usage. */
+#ifndef TARN_SHELL_TARN_H
+#define TARN_SHELL_TARN_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "shell/why.h"
+
+#define EXIT_DONE    0
+#define EXIT_REFUSED 1
+#define EXIT_USAGE   2
+
+struct tarn {
+  char control[600]; /* path of the daemon's control socket */
+  bool json;
+  bool watch, help;
+};
+
+enum argument_kind {
+  ARGUMENT_POSITIONAL, /* NAME */
+  ARGUMENT_REST,       /* KEY=VALUE ..., at least one if required */
+  ARGUMENT_FLAG,       /* --force */
+  ARGUMENT_VALUE,      /* --size SIZE */
+  ARGUMENT_LIST,       /* --image IMAGE, again and again */
+};
+
+/* Checks one text that was typed, and may replace it by its canonical form (allocated). */
+typedef tarn_err argument_check(char **text, struct why *why);
+
+struct tarn_argument {
+  enum argument_kind kind;
+  const char *name;  /* "NAME", "--size" */
+  const char *key;   /* in the request; NULL: for the client alone (--watch) */
+  const char *value; /* "SIZE", for help */
+  bool required;
+  argument_check *check; /* may be NULL */
+  const char *help;
+};
+
+#define ARGUMENTS_MAX 8
+struct tarn_command {
+  const char *name; /* "mirror create" */
+  const char *summary;
+  const char *help; /* paragraphs and examples; NULL: none */
+  struct tarn_argument arguments[ARGUMENTS_MAX];
+  /* Sends the request and shows the result; NULL: tarn_ask() and `show`. */
+  int (*run)(struct tarn *tarn, json_t *request);
+  void (*show)(const json_t *result, const json_t *request);
+};
+extern const struct tarn_command tarn_commands[];
+extern const size_t tarn_command_count;
+
+/* ---- tarn_client.c ---- */
+/* One line on standard error; with --json also {"ok": false, "error": ...} on standard output. Returns `status`. */
+__attribute__((format(printf, 3, 4))) int tarn_fail(const struct tarn *tarn, int status, const char *format, ...);
+/* Sends `request` (taken) and waits for the answer. EXIT_DONE and the result (a new reference), or NULL and
+ * tells why not. */
+int tarn_ask(const struct tarn *tarn, json_t *request, json_t **result);
+/* The same, and then every line that follows goes to `line`, until it answers false or the daemon ends. */
+int tarn_stream(const struct tarn *tarn, json_t *request, bool (*line)(const struct tarn *tarn, const json_t *json));
+/* One document on standard output. */
+void tarn_print_json(const json_t *json, bool one_line);
+
+/* ---- tarn_status.c ---- */
+int status_run(struct tarn *tarn, json_t *request);
+
+/* ---- tarn_table.c: aligned columns ---- */
+struct table {
+  unsigned column_count, row_count;
+  unsigned right_aligned; /* bit per column */
+  struct table_row *rows;
+};
+/* Cells are texts, `column_count` of them; copied. */
+void table_add(struct table *table, ...);
+void table_print(const struct table *table, unsigned indent, FILE *out);
+void table_free(struct table *table);
+
+#endif

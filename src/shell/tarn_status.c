@@ -1,0 +1,184 @@
+/* `tarn status`: the table for people, and --watch. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shell/tarn.h"
+#include "shell/words.h"
+
+static const char *text_of(const json_t *json, const char *key) {
+  const char *text = json_string_value(json_object_get(json, key));
+  return text ? text : "";
+}
+static uint64_t number_of(const json_t *json, const char *key) {
+  return (uint64_t)json_integer_value(json_object_get(json, key));
+}
+
+/* "SYNCHRONIZING 40%" */
+static void state_cell(const json_t *image, char *out, size_t bytes) {
+  const json_t *sync = json_object_get(image, "sync");
+  uint64_t done = number_of(sync, "done_bytes"), total = number_of(sync, "total_bytes");
+  const char *missing = text_of(image, "missing");
+  int used = snprintf(out, bytes, "%s", text_of(image, "state"));
+  if (json_is_object(sync) && total > 0)
+    used +=
+        snprintf(out + used, bytes - (size_t)used, " %" PRIu64 "%%", (uint64_t)((double)done / (double)total * 100));
+  if (missing[0]) snprintf(out + used, bytes - (size_t)used, " (%s)", missing);
+}
+
+static void sync_print(FILE *out, const json_t *image) {
+  const json_t *sync = json_object_get(image, "sync");
+  char done[SIZE_TEXT], total[SIZE_TEXT], speed[SIZE_TEXT];
+  if (!json_is_object(sync)) return;
+  fprintf(out, "      image %s: %s copy, %s of %s", text_of(image, "name"), text_of(sync, "kind"),
+          size_text(number_of(sync, "done_bytes"), done), size_text(number_of(sync, "total_bytes"), total));
+  const char *waiting = text_of(sync, "waiting_for");
+  if (waiting[0]) fprintf(out, ", waiting for %s\n", waiting);
+  else
+    fprintf(out, ", %s/s, %" PRIu64 " s left\n", size_text(number_of(sync, "bytes_per_second"), speed),
+            number_of(sync, "eta_seconds"));
+}
+
+static void why_print(FILE *out, const char *what, const char *name, const char *why) {
+  if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, why);
+}
+
+static void images_print(FILE *out, const json_t *images) {
+  struct table table = {.column_count = 8, .right_aligned = 0x78};
+  table_add(&table, "IMAGE", "ROLE", "STATE", "READS", "WRITES", "ERRORS", "MISSED", "DISKS");
+  for (size_t i = 0; i < json_array_size(images); i++) {
+    const json_t *image = json_array_get(images, i), *disks = json_object_get(image, "disks");
+    char state[80], reads[24], writes[24], errors[24], missed[SIZE_TEXT], paths[4096] = "";
+    state_cell(image, state, sizeof state);
+    snprintf(reads, sizeof reads, "%" PRIu64, number_of(image, "reads"));
+    snprintf(writes, sizeof writes, "%" PRIu64, number_of(image, "writes"));
+    snprintf(errors, sizeof errors, "%" PRIu64, number_of(image, "read_errors") + number_of(image, "write_errors"));
+    for (size_t j = 0; j < json_array_size(disks); j++)
+      snprintf(paths + strlen(paths), sizeof paths - strlen(paths), "%s%s", j ? " " : "",
+               json_string_value(json_array_get(disks, j)));
+    table_add(&table, text_of(image, "name"), text_of(image, "role"), state, reads, writes, errors,
+              size_text(number_of(image, "missed_bytes"), missed), paths);
+  }
+  table_print(&table, 4, out);
+  table_free(&table);
+  for (size_t i = 0; i < json_array_size(images); i++) {
+    const json_t *image = json_array_get(images, i);
+    sync_print(out, image);
+    why_print(out, "image", text_of(image, "name"), text_of(image, "reason"));
+    if (strcmp(text_of(image, "reason"), text_of(image, "error")) != 0)
+      why_print(out, "image", text_of(image, "name"), text_of(image, "error"));
+  }
+}
+
+static void mirror_print(FILE *out, const json_t *mirror) {
+  const json_t *volumes = json_object_get(mirror, "volumes"), *recovery = json_object_get(mirror, "last_recovery");
+  uint64_t marked = number_of(mirror, "marked_regions");
+  const char *busy = text_of(mirror, "busy");
+  fprintf(out, "mirror %s  %s%s%s%s\n", text_of(mirror, "name"), text_of(mirror, "state"), busy[0] ? " (" : "", busy,
+          busy[0] ? ")" : "");
+  why_print(out, "why", "", text_of(mirror, "reason"));
+  for (size_t i = 0; i < json_array_size(volumes); i++) {
+    const json_t *volume = json_array_get(volumes, i);
+    char size[SIZE_TEXT];
+    uint64_t clients = number_of(volume, "clients");
+    fprintf(out, "  volume %s  %s, NBD export '%s', %" PRIu64 " client%s", text_of(volume, "name"),
+            size_text(number_of(volume, "size"), size), text_of(volume, "export"), clients, clients == 1 ? "" : "s");
+    if (i == 0 && marked > 0) fprintf(out, ", %" PRIu64 " region%s marked", marked, marked == 1 ? "" : "s");
+    fputc('\n', out);
+  }
+  if (json_is_object(recovery)) {
+    char in_marks[SIZE_TEXT], copied[SIZE_TEXT];
+    fprintf(out, "  recovery after %s: %s marked, %s copied, %.1f s%s\n", text_of(recovery, "reason"),
+            size_text(number_of(recovery, "bytes_marked"), in_marks),
+            size_text(number_of(recovery, "bytes_copied"), copied),
+            json_real_value(json_object_get(recovery, "seconds")),
+            json_is_true(json_object_get(recovery, "running")) ? ", running" : "");
+  }
+  images_print(out, json_object_get(mirror, "images"));
+}
+
+static void status_print(FILE *out, const json_t *status) {
+  const json_t *mirrors = json_object_get(status, "mirrors");
+  fprintf(out, "node %s, tarnd %s\n", text_of(status, "node"), text_of(status, "version"));
+  for (size_t i = 0; i < json_array_size(mirrors); i++) {
+    fputc('\n', out);
+    mirror_print(out, json_array_get(mirrors, i));
+  }
+  if (json_array_size(mirrors) == 0)
+    fprintf(out,
+            "\nno mirrors yet; make one with: tarn mirror create NAME --size 1G --image /PATH/a.img --image "
+            "/PATH/b.img --activate\n");
+}
+
+static volatile sig_atomic_t interrupted;
+static void interrupt(int signal_number) {
+  (void)signal_number;
+  interrupted = 1;
+}
+
+/* How many lines of a terminal of this width the text takes. */
+static unsigned lines_taken(const char *text, unsigned width) {
+  unsigned lines = 0, column = 0;
+  for (; *text; text++) {
+    bool new_line = *text == '\n';
+    column = new_line ? 0 : column + 1;
+    lines += new_line || column > width;
+    if (column > width) column = 1;
+  }
+  return lines;
+}
+
+/* Draws over what the last call drew; what stands above it on the screen stays. */
+static void screen_draw(const char *text) {
+  static unsigned drawn;
+  struct winsize size;
+  bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0;
+  if (!known) size = (struct winsize){.ws_row = 24, .ws_col = 80};
+  if (drawn >= size.ws_row) printf("\033[H\033[2J");
+  else if (drawn > 0) printf("\033[%uA\r\033[J", drawn);
+  drawn = lines_taken(text, size.ws_col);
+  fputs(text, stdout);
+}
+
+static void status_show(const struct tarn *tarn, const json_t *result, bool again) {
+  if (tarn->json) {
+    tarn_print_json(result, tarn->watch);
+    return;
+  }
+  char *text = NULL;
+  size_t bytes;
+  FILE *out = open_memstream(&text, &bytes);
+  if (!out) abort();
+  status_print(out, result);
+  bool screen = tarn->watch && isatty(STDOUT_FILENO);
+  if (screen) fprintf(out, "\nCtrl-C ends this view.\n");
+  fclose(out);
+  if (screen) screen_draw(text);
+  else printf("%s%s", again ? "\n" : "", text);
+  free(text);
+}
+
+int status_run(struct tarn *tarn, json_t *request) {
+  json_t *result;
+  int status;
+  if (tarn->watch) {
+    struct sigaction action = {.sa_handler = interrupt, .sa_flags = SA_RESTART}; /* only the sleep ends */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+  }
+  for (bool again = false; (status = tarn_ask(tarn, json_incref(request), &result)) == EXIT_DONE; again = true) {
+    status_show(tarn, result, again);
+    json_decref(result);
+    bool written = fflush(stdout) == 0;
+    struct timespec second = {.tv_sec = 1};
+    if (tarn->watch && written && !interrupted) nanosleep(&second, NULL);
+    if (!tarn->watch || !written || interrupted) break;
+  }
+  json_decref(request);
+  return interrupted ? EXIT_DONE : status;
+}

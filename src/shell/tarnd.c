@@ -1,0 +1,256 @@
+/* tarnd - the daemon's main: arguments, the state directory and its lock, then one reactor with an NBD server, a manager of
+ * mirrors and a control socket on it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shell/config.h"
+#include "shell/control.h"
+#include "shell/manager.h"
+#include "shell/words.h"
+
+#define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
+#define TRY_MS       50
+#define EXIT_FAILED  1
+#define EXIT_USAGE   2
+
+/* The program itself: one per process, because env->report has no other way to find it. */
+static struct tarnd {
+  struct config config;
+  int lock_fd;
+  struct reactor *reactor;
+  struct env *env;
+  struct arena arena;
+  struct buffer_pool pool;
+  struct nbd_server *nbd;
+  struct manager *manager;
+  struct control *control;
+  struct event_log *events;
+  bool stopping;
+} tarnd;
+
+/* ---- reporting ---- */
+
+static void tarnd_report(struct env *env, enum report_level level, const char *subject, const char *text) {
+  char time[TIME_TEXT];
+  uint64_t wall_ns = env->wall_ns;
+  if (wall_ns == 0) { /* before the first turn */
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    wall_ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+  }
+  const struct event_line *line = event_log_add(tarnd.events, wall_ns, level, subject, text);
+  fprintf(stderr, "%s %s %s%s%s\n", time_text(wall_ns, time), report_level_name(level), line->subject,
+          line->subject[0] ? ": " : "", line->text);
+  if (tarnd.control) control_events_added(tarnd.control);
+}
+
+/* sd_notify(3): a datagram to the socket that $NOTIFY_SOCKET names; `@` stands for the abstract name space. */
+static void notify(const char *text) {
+  const char *path = getenv("NOTIFY_SOCKET");
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof address.sun_path) return;
+  strcpy(address.sun_path, path);
+  if (path[0] == '@') address.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return;
+  ssize_t ignored = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&address,
+                           (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
+  (void)ignored;
+  close(fd);
+}
+
+/* One line, whatever was quoted in it. */
+static int fail(int status, const char *text) {
+  fputs("tarnd: ", stderr);
+  for (; *text; text++) putc((unsigned char)*text < 0x20 ? '?' : *text, stderr);
+  putc('\n', stderr);
+  return status;
+}
+
+/* ---- the state directory ---- */
+
+/* Makes it, in a folder that exists, and puts its absolute path into the config. */
+static tarn_err state_open(struct config *config, struct why *why) {
+  const char *path = config->state;
+  char resolved[PATH_MAX];
+  if (mkdir(path, 0700) != 0 && errno != EEXIST)
+    return because(why, TARN_REFUSED, "the state directory %s cannot be made: %s", path, strerror(errno));
+  if (!realpath(path, resolved))
+    return because(why, TARN_REFUSED, "the state directory %s cannot be used: %s", path, strerror(errno));
+  struct stat info;
+  if (stat(resolved, &info) != 0 || !S_ISDIR(info.st_mode))
+    return because(why, TARN_REFUSED, "%s is no directory", path);
+  if (strlen(resolved) >= CONFIG_STATE_MAX)
+    return because(why, TARN_REFUSED, "the path of the state directory is too long");
+  strcpy(config->state, resolved);
+  return TARN_OK;
+}
+
+/* A daemon that was just killed may hold it for a moment while the kernel takes it down. */
+static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
+  char path[CONFIG_STATE_MAX + 16], pid[32] = "";
+  snprintf(path, sizeof path, "%s/lock", daemon->config.state);
+  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (daemon->lock_fd < 0) return because(why, TARN_REFUSED, "%s cannot be opened: %s", path, strerror(errno));
+  for (int waited_ms = 0; flock(daemon->lock_fd, LOCK_EX | LOCK_NB) != 0; waited_ms += TRY_MS) {
+    if (errno != EWOULDBLOCK) return because(why, TARN_REFUSED, "%s cannot be locked: %s", path, strerror(errno));
+    if (waited_ms < TAKE_OVER_MS) {
+      usleep(TRY_MS * 1000);
+      continue;
+    }
+    ssize_t bytes = pread(daemon->lock_fd, pid, sizeof pid - 1, 0);
+    pid[bytes > 0 ? strcspn(pid, "\n") : 0] = 0;
+    return because(why, TARN_EXISTS,
+                   "the state directory %s is in use by another tarnd%s%s; stop that one, or give --state",
+                   daemon->config.state, pid[0] ? ", process " : "", pid);
+  }
+  int bytes = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+  if (ftruncate(daemon->lock_fd, 0) != 0 || pwrite(daemon->lock_fd, pid, (size_t)bytes, 0) != bytes)
+    return because(why, TARN_IO, "%s cannot be written: %s", path, strerror(errno));
+  return TARN_OK;
+}
+
+/* ---- start ---- */
+
+static tarn_err memory_reserve(struct tarnd *daemon, struct why *why) {
+  char pool[SIZE_TEXT], nbd[SIZE_TEXT];
+  arena_init(&daemon->arena);
+  if (buffer_pool_init(&daemon->pool, daemon->env, &daemon->arena, daemon->config.memory_bytes) != TARN_OK)
+    return because(why, TARN_FULL, "there is not enough memory for buffers of %s; give a smaller --memory",
+                   size_text(daemon->config.memory_bytes, pool));
+  arena_freeze(&daemon->arena);
+  struct nbd_server_options options = {.reactor = daemon->reactor, .pool = &daemon->pool};
+  daemon->nbd = nbd_server_create(&options, why);
+  if (!daemon->nbd) return TARN_FULL;
+  report(daemon->env, REPORT_INFO, "tarnd",
+         "reserved %s for data on its way (memory), %s for NBD sessions; pages are used as they are needed",
+         size_text(daemon->arena.bytes, pool), size_text(nbd_server_reserved_bytes(daemon->nbd), nbd));
+  return TARN_OK;
+}
+
+/* A daemon that was just killed is gone before the kernel has closed what its ring still held: its sockets answer for a
+ * moment. (The state directory is locked, so nobody else listens there.) */
+static tarn_err nbd_listen(struct tarnd *daemon, struct address *address, struct why *why) {
+  tarn_err err = nbd_server_listen(daemon->nbd, address, why);
+  for (int waited_ms = 0; err == TARN_EXISTS && address->is_unix && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
+    usleep(TRY_MS * 1000);
+    err = nbd_server_listen(daemon->nbd, address, why);
+  }
+  return err;
+}
+
+static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
+  char path[CONFIG_STATE_MAX + 16];
+  for (uint32_t i = 0; i < daemon->config.nbd_count; i++) {
+    tarn_err err = nbd_listen(daemon, &daemon->config.nbd[i], why);
+    if (err != TARN_OK) return err;
+    report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s", daemon->config.nbd[i].text);
+  }
+  snprintf(path, sizeof path, "%s/control.sock", daemon->config.state);
+  tarn_err err = control_listen(daemon->control, path, why);
+  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
+    usleep(TRY_MS * 1000);
+    err = control_listen(daemon->control, path, why);
+  }
+  return err;
+}
+
+static void ready(void *owner) {
+  struct tarnd *daemon = owner;
+  if (daemon->stopping) return;
+  report(daemon->env, REPORT_INFO, "tarnd", "ready");
+  notify("READY=1");
+}
+
+static tarn_err start(struct tarnd *daemon, struct why *why) {
+  tarn_err err = memory_reserve(daemon, why);
+  if (err != TARN_OK) return err;
+  struct manager_options options = {.reactor = daemon->reactor,
+                                    .pool = &daemon->pool,
+                                    .nbd = daemon->nbd,
+                                    .state = daemon->config.state,
+                                    .node = daemon->config.name};
+  daemon->manager = manager_create(&options);
+  if (!daemon->manager) return because(why, TARN_FULL, "there is not enough memory");
+  err = manager_load(daemon->manager, why);
+  if (err != TARN_OK) return err;
+  struct control_options control = {.reactor = daemon->reactor, .manager = daemon->manager, .events = daemon->events};
+  daemon->control = control_create(&control);
+  if (!daemon->control) return because(why, TARN_FULL, "there is not enough memory");
+  err = listen_all(daemon, why);
+  if (err == TARN_OK) manager_start(daemon->manager, daemon, ready);
+  return err;
+}
+
+/* ---- stop: clients, then mirrors, then the sockets ---- */
+
+static void control_stopped(void *owner) { reactor_stop(((struct tarnd *)owner)->reactor); }
+static void nbd_stopped(void *owner) {
+  struct tarnd *daemon = owner;
+  control_stop(daemon->control, daemon, control_stopped);
+}
+static void manager_stopped(void *owner) {
+  struct tarnd *daemon = owner;
+  nbd_server_stop(daemon->nbd, daemon, nbd_stopped);
+}
+
+static void signalled(void *owner, int signal_number) {
+  struct tarnd *daemon = owner;
+  if (signal_number == SIGHUP) return;
+  if (daemon->stopping) {
+    report(daemon->env, REPORT_WARNING, "tarnd", "still stopping; SIGKILL would lose nothing that was answered");
+    return;
+  }
+  daemon->stopping = true;
+  report(daemon->env, REPORT_INFO, "tarnd", "stopping");
+  notify("STOPPING=1");
+  manager_stop(daemon->manager, daemon, manager_stopped);
+}
+
+int main(int argc, char **argv) {
+  struct tarnd *daemon = &tarnd;
+  struct why why;
+  char path[CONFIG_STATE_MAX + 16];
+  config_init(&daemon->config);
+  if (config_arguments(&daemon->config, argc, argv, &why) != TARN_OK) return fail(EXIT_USAGE, why.text);
+  if (daemon->config.help) return fputs(config_help(), stdout) < 0;
+  if (daemon->config.version) return printf("tarnd %s\n", TARN_BUILD_VERSION) < 0;
+  daemon->reactor = reactor_create(&why); /* first: it sets up signals */
+  if (!daemon->reactor) return fail(EXIT_FAILED, why.text);
+  if (state_open(&daemon->config, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
+  snprintf(path, sizeof path, "%.*s/tarnd.conf", (int)CONFIG_STATE_MAX - 1, daemon->config.state);
+  if (config_file(&daemon->config, path, &why) != TARN_OK || config_complete(&daemon->config, &why) != TARN_OK)
+    return fail(EXIT_USAGE, why.text);
+  if (state_lock(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
+  daemon->events = calloc(1, sizeof *daemon->events);
+  if (!daemon->events) return fail(EXIT_FAILED, "there is not enough memory");
+  event_log_init(daemon->events);
+  daemon->env = reactor_env(daemon->reactor);
+  daemon->env->report = tarnd_report;
+  report(daemon->env, REPORT_INFO, "tarnd", "tarnd %s, node %s, state %s", TARN_BUILD_VERSION, daemon->config.name,
+         daemon->config.state);
+  reactor_on_signal(daemon->reactor, daemon, signalled);
+  if (start(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
+  reactor_run(daemon->reactor);
+  control_destroy(daemon->control);
+  daemon->control = NULL;
+  manager_destroy(daemon->manager);
+  nbd_server_destroy(daemon->nbd);
+  arena_destroy(&daemon->arena);
+  report(daemon->env, REPORT_INFO, "tarnd", "stopped");
+  reactor_destroy(daemon->reactor);
+  free(daemon->events);
+  close(daemon->lock_fd);
+  return 0;
+}

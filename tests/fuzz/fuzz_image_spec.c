@@ -1,0 +1,61 @@
+/* Property: an IMAGE that is accepted formats to a text that parses to the same. The same for SIZE, and for KEY=VALUE, where
+ * the texts are exact. */
+#include <string.h>
+
+#include "fuzz.h"
+#include "shell/image_spec.h"
+#include "shell/settings.h"
+#include "shell/words.h"
+
+#define TEXT_MAX 16384u
+
+static void check_image(const char *text) {
+  static struct image_spec spec, again;
+  static char out[IMAGE_SPEC_TEXT];
+  struct why why = {""};
+  if (image_spec_parse(text, &spec, &why) != TARN_OK) {
+    require(why.text[0] != 0);
+    return;
+  }
+  require(spec.path_count >= 1 && spec.path_count <= VOLUMES_MAX);
+  image_spec_format(&spec, out);
+  require(image_spec_parse(out, &again, &why) == TARN_OK);
+  require(memcmp(&spec, &again, sizeof spec) == 0);
+}
+
+static void check_size(const char *text) {
+  uint64_t bytes, again;
+  char out[SIZE_TEXT];
+  if (size_parse(text, &bytes, NULL) != TARN_OK) return;
+  require(bytes > 0 && bytes <= INT64_MAX);
+  if (!strchr(size_text(bytes, out), '.')) {
+    require(size_parse(out, &again, NULL) == TARN_OK);
+    require(again == bytes);
+  }
+}
+
+static void check_setting(const char *text) {
+  struct settings settings;
+  unsigned index;
+  int64_t again;
+  char out[SETTING_TEXT];
+  struct why why = {""};
+  settings_defaults(&settings);
+  if (setting_assign(&settings, text, &index, &why) != TARN_OK) {
+    require(why.text[0] != 0);
+    return;
+  }
+  require(setting_parse(index, setting_text(index, settings.values[index], out), &again, NULL) == TARN_OK);
+  require(again == settings.values[index]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+  static char text[TEXT_MAX + 1];
+  if (bytes > TEXT_MAX) return -1;
+  if (bytes > 0) memcpy(text, data, bytes);
+  text[bytes] = 0;
+  check_image(text);
+  check_size(text);
+  check_setting(text);
+  return 0;
+}

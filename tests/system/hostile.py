@@ -1,0 +1,340 @@
+"""Strangers on the sockets: the daemon survives, and another client does not notice."""
+import json
+import os
+import random
+import re
+import socket
+import struct
+import time
+
+from lib.context import Failed, check, rows, wait_for
+from lib.daemon import Daemon
+from lib.images import MIB
+from lib.ledger import SECTOR, Ledger
+from lib.load import Load, open_handle, read_volume
+from lib.raw_nbd import (CMD_DISC, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE, CMD_ZERO, ERRORS, OPT_ABORT,
+                         OPT_EXPORT_NAME,
+                         OPT_GO, OPT_INFO, OPT_LIST, OPT_STRUCTURED, OPTION_MAGIC, REP_ACK, REP_ERROR, Raw,
+                         request_bytes)
+
+SIZE = 8 * MIB
+
+
+def served(t, size=SIZE):
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.shm("a.img"), t.shm("b.img")], size=size)
+    return daemon
+
+
+class GoodClient:
+    """Somebody who works meanwhile; each look() proves that he still can."""
+
+    def __init__(self, daemon):
+        self.daemon = daemon
+        self.load = Load(Ledger(SIZE // SECTOR), daemon.uri("vol0"), connections=2, seed=3)
+
+    def look(self):
+        self.daemon.check_alive()
+        answered = self.load.ledger.answered_writes
+        self.load.run(5, until=lambda: self.load.ledger.answered_writes > answered + 20)
+        check(self.load.ledger.answered_writes > answered, "another client got no answer any more")
+
+    def finish(self):
+        self.look()
+        self.load.drain()
+        self.load.close()
+        handle = open_handle(self.daemon.uri("vol0"))
+        self.load.ledger.check_all(read_volume(handle))
+        handle.shutdown()
+        self.daemon.tarn("status")
+
+
+def option(number, length, data=b"", magic=OPTION_MAGIC):
+    return struct.pack(">QII", magic, number, length) + data
+
+
+def name_data(length, name=b"vol0", infos=0):
+    return struct.pack(">I", length) + name + struct.pack(">H", infos)
+
+
+FLAGS = struct.pack(">I", 3)
+HANDSHAKES = [
+    ("random bytes at once", random.Random(1).randbytes(4096)),
+    ("a request for a web page", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ("unknown client flags", struct.pack(">I", 0xFFFFFFFF)),
+    ("zeroes", bytes(4096)),
+    ("wrong magic of an option", FLAGS + option(OPT_GO, 10, name_data(4), magic=1)),
+    ("an option of 4 GiB", FLAGS + option(OPT_GO, 0xFFFFFFFF) + bytes(65536)),
+    ("an unknown option of 4 GiB", FLAGS + option(77, 0xFFFFFFFF) + bytes(65536)),
+    ("an export name of 4 GiB", FLAGS + option(OPT_EXPORT_NAME, 0xFFFFFFFF) + bytes(65536)),
+    ("a name longer than its option", FLAGS + option(OPT_GO, 10, name_data(5000))),
+    ("a name of 4 GiB - 1 in a small option", FLAGS + option(OPT_GO, 10, name_data(0xFFFFFFFF))),
+    ("more infos than the option has", FLAGS + option(OPT_INFO, 10, name_data(4, infos=0xFFFF))),
+    ("an option without its data", FLAGS + option(OPT_GO, 0)),
+    ("data on LIST", FLAGS + option(OPT_LIST, 8, bytes(8))),
+    ("data on STRUCTURED_REPLY", FLAGS + option(OPT_STRUCTURED, 8, bytes(8))),
+    ("an unknown export by EXPORT_NAME", FLAGS + option(OPT_EXPORT_NAME, 7, b"nothing")),
+    ("a name with a zero byte", FLAGS + option(OPT_GO, 10, name_data(4, b"vo\0l"))),
+    ("half a handshake", FLAGS + option(OPT_GO, 10)[:9]),
+]
+
+
+@rows(HANDSHAKES)
+def test_garbage_in_the_handshake(t, row):
+    """Issue 2, bad input: garbage on the NBD socket; the daemon survives, another client works."""
+    daemon = served(t)
+    good = GoodClient(daemon)
+    for hang_up in (False, True):
+        bad = Raw(daemon.socket())
+        try:
+            bad.send(row[1])
+        except ConnectionError:
+            pass  # it had enough
+        good.look()
+        if hang_up:
+            bad.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        bad.close()
+        good.look()
+    good.finish()
+
+
+def test_options_that_are_refused_politely(t):
+    """Issue 2 item 6: an unknown option, an unknown export, a bad length get an error reply, and the handshake goes
+    on."""
+    daemon = served(t)
+    raw = Raw(daemon.socket())
+    raw.hello()
+    for number, data in ((99, b"what"), (OPT_GO, name_data(7, b"nothing")), (OPT_GO, name_data(5000)),
+                         (OPT_INFO, name_data(7, b"nothing")), (OPT_LIST, b"data"), (OPT_STRUCTURED, b"data")):
+        raw.option(number, data)
+        answered, kind, _ = raw.option_reply()
+        check(answered == number and kind & REP_ERROR, f"option {number} with {data!r} is answered by {kind:x}")
+    raw.go("vol0", OPT_INFO)
+    raw.go("vol0")
+    raw.request(CMD_READ, 0, 512)
+    check(raw.reply() == (0, 1), "a read after all that")
+    raw.receive(512)
+    raw.request(CMD_DISC)
+    check(raw.is_closed(), "the connection stays open after DISC")
+    raw = Raw(daemon.socket())
+    raw.hello()
+    raw.option(OPT_ABORT)
+    check(raw.option_reply()[:2] == (OPT_ABORT, REP_ACK), "ABORT is not acknowledged")
+    check(raw.is_closed(), "the connection stays open after ABORT")
+
+
+END = SIZE
+REQUESTS = [
+    ("read past the end", CMD_READ, END - 512, 1024, b"", 0, "EINVAL"),
+    ("read at the end", CMD_READ, END, 1, b"", 0, "EINVAL"),
+    ("read far away", CMD_READ, 1 << 63, 512, b"", 0, "EINVAL"),
+    ("read that wraps around", CMD_READ, (1 << 64) - 512, 1024, b"", 0, "EINVAL"),
+    ("write past the end", CMD_WRITE, END - 512, 1024, bytes(1024), 0, "ENOSPC"),
+    ("write far away", CMD_WRITE, 1 << 63, 512, bytes(512), 0, "ENOSPC"),
+    ("write that wraps around", CMD_WRITE, (1 << 64) - 512, 1024, bytes(1024), 0, "ENOSPC"),
+    ("trim past the end", CMD_TRIM, END - 512, 1024, b"", 0, ("EINVAL", "ENOSPC")),
+    ("trim that wraps around", CMD_TRIM, (1 << 64) - 512, 1024, b"", 0, ("EINVAL", "ENOSPC")),
+    ("zeroes past the end", CMD_ZERO, END - 512, 1024, b"", 0, "ENOSPC"),
+    ("zeroes of 4 GiB", CMD_ZERO, 0, 0xFFFFFFFF, b"", 0, "ENOSPC"),
+    ("an unknown command", 99, 0, 0, b"", 0, "EINVAL"),
+    ("an unknown flag on a read", CMD_READ, 0, 512, b"", 1 << 9, "EINVAL"),
+    ("an unknown flag on a write", CMD_WRITE, 0, 512, b"\xff" * 512, 1 << 9, "EINVAL"),
+    ("an unknown flag on a flush", CMD_FLUSH, 0, 0, b"", 1 << 9, "EINVAL"),
+    ("structured flag without structured replies", CMD_READ, 0, 512, b"", 1 << 2, "EINVAL"),
+]
+
+
+@rows(REQUESTS)
+def test_requests_that_are_refused(t, row):
+    """Issue 2 item 6: errors as the protocol's text wants them; nothing is written, the connection goes on."""
+    _, command, offset, length, payload, flags, error = row
+    daemon = served(t)
+    raw = Raw(daemon.socket()).into("vol0")
+    raw.request(command, offset, length, payload, flags, cookie=0x1234567890)
+    answer, cookie = raw.reply()
+    allowed = [ERRORS[name] for name in ((error,) if isinstance(error, str) else error)]
+    check(answer in allowed, f"answered by error {answer}, expected {error}")
+    check(cookie == 0x1234567890, f"cookie {cookie:x}")
+    raw.request(CMD_READ, 0, 512, cookie=2)
+    check(raw.reply() == (0, 2), "the next request is not served")
+    check(raw.receive(512) == bytes(512), "a refused request changed the volume")
+    raw.request(CMD_READ, END - 512, 512, cookie=3)
+    check(raw.reply() == (0, 3), "the last sector is not served")
+    check(raw.receive(512) == bytes(512), "a refused request changed the last sector")
+
+
+def reads(count):
+    """Many large reads in one piece, so that sending them does not wait for the server."""
+    return b"".join(request_bytes(CMD_READ, 0, MIB, cookie=cookie) for cookie in range(count))
+
+
+FATAL = [
+    ("wrong magic of a request", lambda raw: raw.request(CMD_READ, 0, 512, magic=0x12345678), True),
+    ("random bytes", lambda raw: raw.send(random.Random(2).randbytes(28 * 40)), True),
+    ("half a request", lambda raw: raw.send(b"\x25\x60\x95\x13\0"), False),
+    ("half a payload", lambda raw: raw.request(CMD_WRITE, 0, 1 * MIB, b"\xff" * 1000), False),
+    ("a payload of 4 GiB that never comes", lambda raw: raw.request(CMD_WRITE, 0, 0xFFFFFFFF, b"\xff" * 65536), None),
+    ("a read of 4 GiB", lambda raw: raw.request(CMD_READ, 0, 0xFFFFFFFF), None),
+    ("hundreds of reads whose answers nobody takes", lambda raw: raw.send(reads(300)), False),
+]
+
+
+@rows(FATAL)
+def test_garbage_in_transmission(t, row):
+    """Issue 2, bad input: wrong magic ends the connection; half a request or an answer that nobody takes harms only its
+    client."""
+    _, act, must_close = row
+    daemon = served(t)
+    good = GoodClient(daemon)
+    bad = [Raw(daemon.socket()).into("vol0") for _ in range(3)]
+    for raw in bad:
+        try:
+            act(raw)
+        except ConnectionError:
+            pass
+    if must_close:
+        check(bad[0].is_closed(), "the connection goes on after garbage")
+    good.look()
+    for raw in bad:
+        raw.close()
+    good.finish()
+    wait_for("the sessions to end", lambda: can_deactivate(daemon), seconds=10)
+
+
+def can_deactivate(daemon):
+    """Refused while a client is connected."""
+    return daemon.tarn("mirror", "deactivate", "vol0", status=None, quiet=True).status == 0
+
+
+def test_clients_that_vanish(t):
+    """Issue 2 item 6: clients that die with requests in flight leave nothing behind; the images stay equal."""
+    daemon = served(t)
+    good = GoodClient(daemon)
+    for number in range(20):
+        raw = Raw(daemon.socket()).into("vol0")
+        raw.send(b"".join(request_bytes(CMD_READ, 0, 65536, cookie=cookie) +
+                          request_bytes(CMD_FLUSH, cookie=cookie + 100)
+                          for cookie in range(50)))
+        if number % 2:
+            raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+        good.look()
+    good.finish()
+    check(can_deactivate(daemon), "a client that is gone is still counted")
+
+
+def test_many_connections(t):
+    """Thesis 5: hundreds of idle connections; those beyond a limit are turned away, the rest are served."""
+    daemon = served(t)
+    good = GoodClient(daemon)
+    idle = []
+    for _ in range(300):
+        try:
+            idle.append(Raw(daemon.socket()))
+        except OSError:
+            break
+    good.look()
+    check(len(idle) >= 16, f"only {len(idle)} connections are taken")
+    for raw in idle:
+        raw.close()
+    good.finish()
+
+
+CONTROL = [
+    ("random bytes", random.Random(4).randbytes(8192)),
+    ("random bytes with line ends",
+     b"\n".join(random.Random(5).randbytes(50).replace(b"\n", b"x") for _ in range(200)) + b"\n"),
+    ("a line without end", b"x" * (4 << 20)),
+    ("text that is no JSON", b"hello\n"),
+    ("a number", b"42\n"),
+    ("an empty object", b"{}\n"),
+    ("an array", b"[1,2,3]\n"),
+    ("deeply nested", b"[" * 100000 + b"\n"),
+    ("a command of another type", b'{"command": 7}\n'),
+    ("an unknown command", b'{"command": "no-such-command"}\n'),
+    ("arguments of another type", b'{"command": "mirror activate", "name": {"a": []}}\n'),
+    ("a name of a megabyte", b'{"command": "mirror activate", "name": "' + b"x" * 1000000 + b'"}\n'),
+    ("bad UTF-8", b'{"command": "\xff\xfe"}\n'),
+    ("a zero byte inside", b'{"command": "stat\\u0000us"}\n'),
+    ("empty lines", b"\n" * 10000),
+    ("a web request", b"GET / HTTP/1.1\r\n\r\n"),
+]
+
+
+@rows(CONTROL)
+def test_garbage_on_the_control_socket(t, row):
+    """Issue 2, bad input: garbage on the control socket; the daemon survives, says something or hangs up, and the next
+    command works."""
+    daemon = served(t)
+    with socket.socket(socket.AF_UNIX) as bad:
+        bad.settimeout(5)
+        bad.connect(daemon.control())
+        try:
+            bad.sendall(row[1])
+            bad.shutdown(socket.SHUT_WR)
+            said = bad.recv(65536)
+        except OSError:
+            said = b""
+    for line in said.splitlines()[:1]:
+        try:
+            answer = json.loads(line)
+        except ValueError as error:
+            raise Failed(f"the answer to garbage is no JSON: {line!r}") from error
+        check(answer.get("ok") is not True, f"garbage was answered by success: {line!r}")
+    daemon.check_alive()
+    check(daemon.mirror("vol0")["state"] == "ACTIVE", "garbage changed a state")
+
+
+@rows([("a few", 8), ("more than it takes", 200)])
+def test_silent_control_connections(t, row):
+    """Issue 2, bad input: connections that say nothing, or half a line, keep nobody out while they are few; when they
+    are many the next one is told so, and all is well when they are gone."""
+    daemon = served(t)
+    silent = []
+    for number in range(row[1]):
+        one = socket.socket(socket.AF_UNIX)
+        one.settimeout(2)
+        try:
+            one.connect(daemon.control())
+            one.sendall(b'{"command": ' if number % 2 else b"")
+        except OSError:
+            pass
+        silent.append(one)
+    result = daemon.tarn("status", status=None)
+    check(result.status == 0 or row[1] > 8, f"8 silent connections keep others out: {result}")
+    check(result.status == 0 or re.search("connections|busy", result.err), f"refused without saying why: {result}")
+    for one in silent:
+        one.close()
+    wait_for("the next command to work", lambda: daemon.tarn("status", status=None, quiet=True).status == 0, seconds=5)
+
+
+def test_a_client_that_reads_slowly(t):
+    """Thesis 5: a client that takes its answers slowly does not hold back another one."""
+    daemon = served(t)
+    slow = Raw(daemon.socket()).into("vol0")
+    slow.send(reads(100))
+    handle = open_handle(daemon.uri("vol0"))
+    started = time.monotonic()
+    for number in range(200):
+        handle.pwrite(bytes([number]) * 4096, number * 4096)
+    check(time.monotonic() - started < 5, "a slow reader holds others back")
+    handle.shutdown()
+    slow.close()
+
+
+def test_descriptors_do_not_leak(t):
+    """Thesis 5: after many short connections the daemon has as many open files as before."""
+    daemon = served(t)
+
+    def count():
+        return len(os.listdir(f"/proc/{daemon.pid()}/fd"))
+
+    def visit(times):
+        for _ in range(times):
+            open_handle(daemon.uri("vol0")).shutdown()
+            Raw(daemon.socket()).close()
+            daemon.tarn("status", quiet=True)
+    visit(5)
+    before = count()
+    visit(40)
+    wait_for("the descriptors to be closed", lambda: count() <= before + 2, seconds=5)

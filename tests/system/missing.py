@@ -1,0 +1,271 @@
+"""Images that are not there, or not what they were, when the daemon starts."""
+import os
+import re
+import shutil
+
+from lib import images
+from lib.context import check, rows, wait_for
+from lib.daemon import Daemon
+from lib.images import KIB, MIB
+from lib.load import open_handle
+
+SIZE = 16 * MIB
+SEED = 21
+
+
+def new_mirror(t, settings=()):
+    paths = [t.path("a.img"), t.path("b.img")]
+    daemon = Daemon(t).start()
+    daemon.create("vol0", paths, size=SIZE, settings=settings)
+    write(daemon, 0, b"first")
+    return daemon, paths
+
+
+def write(daemon, offset, word):
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(word * 4096, offset)
+    handle.flush()
+    handle.shutdown()
+
+
+def check_there(daemon, offset, word):
+    handle = open_handle(daemon.uri("vol0"))
+    check(handle.pread(len(word) * 4096, offset) == word * 4096, f"{word} is not there")
+    handle.shutdown()
+
+
+def take_away(path, meta=True):
+    """The disk is unplugged, with its metadata."""
+    for name in (path, path + ".tarn") if meta else (path,):
+        os.rename(name, name + ".away")
+
+
+def bring_back(path):
+    for name in (path, path + ".tarn"):
+        if os.path.exists(name + ".away"):
+            os.rename(name + ".away", name)
+
+
+@rows([("slave, after a clean stop", 1, "stop"), ("slave, after a crash", 1, "kill"),
+       ("master, after a clean stop", 0, "stop"), ("master, after a crash", 0, "kill")])
+def test_one_image_is_missing(t, row):
+    """Rules 8, 9, 10; B9, B14: activation goes on without an image that is known not to be ahead, shows it as missing
+    with the reason, and copies what it missed when it is back."""
+    _, index, how = row
+    daemon, paths = new_mirror(t)
+    getattr(daemon, how)()
+    take_away(paths[index])
+    daemon.start()
+    mirror = daemon.wait_state("vol0", "ACTIVE")
+    gone = mirror["images"][index]
+    check(gone["missing"], f"the image is not shown as missing: {gone}")
+    check(gone["state"] != "SYNCHRONIZED", f"the missing image is shown as {gone['state']}")
+    check(paths[index] in f"{gone['reason']} {gone['error']}", f"the reason does not name the file: {gone}")
+    check(mirror["images"][1 - index]["role"] == "master", "the image that is there is not the master")
+    check_there(daemon, 0, b"first")
+    write(daemon, 8 * MIB, b"while it was away")
+    daemon.stop()
+    bring_back(paths[index])
+    daemon.start()
+    daemon.wait_synchronized("vol0")
+    check_there(daemon, 0, b"first")
+    check_there(daemon, 8 * MIB, b"while it was away")
+    daemon.stop()
+    images.check_same(paths, SIZE)
+
+
+def test_only_what_was_missed_is_copied(t):
+    """Rule 1, B16: an image that was away gets what it missed, not everything."""
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    take_away(paths[1])
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    write(daemon, 8 * MIB, b"x")
+    missed = daemon.mirror("vol0")["images"][1]["missed_bytes"]
+    check(0 < missed <= 4 * MIB, f"{missed} bytes are missed after a write of 4 KiB")
+    daemon.stop()
+    bring_back(paths[1])
+    before = images.read_at(paths[1], 12 * MIB, 4096)
+    daemon.start()
+    daemon.wait_synchronized("vol0")
+    check(images.read_at(paths[1], 12 * MIB, 4096) == before, "a place that nobody wrote changed")
+    daemon.stop()
+    images.check_same(paths, SIZE)
+
+
+def test_behind_is_never_served(t):
+    """Rules 9, 10: an image that missed writes is not what a mirror is activated from when the better one is gone."""
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    take_away(paths[1])
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    write(daemon, 0, b"newer")
+    daemon.stop()
+    bring_back(paths[1])
+    take_away(paths[0])
+    daemon.start()
+    mirror = daemon.wait_state("vol0", "ATTENTION")
+    check(re.search(r"\ba\b|a\.img", str(mirror["reason"])), f"the reason does not name image a: {mirror['reason']}")
+    refused = daemon.tarn("mirror", "activate", "vol0", status=1)
+    check(len(refused.err.strip().splitlines()) == 1, f"not one line: {refused.err}")
+    check(re.search(r"\ba\b|a\.img", refused.err), f"the message does not name image a: {refused.err}")
+    daemon.stop()
+    bring_back(paths[0])
+    daemon.start()
+    daemon.wait_synchronized("vol0")
+    check_there(daemon, 0, b"newer")
+    daemon.stop()
+    images.check_same(paths, SIZE)
+
+
+def test_forced_activation_of_what_is_behind(t):
+    """Rule 10: `--force` goes on with what there is, and says what may be lost."""
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    take_away(paths[1])
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    write(daemon, 0, b"newer")
+    daemon.stop()
+    bring_back(paths[1])
+    take_away(paths[0])
+    daemon.start()
+    daemon.wait_state("vol0", "ATTENTION")
+    said = daemon.tarn("mirror", "activate", "--force", "vol0")
+    check(re.search("lost|lose|miss|behind", said.out + said.err), f"it does not say what may be lost: {said}")
+    check_there(daemon, 0, b"first")
+
+
+def test_all_images_are_missing(t):
+    """B8: ATTENTION, saying what is missing; no client access; active again when the disks are back."""
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    for path in paths:
+        take_away(path)
+    daemon.start()
+    mirror = daemon.wait_state("vol0", "ATTENTION")
+    check(mirror["reason"], "no reason is shown")
+    refused = daemon.tarn("mirror", "activate", "vol0", status=1)
+    check(re.search(r"[ab]\.img|image", refused.err), f"the message does not say what is missing: {refused.err}")
+    for path in paths:
+        bring_back(path)
+    if daemon.mirror("vol0")["state"] != "ACTIVE":
+        daemon.tarn("mirror", "activate", "vol0", status=None)
+    daemon.wait_synchronized("vol0")
+    check_there(daemon, 0, b"first")
+
+
+@rows([("max-missing 0", "max-missing=0"), ("min-images 2", "min-images=2")])
+def test_counts_are_minimum_conditions(t, row):
+    """B14, B8: too many images missing, or too few there: ATTENTION, with the setting named; ACTIVE when they are
+    back."""
+    daemon, paths = new_mirror(t, settings=[row[1]])
+    daemon.stop()
+    take_away(paths[1])
+    daemon.start()
+    mirror = daemon.wait_state("vol0", "ATTENTION")
+    check(row[1].partition("=")[0] in str(mirror["reason"]),
+          f"the reason does not name the setting: {mirror['reason']}")
+    daemon.tarn("mirror", "activate", "vol0", status=1)
+    bring_back(paths[1])
+    daemon.restart()
+    daemon.wait_synchronized("vol0")
+
+
+def test_metadata_of_one_image_is_missing(t):
+    """Rule 10: an image with unreadable metadata is UNSYNCHRONIZED, never a source, and is copied in full."""
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    os.unlink(paths[0] + ".tarn")
+    with open(paths[0], "r+b") as file:
+        file.write(b"\xee" * 8192)  # nobody can tell any more whether it is current
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    check_there(daemon, 0, b"first")
+    if daemon.mirror("vol0")["images"][0]["state"] == "SYNCHRONIZED":
+        daemon.stop()
+        images.check_same(paths, SIZE)
+
+
+def change(daemon, path, how):
+    """Somebody does that while the daemon is down."""
+    if how == "bytes":
+        with open(path, "r+b") as file:
+            file.write(b"\xee" * 64 * KIB)
+    elif how == "copy":
+        shutil.copy(path, path + ".old")
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        write(daemon, 0, b"newer")
+        daemon.stop()
+        os.replace(path + ".old", path)
+    elif how == "new":
+        os.unlink(path)
+        images.make_sparse(path, SIZE)
+    else:
+        os.truncate(path, SIZE - 4096)
+
+
+@rows([(f"the {who} {what}", index, how) for who, index in (("slave", 1), ("master", 0)) for what, how in (
+    ("was written to", "bytes"), ("is an older copy", "copy"), ("is a new empty file", "new"), ("is shorter",
+                                                                                                "short"))])
+def test_changed_behind_our_back(t, row):
+    """Thesis 3: metadata remembers what the file was (inode, birth time, size, mtime) and notices. Either the changed
+    image is left out and copied to again, or the mirror waits in ATTENTION, naming it, for an administrator's
+    `--force`; what is in it is never served as current."""
+    _, index, how = row
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    change(daemon, paths[index], how)
+    daemon.start()
+    mirror = wait_for("a decision", lambda: decided(daemon), seconds=10)
+    if mirror["state"] == "ATTENTION":
+        name = "ab"[index]
+        check(re.search(rf"\b{name}\b", str(mirror["reason"])),
+              f"the reason does not name image {name}: {mirror['reason']}")
+        daemon.tarn("mirror", "activate", "vol0", status=1)
+        daemon.tarn("mirror", "activate", "--force", "vol0")
+    for _ in range(8):  # reads are shared out over the images
+        check_there(daemon, 0, b"newer" if how == "copy" else b"first")
+    if how == "short":
+        check(daemon.mirror("vol0")["images"][index]["missing"], "an image that is too short is not missing")
+        return
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+    images.check_same(paths, SIZE)
+
+
+def decided(daemon):
+    mirror = daemon.mirror("vol0")
+    return mirror if mirror["state"] in ("ACTIVE", "ATTENTION") else None
+
+
+def test_an_only_image_may_be_edited_while_inactive(t):
+    """Thesis 3: images stay plain; with one image there is nothing to differ from, and what a tool wrote is served."""
+    path = t.path("a.img")
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [path], size=SIZE)
+    write(daemon, 0, b"first")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    t.run("qemu-io", "-f", "raw", "-c", "write -P 0x61 1M 64k", path)
+    daemon.tarn("mirror", "activate", "vol0")
+    check_there(daemon, 0, b"first")
+    check_there(daemon, MIB, b"a" * 16)
+
+
+def test_the_state_directory_of_a_destroyed_image(t):
+    """B8: a mirror whose files are gone for good can still be shown; the other mirrors are served."""
+    daemon, paths = new_mirror(t)
+    daemon.create("other", [t.path("c.img")], size=MIB)
+    daemon.stop()
+    for path in paths:
+        os.unlink(path)
+        os.unlink(path + ".tarn")
+    daemon.start()
+    daemon.wait_state("other", "ACTIVE")
+    daemon.wait_state("vol0", "ATTENTION")
+    for path in paths:
+        check(not os.path.exists(path), f"{path} was made anew: an empty file must never pass for data")
+    wait_for("status to tell why", lambda: daemon.mirror("vol0")["reason"], seconds=5)
