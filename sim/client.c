@@ -4,7 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NBD_FLAG_SEND_TRIM = 1 << 5, NBD_FLAG_SEND_ZEROES = 1 << 6, NBD_FLAG_SEND_FLUSH = 1 << 2, NBD_FLAG_SEND_FUA = 1 << 3 };
+enum {
+  NBD_FLAG_SEND_TRIM = 1 << 5,
+  NBD_FLAG_SEND_ZEROES = 1 << 6,
+  NBD_FLAG_SEND_FLUSH = 1 << 2,
+  NBD_FLAG_SEND_FUA = 1 << 3
+};
 
 struct client_op {
   struct list link;
@@ -205,8 +210,8 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   bool read = op->op.kind == MODEL_READ;
   const char *wrong = model_end(client->model, &op->op, ok, ok && read ? op->data : NULL);
   if (wrong)
-    world_fail(client->world, "%s: #%" PRIu64 " read %" PRIu64 "+%" PRIu64 ": %s", client->name, op->op.id, op->op.offset,
-               op->op.length, wrong);
+    world_fail(client->world, "%s: #%" PRIu64 " read %" PRIu64 "+%" PRIu64 ": %s", client->name, op->op.id,
+               op->op.offset, op->op.length, wrong);
   op_give_back(client, op);
   client->open--;
   client->answered++;
@@ -222,7 +227,8 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
 
 static void wire_is_ready(struct wire *wire) {
   struct client *client = wire->options.owner;
-  if (wire->size_bytes != client->model->size_bytes) world_fail(client->world, "%s: wrong size of export", client->name);
+  if (wire->size_bytes != client->model->size_bytes)
+    world_fail(client->world, "%s: wrong size of export", client->name);
   if (!(wire->transmission_flags & NBD_FLAG_SEND_FLUSH) || !(wire->transmission_flags & NBD_FLAG_SEND_FUA))
     world_fail(client->world, "%s: no flush or FUA offered", client->name);
   client_go_on(client);
@@ -242,7 +248,8 @@ static void abandon_open(struct client *client) {
 static void wire_is_closed(struct wire *wire, bool by_server) {
   struct client *client = wire->options.owner;
   /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
-  if (by_server && !client->rules->stopping && !client->rules->errors_allowed) world_fail(client->world, "%s: the server hung up", client->name);
+  if (by_server && !client->rules->stopping && !client->rules->errors_allowed)
+    world_fail(client->world, "%s: the server hung up", client->name);
   abandon_open(client);
   client->connected = false;
   wire->ready = false;

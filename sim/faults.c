@@ -19,8 +19,8 @@ bool faults_add(struct faults *faults, const struct fault *fault) {
   if (place == FAULTS_MAX) return false;
   faults->list[place] = *fault;
   if (place == faults->count) faults->count++;
-  world_trace(faults->world, "fault on %s: %s, ops %u, %" PRIu64 "..%" PRIu64 ", from %.3f ms for %.3f ms", faults->name,
-              kind_names[fault->kind], fault->ops, fault->start, fault->end, (double)fault->from_ns / 1e6,
+  world_trace(faults->world, "fault on %s: %s, ops %u, %" PRIu64 "..%" PRIu64 ", from %.3f ms for %.3f ms",
+              faults->name, kind_names[fault->kind], fault->ops, fault->start, fault->end, (double)fault->from_ns / 1e6,
               (double)(fault->until_ns - fault->from_ns) / 1e6);
   return true;
 }

@@ -10,7 +10,7 @@ enum fault_ops { FAULT_READ = 1, FAULT_WRITE = 2, FAULT_FLUSH = 4, FAULT_ALL = 7
 
 struct fault {
   enum fault_kind kind;
-  uint32_t ops;              /* enum fault_ops */
+  uint32_t ops;               /* enum fault_ops */
   uint64_t from_ns, until_ns; /* strikes in between */
   uint64_t start, end;        /* I/Os that overlap this range; a flush counts as overlapping */
   tarn_err err;

@@ -54,8 +54,8 @@ static void on_fault(int signal_number) {
 static void set_replay(const struct options *options, uint64_t seed) {
   bool is_default = options->scenario == scenario_at(0);
   snprintf(replay, sizeof replay, "%s --seed %" PRIu64 "%s%s%s%s --trace", options->program, seed,
-           is_default ? "" : " --scenario ", is_default ? "" : options->scenario->name, options->plant ? " --plant " : "",
-           options->plant ? options->plant : "");
+           is_default ? "" : " --scenario ", is_default ? "" : options->scenario->name,
+           options->plant ? " --plant " : "", options->plant ? options->plant : "");
 }
 
 static bool run_seed(const struct options *options, uint64_t seed, struct sim_counters *sum) {
@@ -92,7 +92,8 @@ static int run_all(const struct options *options) {
   }
   uint64_t seeds = passed + failures;
   if (seeds > 1) counters_print(&sum);
-  if (options->scenario->counted && seeds >= COUNTED_SEEDS && !options->plant && counters_report_zero(&sum) > 0) failures++;
+  if (options->scenario->counted && seeds >= COUNTED_SEEDS && !options->plant && counters_report_zero(&sum) > 0)
+    failures++;
 #ifdef TARN_PLANTS
   if (options->plant) printf("the mistake was reached %lu times\n", plant_hits);
 #endif

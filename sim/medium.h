@@ -13,7 +13,7 @@
 #include "sim/world.h"
 
 #define MEDIUM_SECTOR 512u
-#define MEDIUM_PAGE 4096u
+#define MEDIUM_PAGE   4096u
 
 struct medium_version;
 struct medium {
@@ -30,7 +30,8 @@ struct medium {
   struct prng prng;
 };
 
-struct medium *medium_new(struct world *world, const char *name, uint64_t index, uint64_t size_bytes, bool volatile_cache);
+struct medium *medium_new(struct world *world, const char *name, uint64_t index, uint64_t size_bytes,
+                          bool volatile_cache);
 
 void medium_read(const struct medium *medium, uint64_t offset, uint64_t length, uint8_t *out);
 /* `data` NULL: zeroes. With `durable` (FUA, or no volatile cache) the touched sectors are on stable storage at once. */

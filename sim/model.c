@@ -330,9 +330,9 @@ static const char *wrong_byte(struct model *model, const struct segment *segment
                       tag_of(model, offset, byte));
   for (uint32_t i = 0; i < segment->count && used > 0 && (size_t)used < room; i++) {
     const struct version *version = &segment->versions[i];
-    used += snprintf(model->error + used, room - (size_t)used, " %stag %u of #%" PRIu64 "%s",
-                     version->dead <= begun ? "(not " : "", version->tag, version->op,
-                     version->dead <= begun ? ")" : "");
+    used +=
+        snprintf(model->error + used, room - (size_t)used, " %stag %u of #%" PRIu64 "%s",
+                 version->dead <= begun ? "(not " : "", version->tag, version->op, version->dead <= begun ? ")" : "");
   }
   return model->error;
 }
@@ -377,7 +377,8 @@ static const char *read_done(struct model *model, struct segment *segment, uint6
     return wrong_byte(model, segment, start, data[0], read->op->begun);
   uint64_t same = match_within_block(model, tag, start, length, data);
   require(same > 0);
-  if (same < length) segment_split(model, segment, segment->start + (uint32_t)same); /* the walk goes on with the rest */
+  if (same < length)
+    segment_split(model, segment, segment->start + (uint32_t)same); /* the walk goes on with the rest */
   if (read->peek) return NULL;
   if (single) single = version_of(segment, single->op);
   read_settles(model, segment, tag, read->op, single);
@@ -511,8 +512,7 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
 void model_abandon(struct model *model, struct model_op *op) {
   require(list_is_linked(&op->link));
   model->tick++;
-  if (op->kind != MODEL_READ && op->kind != MODEL_FLUSH)
-    (void)walk(model, op->offset, op->length, write_maybe, op);
+  if (op->kind != MODEL_READ && op->kind != MODEL_FLUSH) (void)walk(model, op->offset, op->length, write_maybe, op);
   list_remove(&op->link);
 }
 

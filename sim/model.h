@@ -27,10 +27,10 @@
 
 #include "sim/world.h"
 
-#define TAG_ZERO 255u
-#define MODEL_BLOCK 4096u
+#define TAG_ZERO            255u
+#define MODEL_BLOCK         4096u
 #define MODEL_VERSIONS_HIGH 48  /* trims, which settle nothing, are held back where a byte has so many versions, */
-#define MODEL_VERSIONS_MAX 200 /* and other writes here: flush and read first */
+#define MODEL_VERSIONS_MAX  200 /* and other writes here: flush and read first */
 
 enum model_kind { MODEL_READ, MODEL_WRITE, MODEL_ZERO, MODEL_TRIM, MODEL_FLUSH };
 

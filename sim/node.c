@@ -45,7 +45,8 @@ static void image_init(struct node *node, uint32_t i, const struct node_options 
   image->blank = true;
   struct prng prng = world_stream(node->world, "size", i);
   for (uint32_t v = 0; v < options->volume_count; v++) {
-    uint64_t larger = prng_one_in(&prng, 3) ? 4096 * prng_below(&prng, 9) : 0; /* a disk may be larger than its volume */
+    uint64_t larger =
+        prng_one_in(&prng, 3) ? 4096 * prng_below(&prng, 9) : 0; /* a disk may be larger than its volume */
     uint64_t bytes = align_up(options->volume_bytes[v], MEDIUM_PAGE) + larger;
     snprintf(name, sizeof name, "%s.%s", image->name, volume_names[v]);
     sim_drive_init(&image->data[v], node->world, name, i * 10 + v, bytes, ROLE_DATA);

@@ -10,7 +10,7 @@
 #include "sim/client.h"
 #include "sim/sim_disk.h"
 
-#define NODE_IMAGES_MAX 8
+#define NODE_IMAGES_MAX  8
 #define NODE_VOLUMES_MAX 2
 #define NODE_CLIENTS_MAX 6
 
@@ -18,9 +18,9 @@ struct node_image {
   char name[8];
   struct sim_drive data[NODE_VOLUMES_MAX];
   struct sim_drive meta;
-  bool absent;         /* at the next start, or now */
-  bool blank;          /* at format */
-  uint64_t synced_ns;  /* since when it has been SYNCHRONIZED; 0: it is not */
+  bool absent;                                /* at the next start, or now */
+  bool blank;                                 /* at format */
+  uint64_t synced_ns;                         /* since when it has been SYNCHRONIZED; 0: it is not */
   struct bitmap unverified[NODE_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
 };
 

@@ -6,7 +6,7 @@
 #include "sim/weather.h"
 
 #define READ_ALL_BYTES (128u << 10)
-#define HEAL_NS (900 * NS_PER_S)
+#define HEAL_NS        (900 * NS_PER_S)
 
 struct mix {
   struct world *world;
@@ -30,7 +30,8 @@ static void draw_node(struct mix *mix, struct node_options *options) {
   struct prng *prng = &mix->prng;
   options->image_count = images[prng_below(prng, COUNT_OF(images))];
   options->volume_count = prng_one_in(prng, 4) ? 2 : 1;
-  for (uint32_t v = 0; v < NODE_VOLUMES_MAX; v++) options->volume_bytes[v] = volumes[prng_below(prng, COUNT_OF(volumes))];
+  for (uint32_t v = 0; v < NODE_VOLUMES_MAX; v++)
+    options->volume_bytes[v] = volumes[prng_below(prng, COUNT_OF(volumes))];
   options->mark_count = marks[prng_below(prng, COUNT_OF(marks))];
   options->extent_bytes = extents[prng_below(prng, COUNT_OF(extents))];
   options->pool_bytes = pools[prng_below(prng, COUNT_OF(pools))];

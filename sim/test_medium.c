@@ -9,7 +9,7 @@
 
 #include "sim/medium.h"
 
-#define SIZE 65536u
+#define SIZE   65536u
 #define ROUNDS 200
 
 static struct world world;
@@ -83,7 +83,8 @@ static void test_power_loss(void **state) {
       after |= once;
       world_destroy(&world);
     }
-    if (after != rows[row].after) fail_msg("%s: %s: %x, not %x", rows[row].story, rows[row].why, after, rows[row].after);
+    if (after != rows[row].after)
+      fail_msg("%s: %s: %x, not %x", rows[row].story, rows[row].why, after, rows[row].after);
   }
 }
 

@@ -5,9 +5,9 @@
 
 #include "sim/node.h"
 
-#define STEPS_MAX 5000000ull
-#define STEPS_AT_ONCE_MAX 100000u /* events without time passing */
-#define STATUS_EVERY_NS (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
+#define STEPS_MAX         5000000ull
+#define STEPS_AT_ONCE_MAX 100000u          /* events without time passing */
+#define STATUS_EVERY_NS   (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
 
 /* ---- the state, as the mirror shows it ---- */
 
@@ -64,7 +64,8 @@ bool node_all_synchronized(struct node *node) {
 static void collect_touched(struct node *node, uint32_t v) {
   for (uint32_t i = 0; i < node->image_count; i++) {
     struct bitmap *touched = &node->images[i].data[v].medium->touched;
-    for (uint64_t page = bitmap_next_set(touched, 0); page < touched->bit_count; page = bitmap_next_set(touched, page + 1)) {
+    for (uint64_t page = bitmap_next_set(touched, 0); page < touched->bit_count;
+         page = bitmap_next_set(touched, page + 1)) {
       bitmap_clear(touched, page);
       for (uint32_t j = 0; j < node->image_count; j++) {
         struct bitmap *unverified = &node->images[j].unverified[v];
@@ -98,7 +99,8 @@ static uint64_t compare_volume(struct node *node, uint32_t v, uint32_t set) {
   for (uint32_t i = 0; i < node->image_count; i++) {
     if (!(set >> i & 1)) continue;
     const struct bitmap *unverified = &node->images[i].unverified[v];
-    for (uint64_t page = bitmap_next_set(unverified, 0); page < page_count; page = bitmap_next_set(unverified, page + 1)) {
+    for (uint64_t page = bitmap_next_set(unverified, 0); page < page_count;
+         page = bitmap_next_set(unverified, page + 1)) {
       compare_page(node, v, page, set);
       compared++;
     }
@@ -138,7 +140,9 @@ void node_compare_all(struct node *node) {
     for (uint32_t i = 0; i < node->image_count; i++) {
       const uint8_t *bytes = node->images[i].data[v].medium->visible;
       const char *wrong = model_peek(node->models[v], 0, size, bytes);
-      if (wrong) world_fail(node->world, "at the end image %s of %s: %s", node->images[i].name, node->config.volumes[v].name, wrong);
+      if (wrong)
+        world_fail(node->world, "at the end image %s of %s: %s", node->images[i].name, node->config.volumes[v].name,
+                   wrong);
       if (memcmp(bytes, node->images[0].data[v].medium->visible, size) != 0)
         world_fail(node->world, "at the end images a and %s differ", node->images[i].name);
       require_rest_untouched(node, i, v);

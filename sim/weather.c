@@ -6,7 +6,8 @@
 
 void weather_init(struct weather *weather, struct node *node) {
   *weather = (struct weather){.node = node, .prng = world_stream(node->world, "weather", 0), .anchor = 0};
-  if (node->images[0].blank) weather->anchor = (uint32_t)prng_below(&weather->prng, node->image_count); /* all are equal */
+  if (node->images[0].blank)
+    weather->anchor = (uint32_t)prng_below(&weather->prng, node->image_count); /* all are equal */
 }
 
 /* ---- one fault ---- */
@@ -17,8 +18,10 @@ static uint64_t draw_start(struct prng *prng, uint64_t now_ns) {
 }
 
 static struct fault draw_fault(struct weather *weather, const struct sim_drive *drive) {
-  static const uint32_t op_sets[] = {FAULT_READ, FAULT_WRITE, FAULT_FLUSH, FAULT_WRITE | FAULT_FLUSH, FAULT_ALL};
-  static const enum fault_kind kinds[] = {FAULT_ONCE, FAULT_ONCE, FAULT_ONCE, FAULT_WHILE, FAULT_WHILE, FAULT_GOOD, FAULT_SLOW};
+  static const uint32_t op_sets[] = {FAULT_READ, FAULT_WRITE, FAULT_WRITE, FAULT_FLUSH, FAULT_WRITE | FAULT_FLUSH,
+                                     FAULT_ALL};
+  static const enum fault_kind kinds[] = {FAULT_ONCE,  FAULT_ONCE, FAULT_ONCE, FAULT_WHILE,
+                                          FAULT_WHILE, FAULT_GOOD, FAULT_SLOW};
   struct prng *prng = &weather->prng;
   struct fault fault = {.kind = kinds[prng_below(prng, COUNT_OF(kinds))], .end = UINT64_MAX, .err = TARN_IO};
   fault.ops = op_sets[prng_below(prng, COUNT_OF(op_sets))];
@@ -53,9 +56,16 @@ static struct sim_drive *draw_drive(struct weather *weather, uint32_t image) {
   return &node->images[image].data[prng_below(&weather->prng, node->volume_count)];
 }
 
-/* An image on which faults may fall; NO_ANCHOR if there is none. */
+static uint32_t master_of(const struct node *node) {
+  for (uint32_t i = 0; i < node->image_count; i++)
+    if (node->status.images[i].master) return i;
+  return 0;
+}
+
+/* An image on which faults may fall, the master as often as all others; NO_ANCHOR if there is none. */
 static uint32_t draw_victim(struct weather *weather) {
   uint32_t count = weather->node->image_count, image = (uint32_t)prng_below(&weather->prng, count);
+  if (prng_one_in(&weather->prng, 3)) image = master_of(weather->node);
   if (weather->kind != WEATHER_STORM || image != weather->anchor) return image;
   return count == 1 ? NO_ANCHOR : (image + 1) % count;
 }
@@ -93,7 +103,8 @@ static void draw_kind(struct weather *weather) {
 static void draw_absent(struct weather *weather) {
   struct node *node = weather->node;
   for (uint32_t i = 0; i < node->image_count; i++) {
-    node->images[i].absent = prng_one_in(&weather->prng, 4) && !(weather->kind == WEATHER_STORM && i == weather->anchor);
+    node->images[i].absent =
+        prng_one_in(&weather->prng, 4) && !(weather->kind == WEATHER_STORM && i == weather->anchor);
     if (!node->images[i].absent) continue;
     node->world->counters.image_absent++;
     world_trace(node->world, "image %s is absent", node->images[i].name);

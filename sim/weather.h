@@ -12,8 +12,8 @@ struct weather {
   struct prng prng;
   enum weather_kind kind;
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
-  uint32_t anchor;     /* the image that is in the set for sure, and is kept whole in storms */
-  bool home_troubled;  /* the home store may be behind the images */
+  uint32_t anchor;                       /* the image that is in the set for sure, and is kept whole in storms */
+  bool home_troubled;                    /* the home store may be behind the images */
 };
 
 void weather_init(struct weather *weather, struct node *node);

@@ -6,12 +6,12 @@
 
 #include "base/bytes.h"
 
-#define MAGIC_GREETING 0x4e42444d41474943ull /* NBDMAGIC */
-#define MAGIC_OPTION 0x49484156454f5054ull   /* IHAVEOPT */
+#define MAGIC_GREETING     0x4e42444d41474943ull /* NBDMAGIC */
+#define MAGIC_OPTION       0x49484156454f5054ull /* IHAVEOPT */
 #define MAGIC_OPTION_REPLY 0x3e889045565a9ull
-#define MAGIC_REQUEST 0x25609513u
-#define MAGIC_SIMPLE 0x67446698u
-#define MAGIC_STRUCTURED 0x668e33efu
+#define MAGIC_REQUEST      0x25609513u
+#define MAGIC_SIMPLE       0x67446698u
+#define MAGIC_STRUCTURED   0x668e33efu
 
 enum { OPTION_EXPORT_NAME = 1, OPTION_GO = 7, OPTION_STRUCTURED = 8 };
 enum { REPLY_ACK = 1, REPLY_INFO = 3 };
@@ -23,9 +23,9 @@ static void wire_pump(struct sim_event *event);
 static struct world *world_of(struct wire *wire) { return wire->options.world; }
 
 /* A server that breaks the protocol is a failure of the run. */
-#define WIRE_EXPECT(wire, c)                                                                              \
-  do {                                                                                                    \
-    if (!(c)) world_fail(world_of(wire), "%s: protocol broken: " #c, (wire)->options.peer);               \
+#define WIRE_EXPECT(wire, c)                                                                \
+  do {                                                                                      \
+    if (!(c)) world_fail(world_of(wire), "%s: protocol broken: " #c, (wire)->options.peer); \
   } while (0)
 
 static void wire_wake(struct wire *wire) {

@@ -36,15 +36,21 @@ struct wire_options {
   const char *export_name;
   const char *peer;
   struct prng prng;
-  bool structured;   /* ask for structured replies */
+  bool structured;    /* ask for structured replies */
   bool old_handshake; /* EXPORT_NAME in place of GO */
-  bool whole;        /* never cut a message */
+  bool whole;         /* never cut a message */
   void *owner;
 };
 
 enum wire_state {
-  WIRE_GREETING, WIRE_OPTION_REPLY, WIRE_OPTION_DATA, WIRE_EXPORT_REPLY, /* handshake */
-  WIRE_REPLY_MAGIC, WIRE_REPLY_REST, WIRE_CHUNK_HEAD, WIRE_PAYLOAD,      /* transmission */
+  WIRE_GREETING,
+  WIRE_OPTION_REPLY,
+  WIRE_OPTION_DATA,
+  WIRE_EXPORT_REPLY, /* handshake */
+  WIRE_REPLY_MAGIC,
+  WIRE_REPLY_REST,
+  WIRE_CHUNK_HEAD,
+  WIRE_PAYLOAD, /* transmission */
 };
 
 struct wire {

@@ -103,6 +103,10 @@ static void copy_locked(struct range_hold *hold) {
   if (copy->recover) {
     uint64_t region = copy->start / m->geometry.region_bytes;
     require(intent_find(&m->intent, region) != INTENT_NONE);
+    /* Exactly what is still to be copied: a read that could not wait may have had a part of it copied. */
+    uint64_t extent = m->geometry.extent_bytes, e = bitmap_next_set(&m->recover, extent_first(m, copy->start));
+    copy->start = copy->at = max_u64(copy->start, e * extent);
+    copy->end = min_u64(copy->end, bitmap_next_clear(&m->recover, e) * extent);
     copy->issue_tick = intent_next_tick(&m->intent);
     copy->mark = intent_acquire(&m->intent, region, 0, m->env->now_ns);
   } else {

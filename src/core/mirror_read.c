@@ -88,6 +88,14 @@ static bool read_hold(struct op *op) {
   return op->holding;
 }
 
+/* What was read may be of a write that is not answered yet, because the record that puts a failed image out is not durable:
+ * a crash could still undo it. If that record cannot be written the write is not answered, but reads go on. */
+static void read_answer(struct op *op, tarn_err err) {
+  uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, op->m->drop_seq) : 0;
+  if (seq == 0) op_end(op, TARN_OK);
+  else commit_wait(op->m, op, seq, read_answer);
+}
+
 static void read_done(struct disk_io *io) {
   struct leg *leg = CONTAINER_OF(io, struct leg, io);
   struct op *op = leg->op;
@@ -95,7 +103,7 @@ static void read_done(struct disk_io *io) {
   leg_ended(op->m, image, io);
   op->pending = 0;
   if (io->err == TARN_OK) {
-    op_end(op, TARN_OK);
+    read_answer(op, TARN_OK);
     return;
   }
   op->err = io->err;

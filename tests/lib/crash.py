@@ -162,7 +162,9 @@ class Crash:
         bound = min(self.variant.marks * self.variant.region, self.variant.size)
         check(recovery["reason"] == "crash", f"recovery's reason is {recovery['reason']}")
         check(recovery["bytes_marked"] <= bound, f"{recovery['bytes_marked']} bytes marked, the marks allow {bound}")
-        check(recovery["bytes_copied"] <= recovery["bytes_marked"],
+        check(recovery["bytes_copied"] <= bound, f"{recovery['bytes_copied']} bytes copied, the marks allow {bound}")
+        # An extent may be copied a second time where a read and the copier meet, so this is not exact.
+        check(recovery["bytes_copied"] <= 2 * recovery["bytes_marked"],
               f"{recovery['bytes_copied']} bytes copied, only {recovery['bytes_marked']} were marked")
         check(implies(self.variant.image_count > 1 and recovery["bytes_marked"] > 0, recovery["bytes_copied"] > 0),
               f"{recovery['bytes_marked']} bytes were marked, nothing was copied")
