@@ -148,18 +148,21 @@ static void life_stops(struct mix *mix) {
   } else crash(mix);
 }
 
-static uint64_t faults_struck(const struct mix *mix) {
-  const struct sim_counters *counters = &mix->world->counters;
+static uint64_t faults_struck(const struct sim_counters *counters) {
   return counters->io_fails_once + counters->io_fails_for_a_while + counters->io_fails_for_good + counters->bad_sector;
 }
 
-/* The moments after a fault, when an image is being taken out, are worth more crashes than chance would give them. */
-static void crash_after_fault(struct mix *mix, uint64_t struck_before, uint64_t failed_before, uint64_t *steps) {
-  if (*steps < 100) return;
-  if (mix->world->counters.image_failed != failed_before)
-    *steps = prng_between(&mix->prng, 1, prng_one_in(&mix->prng, 2) ? 15 : 60);
-  else if (faults_struck(mix) != struck_before && prng_one_in(&mix->prng, 4))
-    *steps = prng_between(&mix->prng, 100, 200);
+/* Some moments are worth more crashes than chance would give them: after a fault, while an image is being taken out, and
+ * while a client has seen what a recovery has not finished yet. Returns how many steps the life has left. */
+static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  const struct sim_counters *now = &mix->world->counters;
+  struct prng *prng = &mix->prng;
+  uint64_t sooner = steps;
+  if (now->image_failed != before->image_failed) sooner = prng_between(prng, 1, prng_one_in(prng, 2) ? 15 : 60);
+  else if (faults_struck(now) != faults_struck(before) && prng_one_in(prng, 4)) sooner = prng_between(prng, 100, 200);
+  else if (now->read_in_recovery != before->read_in_recovery && prng_one_in(prng, 8))
+    sooner = prng_between(prng, 1, 40);
+  return min_u64(steps, sooner);
 }
 
 /* After chaos a calm life lasts until all images are well, more often than not, so that there can be storms again. */
@@ -172,7 +175,7 @@ static void settle(struct mix *mix) {
 static void life_of_mirror(struct mix *mix) {
   struct node *node = mix->node;
   if (!life_begins(mix)) return;
-  bool after_fault = prng_one_in(&mix->prng, 2);
+  bool aimed = prng_one_in(&mix->prng, 2);
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : 12000);
@@ -182,9 +185,9 @@ static void life_of_mirror(struct mix *mix) {
   for (; steps > 0 && !(stop && node_clients_done(node)); steps--) {
     if (mix->weather.kind != WEATHER_CHAOS && world_now(mix->world) > deadline_ns && !node_clients_done(node))
       world_fail(mix->world, "requests make no progress");
-    uint64_t struck = faults_struck(mix), failed = mix->world->counters.image_failed;
+    struct sim_counters before = mix->world->counters;
     node_step(node);
-    if (after_fault && !stop) crash_after_fault(mix, struck, failed, &steps);
+    if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
   settle(mix);
   if (stop) life_stops(mix);
@@ -260,7 +263,7 @@ static void run_mix(struct mix *mix, const struct node_options *options) {
 
 static struct mix draw_mix(struct world *world, struct node *node) {
   struct mix mix = {.world = world, .node = node, .prng = world_stream(world, "mix", 0)};
-  mix.lives = (uint32_t)prng_between(&mix.prng, 3, 12);
+  mix.lives = (uint32_t)prng_between(&mix.prng, 4, 16);
   mix.budget_max = prng_one_in(&mix.prng, 4) ? 600 : 200;
   mix.quick_crash_percent = 35;
   mix.stop_percent = 25;
@@ -270,6 +273,7 @@ static struct mix draw_mix(struct world *world, struct node *node) {
 void scenario_mix(struct world *world, struct node *node) {
   struct mix mix = draw_mix(world, node);
   struct node_options options = {.calm = prng_one_in(&mix.prng, 3)};
+  if (options.calm && prng_one_in(&mix.prng, 2)) mix.quick_crash_percent = 80; /* recovery upon recovery */
   draw_node(&mix, &options);
   mix.storm_percent = 65;
   mix.chaos_percent = 15;

@@ -9,6 +9,12 @@ void bitmap_init(struct bitmap *bitmap, uint64_t *words, uint64_t bit_count) {
   *bitmap = (struct bitmap){.words = words, .bit_count = bit_count};
 }
 
+bool bitmap_new(struct bitmap *bitmap, struct arena *arena, uint64_t bit_count) {
+  uint64_t *words = arena_take(arena, bitmap_bytes(bit_count), sizeof(uint64_t));
+  if (words) bitmap_init(bitmap, words, bit_count);
+  return words != NULL;
+}
+
 static uint64_t bit_mask(uint64_t bit) { return 1ull << (bit % WORD_BITS); }
 static uint64_t word_count(uint64_t bits) { return (bits + WORD_BITS - 1) / WORD_BITS; }
 

@@ -2,7 +2,8 @@
 #ifndef TARN_BASE_BITMAP_H
 #define TARN_BASE_BITMAP_H
 
-#include "base/require.h"
+#include "base/arena.h"
+#include "base/error.h"
 
 struct bitmap {
   uint64_t *words;
@@ -13,6 +14,8 @@ struct bitmap {
 static inline size_t bitmap_bytes(uint64_t bit_count) { return (size_t)((bit_count + 63) / 64 * 8); }
 /* `words` is zeroed memory of bitmap_bytes(bit_count), aligned to 8. */
 void bitmap_init(struct bitmap *bitmap, uint64_t *words, uint64_t bit_count);
+/* The same with memory from an arena; false when that is short. */
+CHECKED bool bitmap_new(struct bitmap *bitmap, struct arena *arena, uint64_t bit_count);
 bool bitmap_test(const struct bitmap *bitmap, uint64_t bit);
 /* Each returns true if that changed the bit. */
 bool bitmap_set(struct bitmap *bitmap, uint64_t bit);

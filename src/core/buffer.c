@@ -131,3 +131,9 @@ bool buffer_pool_is_whole(const struct buffer_pool *pool) {
     if (pool->free_count[size_class] != pool->total_count[size_class]) return false;
   return list_is_empty(&pool->waiting);
 }
+
+bool buffer_new_private(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
+  *buffer = (struct buffer){.bytes = bytes, .refs = 1, .base = arena_take(arena, bytes, BUFFER_ALIGN)};
+  list_init(&buffer->link);
+  return buffer->base != NULL;
+}

@@ -18,14 +18,11 @@ tarn_err intent_init(struct intent *intent, struct arena *arena, const struct ge
   intent->marks = ARENA_NEW(arena, struct mark, geometry->mark_count);
   intent->entries = ARENA_NEW(arena, uint32_t, geometry->log_blocks * META_LOG_ENTRIES_PER_BLOCK);
   intent->buckets = ARENA_NEW(arena, uint32_t, intent->bucket_count);
-  uint64_t *dirty = arena_take(arena, bitmap_bytes(geometry->log_blocks), 8);
   uint64_t sectors = (geometry->mark_count + LOG_ENTRIES_PER_SECTOR - 1) / LOG_ENTRIES_PER_SECTOR;
-  uint64_t *loaded = arena_take(arena, bitmap_bytes(sectors), 8);
   intent->loaded_sequence = ARENA_NEW(arena, uint64_t, sectors);
-  if (!intent->marks || !intent->entries || !intent->buckets || !dirty || !loaded || !intent->loaded_sequence)
+  if (!intent->marks || !intent->entries || !intent->buckets || !intent->loaded_sequence) return TARN_FULL;
+  if (!bitmap_new(&intent->dirty, arena, geometry->log_blocks) || !bitmap_new(&intent->loaded, arena, sectors))
     return TARN_FULL;
-  bitmap_init(&intent->dirty, dirty, geometry->log_blocks);
-  bitmap_init(&intent->loaded, loaded, sectors);
   list_init(&intent->free);
   list_init(&intent->used);
   intent->used_count = 0;

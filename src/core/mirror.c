@@ -18,19 +18,9 @@ static const struct disk_ops volume_ops = {.kind = "mirror", .submit = volume_su
 
 /* ---- opening ---- */
 
-static bool name_is_valid(const char *name) {
-  size_t n = strlen(name);
-  if (n == 0 || n > TARN_NAME_MAX) return false;
-  for (size_t i = 0; i < n; i++) {
-    char c = name[i];
-    bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (!alnum && (i == 0 || (c != '_' && c != '-'))) return false;
-  }
-  return true;
-}
-
 const char *mirror_config_check(const struct mirror_config *config) {
-  if (!name_is_valid(config->name)) return "a mirror's name is 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit";
+  if (!record_name_is_valid(config->name, strlen(config->name)))
+    return "a mirror's name is 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit";
   if (config->image_count < 1 || config->image_count > IMAGES_MAX) return "a mirror has 1 to 16 images";
   if (config->volume_count < 1 || config->volume_count > VOLUMES_MAX) return "a mirror has 1 to 8 volumes";
   if (!is_power_of_two(config->region_bytes) || config->region_bytes < 64u << 10 || config->region_bytes > 256u << 20)
@@ -55,15 +45,6 @@ uint64_t mirror_meta_bytes(const struct mirror_config *config) {
   struct geometry geometry;
   config_geometry(config, &geometry);
   return geometry.meta_bytes;
-}
-
-static bool make_buffer(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
-  list_init(&buffer->link);
-  buffer->pool = NULL;
-  buffer->bytes = bytes;
-  buffer->refs = 1;
-  buffer->base = arena_take(arena, bytes, BUFFER_ALIGN);
-  return buffer->base != NULL;
 }
 
 static bool make_op(struct mirror *m, struct op *op, struct arena *arena) {
@@ -99,7 +80,7 @@ static tarn_err allocate(struct mirror *m, struct arena *arena) {
   for (uint32_t v = 0; v < g->volume_count; v++)
     if (!make_op(m, &m->flush_ops[v], arena)) return TARN_FULL;
   for (uint32_t i = 0; i < SCRATCH_COUNT; i++) {
-    if (!make_buffer(&m->scratch[i], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
+    if (!buffer_new_private(&m->scratch[i], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
     list_push(&m->free_scratch, &m->scratch[i].link);
   }
   return TARN_OK;
@@ -171,6 +152,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
     }
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
     m->volumes[v] = (struct volume){.disk = {.ops = &volume_ops, .env = m->env}, .m = m, .index = v};
+    list_init(&m->volumes[v].flush_line);
     volume_caps(m, v);
   }
   return m;
@@ -216,6 +198,7 @@ static void op_start(struct op *op, struct disk_io *io) {
   struct leg *legs = op->legs;
   *op = (struct op){.m = m, .legs = legs, .client = io, .kind = kinds[io->op], .volume = volume->index};
   list_init(&op->link);
+  list_init(&op->group);
   op->start = m->geometry.volume_base[op->volume] + io->offset;
   op->length = io->length;
   op->outer_start = align_down(op->start, m->block);

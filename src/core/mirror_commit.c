@@ -18,18 +18,12 @@
 static void round_start(struct event *event);
 static void round_done(struct mirror *m);
 
-static bool init_bits(struct bitmap *bitmap, struct arena *arena, uint64_t count) {
-  uint64_t *words = arena_take(arena, bitmap_bytes(count), 8);
-  if (words) bitmap_init(bitmap, words, count);
-  return words != NULL;
-}
-
 tarn_err commit_alloc(struct mirror *m, struct arena *arena) {
   const struct geometry *g = &m->geometry;
-  if (!init_bits(&m->plan.log_blocks, arena, g->log_blocks)) return TARN_FULL;
+  if (!bitmap_new(&m->plan.log_blocks, arena, g->log_blocks)) return TARN_FULL;
   for (uint32_t i = 0; i < m->config.image_count; i++)
-    if (!init_bits(&m->plan.page_blocks[i], arena, g->page_blocks) ||
-        !init_bits(&m->plan.top_blocks[i], arena, g->top_blocks))
+    if (!bitmap_new(&m->plan.page_blocks[i], arena, g->page_blocks) ||
+        !bitmap_new(&m->plan.top_blocks[i], arena, g->top_blocks))
       return TARN_FULL;
   struct missed **maps = ARENA_NEW(arena, struct missed *, IMAGES_MAX);
   if (!maps) return TARN_FULL;

@@ -30,16 +30,12 @@ void copy_init(struct mirror *m) {
 }
 
 tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
-  uint64_t *words = arena_take(arena, bitmap_bytes(m->geometry.extent_count), 8);
-  if (!words) return TARN_FULL;
-  bitmap_init(&m->recover, words, m->geometry.extent_count);
+  if (!bitmap_new(&m->recover, arena, m->geometry.extent_count)) return TARN_FULL;
   for (uint32_t c = 0; c < COPY_COUNT; c++) {
     struct copy *copy = &m->copies[c];
     copy->m = m;
     copy->legs = ARENA_NEW(arena, struct copy_leg, m->config.image_count);
-    copy->buffer = (struct buffer){.bytes = COPY_BYTES + BUFFER_ALIGN, .refs = 1};
-    copy->buffer.base = arena_take(arena, copy->buffer.bytes, BUFFER_ALIGN);
-    if (!copy->legs || !copy->buffer.base) return TARN_FULL;
+    if (!copy->legs || !buffer_new_private(&copy->buffer, arena, COPY_BYTES + BUFFER_ALIGN)) return TARN_FULL;
     disk_io_init(&copy->read);
     for (uint32_t i = 0; i < m->config.image_count; i++) {
       disk_io_init(&copy->legs[i].io);

@@ -2,7 +2,8 @@
  *
  *   mirror.c           life of the object, state, images leaving, status of invariants
  *   mirror_commit.c    making metadata durable on all stores, one round at a time; who waits for it
- *   mirror_activate.c  format, activate (who is current), deactivate
+ *   mirror_activate.c  format, activate, deactivate
+ *   mirror_judge.c     who is current
  *   mirror_write.c     the path of a write, a zeroing, a flush; marks and their clearing; the judgement
  *   mirror_read.c      the path of a read
  *   mirror_copy.c      recovery and synchronisation
@@ -58,6 +59,7 @@ struct op {
   uint64_t wait_seq;
   uint64_t tick;           /* of a flush: when it was submitted; of a merge: how far it has come */
   uint64_t issue_tick;     /* of a write: when it was issued */
+  struct list group;       /* of a flush: others that it is for */
   uint32_t master;         /* when it was issued */
   uint32_t issued, failed; /* by image */
   uint32_t pending;
@@ -102,6 +104,8 @@ struct volume {
   struct disk disk;
   struct mirror *m;
   uint32_t index;
+  bool flushing;
+  struct list flush_line; /* flushes that wait for the one under way: the next one is for all of them */
 };
 
 struct flush_wait {
@@ -211,6 +215,7 @@ struct mirror {
 
 /* mirror.c */
 static inline enum image_state image_state_of(const struct mirror *m, uint32_t i) { return m->record.images[i].state; }
+static inline const char *image_name(const struct mirror *m, uint32_t i) { return m->config.images[i].name; }
 static inline bool image_is_current(const struct mirror *m, uint32_t i) {
   return m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZED;
 }
@@ -284,7 +289,20 @@ void recover_set(struct mirror *m, uint64_t start, uint64_t length);
 void copy_stop(struct mirror *m);
 bool copy_is_idle(const struct mirror *m);
 
+/* mirror_judge.c */
+/* The newest record that activation has loaded; NULL if there is none. */
+const struct record *judge_best(struct mirror *m);
+/* Why it does not fit the configuration; NULL if it does. */
+const char *judge_misfit(const struct mirror *m, const struct record *best);
+/* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
+ * activation must not go on; admin_explain() has been told why. */
+bool judge_images(struct mirror *m);
+void image_fell_behind(struct mirror *m, uint32_t i);
+
 /* mirror_activate.c */
+/* Adds to what the administrator is told. */
+__attribute__((format(printf, 2, 3))) void admin_explain(struct mirror *m, const char *format, ...);
+bool image_has_disks(const struct mirror *m, uint32_t i);
 void admin_check_idle(struct mirror *m);
 
 #endif

@@ -10,6 +10,7 @@
  * there. A read at a slave holds its range shared: otherwise it could see a write that starts meanwhile, be answered, and
  * the next read, at the master, could come too early and see the old bytes.
  */
+#include "base/prng.h"
 #include "core/mirror_int.h"
 
 static void read_issue(struct op *op, uint32_t image);
@@ -20,9 +21,9 @@ uint32_t read_source(const struct mirror *m, uint64_t start, uint64_t length, ui
   bool recovers =
       m->recover.set_count != 0 && bitmap_any_in(&m->recover, extent_first(m, start), extent_span(m, start, length));
   if (recovers && PLANTED(recover_from_any)) {
-    uint32_t turn = (uint32_t)extent_first(m, start) % IMAGES_MAX;
-    for (uint32_t i = 0; i < IMAGES_MAX; i++)
-      if (candidates & 1u << (turn + i) % IMAGES_MAX) return (turn + i) % IMAGES_MAX;
+    uint64_t turn = mix_u64(start ^ m->recover_start_ns) % (uint32_t)__builtin_popcount(candidates);
+    while (turn-- > 0) candidates &= candidates - 1;
+    return (uint32_t)__builtin_ctz(candidates);
   }
   uint32_t first =
       recovers && m->record.recovery_source != RECORD_NO_SOURCE ? m->record.recovery_source : m->record.master;

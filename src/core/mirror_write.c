@@ -352,13 +352,12 @@ static void issue(struct op *op) {
 
 /* ---- flush ---- */
 
-void op_flush(struct op *op) {
+static void flush_issue(struct op *op) {
   struct mirror *m = op->m;
-  if (op->client && m->record.doubt) {
-    list_push(&m->doubt_line, &op->link);
-    copy_pump(m);
-    return;
-  }
+  struct volume *volume = &m->volumes[op->volume];
+  require(!volume->flushing);
+  volume->flushing = true;
+  list_splice(&op->group, &volume->flush_line);
   op->tick = intent_next_tick(&m->intent);
   op->issued = mirror_online_mask(m);
   op->pending = (uint32_t)__builtin_popcount(op->issued);
@@ -366,6 +365,21 @@ void op_flush(struct op *op) {
   for (uint32_t targets = op->issued; targets != 0; targets &= targets - 1) {
     uint32_t i = (uint32_t)__builtin_ctz(targets);
     leg_submit(m, i, &op->legs[i].io, DISK_FLUSH, 0, m->geometry.volume_base[op->volume], 0, NULL, NULL, leg_done);
+  }
+}
+
+/* At most one flush of a volume is under way: of two that overlap a kernel may tell only one of a failure, and the other's
+ * success would prove nothing. Those that come meanwhile share the next one. */
+void op_flush(struct op *op) {
+  struct mirror *m = op->m;
+  struct volume *volume = &m->volumes[op->volume];
+  if (op->client && m->record.doubt) {
+    list_push(&m->doubt_line, &op->link);
+    copy_pump(m);
+  } else if (volume->flushing) {
+    list_push(&volume->flush_line, &op->link);
+  } else {
+    flush_issue(op);
   }
 }
 
@@ -380,6 +394,7 @@ static void flush_start(struct mirror *m) {
     struct leg *legs = op->legs;
     *op = (struct op){.m = m, .legs = legs, .kind = OP_FLUSH, .volume = v, .done = flush_op_done};
     list_init(&op->link);
+    list_init(&op->group);
   }
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) op_flush(&m->flush_ops[v]);
 }
@@ -410,7 +425,7 @@ void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mi
 /* Nothing can be told of the images here: they are made equal from one source before this is read again. */
 static void failed_everywhere(struct op *op) {
   struct mirror *m = op->m;
-  if (op->kind != OP_FLUSH) {
+  if (op->kind != OP_FLUSH && !(op->client->flags & DISK_FUA)) {
     recover_set(m, op->start, op->length);
     return;
   }
@@ -435,6 +450,41 @@ static void answer(struct op *op, tarn_err err) {
   uint64_t seq = err == TARN_OK && !PLANTED(drop_after_answer) ? commit_wait_for(m, m->drop_seq) : 0;
   if (seq == 0) op_end(op, err);
   else commit_wait(m, op, seq, answer);
+}
+
+/* `overtaken`: a flush that failed everywhere came meanwhile, and this one's success proves nothing any more. */
+static void flush_answer(struct op *op, tarn_err err, bool overtaken) {
+  op->err = overtaken ? TARN_IO : err;
+  if (!op->client) op_end(op, op->err);
+  else if (overtaken && op->m->serving) op_flush(op); /* once all is written again */
+  else answer(op, op->err);
+}
+
+/* For the leader of a group and all that it was for; then those that came meanwhile have their turn. */
+static void flush_judged(struct op *op, tarn_err err) {
+  struct mirror *m = op->m;
+  struct volume *volume = &m->volumes[op->volume];
+  bool overtaken = err == TARN_OK && op->tick < m->doubt_tick;
+  if (err == TARN_OK && !overtaken) intent_flushed(&m->intent, op->volume, op->tick);
+  struct list group, line;
+  list_init(&group);
+  list_init(&line);
+  list_splice(&group, &op->group);
+  list_splice(&line, &volume->flush_line);
+  volume->flushing = false;
+  for (struct list *node = list_pop(&line); node; node = list_pop(&line)) {
+    struct op *next = LIST_ENTRY(node, struct op, link);
+    if (next->client && m->record.doubt) {
+      op_flush(next);
+      continue;
+    }
+    list_splice(&volume->flush_line, &line);
+    flush_issue(next);
+  }
+  mark_line_run(m);
+  flush_answer(op, err, overtaken);
+  for (struct list *node = list_pop(&group); node; node = list_pop(&group))
+    flush_answer(LIST_ENTRY(node, struct op, link), err, overtaken);
 }
 
 static const char *failure_text(const struct op *op) {
@@ -462,7 +512,6 @@ static void judge(struct op *op) {
   EACH_IMAGE(m, i) {
     if (out & 1u << i) image_drop(m, i, MISSING_FAILED, failure_text(op), op);
   }
-  if (op->kind == OP_FLUSH && err == TARN_OK) intent_flushed(&m->intent, op->volume, op->tick);
   if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 && op->issue_tick > m->doubt_tick) {
     /* Extents that were written whole are equal now on every current image. */
     uint64_t first = align_up(op->start, m->geometry.extent_bytes) / m->geometry.extent_bytes;
@@ -471,8 +520,7 @@ static void judge(struct op *op) {
   }
   op->err = err;
   op_release(op);
-  if (op->kind == OP_FLUSH) mark_line_run(m);
   copy_pump(m);
-  if (!op->client) op_end(op, err);
+  if (op->kind == OP_FLUSH) flush_judged(op, err);
   else answer(op, err);
 }

@@ -5,23 +5,16 @@
 
 #include <string.h>
 
-static bool init_bits(struct bitmap *bitmap, struct arena *arena, uint64_t count) {
-  uint64_t *words = arena_take(arena, bitmap_bytes(count), 8);
-  if (!words) return false;
-  bitmap_init(bitmap, words, count);
-  return true;
-}
-
 tarn_err missed_init(struct missed *map, struct arena *arena, const struct geometry *geometry, uint32_t slot) {
   map->geometry = geometry;
   map->slot = slot;
   uint64_t top_sectors = (geometry->page_sectors + MAP_BITS_PER_SECTOR - 1) / MAP_BITS_PER_SECTOR;
-  bool ok = init_bits(&map->missed, arena, geometry->extent_count) &&
-            init_bits(&map->copied, arena, geometry->extent_count) &&
-            init_bits(&map->top, arena, geometry->page_sectors) &&
-            init_bits(&map->page_dirty, arena, geometry->page_blocks) &&
-            init_bits(&map->top_dirty, arena, geometry->top_blocks) &&
-            init_bits(&map->page_seen, arena, geometry->page_sectors) && init_bits(&map->top_seen, arena, top_sectors);
+  bool ok =
+      bitmap_new(&map->missed, arena, geometry->extent_count) &&
+      bitmap_new(&map->copied, arena, geometry->extent_count) && bitmap_new(&map->top, arena, geometry->page_sectors) &&
+      bitmap_new(&map->page_dirty, arena, geometry->page_blocks) &&
+      bitmap_new(&map->top_dirty, arena, geometry->top_blocks) &&
+      bitmap_new(&map->page_seen, arena, geometry->page_sectors) && bitmap_new(&map->top_seen, arena, top_sectors);
   return ok ? TARN_OK : TARN_FULL;
 }
 

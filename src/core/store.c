@@ -12,23 +12,14 @@
 static void store_step(struct store *store);
 static void store_io_done(struct disk_io *io);
 
-static bool buffer_make(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
-  list_init(&buffer->link);
-  buffer->pool = NULL; /* private: never returned */
-  buffer->base = arena_take(arena, bytes, BUFFER_ALIGN);
-  buffer->bytes = bytes;
-  buffer->refs = 1;
-  return buffer->base != NULL;
-}
-
 tarn_err store_init(struct store *store, struct arena *arena, struct disk *disk, uint32_t slot, void *owner) {
   *store = (struct store){.disk = disk, .slot = slot, .owner = owner, .record_err = TARN_NOT_FOUND};
   for (uint32_t i = 0; i < STORE_DEPTH; i++) {
     disk_io_init(&store->ios[i].io);
     store->ios[i].store = store;
-    if (!buffer_make(&store->ios[i].buffer, arena, RECORD_SLOT_BYTES)) return TARN_FULL;
+    if (!buffer_new_private(&store->ios[i].buffer, arena, RECORD_SLOT_BYTES)) return TARN_FULL;
   }
-  if (!buffer_make(&store->load_buffer, arena, STORE_LOAD_BYTES)) return TARN_FULL;
+  if (!buffer_new_private(&store->load_buffer, arena, STORE_LOAD_BYTES)) return TARN_FULL;
   return TARN_OK;
 }
 

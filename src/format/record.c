@@ -63,13 +63,14 @@ static bool is_letter_or_digit(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
 
-static bool name_is_valid(const char *name) {
-  size_t length = strnlen(name, NAME_BYTES);
-  if (length == 0 || length > TARN_NAME_MAX || !is_letter_or_digit(name[0])) return false;
-  for (size_t i = 1; i < length; i++)
+bool record_name_is_valid(const char *name, size_t bytes) {
+  if (bytes == 0 || bytes > TARN_NAME_MAX || !is_letter_or_digit(name[0])) return false;
+  for (size_t i = 1; i < bytes; i++)
     if (!is_letter_or_digit(name[i]) && name[i] != '_' && name[i] != '-') return false;
   return true;
 }
+
+static bool name_is_valid(const char *name) { return record_name_is_valid(name, strnlen(name, NAME_BYTES)); }
 
 static bool is_power_within(uint32_t value, uint32_t min, uint32_t max) {
   return is_power_of_two(value) && value >= min && value <= max;

@@ -82,6 +82,8 @@ struct record {
 void record_encode(const struct record *record, uint8_t *out);
 /* TARN_NOT_FOUND: all zero, never written. TARN_CORRUPT: magic, CRC or bounds. TARN_VERSION: newer, or unknown features. */
 CHECKED tarn_err record_decode(struct record *record, const uint8_t *in);
+/* A name of a mirror, image, volume or node: 1 to TARN_NAME_MAX of A-Z a-z 0-9 _ -, the first a letter or digit. */
+bool record_name_is_valid(const char *name, size_t bytes);
 /* Bounds and cross-field invariants; NULL, or what is wrong. */
 const char *record_check(const struct record *record);
 

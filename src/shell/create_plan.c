@@ -20,7 +20,8 @@ static tarn_err volume_add(struct mirror_file *file, const char *name, size_t na
     return because(why, TARN_INVALID, "a mirror has at most %u volumes", VOLUMES_MAX);
   char *copy = file->volumes[file->volume_count].name;
   snprintf(copy, TARN_NAME_MAX + 1, "%.*s", (int)name_bytes, name);
-  if (!name_is_valid(name, name_bytes)) return name_check("volume", name_bytes > TARN_NAME_MAX ? name : copy, why);
+  if (!record_name_is_valid(name, name_bytes))
+    return name_check("volume", name_bytes > TARN_NAME_MAX ? name : copy, why);
   for (uint32_t i = 0; i < file->volume_count; i++)
     if (strcmp(file->volumes[i].name, copy) == 0)
       return because(why, TARN_INVALID, "there are two volumes of the name '%s'", copy);

@@ -62,7 +62,7 @@ static tarn_err path_decode(struct span text, char out[PATH_BYTES_MAX + 1], stru
 /* Takes NAME= or NODE: off the front of `text`, if it is one and a path follows (`after` says whether). */
 static bool label_take(struct span *text, char separator, char out[TARN_NAME_MAX + 1], bool (*after)(struct span)) {
   const char *mark = span_find(*text, separator);
-  if (!mark || !name_is_valid(text->at, (size_t)(mark - text->at))) return false;
+  if (!mark || !record_name_is_valid(text->at, (size_t)(mark - text->at))) return false;
   struct span rest = {mark + 1, text->end};
   if (!after(rest)) return false;
   memcpy(out, text->at, (size_t)(mark - text->at));

@@ -426,7 +426,7 @@ tarn_err manager_load(struct manager *manager, struct why *why) {
   if (!dir) return because(why, TARN_IO, "%s cannot be read: %s", path, strerror(errno));
   tarn_err err = TARN_OK;
   for (struct dirent *entry; err == TARN_OK && (entry = readdir(dir)) != NULL;)
-    if (name_is_valid(entry->d_name, strlen(entry->d_name))) err = load_one(manager, entry->d_name, why);
+    if (record_name_is_valid(entry->d_name, strlen(entry->d_name))) err = load_one(manager, entry->d_name, why);
   closedir(dir);
   return err;
 }

@@ -43,7 +43,7 @@ static bool text_copy(const json_t *json, char *out, size_t bytes) {
   return true;
 }
 static bool name_copy(const json_t *json, char out[TARN_NAME_MAX + 1]) {
-  return text_copy(json, out, TARN_NAME_MAX + 1) && name_is_valid(out, strlen(out));
+  return text_copy(json, out, TARN_NAME_MAX + 1) && record_name_is_valid(out, strlen(out));
 }
 static bool path_copy(const json_t *json, char *out, size_t bytes) {
   return text_copy(json, out, bytes) && out[0] == '/';

@@ -5,24 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_alnum_ascii(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-bool name_is_valid(const char *text, size_t bytes) {
-  if (bytes == 0 || bytes > TARN_NAME_MAX || !is_alnum_ascii(text[0])) return false;
-  for (size_t i = 1; i < bytes; i++)
-    if (!is_alnum_ascii(text[i]) && text[i] != '_' && text[i] != '-') return false;
-  return true;
-}
-
 tarn_err name_check(const char *what, const char *text, struct why *why) {
   size_t bytes = strlen(text);
   if (bytes == 0) return because(why, TARN_INVALID, "the %s name is empty", what);
   if (bytes > TARN_NAME_MAX)
     return because(why, TARN_INVALID, "the %s name has %zu characters, at most %u are allowed", what, bytes,
                    TARN_NAME_MAX);
-  if (!name_is_valid(text, bytes))
+  if (!record_name_is_valid(text, bytes))
     return because(why, TARN_INVALID,
                    "the %s name '%.80s' has odd characters: it may have letters, digits, _ and -, and starts with a "
                    "letter or digit",

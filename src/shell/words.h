@@ -7,9 +7,7 @@
 #include "format/record.h"
 #include "shell/why.h"
 
-/* [A-Za-z0-9][A-Za-z0-9_-]{0,62}: names of mirrors, images, volumes, nodes. */
-bool name_is_valid(const char *text, size_t bytes);
-/* The same as a sentence; `what` is "mirror", "image", ... */
+/* record_name_is_valid() as a sentence; `what` is "mirror", "image", ... */
 CHECKED tarn_err name_check(const char *what, const char *text, struct why *why);
 
 /* Bytes, or a number with K M G T P (powers of 1024, any case). At least 1, below 2^63. */

@@ -35,7 +35,7 @@ static void check_create(const struct request *request) {
     require(why.text[0] != 0);
     return;
   }
-  require(name_is_valid(file.name, strlen(file.name)));
+  require(record_name_is_valid(file.name, strlen(file.name)));
   for (uint32_t i = 0; i < file.volume_count; i++)
     if (!plan.sized) file.volumes[i].size_bytes = 512; /* as plan_check() would */
   for (uint32_t slot = 0; slot < file.slot_count; slot++)

@@ -24,7 +24,7 @@ static void names(void **state) {
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     struct why why = {""};
-    row_true(rows[i].why, name_is_valid(rows[i].text, strlen(rows[i].text)) == rows[i].good);
+    row_true(rows[i].why, record_name_is_valid(rows[i].text, strlen(rows[i].text)) == rows[i].good);
     row_true(rows[i].why, (name_check("mirror", rows[i].text, &why) == TARN_OK) == rows[i].good);
     row_true(rows[i].why, rows[i].good || strstr(why.text, "mirror name"));
   }

@@ -1,0 +1,245 @@
+/* mirror_judge.c - who is current (rules 9 and 10), from the records that activation has loaded.
+ *
+ * Activation reads the record of every store and takes the newest (`best`): the highest generation, then the highest
+ * sequence. Every commit of a record reaches the home store and every online image, or takes the image out with the next
+ * record, before anything that relies on it is answered; each record also says which commit was `completed` last. From that
+ * follows (rules 9 and 10):
+ *   - an image that `best` calls SYNCHRONIZED and whose own record is at least as new as best's `completed` is current: it
+ *     was online in every completed commit, and those that did not complete were not relied on;
+ *   - one whose own record is older than that, or of another history, holds something old: it is copied in full;
+ *   - an image that is absent may be ahead only if the home store does not confirm `best`;
+ *   - what an absent image misses is its map, and after a crash also every marked region.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/mirror_int.h"
+
+static bool same_generation(const struct generation *a, const struct generation *b) {
+  return a->number == b->number && a->id == b->id;
+}
+
+/* Is `g` this record's generation, or one that it knows as its past, or too old to be remembered? */
+static bool in_history(const struct record *r, const struct generation *g) {
+  if (same_generation(&r->generation, g)) return true;
+  for (uint32_t h = 0; h < HISTORY_MAX; h++) {
+    if (r->history[h].number == g->number) return r->history[h].id == g->id;
+    if (r->history[h].number == 0) return false;
+  }
+  return g->number < r->history[HISTORY_MAX - 1].number;
+}
+
+static bool is_newer(const struct record *a, const struct record *b) {
+  if (a->generation.number != b->generation.number) return a->generation.number > b->generation.number;
+  return a->sequence > b->sequence;
+}
+
+/* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
+ * of a commit that was not, and of a line that nothing was answered from. */
+const struct record *judge_best(struct mirror *m) {
+  const struct record *home = m->home.record_err == TARN_OK ? &m->home.record : NULL;
+  const struct record *best = home;
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    const struct store *store = &m->images[i].store;
+    if (!store->disk || store->record_err != TARN_OK) continue;
+    if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
+    if (home && !in_history(&store->record, &home->generation)) continue;
+    if (!best || is_newer(&store->record, best)) best = &store->record;
+  }
+  return best;
+}
+
+const char *judge_misfit(const struct mirror *m, const struct record *best) {
+  const struct mirror_config *c = &m->config;
+  if (best->region_bytes != c->region_bytes || best->extent_bytes != c->extent_bytes ||
+      best->mark_count != c->mark_count)
+    return "its region, extent or marks are not those of the configuration";
+  if (best->volume_count != c->volume_count) return "it has another number of volumes than the configuration";
+  for (uint32_t v = 0; v < c->volume_count; v++)
+    if (best->volumes[v].size_bytes != c->volumes[v].size_bytes)
+      return "a volume's size is not that of the configuration";
+  return NULL;
+}
+
+enum verdict {
+  VERDICT_NONE,
+  VERDICT_CURRENT,
+  VERDICT_CHANGED,
+  VERDICT_BEHIND,
+  VERDICT_OLD,
+  VERDICT_APART,
+  VERDICT_ABSENT
+};
+
+/* Somebody replaced its files, or wrote to them after a clean stop (after a crash that cannot be told). */
+static bool was_changed(struct mirror *m, uint32_t i) {
+  const struct record_image *ri = &m->record.images[i];
+  struct image_stamp now = m->config.images[i].found;
+  bool replaced = ri->stamp.identity != 0 && now.identity != 0 && ri->stamp.identity != now.identity;
+  bool written = m->record.clean && ri->stamp.modified != 0 && now.modified != 0 && ri->stamp.modified != now.modified;
+  const char *why = replaced  ? "its file is another one than it was"
+                    : written ? "its file was written to while it was not in use"
+                              : "";
+  snprintf(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
+  return replaced || written;
+}
+
+/* What an image is, by the best record and its own; image->reason says why it is not current. */
+static enum verdict judge_image(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  const struct mirror_image_config *c = &m->config.images[i];
+  const struct store *store = &image->store;
+  const char *why = NULL;
+  if (!image_has_disks(m, i)) why = c->error ? c->error : "a disk is absent";
+  else if (m->load_failed & 1u << i) why = "its metadata cannot be read";
+  else if (store->record_err == TARN_VERSION) why = "its metadata is of a newer version";
+  else if (store->record_err == TARN_NOT_FOUND) why = "its metadata is empty";
+  else if (store->record_err != TARN_OK) why = "its metadata is damaged";
+  else if (memcmp(store->record.mirror_uuid, m->record.mirror_uuid, 16) != 0) why = "its metadata is of another mirror";
+  for (uint32_t v = 0; v < m->geometry.volume_count && !why; v++)
+    if (c->data[v]->caps.size_bytes < m->geometry.volume_bytes[v]) why = "it is smaller than its volume";
+  snprintf(image->reason, sizeof image->reason, "%s", why ? why : "");
+  if (why) return VERDICT_ABSENT;
+  if (!in_history(&m->record, &store->record.generation)) {
+    snprintf(image->reason, sizeof image->reason, "it was written apart from the others");
+    return m->home.record_err == TARN_OK ? VERDICT_OLD : VERDICT_APART;
+  }
+  if (m->record.images[i].state != IMAGE_SYNCHRONIZED) return VERDICT_BEHIND;
+  if (store->record.sequence >= m->record.completed) return was_changed(m, i) ? VERDICT_CHANGED : VERDICT_CURRENT;
+  snprintf(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
+  return VERDICT_OLD;
+}
+
+/* Home confirms that nobody absent is ahead of `best` if it took part in the last completed commit. */
+static bool home_confirms(const struct mirror *m) {
+  return m->home.record_err == TARN_OK && in_history(&m->record, &m->home.record.generation) &&
+         m->home.record.sequence >= m->record.completed;
+}
+
+void image_fell_behind(struct mirror *m, uint32_t i) {
+  struct record_image *ri = &m->record.images[i];
+  if (ri->state == IMAGE_SYNCHRONIZED) {
+    ri->left_number = m->record.generation.number;
+    ri->moment_ns = m->env->wall_ns;
+  }
+  ri->state = IMAGE_UNSYNCHRONIZED;
+  ri->missing = MISSING_FAILED;
+}
+
+static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) count += verdicts[i] == verdict;
+  return count;
+}
+
+/* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
+static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
+  verdicts[i] = VERDICT_CURRENT;
+  m->record.images[i].state = IMAGE_SYNCHRONIZED;
+  m->record.images[i].missing = MISSING_NONE;
+  m->record.images[i].all_missed = false;
+  m->record.master = (uint8_t)i;
+  m->record.recovery_source = RECORD_NO_SOURCE;
+  for (uint32_t k = 0; k < IMAGES_MAX; k++) {
+    if (k == i || !m->record.images[k].present) continue;
+    m->record.images[k].all_missed = true;
+    if (verdicts[k] == VERDICT_CURRENT || verdicts[k] == VERDICT_CHANGED) verdicts[k] = VERDICT_OLD;
+  }
+}
+
+static uint32_t changed_master(const struct mirror *m, const enum verdict *verdicts) {
+  if (verdicts[m->record.master] == VERDICT_CHANGED) return m->record.master;
+  uint32_t i = 0;
+  while (verdicts[i] != VERDICT_CHANGED) i++;
+  return i;
+}
+
+/* Images that were changed behind our back. The only copy is used as it is; of several the unchanged ones count, but that
+ * throws something away, so it is for the administrator to say. False: refuse. */
+static bool settle_changed(struct mirror *m, enum verdict *verdicts) {
+  uint32_t changed = count_of(verdicts, VERDICT_CHANGED), sound = count_of(verdicts, VERDICT_CURRENT);
+  if (changed == 0) return true;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (verdicts[i] == VERDICT_CHANGED) admin_explain(m, "image %s: %s", image_name(m, i), m->images[i].reason);
+  if (changed == 1 && sound == 0) {
+    for (uint32_t i = 0; i < IMAGES_MAX; i++)
+      if (verdicts[i] == VERDICT_CHANGED) use_as_it_is(m, verdicts, i);
+    return true;
+  }
+  admin_explain(m, sound ? "--force copies the unchanged images over it" : "--force copies the master over the others");
+  if (!m->admin_force) return false;
+  if (sound == 0) use_as_it_is(m, verdicts, changed_master(m, verdicts));
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (verdicts[i] == VERDICT_CHANGED) verdicts[i] = VERDICT_OLD;
+  return true;
+}
+
+/* No image has the newest data. By force the one that fell behind last is used. */
+static bool settle_none(struct mirror *m, enum verdict *verdicts) {
+  if (count_of(verdicts, VERDICT_CURRENT) != 0) return true;
+  uint32_t best = IMAGES_MAX;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    if (verdicts[i] != VERDICT_BEHIND && verdicts[i] != VERDICT_OLD) continue;
+    if (best == IMAGES_MAX || m->record.images[i].left_number > m->record.images[best].left_number) best = i;
+  }
+  admin_explain(m, "no image that is here has the newest data");
+  if (best == IMAGES_MAX) return false;
+  admin_explain(m,
+                m->admin_force
+                    ? "image %s is used as it was in generation %llu; what was written since is lost"
+                    : "--force would use image %s as it was in generation %llu and lose what was written since",
+                image_name(m, best), (unsigned long long)m->record.images[best].left_number);
+  if (!m->admin_force) return false;
+  use_as_it_is(m, verdicts, best);
+  return true;
+}
+
+static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool unsure) {
+  uint32_t missing = count_of(verdicts, VERDICT_ABSENT), current = count_of(verdicts, VERDICT_CURRENT);
+  bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing;
+  bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images;
+  if (unsure) admin_explain(m, "nothing confirms that no newer data is lost; --force goes on without it");
+  if (too_many) admin_explain(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+  if (too_few) admin_explain(m, "%u images are current, min-images asks for %d", current, m->config.min_images);
+  return !unsure && !too_many && !too_few;
+}
+
+/* What the verdict on an image means for the record and for this activation. */
+static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
+  struct image *image = &m->images[i];
+  image->online = verdict != VERDICT_NONE && verdict != VERDICT_ABSENT;
+  if (verdict == VERDICT_CURRENT) {
+    m->load_sources |= 1u << i;
+    return;
+  }
+  if (verdict == VERDICT_OLD || verdict == VERDICT_APART) m->record.images[i].all_missed = true;
+  if (verdict != VERDICT_BEHIND) image_fell_behind(m, i);
+}
+
+/* Sorts the images; false when activation must not go on. */
+bool judge_images(struct mirror *m) {
+  enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
+  uint32_t were_current = 0;
+  bool unsure = false;
+  m->load_sources = 0;
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    m->images[i].present = m->record.images[i].present;
+    if (!m->images[i].present) continue;
+    if (m->record.images[i].state == IMAGE_SYNCHRONIZED) were_current |= 1u << i;
+    verdicts[i] = judge_image(m, i);
+    if (verdicts[i] == VERDICT_APART) unsure = true; /* and no home to say which line was answered from */
+    if (verdicts[i] == VERDICT_APART) admin_explain(m, "image %s was written apart from the others", image_name(m, i));
+    if (verdicts[i] != VERDICT_ABSENT || !(were_current & 1u << i)) continue;
+    admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
+    unsure = unsure || !home_confirms(m);
+  }
+  if (!settle_changed(m, verdicts) || !settle_none(m, verdicts)) return false;
+  if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
+  uint32_t current = 0;
+  EACH_IMAGE(m, i) {
+    apply_verdict(m, i, verdicts[i]);
+    if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
+  }
+  if (current != were_current) mirror_new_generation(m);
+  return true;
+}
