@@ -340,6 +340,14 @@ void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const 
   mirror_changed(m);
 }
 
+tarn_err mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
+  require(image < m->config.image_count);
+  if (m->state != MIRROR_ACTIVE) return TARN_REFUSED;
+  if (image_is_current(m, image) && mirror_current_mask(m) == 1u << image) return TARN_REFUSED;
+  image_drop(m, image, MISSING_FAILED, why, NULL);
+  return TARN_OK;
+}
+
 void image_join(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
   require(m->images[i].online && ri->state == IMAGE_SYNCHRONIZING);

@@ -91,6 +91,10 @@ void mirror_activate(struct mirror *mirror, bool force, mirror_done *done, void 
  * records that the mirror was ACTIVE, so that it is activated again at the next start (`auto`). */
 void mirror_deactivate(struct mirror *mirror, bool stay, mirror_done *done, void *context);
 
+/* A fact from outside: a disk of this image is no longer what it was. The image is taken out as if a write had failed;
+ * TARN_REFUSED when it is the last good one, which stays (rule 8), or when the mirror is not ACTIVE. */
+CHECKED tarn_err mirror_image_failed(struct mirror *mirror, uint32_t image, const char *why);
+
 /* Requires that nothing is in flight: after mirror_deactivate() or a failed activate answered. In the simulator a crash
  * drops mirror and arena instead. */
 bool mirror_is_idle(const struct mirror *mirror);

@@ -196,6 +196,7 @@ bool managed_open_mirror(struct managed *managed, struct why *why) {
 
 void managed_close(struct managed *managed) {
   require(managed->export_count == 0);
+  require(managed->watch == NULL);
   if (managed->mirror) {
     require(mirror_is_idle(managed->mirror));
     mirror_close(managed->mirror);
@@ -250,6 +251,14 @@ void managed_store_work(struct reactor_work *work) {
       mirror_file_store(managed->folder, managed->new_file ? managed->new_file : &managed->file, &managed->work_why);
 }
 
+static void file_gone(void *owner, uint32_t slot, const char *why) {
+  struct managed *managed = owner;
+  const char *image = managed->file.images[slot].name;
+  if (mirror_image_failed(managed->mirror, slot, why) == TARN_OK) return;
+  report(managed->manager->env, REPORT_ERROR, managed->file.name,
+         "image %s stays, because it is the last good one, but save its data now: %s", image, why);
+}
+
 static void activated(struct mirror *mirror, tarn_err err, const char *why, void *context) {
   struct managed *managed = context;
   require(managed->mirror == mirror);
@@ -260,6 +269,7 @@ static void activated(struct mirror *mirror, tarn_err err, const char *why, void
   managed->attention = false;
   managed->wanted = true;
   exports_add(managed);
+  managed->watch = disk_watch_start(&managed->disks, file_gone, managed);
   report(managed->manager->env, REPORT_INFO, managed->file.name, "is ACTIVE, exported as %s", managed->exports[0].name);
   struct call *call = managed->call;
   if (why && why[0]) report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s", why);
@@ -340,6 +350,8 @@ void managed_deactivate(struct managed *managed, bool stay) {
   require(managed->busy && managed->mirror);
   require(managed->export_count > 0);
   managed->stay = stay;
+  disk_watch_stop(managed->watch);
+  managed->watch = NULL;
   managed->exports_leaving = managed->export_count;
   for (uint32_t i = 0; i < managed->export_count; i++)
     nbd_server_remove(managed->manager->options.nbd, &managed->exports[i].server, export_removed);

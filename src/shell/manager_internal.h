@@ -3,6 +3,7 @@
 #define TARN_SHELL_MANAGER_INTERNAL_H
 
 #include "core/mirror.h"
+#include "shell/disk_watch.h"
 #include "shell/manager.h"
 #include "shell/mirror_disks.h"
 #include "shell/mirror_file.h"
@@ -39,6 +40,7 @@ struct managed {
   struct mirror_disks disks;
   struct managed_export exports[VOLUMES_MAX];
   uint32_t export_count, exports_leaving;
+  struct disk_watch *watch;
   struct timer retry;
   struct create *creator; /* manager_create.c, while it is being made */
   /* a worker's job on its files */

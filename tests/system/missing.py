@@ -269,3 +269,25 @@ def test_the_state_directory_of_a_destroyed_image(t):
     for path in paths:
         check(not os.path.exists(path), f"{path} was made anew: an empty file must never pass for data")
     wait_for("status to tell why", lambda: daemon.mirror("vol0")["reason"], seconds=5)
+
+
+@rows([("removed", lambda path: os.unlink(path)), ("renamed", take_away),
+       ("replaced", lambda path: (os.unlink(path), images.make_sparse(path, SIZE))),
+       ("made shorter", lambda path: os.truncate(path, SIZE - 4096))])
+def test_an_open_file_is_lost(t, row):
+    """Thesis 3: an open image is compared with its path every second. One that was removed, replaced or made shorter is
+    taken out, and the mirror goes on; the last good image stays (rule 8)."""
+    what, lose = row
+    daemon, paths = new_mirror(t)
+    lose(paths[1])
+    image = wait_for(f"image b to be missing, its file {what}",
+                     lambda: (lambda found: found if found["missing"] else None)(daemon.mirror("vol0")["images"][1]))
+    check(image["missing"] == "failed" and image["state"] == "UNSYNCHRONIZED", f"it is shown as {image}")
+    check(paths[1] in str(image["reason"]), f"the reason does not name the file: {image['reason']}")
+    write(daemon, 0, b"newer")
+    check_there(daemon, 0, b"newer")
+    if what == "removed":
+        os.unlink(paths[0])
+        wait_for("a warning about the last image", lambda: "last good one" in daemon.log())
+        check(daemon.mirror("vol0")["state"] == "ACTIVE", "the last good image was dropped")
+        check_there(daemon, 0, b"newer")
