@@ -392,7 +392,8 @@ static const char *read_done(struct model *model, struct segment *segment, uint6
 static const char *flush_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   (void)start;
   const struct model_op *op = context;
-  if (segment->count == 1 || segment->doubt) return NULL;
+  if (segment->count == 1 || op->begun <= segment->doubt) return NULL;
+  segment->doubt = 0;
   for (uint32_t i = 0; i < segment->count; i++)
     if (segment->versions[i].firm <= op->begun) segment->versions[i].gone = 1;
   segment_tidy(model, segment);

@@ -12,8 +12,8 @@
  *   - a flush that was answered makes versions gone which were dead, for sure, when it began; FUA does so for its bytes;
  *   - a power loss makes every version alive that is not gone; the death of a process revives only what was killed by the
  *     sight of a write that was never answered;
- *   - a flush that failed leaves the bytes written before it in doubt: no later flush makes versions gone there, until they
- *     have been written again.
+ *   - a flush that failed makes no version gone; one that is answered and was asked for later does, also of what was written
+ *     before the failure: the mirror must have written that again.
  *
  * With `calm` (no image ever fails or is absent in this run) two things more: a value once seen survives the death of the
  * process even if its write was not answered; and a value from before a power loss that was read after it survives the next.

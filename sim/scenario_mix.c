@@ -18,6 +18,7 @@ struct mix {
   uint32_t budget_max;
   uint32_t quick_crash_percent; /* crashes soon after an activation */
   uint32_t stop_percent;        /* lives that end with a clean stop */
+  uint32_t aimed_percent;       /* lives whose crash is aimed: crash_sooner() */
 };
 
 /* ---- what is drawn once for a seed ---- */
@@ -175,7 +176,7 @@ static void settle(struct mix *mix) {
 static void life_of_mirror(struct mix *mix) {
   struct node *node = mix->node;
   if (!life_begins(mix)) return;
-  bool aimed = prng_one_in(&mix->prng, 2);
+  bool aimed = prng_below(&mix->prng, 100) < mix->aimed_percent;
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : 12000);
@@ -267,14 +268,27 @@ static struct mix draw_mix(struct world *world, struct node *node) {
   mix.budget_max = prng_one_in(&mix.prng, 4) ? 600 : 200;
   mix.quick_crash_percent = 35;
   mix.stop_percent = 25;
+  mix.aimed_percent = 50;
   return mix;
+}
+
+/* Recovery upon recovery, no disk fails. */
+static void set_crash_recovery(struct mix *mix, struct node_options *options) {
+  options->calm = true;
+  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
+  mix->lives = 12;
+  mix->quick_crash_percent = 80;
+  mix->stop_percent = 5;
+  mix->aimed_percent = 90;
 }
 
 void scenario_mix(struct world *world, struct node *node) {
   struct mix mix = draw_mix(world, node);
-  struct node_options options = {.calm = prng_one_in(&mix.prng, 3)};
-  if (options.calm && prng_one_in(&mix.prng, 2)) mix.quick_crash_percent = 80; /* recovery upon recovery */
+  struct node_options options = {0};
   draw_node(&mix, &options);
+  uint64_t pick = prng_below(&mix.prng, 5); /* two in five are calm throughout */
+  options.calm = pick < 2;
+  if (pick == 0) set_crash_recovery(&mix, &options);
   mix.storm_percent = 65;
   mix.chaos_percent = 15;
   run_mix(&mix, &options);
@@ -282,12 +296,9 @@ void scenario_mix(struct world *world, struct node *node) {
 
 void scenario_crash_recovery(struct world *world, struct node *node) {
   struct mix mix = draw_mix(world, node);
-  struct node_options options = {.calm = true};
+  struct node_options options = {0};
   draw_node(&mix, &options);
-  options.image_count = (uint32_t)prng_between(&mix.prng, 2, 3);
-  mix.lives = 12;
-  mix.quick_crash_percent = 80;
-  mix.stop_percent = 5;
+  set_crash_recovery(&mix, &options);
   run_mix(&mix, &options);
 }
 

@@ -15,8 +15,8 @@
  * An object is activated once: after a refusal it is closed and, to try again, opened anew.
  * Each operation answers through its callback, from the event queue; one operation at a time (else TARN_REFUSED).
  *
- * Memory: all of it comes from the arena given to mirror_open(); about MIRROR_OPS_MAX operations plus, per image, three
- * bits for each extent (touched pages only). */
+ * Memory: all of it comes from the arena given to mirror_open(); about MIRROR_OPS_MAX operations plus, for each
+ * extent, two bits per image and one per mirror (touched pages only). */
 #ifndef TARN_CORE_MIRROR_H
 #define TARN_CORE_MIRROR_H
 
@@ -78,16 +78,17 @@ void *mirror_owner(const struct mirror *mirror);
 /* `why` is a sentence for people, valid during the call; empty on success unless something is worth saying. */
 typedef void mirror_done(struct mirror *mirror, tarn_err err, const char *why, void *context);
 
-/* Writes the first record, an empty log and the maps to every image and the home store. The first image with data (config
- * order) is the master; others that are not blank are UNSYNCHRONIZED with everything missed. The mirror stays INACTIVE.
- * All images must be present. Refused (TARN_EXISTS) if a metadata disk already holds a record, unless `overwrite`. */
+/* Writes the first record, an empty log and the maps to every image and the home store. The mirror starts with what the
+ * first image holds, which is the master; another is SYNCHRONIZED only if both are blank, else UNSYNCHRONIZED with everything
+ * missed. The mirror stays INACTIVE. All images must be present. Refused (TARN_EXISTS) if a metadata disk already holds a
+ * record, unless `overwrite`. */
 void mirror_format(struct mirror *mirror, bool overwrite, mirror_done *done, void *context);
 
 /* Loads all metadata, decides who is current (rules 9, 10), starts recovery (12) and serves. TARN_REFUSED leaves the mirror
  * in ATTENTION and `why` names what is missing; `force` goes on with what there is and `why` says what may be lost. */
 void mirror_activate(struct mirror *mirror, bool force, mirror_done *done, void *context);
 
-/* Stops taking requests (TARN_SHUTDOWN), waits for those in flight, flushes, clears all marks, records INACTIVE. `stay`
+/* Stops taking requests (TARN_SHUTDOWN), waits for those in flight, flushes, clears the marks that it may, records INACTIVE. `stay`
  * records that the mirror was ACTIVE, so that it is activated again at the next start (`auto`). */
 void mirror_deactivate(struct mirror *mirror, bool stay, mirror_done *done, void *context);
 

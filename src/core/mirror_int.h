@@ -161,7 +161,7 @@ struct mirror {
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
   } commit;
-  uint64_t drop_seq;   /* no write is answered before this commit is done */
+  uint64_t drop_seq;   /* nothing is answered, and no write under new marks issued, before this commit */
   uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
 
   /* flushes of our own */

@@ -9,6 +9,9 @@
  *   - one whose own record is older than that, or of another history, holds something old: it is copied in full;
  *   - an image that is absent may be ahead only if the home store does not confirm `best`;
  *   - what an absent image misses is its map, and after a crash also every marked region.
+ *
+ * Two things are settled before that: images that somebody changed behind our back (settle_changed), and that none of those
+ * that are here has the newest data (settle_none).
  */
 #include <stdio.h>
 #include <string.h>
@@ -154,19 +157,22 @@ static uint32_t changed_master(const struct mirror *m, const enum verdict *verdi
   return i;
 }
 
-/* Images that were changed behind our back. The only copy is used as it is; of several the unchanged ones count, but that
- * throws something away, so it is for the administrator to say. False: refuse. */
+/* Images that were changed behind our back. An only copy is used as it is. Where there are others, here or away, one side
+ * loses something, so it is for the administrator to say: by force the unchanged ones count. False: refuse. */
 static bool settle_changed(struct mirror *m, enum verdict *verdicts) {
   uint32_t changed = count_of(verdicts, VERDICT_CHANGED), sound = count_of(verdicts, VERDICT_CURRENT);
   if (changed == 0) return true;
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (verdicts[i] == VERDICT_CHANGED) admin_explain(m, "image %s: %s", image_name(m, i), m->images[i].reason);
-  if (changed == 1 && sound == 0) {
-    for (uint32_t i = 0; i < IMAGES_MAX; i++)
-      if (verdicts[i] == VERDICT_CHANGED) use_as_it_is(m, verdicts, i);
+  uint32_t recorded = 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    recorded += m->record.images[i].present && m->record.images[i].state == IMAGE_SYNCHRONIZED;
+  if (recorded == 1) {
+    use_as_it_is(m, verdicts, changed_master(m, verdicts));
     return true;
   }
-  admin_explain(m, sound ? "--force copies the unchanged images over it" : "--force copies the master over the others");
+  admin_explain(m, sound ? "--force copies the unchanged images over it"
+                         : "--force copies it over the others, also those that are away");
   if (!m->admin_force) return false;
   if (sound == 0) use_as_it_is(m, verdicts, changed_master(m, verdicts));
   for (uint32_t i = 0; i < IMAGES_MAX; i++)

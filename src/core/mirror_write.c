@@ -1,6 +1,7 @@
 /* mirror_write.c - the path of a write, a zeroing and a flush.
  *
- *   scratch (if edges are merged) -> marks -> commit, if one is new -> range lock -> merge -> all images -> judgement
+ *   scratch (if edges are merged) -> marks -> commit, if one is new, or an image was dropped -> range lock -> merge
+ *                                                                     -> all images at once -> judgement
  *                                                                     -> release -> commit, if an image was dropped -> answer
  *
  * Crash argument: the marks are durable on every image before any image is touched, so after a crash every block that the
@@ -373,7 +374,7 @@ static void flush_issue(struct op *op) {
 void op_flush(struct op *op) {
   struct mirror *m = op->m;
   struct volume *volume = &m->volumes[op->volume];
-  if (op->client && m->record.doubt) {
+  if (op->client && m->record.doubt && !PLANTED(flush_in_doubt)) {
     list_push(&m->doubt_line, &op->link);
     copy_pump(m);
   } else if (volume->flushing) {

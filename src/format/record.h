@@ -1,8 +1,9 @@
 /* record.h - the mirror's record: who it is, who is current. The same bytes lie in each image's metadata and in the state
  * directory. docs/disk-format.md has the layout byte by byte; this header and record.c are its only readers.
  *
- * Two slots of RECORD_SLOT_BYTES, each whole with its CRC; an update writes slot 0, flushes, writes slot 1, flushes. A
- * reader takes the valid one of the higher `sequence`: a torn or rotten slot never hides the other. */
+ * Two slots of RECORD_SLOT_BYTES, each whole with its CRC; an update writes one, flushes, writes the other, flushes (which
+ * one first: core/store.c). A reader takes the valid one of the higher `sequence`: a torn or rotten slot never hides the
+ * other. */
 #ifndef TARN_FORMAT_RECORD_H
 #define TARN_FORMAT_RECORD_H
 

@@ -1,3 +1,5 @@
+/* A watch is one allocation that outlives its owner's interest while a look is under way: disk_watch_stop() marks it, and the
+ * end of the look frees it. */
 #include "shell/disk_watch.h"
 
 #include <stdlib.h>

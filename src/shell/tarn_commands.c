@@ -160,7 +160,9 @@ const struct tarn_command tarn_commands[] = {
      .show = show_created},
     {.name = "mirror activate",
      .summary = "open a mirror to its clients, recover it first if need be",
-     .help = "Refused, naming what is missing, unless the newest image is there; the mirror is in ATTENTION then.\n",
+     .help = "Refused, naming the reason, unless the newest data is there for sure and no file was changed by others "
+             "meanwhile;\n"
+             "the mirror is in ATTENTION then.\n",
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL,
                     "go on with what is there; prints what may be lost"}},

@@ -242,6 +242,27 @@ def decided(daemon):
     return mirror if mirror["state"] in ("ACTIVE", "ATTENTION") else None
 
 
+@rows([("written to", "bytes"), ("a new empty file", "new")])
+def test_changed_while_the_good_one_is_away(t, row):
+    """Rule 10, thesis 3: a changed image is not taken for the newest because the unchanged one is only away."""
+    _, how = row
+    daemon, paths = new_mirror(t)
+    daemon.stop()
+    change(daemon, paths[0], how)
+    take_away(paths[1])
+    daemon.start()
+    daemon.wait_state("vol0", "ATTENTION")
+    refused = daemon.tarn("mirror", "activate", "vol0", status=1)
+    check(re.search(r"image a\b", refused.err), f"the message does not name image a: {refused.err}")
+    bring_back(paths[1])
+    daemon.tarn("mirror", "activate", "vol0", status=1)
+    daemon.tarn("mirror", "activate", "--force", "vol0")
+    check_there(daemon, 0, b"first")
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+    images.check_same(paths, SIZE)
+
+
 def test_an_only_image_may_be_edited_while_inactive(t):
     """Thesis 3: images stay plain; with one image there is nothing to differ from, and what a tool wrote is served."""
     path = t.path("a.img")
