@@ -204,7 +204,6 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   if (io->op == DISK_FLUSH && sim_io->err) drive->flush_failures++;
   uint64_t latency = draw_latency(drive);
   uint64_t effect = drive->latency_ns == 0 ? latency / 2 : prng_below(&drive->prng, latency + 1);
-  if (io->op == DISK_FLUSH && sim_io->err) effect = latency; /* what a flush that ended before it has saved is saved */
   sim_io->complete_ns = world_now(world) + latency;
   if (drive->traced)
     world_trace(world, "%s %s %" PRIu64 "+%" PRIu64 "%s", drive->medium->name, disk_op_name(io->op),

@@ -13,7 +13,7 @@
 #define BYTES 64
 
 /* A story is a word per step. Writes are a, b, c: "+a" begins, "-a" is answered, "!a" is answered with an error, "~a" is
- * abandoned (its connection is gone). "+fa" begins with FUA. Likewise z (write zeroes), t (trim), F (flush). "ra" is a read
+ * abandoned (its connection is gone). "+fa" begins with FUA. Likewise z (write zeroes), t (trim), F and G (flush). "ra" is a read
  * that begins, returns a, and ends at once; "r0" one that returns what was there first. "+r" begins a read that "=a" ends.
  * "K" the process dies, "P" power is lost. */
 static const struct {
@@ -53,7 +53,9 @@ static const struct {
     {"a flush does not cover what came later", false, "+a -a +F -F +b -b P", "ab", "0"},
     {"FUA makes its own bytes durable", false, "+a -a +fb -b P", "b", "a0"},
     {"a failed flush promises nothing", false, "+a -a +F !F P", "a0", "b"},
-    {"after a failed flush a good one proves nothing of the writes before", false, "+a -a +F !F +F -F P", "a0", "b"},
+    {"a flush begun after another failed proves all again: the mirror has written it again", false,
+     "+a -a +F !F +F -F P", "a", "0"},
+    {"a flush that had begun before another failed proves nothing", false, "+a -a +F +G !F -G P", "a0", "b"},
     {"written again and flushed it is durable", false, "+a -a +F !F +b -b +F -F P", "b", "a0"},
     {"a trim that was not seen is open after a power loss, flushed or not", false, "+fa -a +t -t +F -F P", "a0", "b"},
     {"a trim that was seen and flushed stays", false, "+fa -a +t -t r0 +F -F P", "0", "a"},
@@ -82,8 +84,8 @@ static void fill(const struct story *story, char who, uint8_t *out) {
 static void op_begin(struct story *story, const char *word) {
   bool fua = word[0] == 'f';
   char who = fua ? word[1] : word[0];
-  static const char letters[] = "rzFt";
-  static const enum model_kind kinds[] = {MODEL_READ, MODEL_ZERO, MODEL_FLUSH, MODEL_TRIM};
+  static const char letters[] = "rzFGt";
+  static const enum model_kind kinds[] = {MODEL_READ, MODEL_ZERO, MODEL_FLUSH, MODEL_FLUSH, MODEL_TRIM};
   const char *letter = strchr(letters, who);
   struct model_op *op = &story->ops[(uint8_t)who];
   *op = (struct model_op){.kind = letter ? kinds[letter - letters] : MODEL_WRITE, .length = BYTES, .fua = fua};

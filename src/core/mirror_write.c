@@ -374,7 +374,10 @@ static void flush_issue(struct op *op) {
 void op_flush(struct op *op) {
   struct mirror *m = op->m;
   struct volume *volume = &m->volumes[op->volume];
-  if (op->client && m->record.doubt && !PLANTED(flush_in_doubt)) {
+  bool in_doubt = op->client && m->record.doubt && !PLANTED(flush_in_doubt);
+  if (in_doubt && !m->serving) {
+    op_end(op, TARN_SHUTDOWN);
+  } else if (in_doubt) {
     list_push(&m->doubt_line, &op->link);
     copy_pump(m);
   } else if (volume->flushing) {
@@ -475,12 +478,8 @@ static void flush_judged(struct op *op, tarn_err err) {
   volume->flushing = false;
   for (struct list *node = list_pop(&line); node; node = list_pop(&line)) {
     struct op *next = LIST_ENTRY(node, struct op, link);
-    if (next->client && m->record.doubt) {
-      op_flush(next);
-      continue;
-    }
-    list_splice(&volume->flush_line, &line);
-    flush_issue(next);
+    if (!next->client || !m->record.doubt) list_splice(&volume->flush_line, &line); /* one flush for all the rest */
+    op_flush(next);
   }
   mark_line_run(m);
   flush_answer(op, err, overtaken);
