@@ -10,7 +10,8 @@
  *   - WRITE, WRITE_ZEROES, TRIM are done when they complete: a later READ sees them. They are on stable storage only after
  *     a FLUSH that was submitted after they completed has completed with TARN_OK, or when they carried DISK_FUA.
  *   - A write that fails, or never completes, may have left any mix of old and new in its range, now or later.
- *   - A FLUSH that fails leaves everything since the last good FLUSH in doubt; a later good FLUSH proves nothing of it.
+ *   - A FLUSH that fails leaves everything since the last good FLUSH in doubt; a later good FLUSH proves nothing of it, and
+ *     neither does one that was under way at the same time (a kernel may tell only one of them of the failure).
  *   - WRITE_ZEROES leaves zeroes; without DISK_NO_HOLE it may deallocate. TRIM is a WRITE_ZEROES that may also do nothing
  *     at all: what it leaves is old bytes or zeroes, block by block, and on a mirror the same on all images.
  *
@@ -54,7 +55,7 @@ struct disk_caps {
   uint64_t zero_bytes_max;   /* multiple of zero_block_bytes */
   bool read_only;
   bool can_zero;       /* WRITE_ZEROES is done without writing the bytes: cheap, whatever the length */
-  bool can_trim;       /* TRIM deallocates (and leaves zeroes) */
+  bool can_trim;       /* TRIM frees space */
   bool volatile_cache; /* FLUSH matters */
   bool rotational;
 };

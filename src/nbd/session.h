@@ -6,6 +6,7 @@
  *     receive:  n = nbd_session_recv_buffer(s, &where); read up to n bytes of the connection to `where` (n == 0: do not
  *               read now, the session holds the client back); nbd_session_received(s, bytes_read).
  *     send:     n = nbd_session_send_vectors(s, vec, max); write them; nbd_session_sent(s, bytes_written).
+ *               `where` and the vectors stay the driver's until it says received or sent, so a kernel may hold them.
  *     wake:     the session calls `wake` (given at open, from the event queue or from within the calls above) when it may
  *               have become ready to receive or to send.
  *
@@ -55,7 +56,7 @@ struct nbd_session_options {
   const char *peer; /* for reports */
   void *owner;      /* the driver's */
   void (*wake)(struct nbd_session *session);
-  void (*closed)(struct nbd_session *session); /* the session is gone after this returns */
+  void (*closed)(struct nbd_session *session); /* from the event queue; the session is gone after it returns */
 };
 
 /* Bytes of memory that a session needs, for the driver's arena of slots. */
@@ -67,6 +68,8 @@ void *nbd_session_owner(const struct nbd_session *session);
 enum nbd_wants { NBD_RECEIVE = 1, NBD_SEND = 2, NBD_CLOSE = 4 }; /* NBD_CLOSE: nothing is left to send, hang up */
 unsigned nbd_session_wants(struct nbd_session *session);
 size_t nbd_session_recv_buffer(struct nbd_session *session, void **where);
+/* 0 bytes: the driver took its receive back. What is here of a payload goes to the disk then, so that a client that stalls
+ * holds no buffer. */
 void nbd_session_received(struct nbd_session *session, size_t bytes);
 /* At most `max` vectors; they stay valid until nbd_session_sent() or nbd_session_close(). 0: nothing to send now. */
 size_t nbd_session_send_vectors(struct nbd_session *session, struct nbd_vector *vectors, size_t max);
