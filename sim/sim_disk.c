@@ -150,7 +150,8 @@ static void take_effect(struct sim_io *sim_io) {
     case DISK_TRIM: trim_some(disk, io); break;
     case DISK_FLUSH:
       if (whole) medium_flush_done(medium, sim_io->flush_mark);
-      break; /* a failure takes effect when it is heard: see "What is left out" in docs/fault-model.md */
+      else medium_flush_failed(medium, sim_io->flush_mark); /* also when the process dies before it hears of it */
+      break;
     case DISK_OP_COUNT: require(!"an op");
   }
 }
@@ -170,7 +171,6 @@ static void sim_io_run(struct sim_event *event) {
                 io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length, sim_io->err ? ": " : "",
                 sim_io->err ? tarn_err_text(sim_io->err) : "");
   tarn_err err = sim_io->err;
-  if (io->op == DISK_FLUSH && err != TARN_OK) medium_flush_failed(disk->drive->medium, sim_io->flush_mark);
   list_remove(&sim_io->link);
   world_free(sim_io);
   disk_complete(io, err);

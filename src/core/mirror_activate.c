@@ -331,6 +331,9 @@ static void conclude(struct mirror *m) {
   m->recovered = !m->record.clean;
   m->recover_start_ns = m->recover_end_ns = m->env->now_ns;
   m->recover_copied = m->recover_marked = 0;
+  /* A flush may have failed in the last moments of the process before, and nobody was left to record it: no flush is answered
+   * before what was marked is written again. */
+  if (m->recovered) m->record.doubt = true;
   if (m->recovered) {
     if (intent_load_done(&m->intent, m->commit.started + 1, m->env->now_ns)) recover_marked(m);
     else believe_source(m);

@@ -460,6 +460,15 @@ def test_where_it_listens(t):
     t.run(tarn, "status", env={**os.environ, "TARN_STATE": daemon.state})
 
 
+def bound(blocker, port):
+    """A killed process's ring keeps its sockets for a moment."""
+    try:
+        blocker.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_port_just_used(t):
     """Cli: a port that was just in use is tried again for 2 s."""
     port = free_port()
@@ -471,7 +480,7 @@ def test_a_port_just_used(t):
         handle.close()
     with socket.socket() as blocker:
         blocker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        blocker.bind(("127.0.0.1", port))
+        wait_for("the killed daemon's socket to go", lambda: bound(blocker, port))
         blocker.listen()
         timer = threading.Timer(1.0, blocker.close)
         timer.start()
