@@ -19,8 +19,7 @@
   X(missed_write_only, "an image that failed misses only the failed write, not all marked regions")    \
   X(clear_copied_unflushed, "the missed bits of copied blocks are cleared before the copy is flushed") \
   X(read_unrecovered, "a marked region is read after a crash before it has been copied")               \
-  X(flush_error_ignored, "an image whose flush failed stays in")                                       \
-  X(flush_in_doubt, "a flush is answered while what an earlier one left in doubt is not written again")
+  X(flush_error_ignored, "an image whose flush failed stays in")
 
 enum plant {
   PLANT_none,
