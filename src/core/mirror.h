@@ -101,9 +101,6 @@ CHECKED tarn_err mirror_image_failed(struct mirror *mirror, uint32_t image, cons
 bool mirror_is_idle(const struct mirror *mirror);
 void mirror_close(struct mirror *mirror);
 
-/* Settings that may change while it is open. */
-void mirror_set_rate(struct mirror *mirror, uint32_t image, uint64_t bytes_per_second);
-
 /* The volume as a disk for clients: block_bytes 1, serialised overlapping writes, alive until mirror_close(). */
 struct disk *mirror_volume(struct mirror *mirror, uint32_t volume);
 

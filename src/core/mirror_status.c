@@ -88,8 +88,3 @@ void mirror_status(const struct mirror *m, struct mirror_status *status) {
   status->recovery.running = m->recovering;
   status->recovery.duration_ns = (m->recovering ? m->env->now_ns : m->recover_end_ns) - m->recover_start_ns;
 }
-
-void mirror_set_rate(struct mirror *m, uint32_t image, uint64_t bytes_per_second) {
-  require(image < m->config.image_count);
-  m->config.images[image].rate = bytes_per_second;
-}

@@ -40,11 +40,6 @@ bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
 
 void missed_set_all(struct missed *map) { missed_set(map, 0, map->geometry->extent_count); }
 
-void missed_clear_all(struct missed *map) {
-  missed_copied(map, 0, map->geometry->extent_count);
-  missed_checkpoint(map);
-}
-
 bool missed_is_fresh(const struct missed *map, uint64_t first, uint64_t count) {
   if (map->missed.set_count == 0) return true;
   return missed_next(map, first) >= first + count;

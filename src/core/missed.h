@@ -28,7 +28,6 @@ CHECKED tarn_err missed_init(struct missed *map, struct arena *arena, const stru
 /* True if a bit changed. */
 bool missed_set(struct missed *map, uint64_t first, uint64_t count);
 void missed_set_all(struct missed *map);
-void missed_clear_all(struct missed *map);
 /* Every extent of the range may be read from the image. */
 bool missed_is_fresh(const struct missed *map, uint64_t first, uint64_t count);
 /* No extent of the range may: a write there can be left to the copy. */
