@@ -107,6 +107,7 @@ static void open_image(struct node *node, uint32_t i) {
   struct node_image *image = &node->images[i];
   struct mirror_image_config *config = &node->config.images[i];
   config->blank = image->blank;
+  config->policy = image_policy_default;
   config->meta = image->absent ? NULL : sim_disk_open(&image->meta);
   config->error = image->absent ? "it was taken away" : NULL;
   for (uint32_t v = 0; v < node->volume_count; v++)
@@ -215,7 +216,7 @@ bool node_format(struct node *node) {
 bool node_activate(struct node *node, uint64_t steps) {
   world_trace(node->world, "activate");
   node->busy = true;
-  mirror_activate(node->mirror, false, operation_done, node);
+  mirror_activate(node->mirror, &(struct mirror_activation){0}, operation_done, node);
   if (!run_operation(node, steps)) {
     node->world->counters.crash_in_activation++;
     return false;

@@ -16,6 +16,7 @@
   X(RANGE, "beyond the end of the volume")     \
   X(UNSUPPORTED, "the disk cannot do it")      \
   X(GONE, "the disk is no longer there")       \
+  X(HUNG, "the disk does not answer")          \
   X(SHUTDOWN, "the service is going away")     \
   X(NOT_FOUND, "there is no such thing")       \
   X(EXISTS, "it exists already")               \

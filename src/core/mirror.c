@@ -18,6 +18,9 @@ static const struct disk_ops volume_ops = {.kind = "mirror", .submit = volume_su
 
 /* ---- opening ---- */
 
+const struct image_policy image_policy_default = {
+    .hang_ns = 10 * NS_PER_S, .return_by_itself = true, .return_after_ns = 60 * NS_PER_S};
+
 const char *mirror_config_check(const struct mirror_config *config) {
   if (!record_name_is_valid(config->name, strlen(config->name)))
     return "a mirror's name is 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit";
@@ -340,12 +343,11 @@ void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const 
   mirror_changed(m);
 }
 
-tarn_err mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
+void mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
   require(image < m->config.image_count);
-  if (m->state != MIRROR_ACTIVE) return TARN_REFUSED;
-  if (image_is_current(m, image) && mirror_current_mask(m) == 1u << image) return TARN_REFUSED;
+  if (m->state != MIRROR_ACTIVE) return;
+  if (image_is_current(m, image) && mirror_current_mask(m) == 1u << image) return;
   image_drop(m, image, MISSING_FAILED, why, NULL);
-  return TARN_OK;
 }
 
 void image_join(struct mirror *m, uint32_t i) {

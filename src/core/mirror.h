@@ -12,8 +12,16 @@
  * Life of the object: mirror_open() -> mirror_format() once for a new mirror, or mirror_activate() -> serving ->
  * mirror_deactivate() -> mirror_close(). The object exists only while the mirror's disks are open (INACTIVE holds no
  * lock); its durable state is on its images and in the home store (the state directory's copy of the record).
- * An object is activated once: after a refusal it is closed and, to try again, opened anew.
+ * An object is activated once: after a refusal, and after it *fell* (below), it is closed and, to try again, opened anew.
  * Each operation answers through its callback, from the event queue; one operation at a time (else TARN_REFUSED).
+ *
+ * Falling: when its last good image hangs or is gone, or more images are missing than max-missing allows, the mirror goes from
+ * ACTIVE to ATTENTION by itself, as if its process had died: requests end with TARN_SHUTDOWN ("not done"), nothing is
+ * recorded as clean. The owner sees it in `changed`, shuts the gates of its clients (gate.h) first thing, closes the object
+ * once mirror_is_idle() and mirror_is_quiet(), and tries again with a new one, which recovers as after a crash.
+ *
+ * Images leave by themselves and by command, and come back: the core decides when, the owner opens disks (`reopen`). An image's
+ * disks are used through a guard (guard.h), so no I/O waits longer than `hang`; what a dead disk still holds keeps its place.
  *
  * Memory: all of it comes from the arena given to mirror_open(); about MIRROR_OPS_MAX operations plus, for each
  * extent, two bits per image and one per mirror (touched pages only). */
@@ -27,6 +35,15 @@
 
 #define MIRROR_OPS_MAX 1024u /* client I/Os in flight in one mirror; more wait in line */
 
+/* Settings of an image (cli.md). All zeroes is not a policy: see image_policy_default. */
+struct image_policy {
+  uint64_t hang_ns;         /* until an I/O counts as failed */
+  bool return_by_itself;    /* after a failure, or an absence */
+  uint64_t return_after_ns; /* quiet time before that; doubled after each relapse */
+  uint64_t rate;            /* synchronisation, bytes per second; 0 no limit */
+};
+extern const struct image_policy image_policy_default; /* 10 s, true, 60 s, 0 */
+
 /* One image as its opener found it. A data or meta disk that could not be opened is NULL and `err_text` says why. */
 struct mirror_image_config {
   char name[TARN_NAME_MAX + 1];
@@ -36,7 +53,7 @@ struct mirror_image_config {
   const char *error;        /* NULL, or why the image is absent; static or outliving the mirror */
   struct image_stamp found; /* what its files were like before we touched them; zeroes: not known */
   bool blank;               /* for mirror_format(): known to hold no data (all zero), needs no copy */
-  uint64_t rate;            /* synchronisation, bytes per second; 0 no limit */
+  struct image_policy policy;
 };
 
 struct mirror_config {
@@ -45,6 +62,7 @@ struct mirror_config {
   uint32_t region_bytes, extent_bytes,
       mark_count;                  /* of a new mirror; else what the record says is checked against them */
   int32_t max_missing, min_images; /* -1 off */
+  bool read_master;                /* all reads go to the master; else to the least loaded image */
   uint32_t volume_count, image_count;
   struct {
     char name[TARN_NAME_MAX + 1];
@@ -70,6 +88,10 @@ struct mirror_options {
   /* What an image's files are like now (thesis 3): asked when all is flushed, at format and at a clean stop; compared with
    * `found` of the next time. May be NULL: then nothing is noticed. */
   void (*stamp)(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
+  /* An image may come back, or was asked back: the owner closes the disks that it has for it (nothing is in flight there,
+   * the mirror has let go of them), opens them anew, and answers, once and later, by mirror_image_reopened(). NULL: images
+   * never come back while the mirror is ACTIVE. */
+  void (*reopen)(struct mirror *mirror, uint32_t image);
 };
 /* NULL when the arena is short. Disks stay the caller's, who closes them after mirror_close(). */
 struct mirror *mirror_open(const struct mirror_options *options);
@@ -86,19 +108,82 @@ void mirror_format(struct mirror *mirror, bool overwrite, mirror_done *done, voi
 
 /* Loads all metadata, decides who is current (rules 9, 10), starts recovery (12) and serves. TARN_REFUSED leaves the mirror
  * in ATTENTION and `why` names what is missing; `force` goes on with what there is and `why` says what may be lost. */
-void mirror_activate(struct mirror *mirror, bool force, mirror_done *done, void *context);
+struct mirror_activation {
+  bool force;
+  /* For operations on an INACTIVE mirror: loads, recovers and copies, but serves no client, is shown as INACTIVE, is not
+   * recorded as active, and does not ask for max_missing and min_images. mirror_deactivate() ends it. */
+  bool quiet;
+  bool promote; /* with `image` as the master: see IMAGE_PROMOTE */
+  uint32_t image;
+};
+void mirror_activate(struct mirror *mirror, const struct mirror_activation *how, mirror_done *done, void *context);
 
 /* Stops taking requests (TARN_SHUTDOWN), waits for those in flight, flushes, clears the marks that it may, records INACTIVE. `stay`
  * records that the mirror was ACTIVE, so that it is activated again at the next start (`auto`). */
 void mirror_deactivate(struct mirror *mirror, bool stay, mirror_done *done, void *context);
 
-/* A fact from outside: a disk of this image is no longer what it was. The image is taken out as if a write had failed;
- * TARN_REFUSED when it is the last good one, which stays (rule 8), or when the mirror is not ACTIVE. */
-CHECKED tarn_err mirror_image_failed(struct mirror *mirror, uint32_t image, const char *why);
+/* A fact from outside: a disk of this image is no longer what it was. The image is taken out as if a write had failed; the
+ * mirror falls when it is the last good one. Harmless when the image is out already, or the mirror does not run. */
+void mirror_image_failed(struct mirror *mirror, uint32_t image, const char *why);
 
-/* Requires that nothing is in flight: after mirror_deactivate() or a failed activate answered. In the simulator a crash
- * drops mirror and arena instead. */
+/* ---- operations on images, while the mirror runs (ACTIVE, or quietly) ---- */
+
+/* Each needs the state that states.h says, else TARN_REFUSED with the reason; `done` comes when the change is durable, and
+ * before any long work (a copy) is over. TARN_IO: it could not be recorded, and nothing has changed. */
+enum mirror_image_op {
+  IMAGE_OP_REMOVE,   /* gone from the record; no slot but its own may be asked for again before the object is closed */
+  IMAGE_OP_SYNC,     /* copied in full */
+  IMAGE_OP_FRACTURE, /* no longer updated: CONSISTENT at this moment; what it misses is recorded */
+  IMAGE_OP_RESTORE,  /* brought back: only what it missed is copied. Also for one that failed, or waits for `return` */
+  IMAGE_OP_PROMOTE,  /* becomes the master; it must be SYNCHRONIZED (others: mirror_activate()) */
+  IMAGE_OP_DEMOTE,   /* no master from the next activation on: that one needs `promote`. Quiet mirrors only */
+  IMAGE_OP_ASSUME,   /* counts as equal. Quiet mirrors only */
+  IMAGE_OP_COUNT
+};
+/* `force`: REMOVE does not wait for outstanding writes to finish. */
+void mirror_image_do(struct mirror *mirror, uint32_t image, enum mirror_image_op op, bool force, mirror_done *done,
+                     void *context);
+/* A new image in a free slot, with its disks open and its metadata disk empty; it is copied to in full. Its name and node
+ * are in `config`. On an error the disks are the caller's again. */
+void mirror_image_add(struct mirror *mirror, uint32_t slot, const struct mirror_image_config *config, mirror_done *done,
+                      void *context);
+/* The answer to `reopen`: disks, and how they were found; NULL disks with the reason in `error` when that did not work. */
+void mirror_image_reopened(struct mirror *mirror, uint32_t image, const struct mirror_image_config *config);
+/* The mirror has no I/O with this image's disks and will submit none: its owner may close them (after IMAGE_OP_REMOVE). */
+bool mirror_image_is_quiet(const struct mirror *mirror, uint32_t image);
+
+/* Settings that hold at once. */
+void mirror_set_policy(struct mirror *mirror, uint32_t image, const struct image_policy *policy);
+void mirror_set_limits(struct mirror *mirror, int32_t max_missing, int32_t min_images, bool read_master);
+
+/* ---- verify (C10, rule 15) ---- */
+
+/* A range where the images that could be compared do not all agree: images with the same letter agree. */
+struct verify_difference {
+  uint32_t volume;
+  uint64_t offset, length;
+  char groups[IMAGES_MAX]; /* 'A', 'B', ...; '-': not read: out, or still to be copied; '!': unreadable */
+};
+#define VERIFY_DIFFERENCES_MAX 64u
+struct verify_result {
+  uint64_t done_bytes, total_bytes, differing_bytes, repaired_bytes, unreadable_bytes;
+  uint32_t difference_count; /* may exceed those listed */
+  struct verify_difference differences[VERIFY_DIFFERENCES_MAX];
+};
+/* Compares all images that are current, on line, range by range under its lock, by SHA-256. With `source` below IMAGES_MAX a
+ * range that differs is copied from that image to the others. One at a time. Clients go first: one range is in flight. */
+void mirror_verify(struct mirror *mirror, uint32_t source, mirror_done *done, void *context);
+/* Ends it early; `done` comes with TARN_SHUTDOWN. Harmless when none runs. */
+void mirror_verify_stop(struct mirror *mirror);
+/* Of the running verify, or the last one. */
+const struct verify_result *mirror_verify_result(const struct mirror *mirror);
+
+/* Requires that nothing is in flight: after mirror_deactivate() or a failed activate answered, or a fall. In the simulator a
+ * crash drops mirror and arena instead. */
 bool mirror_is_idle(const struct mirror *mirror);
+/* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
+ * hangs may have to wait for that. */
+bool mirror_is_quiet(const struct mirror *mirror);
 void mirror_close(struct mirror *mirror);
 
 /* The volume as a disk for clients: block_bytes 1, serialised overlapping writes, alive until mirror_close(). */
@@ -113,12 +198,16 @@ struct mirror_image_status {
   char reason[160]; /* empty when the state is the good one */
   uint64_t missed_bytes, unreadable_bytes;
   struct {
-    enum { SYNC_NONE, SYNC_FULL, SYNC_MISSED, SYNC_INTENT } kind;
+    enum { SYNC_NONE, SYNC_FULL, SYNC_MISSED, SYNC_INTENT, SYNC_VERIFY } kind;
     uint64_t done_bytes, total_bytes, bytes_per_second, eta_seconds;
     char waiting_for[64]; /* empty: it is running */
   } sync;
   uint64_t reads, writes, read_errors, write_errors, repaired_blocks;
   uint32_t io_in_flight;
+  uint32_t io_held;      /* I/Os that a dead disk still has: until it answers them it is not opened again */
+  bool returning;        /* its disks are being opened again */
+  uint64_t return_in_ns; /* until it comes back by itself; 0: it does not */
+  uint64_t out_since_ns; /* wall clock; 0: it is in */
 };
 struct mirror_status {
   enum mirror_state state;

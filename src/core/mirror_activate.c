@@ -355,10 +355,10 @@ static void conclude(struct mirror *m) {
   commit_admin(m, activated);
 }
 
-void mirror_activate(struct mirror *m, bool force, mirror_done *done, void *context) {
+void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_ACTIVATE, done, context)) return;
   require(m->state != MIRROR_ACTIVE);
-  m->admin_force = force;
+  m->admin_force = how->force;
   load_records(m, records_loaded);
 }
 

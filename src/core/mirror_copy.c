@@ -241,7 +241,7 @@ static void copy_succeeded(struct copy *copy) {
       missed_copied(&image->map, first, count);
       if (PLANTED(clear_copied_unflushed)) missed_checkpoint(&image->map);
       image->sync_copied += bytes;
-      uint64_t rate = m->config.images[__builtin_ctz(mask)].rate;
+      uint64_t rate = m->config.images[__builtin_ctz(mask)].policy.rate;
       if (rate) image->copy_next_ns = max_u64(m->env->now_ns, image->copy_next_ns) + bytes * NS_PER_S / rate;
     }
     m->checkpoint_bytes += bytes;

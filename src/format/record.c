@@ -15,7 +15,7 @@
  *    192   16  generation: u64 number, u64 id
  *    208  128  history: 8 generations, newest first; unused ones are zero, at the end
  *    336    1  self: image slot that this copy belongs to, 255 the state directory
- *    337    1  bit 0 active, bit 1 clean, bit 2 doubt; others zero
+ *    337    1  bit 0 active, bit 1 clean, bit 2 doubt, bit 3 demoted; others zero
  *    338    1  master: image slot
  *    339    1  recovery_source: image slot, 255 none
  *    340    4  volume_count
@@ -54,7 +54,7 @@ _Static_assert(TAIL_OFFSET <= RECORD_BYTES, "it fits");
 _Static_assert(NAME_BYTES == 64, "as documented");
 
 static const char magic[8] = {'T', 'A', 'R', 'N', 'R', 'E', 'C', '1'};
-enum { FLAG_ACTIVE = 1, FLAG_CLEAN = 2, FLAG_DOUBT = 4, FLAGS_ALL = 7 };
+enum { FLAG_ACTIVE = 1, FLAG_CLEAN = 2, FLAG_DOUBT = 4, FLAG_DEMOTED = 8, FLAGS_ALL = 15 };
 enum { IMAGE_FLAG_PRESENT = 1, IMAGE_FLAG_ALL_MISSED = 2, IMAGE_FLAGS_ALL = 3 };
 
 /* ---- bounds ---- */

@@ -51,6 +51,16 @@ struct record_image {
   struct image_stamp stamp;
 };
 
+/* Places that no image can read: left behind by a copy, named in `status`, healed by the next write. Mirror addresses, in
+ * order, apart from each other. */
+#define UNREADABLE_MAX 128u
+struct unreadable {
+  uint32_t count;
+  struct {
+    uint64_t start, length; /* bytes */
+  } ranges[UNREADABLE_MAX];
+};
+
 struct record {
   uint32_t version;   /* RECORD_VERSION */
   uint32_t features;  /* reserved; unknown bits are refused */
@@ -66,7 +76,8 @@ struct record {
   bool active;                            /* was ACTIVE (activate again at start if `auto`) */
   bool doubt;     /* a flush failed on every image: no flush is answered before recovery has written all again */
   bool clean;     /* stopped cleanly: no mark anywhere matters */
-  uint8_t master; /* image slot */
+  bool demoted;   /* there is no master: activation needs one to be promoted */
+  uint8_t master; /* image slot; of a demoted mirror: the last one */
   uint8_t recovery_source; /* image slot while a recovery is unfinished, else 0xff (rule 12) */
   uint32_t region_bytes, extent_bytes, mark_count;
   uint32_t volume_count;
@@ -76,6 +87,7 @@ struct record {
     uint64_t size_bytes;
   } volumes[VOLUMES_MAX];
   struct record_image images[IMAGES_MAX];
+  struct unreadable unreadable;
 };
 #define RECORD_NO_SOURCE 0xffu
 

@@ -251,6 +251,7 @@ static enum nbd_error error_of(tarn_err err, const struct nbd_request *request) 
     case TARN_STALE:
     case TARN_FULL:
     case TARN_GONE:
+    case TARN_HUNG:
     case TARN_NOT_FOUND:
     case TARN_EXISTS:
     case TARN_VERSION:

@@ -160,6 +160,7 @@ void managed_config(const struct managed *managed, struct mirror_config *config)
     snprintf(image->node, sizeof image->node, "%s", managed->manager->options.node);
     memcpy(image->data, managed->disks.images[slot].data, sizeof image->data);
     image->meta = managed->disks.images[slot].meta;
+    image->policy = image_policy_default;
     image->error = managed->disks.images[slot].why.text[0] ? managed->disks.images[slot].why.text : NULL;
     mirror_disks_found(&managed->disks, slot, &image->found);
   }
@@ -253,10 +254,7 @@ void managed_store_work(struct reactor_work *work) {
 
 static void file_gone(void *owner, uint32_t slot, const char *why) {
   struct managed *managed = owner;
-  const char *image = managed->file.images[slot].name;
-  if (mirror_image_failed(managed->mirror, slot, why) == TARN_OK) return;
-  report(managed->manager->env, REPORT_ERROR, managed->file.name,
-         "image %s stays, because it is the last good one, but save its data now: %s", image, why);
+  mirror_image_failed(managed->mirror, slot, why);
 }
 
 static void activated(struct mirror *mirror, tarn_err err, const char *why, void *context) {
@@ -293,7 +291,7 @@ static void activate_opened(struct mirror_disks *disks) {
   if (managed->manager->stopping) activate_failed(managed, "the daemon is stopping");
   else if (!disks->home) activate_failed(managed, disks->home_why.text);
   else if (!managed_open_mirror(managed, &why)) activate_failed(managed, why.text);
-  else mirror_activate(managed->mirror, managed->force, activated, managed);
+  else mirror_activate(managed->mirror, &(struct mirror_activation){.force = managed->force}, activated, managed);
 }
 
 void managed_activate(struct managed *managed, bool wait_for_locks) {

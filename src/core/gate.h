@@ -1,0 +1,52 @@
+/* gate.h - the disk that a volume's clients see: it outlives the mirror object behind it, and holds their requests while
+ * the mirror is in ATTENTION (`suspend`, B8).
+ *
+ *        gate_open(target)            gate_shut(patience)
+ *     ------------------> OPEN ---------------------------> SHUT --patience is over, or gate_fail()--> FAILING
+ *                          ^                                  |                                          |
+ *                          `---------- gate_open(target) -----+------------------------------------------'
+ *
+ * OPEN passes requests on to the target and answers back. SHUT keeps new requests in line, and also one that comes back from
+ * the target with TARN_SHUTDOWN ("not done"): gate_open() submits them all, in the order of arrival, to the new target. FAILING
+ * answers TARN_SHUTDOWN at once, also to who stood in line. A request that was answered by the target with anything else than
+ * TARN_SHUTDOWN is answered so.
+ *
+ * A flush in line promises what was written before it: gate_open(..., lost = true) says that answered writes may not have
+ * survived, and then the first flush of each client-visible line since is answered TARN_IO instead (rule 5: a failed flush is
+ * never retried as if nothing were lost): all flushes in line, or else the next one.
+ *
+ * Capabilities are those of the first target, for good: a later target must be able to do at least as much (gate_fits()).
+ * Memory: `slots` requests with the target at once; more wait in line, in their own disk_io. */
+#ifndef TARN_CORE_GATE_H
+#define TARN_CORE_GATE_H
+
+#include "core/disk.h"
+
+enum gate_state { GATE_SHUT, GATE_OPEN, GATE_FAILING };
+struct gate_io;
+struct gate {
+  struct disk disk;
+  struct disk *target; /* while OPEN; before that, requests that it still has come back */
+  enum gate_state state;
+  bool lost;        /* a flush has to fail */
+  uint32_t waiting; /* requests in line */
+  /* private */
+  struct gate_io *ios;
+  struct list free, line;
+  struct timer timer;
+  bool opened; /* caps are known */
+};
+
+/* SHUT, with no time limit, until it is opened. */
+CHECKED tarn_err gate_init(struct gate *gate, struct env *env, struct arena *arena, uint32_t slots);
+/* Could this target serve clients that were told of the first one's capabilities? Any target fits a gate that was never open. */
+bool gate_fits(const struct gate *gate, const struct disk *target);
+/* Requires a gate that is not OPEN, has nothing with an old target (gate_is_idle), and a target that fits. */
+void gate_open(struct gate *gate, struct disk *target, bool lost);
+/* Requires OPEN. `patience_ns` from now on requests wait; 0: FAILING at once. */
+void gate_shut(struct gate *gate, uint64_t patience_ns);
+void gate_fail(struct gate *gate);
+/* Nothing is with the target. */
+bool gate_is_idle(const struct gate *gate);
+
+#endif

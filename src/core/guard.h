@@ -1,0 +1,63 @@
+/* guard.h - a disk between a mirror and one of its disks that bounds how long an I/O may take, and turns a hang, or a lost
+ * connection, into one clear failure (rules 5 and 7).
+ *
+ *     alive --an I/O is not answered within `hang`--> dead (TARN_HUNG)
+ *           --the disk answers TARN_GONE-----------> dead (TARN_GONE): a reconnect is a failure and a return, never silent
+ *
+ * Alive, it passes I/Os on and their answers back. When it dies, all I/Os in flight are answered with its error, and so is,
+ * from then on, whatever is submitted: the disk below gets nothing more. What it still has in flight is *held*: each held
+ * I/O keeps its place and a reference to its buffer until the disk has answered it; the answer goes nowhere. So:
+ *   - the user of a dead guard must leave the bytes of a buffer alone while somebody else holds a reference to it
+ *     (buffer->refs): a held WRITE may still read them, a held READ may still change them;
+ *   - the disk below must not be closed, nor be opened again for this image, before guard_is_quiet().
+ * A guard dies once. It lives again by guard_attach() with a disk that was opened anew.
+ *
+ * Time is counted in steps of a quarter of `hang`, and a step counts only once per timer: a process that was stopped for an
+ * hour finds its disks' answers before it judges them. An I/O fails between hang and 1.5 x hang.
+ *
+ * Memory: `slots` I/Os in flight at most; the user must not exceed it (required). Completions run from the event queue. */
+#ifndef TARN_CORE_GUARD_H
+#define TARN_CORE_GUARD_H
+
+#include "core/disk.h"
+
+struct guard_io;
+struct guard {
+  struct disk disk;   /* what the user submits to; caps are those of the disk below */
+  struct disk *lower; /* NULL: detached; everything is answered with `err` */
+  uint64_t hang_ns;
+  bool dead;
+  tarn_err err; /* of a dead or detached one: TARN_HUNG, TARN_GONE */
+  uint64_t died_ns;
+  uint32_t held; /* I/Os that the disk below still has, of a dead guard */
+  void *owner;
+  /* Called once when it dies, before the I/Os' own answers (those are posted). May be NULL. */
+  void (*died)(struct guard *guard);
+  /* Called when the last held I/O was answered, from the event queue. May be NULL. */
+  void (*quiet)(struct guard *guard);
+  /* private */
+  struct guard_io *ios;
+  uint32_t io_count;
+  struct list free, active; /* active: in order of submission */
+  uint64_t step;
+  struct timer timer;
+};
+
+/* Takes `slots` places from the arena. Detached at first. TARN_FULL when the arena is short. */
+CHECKED tarn_err guard_init(struct guard *guard, struct env *env, struct arena *arena, uint32_t slots);
+/* Requires a detached guard. `disk` stays the caller's, and open until guard_detach(). */
+void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns);
+/* Lets go of the disk below. Requires a quiet guard with nothing in flight. */
+void guard_detach(struct guard *guard);
+/* A new patience, for I/Os from now on and those in flight. */
+void guard_set_hang(struct guard *guard, uint64_t hang_ns);
+/* Declares it dead for a reason of the user's (the file was unlinked): as above, with `err`. Harmless on a dead one. */
+void guard_kill(struct guard *guard, tarn_err err);
+/* Nothing of ours is with the disk below. A detached guard is quiet. */
+static inline bool guard_is_quiet(const struct guard *guard) { return list_is_empty(&guard->active); }
+/* How long the oldest I/O in flight has waited, for people; 0: none. */
+uint64_t guard_oldest_ns(const struct guard *guard);
+/* May somebody else still read or write the buffer's bytes? */
+static inline bool buffer_is_shared(const struct buffer *buffer) { return buffer->refs > 1; }
+
+#endif
