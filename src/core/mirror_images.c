@@ -349,8 +349,7 @@ static void image_recorded(struct mirror *m, tarn_err err) {
 
 static void fracture_now(struct mirror *m, uint32_t i) {
   image_leave(m, i, IMAGE_FRACTURE, MISSING_FRACTURED);
-  snprintf(m->images[i].reason, sizeof m->images[i].reason,
-           "it was fractured: 'tarn image restore %s %s' brings it back", m->config.name, image_name(m, i));
+  snprintf(m->images[i].reason, sizeof m->images[i].reason, "it was fractured: 'tarn image restore' brings it back");
   m->drop_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "image %s is fractured", image_name(m, i));
   op_commit(m);
