@@ -215,10 +215,10 @@ void mirror_close(struct mirror *m) {
   require(mirror_is_quiet(m));
   require(m->lock.hold_count == 0);
   for (uint32_t i = 0; i < IMAGES_MAX; i++) {
-    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_detach(&m->images[i].data[v]);
-    guard_detach(&m->images[i].meta);
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_let_go(&m->images[i].data[v]);
+    guard_let_go(&m->images[i].meta);
   }
-  guard_detach(&m->home_guard);
+  guard_let_go(&m->home_guard);
   timer_cancel(&m->tick);
   timer_cancel(&m->copy_timer);
   event_cancel(&m->copy_event);

@@ -86,10 +86,10 @@ static void come_failed(struct mirror *m, uint32_t i, const char *why) {
 static void detach(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
-    guard_detach(&image->data[v]);
+    guard_let_go(&image->data[v]);
     m->config.images[i].data[v] = NULL;
   }
-  guard_detach(&image->meta);
+  guard_let_go(&image->meta);
   m->config.images[i].meta = NULL;
   store_attach(&image->store, NULL);
 }

@@ -254,6 +254,9 @@ static inline const char *image_name(const struct mirror *m, uint32_t i) { retur
 static inline bool image_is_current(const struct mirror *m, uint32_t i) {
   return m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZED;
 }
+static inline void guard_let_go(struct guard *guard) {
+  if (guard->lower) guard_detach(guard);
+}
 uint32_t mirror_current_mask(const struct mirror *m);
 uint32_t mirror_online_mask(const struct mirror *m);
 /* Takes an image out: offline, UNSYNCHRONIZED, all that is marked and all later writes missed; recorded before the next
