@@ -19,7 +19,9 @@
   X(missed_write_only, "an image that failed misses only the failed write, not all marked regions")    \
   X(clear_copied_unflushed, "the missed bits of copied blocks are cleared before the copy is flushed") \
   X(read_unrecovered, "a marked region is read after a crash before it has been copied")               \
-  X(flush_error_ignored, "an image whose flush failed stays in")
+  X(flush_error_ignored, "an image whose flush failed stays in")                                       \
+  X(hung_buffer_reused, "the buffer of a hung I/O is given back before its disk has answered")         \
+  X(silent_reconnect, "a disk whose connection was lost is used on as if nothing had happened")
 
 enum plant {
   PLANT_none,
