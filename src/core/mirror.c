@@ -374,6 +374,7 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
   bool was_current = image_is_current(m, i);
+  if (image->coming == COMING_NOT) ri->seen_sequence = m->record.completed;
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
   image_move(m, i, event);
