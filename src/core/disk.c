@@ -101,6 +101,14 @@ void disk_complete(struct disk_io *io, tarn_err err) {
   event_post(&io->disk->env->queue, &io->event);
 }
 
+void disk_complete_now(struct disk_io *io, tarn_err err) {
+  require(err < TARN_ERR_COUNT);
+  require(!list_is_linked(&io->link));
+  require(!event_is_posted(&io->event));
+  io->err = err;
+  io_done(&io->event);
+}
+
 void disk_close(struct disk *disk) {
   require(disk->in_flight == 0);
   disk->ops->close(disk);

@@ -98,6 +98,9 @@ static inline void disk_io_init(struct disk_io *io) {
 void disk_submit(struct disk *disk, struct disk_io *io);
 /* For implementations: ends an I/O by posting its completion. */
 void disk_complete(struct disk_io *io, tarn_err err);
+/* The same without a trip through the queue: `done` runs inside. Only from an event, as the last thing that it does: for a
+ * disk that wraps another and passes its completion on. */
+void disk_complete_now(struct disk_io *io, tarn_err err);
 void disk_close(struct disk *disk);
 /* Would disk_submit() accept it? TARN_RANGE beyond the end, TARN_INVALID misaligned, TARN_UNSUPPORTED. For edges that
  * take requests from strangers. */

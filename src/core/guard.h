@@ -13,9 +13,10 @@
  * A guard dies once. It lives again by guard_attach() with a disk that was opened anew.
  *
  * Time is counted in steps of a quarter of `hang`, and a step counts only once per timer: a process that was stopped for an
- * hour finds its disks' answers before it judges them. An I/O fails between hang and 1.5 x hang.
+ * hour finds its disks' answers before it judges them. In a process that runs, an I/O fails between hang and 1.5 x hang.
  *
- * Memory: `slots` I/Os in flight at most; the user must not exceed it (required). Completions run from the event queue. */
+ * Memory: `slots` I/Os in flight at most; the user must not exceed it (required). Completions run from the event queue: of a
+ * living guard in the same event as the disk's own, of a dead one posted. */
 #ifndef TARN_CORE_GUARD_H
 #define TARN_CORE_GUARD_H
 
@@ -23,24 +24,28 @@
 
 struct guard_io;
 struct guard {
-  struct disk disk;   /* what the user submits to; caps are those of the disk below */
-  struct disk *lower; /* NULL: detached; everything is answered with `err` */
+  struct disk
+      disk; /* what the user submits to; caps are those of the disk below, or of the last one; at first all it can */
+  struct disk *lower; /* NULL: detached */
   uint64_t hang_ns;
-  bool dead;
-  tarn_err err; /* of a dead or detached one: TARN_HUNG, TARN_GONE */
+  bool dead;    /* or detached: everything is answered with `err` */
+  tarn_err err; /* TARN_HUNG, TARN_GONE, or that of guard_kill(); of one that never died: TARN_GONE */
   uint64_t died_ns;
   uint32_t held; /* I/Os that the disk below still has, of a dead guard */
   void *owner;
-  /* Called once when it dies, before the I/Os' own answers (those are posted). May be NULL. */
+  /* Called once for each death, from the event queue, before the answers of the I/Os. May be NULL. */
   void (*died)(struct guard *guard);
-  /* Called when the last held I/O was answered, from the event queue. May be NULL. */
+  /* Called when the last held I/O was answered, from the event queue, after the answers of the death; not if none was held.
+   * May be NULL. Neither is called any more after guard_detach(). */
   void (*quiet)(struct guard *guard);
   /* private */
   struct guard_io *ios;
   uint32_t io_count;
   struct list free, active; /* active: in order of submission */
   uint64_t step;
+  bool late; /* the last step was not counted */
   struct timer timer;
+  struct event died_event, quiet_event;
 };
 
 /* Takes `slots` places from the arena. Detached at first. TARN_FULL when the arena is short. */
@@ -49,9 +54,10 @@ CHECKED tarn_err guard_init(struct guard *guard, struct env *env, struct arena *
 void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns);
 /* Lets go of the disk below. Requires a quiet guard with nothing in flight. */
 void guard_detach(struct guard *guard);
-/* A new patience, for I/Os from now on and those in flight. */
+/* A new patience, from now on, also for those in flight. Harmless on a dead or detached one. */
 void guard_set_hang(struct guard *guard, uint64_t hang_ns);
-/* Declares it dead for a reason of the user's (the file was unlinked): as above, with `err`. Harmless on a dead one. */
+/* Declares it dead for a reason of the user's (the file was unlinked): as above, with `err`. Harmless on a dead or
+ * detached one. Calls nothing back by itself: `died` is posted. */
 void guard_kill(struct guard *guard, tarn_err err);
 /* Nothing of ours is with the disk below. A detached guard is quiet. */
 static inline bool guard_is_quiet(const struct guard *guard) { return list_is_empty(&guard->active); }

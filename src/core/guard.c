@@ -1,0 +1,232 @@
+/* guard.c - a place per I/O, and a timer that counts.
+ *
+ * Each I/O has a disk_io of its own with the disk below, in a place (`guard_io`) of the guard. A place is, in this order:
+ *
+ *     free --submit--> active, with an upper I/O --the disk answers--> free        the upper I/O is answered with it, at once
+ *                             |
+ *                             `--the guard dies--> active, held --the disk answers--> free       the answer goes nowhere
+ *                                (the upper I/O is answered with the guard's error)
+ *
+ * So an upper I/O is answered once: by whoever takes it out of its place, which happens once. A held place is with the disk
+ * below as before, with its own disk_io and, from the death on, its own reference to the buffer: the submitter's reference
+ * goes back with the answer. A reference taken only then costs the common path nothing.
+ *
+ * Events keep the order: `died`, then the answers of the death, then `quiet`, each after all that was posted before. */
+#include "core/guard.h"
+
+#include "base/plant.h"
+
+#define HANG_STEPS 4u /* steps in `hang` */
+
+struct guard_io {
+  struct list link; /* free or active */
+  struct guard *guard;
+  struct disk_io *upper; /* NULL: held, its submitter was answered */
+  bool referenced;       /* held, with a reference to io.buffer */
+  uint64_t step;         /* when it was submitted */
+  struct disk_io io;
+};
+
+static uint64_t step_ns(const struct guard *guard) { return (guard->hang_ns + HANG_STEPS - 1) / HANG_STEPS; }
+
+static void arm(struct guard *guard) {
+  timer_set(guard->disk.env, &guard->timer, guard->disk.env->now_ns + step_ns(guard));
+}
+
+/* ---- death ---- */
+
+/* The submitter gets its I/O back; what the disk below still has becomes ours. */
+static void hold(struct guard_io *place) {
+  struct disk_io *upper = place->upper;
+  require(upper != NULL);
+  place->upper = NULL;
+  place->referenced = place->io.buffer != NULL && !PLANTED(hung_buffer_reused);
+  if (place->referenced) buffer_ref(place->io.buffer);
+  place->guard->held++;
+  disk_complete(upper, place->guard->err);
+}
+
+void guard_kill(struct guard *guard, tarn_err err) {
+  require(err != TARN_OK);
+  if (guard->dead) return;
+  require(guard->held == 0);
+  guard->dead = true;
+  guard->err = err;
+  guard->died_ns = guard->disk.env->now_ns;
+  timer_cancel(&guard->timer);
+  event_post(&guard->disk.env->queue, &guard->died_event);
+  LIST_EACH(&guard->active, node) hold(LIST_ENTRY(node, struct guard_io, link));
+}
+
+static void run_died(struct event *event) {
+  struct guard *guard = CONTAINER_OF(event, struct guard, died_event);
+  if (guard->died) guard->died(guard);
+}
+
+static void run_quiet(struct event *event) {
+  struct guard *guard = CONTAINER_OF(event, struct guard, quiet_event);
+  if (guard->quiet) guard->quiet(guard);
+}
+
+/* ---- the path of an I/O ---- */
+
+static void held_done(struct guard_io *place) {
+  struct guard *guard = place->guard;
+  require(guard->dead);
+  require(guard->held > 0);
+  /* Whichever buffer it came back with: if that is another one, ours was exchanged for it. */
+  if (place->referenced) buffer_unref(place->io.buffer);
+  place->referenced = false;
+  list_push_front(&guard->free, &place->link);
+  if (--guard->held == 0) event_post(&guard->disk.env->queue, &guard->quiet_event);
+}
+
+static void lower_done(struct disk_io *io) {
+  struct guard_io *place = CONTAINER_OF(io, struct guard_io, io);
+  struct guard *guard = place->guard;
+  struct disk_io *upper = place->upper;
+  bool lost = io->err == TARN_GONE && !guard->dead;
+  if (lost && PLANTED(silent_reconnect)) {
+    disk_submit(guard->lower, io);
+    return;
+  }
+  list_remove(&place->link);
+  if (!upper) {
+    held_done(place);
+    return;
+  }
+  require(!guard->dead);
+  place->upper = NULL;
+  list_push_front(&guard->free, &place->link);
+  if (io->op == DISK_READ) { /* it may come back with another buffer */
+    upper->buffer = io->buffer;
+    upper->data = io->data;
+  }
+  if (lost) {
+    guard_kill(guard, TARN_GONE);
+    disk_complete(upper, TARN_GONE); /* behind `died` */
+    return;
+  }
+  disk_complete_now(upper, io->err); /* the last thing: its owner may do what it likes with the guard */
+}
+
+static void guard_submit(struct disk *disk, struct disk_io *upper) {
+  struct guard *guard = CONTAINER_OF(disk, struct guard, disk);
+  if (guard->dead) {
+    disk_complete(upper, guard->err);
+    return;
+  }
+  struct list *node = list_pop(&guard->free);
+  require(node != NULL); /* more than `slots` */
+  struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
+  bool has_data = upper->op == DISK_READ || upper->op == DISK_WRITE;
+  place->upper = upper;
+  place->step = guard->step;
+  place->io.op = upper->op;
+  place->io.flags = upper->flags;
+  place->io.offset = upper->offset;
+  place->io.length = upper->length;
+  place->io.buffer = has_data ? upper->buffer : NULL;
+  place->io.data = has_data ? upper->data : NULL;
+  place->io.done = lower_done;
+  list_push(&guard->active, &place->link);
+  if (!timer_is_armed(&guard->timer)) arm(guard);
+  disk_submit(guard->lower, &place->io);
+}
+
+/* An I/O has seen the end of HANG_STEPS whole steps, and of the one in which it came, when it is judged. Found idle, the timer
+ * rests until the next I/O arms it: at depth one it is not set anew for each. */
+static void step_over(struct timer *timer) {
+  struct guard *guard = CONTAINER_OF(timer, struct guard, timer);
+  require(!guard->dead);
+  /* We were stopped, or very busy: answers may be waiting for us that this turn has still to fetch. Only once in a row, or
+   * else who is always late would wait for ever. */
+  bool late = guard->disk.env->now_ns - timer->deadline_ns > step_ns(guard) && !guard->late;
+  struct list *oldest = list_first(&guard->active);
+  guard->late = late && oldest;
+  if (!oldest) return;
+  if (!late) guard->step++;
+  if (guard->step - LIST_ENTRY(oldest, struct guard_io, link)->step > HANG_STEPS) guard_kill(guard, TARN_HUNG);
+  else arm(guard);
+}
+
+/* ---- its life ---- */
+
+static void guard_close(struct disk *disk) {
+  (void)disk;
+  tarn_panic("a guard is not closed, it is detached", __FILE__, __LINE__);
+}
+
+static const struct disk_ops guard_ops = {.kind = "guard", .submit = guard_submit, .close = guard_close};
+
+tarn_err guard_init(struct guard *guard, struct env *env, struct arena *arena, uint32_t slots) {
+  require(slots > 0);
+  /* The capabilities of nothing: whatever is asked is taken, and answered with the error. */
+  static const struct disk_caps any = {.size_bytes = UINT64_MAX,
+                                       .block_bytes = 1,
+                                       .align_bytes = 1,
+                                       .io_bytes_max = BUFFER_DATA_MAX,
+                                       .zero_block_bytes = 1,
+                                       .zero_bytes_max = UINT64_MAX,
+                                       .can_zero = true,
+                                       .can_trim = true,
+                                       .volatile_cache = true};
+  *guard = (struct guard){
+      .disk = {.ops = &guard_ops, .env = env, .caps = any}, .dead = true, .err = TARN_GONE, .io_count = slots};
+  list_init(&guard->free);
+  list_init(&guard->active);
+  timer_init(&guard->timer, step_over);
+  event_init(&guard->died_event, run_died);
+  event_init(&guard->quiet_event, run_quiet);
+  guard->ios = ARENA_NEW(arena, struct guard_io, slots);
+  if (!guard->ios) return TARN_FULL;
+  for (uint32_t i = 0; i < slots; i++) {
+    struct guard_io *place = &guard->ios[i];
+    *place = (struct guard_io){.guard = guard};
+    disk_io_init(&place->io);
+    list_init(&place->link);
+    list_push(&guard->free, &place->link);
+  }
+  return TARN_OK;
+}
+
+void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns) {
+  require(!guard->lower);
+  require(guard->dead);
+  require(guard_is_quiet(guard));
+  require(disk->env == guard->disk.env);
+  require(hang_ns > 0);
+  guard->lower = disk;
+  guard->disk.caps = disk->caps;
+  guard->hang_ns = hang_ns;
+  guard->dead = guard->late = false;
+  guard->err = TARN_OK;
+  guard->died_ns = 0;
+}
+
+void guard_detach(struct guard *guard) {
+  require(guard->lower != NULL);
+  require(guard_is_quiet(guard));
+  require(guard->held == 0);
+  require(guard->disk.in_flight == 0);
+  timer_cancel(&guard->timer);
+  event_cancel(&guard->died_event);
+  event_cancel(&guard->quiet_event);
+  if (!guard->dead) guard->err = TARN_GONE;
+  guard->dead = true;
+  guard->lower = NULL;
+}
+
+void guard_set_hang(struct guard *guard, uint64_t hang_ns) {
+  require(hang_ns > 0);
+  if (guard->hang_ns == hang_ns) return;
+  guard->hang_ns = hang_ns;
+  if (guard->dead) return;
+  LIST_EACH(&guard->active, node) LIST_ENTRY(node, struct guard_io, link)->step = guard->step;
+  if (timer_is_armed(&guard->timer)) arm(guard);
+}
+
+uint64_t guard_oldest_ns(const struct guard *guard) {
+  struct list *oldest = list_first(&guard->active);
+  return oldest ? guard->disk.env->now_ns - LIST_ENTRY(oldest, struct guard_io, link)->io.submitted_ns : 0;
+}

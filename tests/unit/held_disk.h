@@ -1,0 +1,73 @@
+/* held_disk.h - a disk that keeps what it is given until the test answers it, and the turns of an env around it.
+ *
+ * For tests of what stands between a submitter and a disk (guard, gate, fault disk). */
+#ifndef TARN_TESTS_HELD_DISK_H
+#define TARN_TESTS_HELD_DISK_H
+
+#include "core/disk.h"
+
+struct held_disk {
+  struct disk disk;
+  struct list ios; /* in order of arrival */
+  uint32_t count, submitted;
+};
+
+static void held_disk_submit(struct disk *disk, struct disk_io *io) {
+  struct held_disk *held = CONTAINER_OF(disk, struct held_disk, disk);
+  list_push(&held->ios, &io->link);
+  held->count++;
+  held->submitted++;
+}
+static void held_disk_close(struct disk *disk) { (void)disk; }
+
+static inline void held_disk_init(struct held_disk *held, struct env *env) {
+  static const struct disk_ops ops = {.kind = "held", .submit = held_disk_submit, .close = held_disk_close};
+  *held = (struct held_disk){.disk = {.ops = &ops,
+                                      .env = env,
+                                      .caps = {.size_bytes = 1 << 20,
+                                               .block_bytes = 512,
+                                               .align_bytes = 512,
+                                               .io_bytes_max = 65536,
+                                               .zero_block_bytes = 512,
+                                               .zero_bytes_max = 1 << 20,
+                                               .can_zero = true,
+                                               .can_trim = true,
+                                               .volatile_cache = true}}};
+  list_init(&held->ios);
+}
+
+/* What it has, by age: 0 is the oldest. */
+static inline struct disk_io *held_disk_io(const struct held_disk *held, uint32_t index) {
+  require(index < held->count);
+  struct list *node = held->ios.next;
+  while (index-- > 0) node = node->next;
+  return LIST_ENTRY(node, struct disk_io, link);
+}
+
+/* The answer is posted, as every disk does it. */
+static inline void held_disk_answer(struct held_disk *held, uint32_t index, tarn_err err) {
+  struct disk_io *io = held_disk_io(held, index);
+  list_remove(&io->link);
+  held->count--;
+  disk_complete(io, err);
+}
+
+static inline void run_events(struct env *env) {
+  while (event_run_one(&env->queue)) continue;
+}
+
+/* One turn, however late. */
+static inline void turn_at(struct env *env, uint64_t now_ns) {
+  env->now_ns = now_ns;
+  timers_run(env);
+  run_events(env);
+}
+
+/* Time passes in a process that runs: each timer fires when it is due. */
+static inline void pass(struct env *env, uint64_t ns) {
+  uint64_t end = env->now_ns + ns;
+  while (timers_next_ns(env) <= end) turn_at(env, timers_next_ns(env));
+  turn_at(env, end);
+}
+
+#endif
