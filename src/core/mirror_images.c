@@ -414,7 +414,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
 }
 
 void images_check_idle(struct mirror *m) {
-  if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0) return;
+  if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0 || m->copies_busy != 0) return;
   m->admin_step = STEP_FLUSH;
   if (m->running) {
     flush_all(m, &m->admin_flush, op_flushed);
