@@ -23,6 +23,7 @@
   X(image_absent, "F15 an image was absent at an activation")            \
   X(connection_dropped, "F16 a client hung up with requests in flight")  \
   X(bytes_fragmented, "F17 deliveries that cut a message")               \
+  X(several_mirrors, "seeds with several mirrors on the node")           \
   X(activated, "activations that succeeded")                             \
   X(refused, "activations that were refused")                            \
   X(deactivated, "clean stops")                                          \

@@ -1,6 +1,8 @@
-/* The default mix, and narrower ones made of the same parts: a mirror is formatted and lives several lives, each from an
- * activation to a crash or a stop, under a load and in some weather; then the world is healed, and must be well. */
+/* The default mix, and narrower ones made of the same parts: mirrors are formatted, and the node that has them lives several lives,
+ * each from their activation to a crash or a stop, under a load and in some weather; then the world is healed, and must be
+ * well. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "sim/scenario.h"
 #include "sim/weather.h"
@@ -12,7 +14,7 @@ struct mix {
   struct world *world;
   struct node *node;
   struct prng prng;
-  struct weather weather;
+  struct weather weathers[NODE_MIRRORS_MAX]; /* of each mirror its own */
   uint32_t lives;
   uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
   uint32_t budget_max;
@@ -21,72 +23,89 @@ struct mix {
   uint32_t aimed_percent;       /* lives whose crash is aimed: crash_sooner() */
 };
 
+static struct weather *weather_of(struct mix *mix, const struct sim_mirror *mirror) {
+  return &mix->weathers[mirror->index];
+}
+
+static bool in_chaos(struct mix *mix, const struct sim_mirror *mirror) {
+  return weather_of(mix, mirror)->kind == WEATHER_CHAOS;
+}
+
 /* ---- what is drawn once for a seed ---- */
 
-static void draw_node(struct mix *mix, struct node_options *options) {
+static void draw_mirror(struct mix *mix, struct sim_mirror_options *options) {
   static const uint32_t images[] = {1, 2, 2, 2, 2, 3, 3, 3, 4, 8};
   static const uint64_t volumes[] = {256u << 10, 512u << 10, 1u << 20, 2u << 20, (3u << 20) + 512 * 7};
   static const uint32_t marks[] = {16, 16, 24, 64}, extents[] = {4096, 4096, 16384};
-  static const uint64_t pools[] = {1500u << 10, 4u << 20, 8u << 20};
   struct prng *prng = &mix->prng;
   options->image_count = images[prng_below(prng, COUNT_OF(images))];
   options->volume_count = prng_one_in(prng, 4) ? 2 : 1;
-  for (uint32_t v = 0; v < NODE_VOLUMES_MAX; v++)
+  for (uint32_t v = 0; v < SIM_VOLUMES_MAX; v++)
     options->volume_bytes[v] = volumes[prng_below(prng, COUNT_OF(volumes))];
   options->mark_count = marks[prng_below(prng, COUNT_OF(marks))];
   options->extent_bytes = extents[prng_below(prng, COUNT_OF(extents))];
-  options->pool_bytes = pools[prng_below(prng, COUNT_OF(pools))];
 }
 
 /* The first image is adopted with data on it; the others hold something old, or nothing. */
-static void adopt_data(struct mix *mix) {
-  struct node *node = mix->node;
+static void adopt_data(struct mix *mix, struct sim_mirror *mirror) {
   uint8_t page[4096];
   if (!prng_one_in(&mix->prng, 4)) return;
   bool junk = prng_one_in(&mix->prng, 2);
-  for (uint32_t v = 0; v < node->volume_count; v++) {
-    uint64_t size = align_down(node->config.volumes[v].size_bytes, 4096);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    uint64_t size = align_down(mirror->config.volumes[v].size_bytes, 4096);
     for (uint64_t at = 0; at < size; at += 4096) {
       uint32_t tag = (uint32_t)prng_below(&mix->prng, 255);
-      model_adopt(node->models[v], at, 4096, tag);
-      model_fill(node->models[v], tag, at, 4096, page);
-      medium_write(node->images[0].data[v].medium, at, 4096, page, true);
-      for (uint32_t i = 1; i < node->image_count && junk; i++) {
-        model_fill(node->models[v], (tag + i) % 255, at, 4096, page);
-        medium_write(node->images[i].data[v].medium, at, 4096, page, true);
+      model_adopt(mirror->models[v], at, 4096, tag);
+      model_fill(mirror->models[v], tag, at, 4096, page);
+      medium_write(mirror->images[0].data[v].medium, at, 4096, page, true);
+      for (uint32_t i = 1; i < mirror->image_count && junk; i++) {
+        model_fill(mirror->models[v], (tag + i) % 255, at, 4096, page);
+        medium_write(mirror->images[i].data[v].medium, at, 4096, page, true);
       }
     }
   }
-  for (uint32_t i = 0; i < node->image_count; i++) node->images[i].blank = false;
+  for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].blank = false;
 }
 
-static void add_clients(struct mix *mix) {
-  static const char *const names[NODE_CLIENTS_MAX] = {"client0", "client1", "client2", "client3", "client4", "client5"};
-  struct node *node = mix->node;
-  node->client_count = (uint32_t)prng_between(&mix->prng, node->volume_count, NODE_CLIENTS_MAX);
-  for (uint32_t c = 0; c < node->client_count; c++) {
-    uint32_t volume = c % node->volume_count;
-    struct client_options options = {.name = names[c],
-                                     .model = node->models[volume],
-                                     .workload = &node->workloads[volume],
-                                     .rules = &node->rules,
-                                     .recovering = &node->recovering,
-                                     .index = c};
-    client_init(&node->clients[c], mix->world, &options);
+static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
+  char name[16];
+  mirror->client_count = (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX);
+  for (uint32_t c = 0; c < mirror->client_count; c++) {
+    uint32_t volume = c % mirror->volume_count;
+    if (mirror->index == 0) snprintf(name, sizeof name, "client%u", c % 10);
+    else snprintf(name, sizeof name, "%s:client%u", mirror->name, c % 10);
+    struct client_options options = {.name = name,
+                                     .model = mirror->models[volume],
+                                     .workload = &mirror->workloads[volume],
+                                     .rules = &mirror->rules,
+                                     .recovering = &mirror->recovering,
+                                     .index = mirror->index * SIM_CLIENTS_MAX + c};
+    client_init(&mirror->clients[c], mix->world, &options);
   }
 }
 
-static void mix_begin(struct mix *mix, const struct node_options *options) {
+static void add_mirror(struct mix *mix, const struct sim_mirror_options *options) {
   struct node *node = mix->node;
-  node_init(node, mix->world, options);
-  adopt_data(mix);
-  add_clients(mix);
-  weather_init(&mix->weather, node);
-  mix->weather.storm_percent = mix->storm_percent;
-  mix->weather.chaos_percent = mix->chaos_percent;
+  struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
+  sim_mirror_init(mirror, node, node->mirror_count - 1, options);
+  adopt_data(mix, mirror);
+  add_clients(mix, mirror);
+  struct weather *weather = weather_of(mix, mirror);
+  weather_init(weather, mirror);
+  weather->storm_percent = mix->storm_percent;
+  weather->chaos_percent = mix->chaos_percent;
+}
+
+static void format_all(struct mix *mix) {
+  struct node *node = mix->node;
   node_start(node);
-  node_format(node);
-  if (node->err != TARN_OK) world_fail(mix->world, "format failed: %s", node->why);
+  EACH_MIRROR(node, mirror) {
+    sim_mirror_open(mirror);
+    sim_mirror_format(mirror);
+    (void)sim_mirror_wait(mirror, UINT64_MAX);
+    if (mirror->err != TARN_OK) world_fail(mix->world, "format failed: %s", mirror->why);
+    sim_mirror_close(mirror);
+  }
   node_stop(node);
 }
 
@@ -94,59 +113,107 @@ static void mix_begin(struct mix *mix, const struct node_options *options) {
 
 static void crash(struct mix *mix) {
   bool power = prng_one_in(&mix->prng, 2);
-  weather_end(&mix->weather, false);
+  EACH_MIRROR(mix->node, mirror) weather_end(weather_of(mix, mirror), false);
   node_crash(mix->node, power);
 }
 
-/* True if the mirror serves; false if this life is over already. */
+static bool any_busy(const struct node *node) {
+  for (uint32_t k = 0; k < node->mirror_count; k++)
+    if (node->mirrors[k].busy) return true;
+  return false;
+}
+
+static bool all_done(const struct node *node) {
+  for (uint32_t k = 0; k < node->mirror_count; k++)
+    if (node->mirrors[k].core && !sim_mirror_clients_done(&node->mirrors[k])) return false;
+  return true;
+}
+
+/* False when the steps have run out. */
+static bool wait_for_all(struct mix *mix, uint64_t steps) {
+  EACH_MIRROR(mix->node, mirror) {
+    uint64_t before = mix->world->steps;
+    if (!sim_mirror_wait(mirror, steps)) return false;
+    if (steps != UINT64_MAX) steps -= min_u64(steps, mix->world->steps - before);
+  }
+  return true;
+}
+
+/* One that was refused stays closed for this life. Returns how many serve. */
+static uint32_t take_refusals(struct mix *mix) {
+  uint32_t serving = 0;
+  EACH_MIRROR(mix->node, mirror) {
+    struct weather *weather = weather_of(mix, mirror);
+    if (mirror->err == TARN_OK) {
+      serving++;
+      continue;
+    }
+    if (weather_promises_activation(weather))
+      world_fail(mix->world, "activation was refused, and nothing excuses it: %s", mirror->why);
+    weather_end(weather, false);
+    sim_mirror_close(mirror);
+  }
+  return serving;
+}
+
+/* True if a mirror serves; false if this life is over already. */
 static bool life_begins(struct mix *mix) {
   struct node *node = mix->node;
   bool crash_early = prng_one_in(&mix->prng, 6);
   uint64_t steps = prng_between(&mix->prng, 1, prng_one_in(&mix->prng, 2) ? 60 : 1000);
-  weather_begin(&mix->weather);
   node_start(node);
-  if (!node_activate(node, crash_early ? steps : UINT64_MAX)) {
+  EACH_MIRROR(node, mirror) {
+    weather_begin(weather_of(mix, mirror));
+    sim_mirror_open(mirror);
+    sim_mirror_activate(mirror);
+  }
+  if (!wait_for_all(mix, crash_early ? steps : UINT64_MAX)) {
+    require(any_busy(node));
+    mix->world->counters.crash_in_activation++;
     crash(mix);
     return false;
   }
-  if (node->err == TARN_OK) return true;
-  if (weather_promises_activation(&mix->weather))
-    world_fail(mix->world, "activation was refused, and nothing excuses it: %s", node->why);
-  weather_end(&mix->weather, false);
+  if (take_refusals(mix) > 0) return true;
   node_stop(node);
   return false;
 }
 
 /* False only in chaos, which promises no progress. */
-static bool run_until_gone(struct mix *mix) {
+static bool run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
-  node_clients_leave(mix->node);
-  while (!node_clients_gone(mix->node)) {
+  sim_mirror_clients_leave(mirror);
+  while (!sim_mirror_clients_gone(mirror)) {
     bool late = world_now(mix->world) > deadline_ns;
-    if (late && mix->weather.kind == WEATHER_CHAOS) return false;
+    if (late && in_chaos(mix, mirror)) return false;
     if (late) world_fail(mix->world, "a request is not answered");
     node_step(mix->node);
   }
   return true;
 }
 
-/* In chaos, or with a failing home store, nothing promises that a stop succeeds; then it is a crash. */
-static void life_stops(struct mix *mix) {
-  struct node *node = mix->node;
+/* In chaos, or with a failing home store, nothing promises that a stop succeeds: then false. */
+static bool mirror_stops(struct mix *mix, struct sim_mirror *mirror) {
+  struct weather *weather = weather_of(mix, mirror);
   bool under_load = prng_one_in(&mix->prng, 3);
-  if (under_load) node->rules.stopping = true;
-  else if (!run_until_gone(mix)) {
+  if (under_load) mirror->rules.stopping = true;
+  else if (!run_until_gone(mix, mirror)) return false;
+  sim_mirror_deactivate(mirror);
+  (void)sim_mirror_wait(mirror, UINT64_MAX);
+  if (mirror->err != TARN_OK && !in_chaos(mix, mirror) && !weather->home_troubled)
+    world_fail(mix->world, "deactivation failed: %s", mirror->why);
+  if (!run_until_gone(mix, mirror) || mirror->err != TARN_OK) return false;
+  weather_end(weather, true);
+  sim_mirror_close(mirror);
+  return true;
+}
+
+static void life_stops(struct mix *mix) {
+  EACH_MIRROR(mix->node, mirror) {
+    if (!mirror->core || mirror_stops(mix, mirror)) continue;
     crash(mix);
     return;
   }
-  (void)node_deactivate(node, UINT64_MAX);
-  if (node->err != TARN_OK && mix->weather.kind != WEATHER_CHAOS && !mix->weather.home_troubled)
-    world_fail(mix->world, "deactivation failed: %s", node->why);
-  bool gone = run_until_gone(mix);
-  if (node->err == TARN_OK && gone) {
-    weather_end(&mix->weather, true);
-    node_stop(node);
-  } else crash(mix);
+  node_stop(mix->node);
 }
 
 static uint64_t faults_struck(const struct sim_counters *counters) {
@@ -167,39 +234,48 @@ static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before,
 }
 
 /* After chaos a calm life lasts until all images are well, more often than not, so that there can be storms again. */
-static void settle(struct mix *mix) {
-  const struct weather *weather = &mix->weather;
-  if (mix->node->calm || weather->kind != WEATHER_CALM || prng_one_in(&mix->prng, 4)) return;
+static void settle(struct mix *mix, struct sim_mirror *mirror) {
+  const struct weather *weather = weather_of(mix, mirror);
+  if (mirror->calm || weather->kind != WEATHER_CALM || prng_one_in(&mix->prng, 4)) return;
   for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) node_step(mix->node);
 }
 
-static void life_of_mirror(struct mix *mix) {
+static void check_progress(struct mix *mix, uint64_t deadline_ns) {
+  if (world_now(mix->world) <= deadline_ns) return;
+  EACH_MIRROR(mix->node, mirror) {
+    if (mirror->core && !in_chaos(mix, mirror) && !sim_mirror_clients_done(mirror))
+      world_fail(mix->world, "requests to mirror %s make no progress", mirror->name);
+  }
+}
+
+static void one_life(struct mix *mix) {
   struct node *node = mix->node;
   if (!life_begins(mix)) return;
   bool aimed = prng_below(&mix->prng, 100) < mix->aimed_percent;
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : 12000);
-  weather_strike(&mix->weather);
-  node_clients_start(node, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
+  EACH_MIRROR(node, mirror) {
+    if (!mirror->core) continue;
+    weather_strike(weather_of(mix, mirror));
+    sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
+  }
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
-  for (; steps > 0 && !(stop && node_clients_done(node)); steps--) {
-    if (mix->weather.kind != WEATHER_CHAOS && world_now(mix->world) > deadline_ns && !node_clients_done(node))
-      world_fail(mix->world, "requests make no progress");
+  for (; steps > 0 && !(stop && all_done(node)); steps--) {
+    check_progress(mix, deadline_ns);
     struct sim_counters before = mix->world->counters;
     node_step(node);
     if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
-  settle(mix);
+  EACH_MIRROR(node, mirror) if (mirror->core) settle(mix, mirror);
   if (stop) life_stops(mix);
   else crash(mix);
 }
 
 /* ---- healed: it must be well ---- */
 
-static void read_volume(struct mix *mix, uint32_t c) {
-  struct node *node = mix->node;
-  struct client *client = &node->clients[c];
+static void read_volume(struct mix *mix, struct sim_mirror *mirror, uint32_t c) {
+  struct client *client = &mirror->clients[c];
   uint64_t size = client->model->size_bytes, deadline_ns = world_now(mix->world) + HEAL_NS;
   for (uint64_t at = 0; at < size;) {
     uint64_t bytes = min_u64(size - at, READ_ALL_BYTES);
@@ -210,70 +286,83 @@ static void read_volume(struct mix *mix, uint32_t c) {
     }
     if (!client->connected) world_fail(mix->world, "%s was lost while reading everything", client->name);
     if (world_now(mix->world) > deadline_ns) world_fail(mix->world, "reading everything takes for ever");
-    node_step(node);
+    node_step(mix->node);
   }
 }
 
-static void wait_until_well(struct mix *mix) {
-  struct node *node = mix->node;
+static void wait_until_well(struct mix *mix, struct sim_mirror *mirror) {
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
-  while (!node_clients_done(node)) {
+  while (!sim_mirror_clients_done(mirror)) {
     if (world_now(mix->world) > deadline_ns) world_fail(mix->world, "a request is not answered, though all is healed");
-    node_step(node);
+    node_step(mix->node);
   }
-  while (!node_all_synchronized(node)) {
+  while (!sim_mirror_all_synchronized(mirror)) {
     if (world_now(mix->world) > deadline_ns) {
-      for (uint32_t i = 0; i < node->image_count; i++)
-        world_trace(mix->world, "image %s: %s, misses %" PRIu64 ", %s", node->images[i].name,
-                    image_state_name(node->status.images[i].state), node->status.images[i].missed_bytes,
-                    node->status.images[i].sync.waiting_for);
+      for (uint32_t i = 0; i < mirror->image_count; i++)
+        world_trace(mix->world, "image %s: %s, misses %" PRIu64 ", %s", mirror->images[i].name,
+                    image_state_name(mirror->status.images[i].state), mirror->status.images[i].missed_bytes,
+                    mirror->status.images[i].sync.waiting_for);
       world_fail(mix->world, "the images do not become SYNCHRONIZED, though all is healed");
     }
-    node_step(node);
+    node_step(mix->node);
   }
+}
+
+static void mirror_ends(struct mix *mix, struct sim_mirror *mirror) {
+  wait_until_well(mix, mirror);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) read_volume(mix, mirror, v);
+  (void)run_until_gone(mix, mirror);
+  if (sim_mirror_compare(mirror) < mirror->image_count && mirror->image_count > 1)
+    world_fail(mix->world, "all is quiet, and the mirror does not call its images equal");
+  sim_mirror_deactivate(mirror);
+  (void)sim_mirror_wait(mirror, UINT64_MAX);
+  if (mirror->err != TARN_OK) world_fail(mix->world, "deactivation failed, though all is healed: %s", mirror->why);
+  sim_mirror_close(mirror);
+  sim_mirror_compare_all(mirror);
 }
 
 static void mix_end(struct mix *mix) {
   struct node *node = mix->node;
-  node_heal(node);
-  mix->weather.kind = WEATHER_CALM;
   world_trace(mix->world, "---- healed ----");
   node_start(node);
-  (void)node_activate(node, UINT64_MAX);
-  if (node->err != TARN_OK) world_fail(mix->world, "activation was refused, though all is healed: %s", node->why);
-  for (uint32_t c = 0; c < node->client_count; c++) node->clients[c].drop_one_in = 0;
-  node_clients_start(node, (uint32_t)prng_between(&mix->prng, 1, 40));
-  wait_until_well(mix);
-  for (uint32_t v = 0; v < node->volume_count; v++) read_volume(mix, v);
-  (void)run_until_gone(mix);
-  if (node_compare_images(node) < node->image_count && node->image_count > 1)
-    world_fail(mix->world, "all is quiet, and the mirror does not call its images equal");
-  (void)node_deactivate(node, UINT64_MAX);
-  if (node->err != TARN_OK) world_fail(mix->world, "deactivation failed, though all is healed: %s", node->why);
+  EACH_MIRROR(node, mirror) {
+    sim_mirror_heal(mirror);
+    weather_of(mix, mirror)->kind = WEATHER_CALM;
+    sim_mirror_open(mirror);
+    sim_mirror_activate(mirror);
+  }
+  (void)wait_for_all(mix, UINT64_MAX);
+  EACH_MIRROR(node, mirror) {
+    if (mirror->err != TARN_OK) world_fail(mix->world, "activation was refused, though all is healed: %s", mirror->why);
+    for (uint32_t c = 0; c < mirror->client_count; c++) mirror->clients[c].drop_one_in = 0;
+    sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 1, 40));
+  }
+  EACH_MIRROR(node, mirror) mirror_ends(mix, mirror);
   node_stop(node);
-  node_compare_all(node);
 }
 
 /* ---- the scenarios ---- */
 
-static void run_mix(struct mix *mix, const struct node_options *options) {
-  mix_begin(mix, options);
-  for (uint32_t life = 0; life < mix->lives; life++) life_of_mirror(mix);
-  mix_end(mix);
-}
-
-static struct mix draw_mix(struct world *world, struct node *node) {
+static struct mix mix_begin(struct world *world, struct node *node) {
+  static const uint64_t pools[] = {1500u << 10, 4u << 20, 8u << 20};
   struct mix mix = {.world = world, .node = node, .prng = world_stream(world, "mix", 0)};
   mix.lives = (uint32_t)prng_between(&mix.prng, 4, 16);
   mix.budget_max = prng_one_in(&mix.prng, 4) ? 600 : 200;
   mix.quick_crash_percent = 35;
   mix.stop_percent = 25;
   mix.aimed_percent = 50;
+  node_init(node, world, pools[prng_below(&mix.prng, COUNT_OF(pools))]);
   return mix;
 }
 
+static void run_mix(struct mix *mix) {
+  format_all(mix);
+  for (uint32_t life = 0; life < mix->lives; life++) one_life(mix);
+  mix_end(mix);
+}
+
 /* Recovery upon recovery, no disk fails. */
-static void set_crash_recovery(struct mix *mix, struct node_options *options) {
+static void set_crash_recovery(struct mix *mix, struct sim_mirror_options *options) {
   options->calm = true;
   options->image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
   mix->lives = 12;
@@ -282,43 +371,56 @@ static void set_crash_recovery(struct mix *mix, struct node_options *options) {
   mix->aimed_percent = 90;
 }
 
+/* Of several mirrors each has its own weather, and a life is shared. */
+static uint32_t draw_mirror_count(struct mix *mix) {
+  if (!prng_one_in(&mix->prng, 8)) return 1;
+  mix->lives = (mix->lives + 1) / 2;
+  mix->world->counters.several_mirrors++;
+  return (uint32_t)prng_between(&mix->prng, 2, NODE_MIRRORS_MAX);
+}
+
 void scenario_mix(struct world *world, struct node *node) {
-  struct mix mix = draw_mix(world, node);
-  struct node_options options = {0};
-  draw_node(&mix, &options);
+  struct mix mix = mix_begin(world, node);
   uint64_t pick = prng_below(&mix.prng, 5); /* two in five are calm throughout */
-  options.calm = pick < 2;
-  if (pick == 0) set_crash_recovery(&mix, &options);
   mix.storm_percent = 65;
   mix.chaos_percent = 15;
-  run_mix(&mix, &options);
+  for (uint32_t count = draw_mirror_count(&mix); count > 0; count--) {
+    struct sim_mirror_options options = {.calm = pick < 2};
+    draw_mirror(&mix, &options);
+    if (pick == 0) set_crash_recovery(&mix, &options);
+    add_mirror(&mix, &options);
+  }
+  run_mix(&mix);
 }
 
 void scenario_crash_recovery(struct world *world, struct node *node) {
-  struct mix mix = draw_mix(world, node);
-  struct node_options options = {0};
-  draw_node(&mix, &options);
+  struct mix mix = mix_begin(world, node);
+  struct sim_mirror_options options = {0};
+  draw_mirror(&mix, &options);
   set_crash_recovery(&mix, &options);
-  run_mix(&mix, &options);
+  add_mirror(&mix, &options);
+  run_mix(&mix);
 }
 
 void scenario_failing_image(struct world *world, struct node *node) {
-  struct mix mix = draw_mix(world, node);
-  struct node_options options = {.calm = false};
-  draw_node(&mix, &options);
+  struct mix mix = mix_begin(world, node);
+  struct sim_mirror_options options = {.calm = false};
+  draw_mirror(&mix, &options);
   options.image_count = (uint32_t)prng_between(&mix.prng, 2, 4);
   mix.storm_percent = 70;
-  run_mix(&mix, &options);
+  add_mirror(&mix, &options);
+  run_mix(&mix);
 }
 
 void scenario_full_marks(struct world *world, struct node *node) {
-  struct mix mix = draw_mix(world, node);
-  struct node_options options = {.calm = true};
-  draw_node(&mix, &options);
+  struct mix mix = mix_begin(world, node);
+  struct sim_mirror_options options = {.calm = true};
+  draw_mirror(&mix, &options);
   options.image_count = 2;
   options.volume_count = 1;
   bool sectors = prng_one_in(&mix.prng, 2); /* so many marks that the log has several sectors */
   options.volume_bytes[0] = sectors ? 24u << 20 : 8u << 20;
   options.mark_count = sectors ? 300 : 16;
-  run_mix(&mix, &options);
+  add_mirror(&mix, &options);
+  run_mix(&mix);
 }

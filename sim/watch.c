@@ -1,20 +1,18 @@
 /* watch.c - what must hold after every event, whatever the scenario: invariants of the core, and images that the mirror
- * calls equal being so. Declared in node.h. */
+ * calls equal being so. Declared in sim_mirror.h. */
 #include <inttypes.h>
 #include <string.h>
 
-#include "sim/node.h"
+#include "sim/sim_mirror.h"
 
-#define STEPS_MAX         5000000ull
-#define STEPS_AT_ONCE_MAX 100000u          /* events without time passing */
-#define STATUS_EVERY_NS   (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
+#define STATUS_EVERY_NS (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
 
 /* ---- the state, as the mirror shows it ---- */
 
-static void watch_image(struct node *node, uint32_t i, const struct mirror_image_status *before,
+static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirror_image_status *before,
                         const struct mirror_image_status *now) {
-  struct world *world = node->world;
-  struct node_image *image = &node->images[i];
+  struct world *world = mirror->world;
+  struct sim_image *image = &mirror->images[i];
   bool synced = now->state == IMAGE_SYNCHRONIZED;
   if (before->state != now->state)
     world_trace(world, "image %s is %s%s%s", image->name, image_state_name(now->state), now->reason[0] ? ": " : "",
@@ -25,35 +23,35 @@ static void watch_image(struct node *node, uint32_t i, const struct mirror_image
   else if (image->synced_ns == 0) image->synced_ns = max_u64(world_now(world), 1);
 }
 
-static void watch_status(struct node *node) {
-  struct world *world = node->world;
-  const struct mirror_status *before = &node->status_before;
-  node->status_before = node->status;
-  node->status_stale = false;
-  node->status_next_ns = world_now(world) + STATUS_EVERY_NS;
-  mirror_status(node->mirror, &node->status);
-  const struct mirror_status *now = &node->status;
-  for (uint32_t i = 0; i < node->image_count; i++) watch_image(node, i, &before->images[i], &now->images[i]);
+static void watch_status(struct sim_mirror *mirror) {
+  struct world *world = mirror->world;
+  const struct mirror_status *before = &mirror->status_before;
+  mirror->status_before = mirror->status;
+  mirror->status_stale = false;
+  mirror->status_next_ns = world_now(world) + STATUS_EVERY_NS;
+  mirror_status(mirror->core, &mirror->status);
+  const struct mirror_status *now = &mirror->status;
+  for (uint32_t i = 0; i < mirror->image_count; i++) watch_image(mirror, i, &before->images[i], &now->images[i]);
   if (before->state != now->state)
     world_trace(world, "mirror is %s%s%s", mirror_state_name(now->state), now->reason[0] ? ": " : "", now->reason);
-  if (now->marked_regions >= node->config.mark_count) world->counters.marks_high++;
-  if (now->marked_regions > node->config.mark_count) world_fail(world, "more marks than there is room for");
+  if (now->marked_regions >= mirror->config.mark_count) world->counters.marks_high++;
+  if (now->marked_regions > mirror->config.mark_count) world_fail(world, "more marks than there is room for");
   bool recovering = now->recovered && now->recovery.running;
-  if (recovering && !node->recovering) world->counters.recovery_started++;
-  if (!recovering && node->recovering) world->counters.recovery_finished++;
-  if (recovering != node->recovering) world_trace(world, "recovery %s", recovering ? "begins" : "is done");
-  node->recovering = recovering;
+  if (recovering && !mirror->recovering) world->counters.recovery_started++;
+  if (!recovering && mirror->recovering) world->counters.recovery_finished++;
+  if (recovering != mirror->recovering) world_trace(world, "recovery %s", recovering ? "begins" : "is done");
+  mirror->recovering = recovering;
 }
 
-const struct mirror_status *node_status(struct node *node) {
-  watch_status(node);
-  return &node->status;
+const struct mirror_status *sim_mirror_status(struct sim_mirror *mirror) {
+  watch_status(mirror);
+  return &mirror->status;
 }
 
-bool node_all_synchronized(struct node *node) {
-  const struct mirror_status *status = node_status(node);
-  if (status->state != MIRROR_ACTIVE || node->recovering || status->recovering_bytes > 0) return false;
-  for (uint32_t i = 0; i < node->image_count; i++)
+bool sim_mirror_all_synchronized(struct sim_mirror *mirror) {
+  const struct mirror_status *status = sim_mirror_status(mirror);
+  if (status->state != MIRROR_ACTIVE || mirror->recovering || status->recovering_bytes > 0) return false;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
     if (status->images[i].state != IMAGE_SYNCHRONIZED || status->images[i].missed_bytes > 0) return false;
   return true;
 }
@@ -61,106 +59,100 @@ bool node_all_synchronized(struct node *node) {
 /* ---- images that are called equal ---- */
 
 /* What changed on any medium is from now on unverified on all images. */
-static void collect_touched(struct node *node, uint32_t v) {
-  for (uint32_t i = 0; i < node->image_count; i++) {
-    struct bitmap *touched = &node->images[i].data[v].medium->touched;
+static void collect_touched(struct sim_mirror *mirror, uint32_t v) {
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct bitmap *touched = &mirror->images[i].data[v].medium->touched;
     for (uint64_t page = bitmap_next_set(touched, 0); page < touched->bit_count;
          page = bitmap_next_set(touched, page + 1)) {
       bitmap_clear(touched, page);
-      for (uint32_t j = 0; j < node->image_count; j++) {
-        struct bitmap *unverified = &node->images[j].unverified[v];
+      for (uint32_t j = 0; j < mirror->image_count; j++) {
+        struct bitmap *unverified = &mirror->images[j].unverified[v];
         if (page < unverified->bit_count) bitmap_set(unverified, page);
       }
     }
   }
 }
 
-static void compare_page(struct node *node, uint32_t v, uint64_t page, uint32_t set) {
+static void compare_page(struct sim_mirror *mirror, uint32_t v, uint64_t page, uint32_t set) {
   uint64_t offset = page * MEDIUM_PAGE;
-  uint64_t bytes = min_u64(MEDIUM_PAGE, node->config.volumes[v].size_bytes - offset);
+  uint64_t bytes = min_u64(MEDIUM_PAGE, mirror->config.volumes[v].size_bytes - offset);
   uint32_t first = (uint32_t)__builtin_ctz(set);
-  const uint8_t *expected = node->images[first].data[v].medium->visible + offset;
-  for (uint32_t i = first; i < node->image_count; i++) {
+  const uint8_t *expected = mirror->images[first].data[v].medium->visible + offset;
+  for (uint32_t i = first; i < mirror->image_count; i++) {
     if (!(set >> i & 1)) continue;
-    const uint8_t *found = node->images[i].data[v].medium->visible + offset;
-    bitmap_clear(&node->images[i].unverified[v], page);
+    const uint8_t *found = mirror->images[i].data[v].medium->visible + offset;
+    bitmap_clear(&mirror->images[i].unverified[v], page);
     if (memcmp(expected, found, bytes) == 0) continue;
     uint64_t at = 0;
     while (expected[at] == found[at]) at++;
-    world_fail(node->world, "images %s and %s are called equal, but %s differs at byte %" PRIu64 ": %02x and %02x",
-               node->images[first].name, node->images[i].name, node->config.volumes[v].name, offset + at, expected[at],
-               found[at]);
+    world_fail(mirror->world, "images %s and %s are called equal, but %s differs at byte %" PRIu64 ": %02x and %02x",
+               mirror->images[first].name, mirror->images[i].name, mirror->config.volumes[v].name, offset + at,
+               expected[at], found[at]);
   }
 }
 
-static uint64_t compare_volume(struct node *node, uint32_t v, uint32_t set) {
+static uint64_t compare_volume(struct sim_mirror *mirror, uint32_t v, uint32_t set) {
   uint64_t compared = 0;
-  uint64_t page_count = (node->config.volumes[v].size_bytes + MEDIUM_PAGE - 1) / MEDIUM_PAGE;
-  for (uint32_t i = 0; i < node->image_count; i++) {
+  uint64_t page_count = (mirror->config.volumes[v].size_bytes + MEDIUM_PAGE - 1) / MEDIUM_PAGE;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
     if (!(set >> i & 1)) continue;
-    const struct bitmap *unverified = &node->images[i].unverified[v];
+    const struct bitmap *unverified = &mirror->images[i].unverified[v];
     for (uint64_t page = bitmap_next_set(unverified, 0); page < page_count;
          page = bitmap_next_set(unverified, page + 1)) {
-      compare_page(node, v, page, set);
+      compare_page(mirror, v, page, set);
       compared++;
     }
   }
   return compared;
 }
 
-static uint32_t equal_set(const struct node *node) {
+static uint32_t equal_set(const struct sim_mirror *mirror) {
   uint32_t set = 0;
-  for (uint32_t i = 0; i < node->image_count; i++)
-    if (mirror_image_is_equal(node->mirror, i)) set |= 1u << i;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    if (mirror_image_is_equal(mirror->core, i)) set |= 1u << i;
   return set;
 }
 
-uint32_t node_compare_images(struct node *node) {
-  uint32_t set = equal_set(node);
+uint32_t sim_mirror_compare(struct sim_mirror *mirror) {
+  uint32_t set = equal_set(mirror);
   if (__builtin_popcount(set) < 2) return 0;
   uint64_t compared = 0;
-  for (uint32_t v = 0; v < node->volume_count; v++) {
-    collect_touched(node, v);
-    compared += compare_volume(node, v, set);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    collect_touched(mirror, v);
+    compared += compare_volume(mirror, v, set);
   }
-  if (compared > 0) node->world->counters.images_compared++;
+  if (compared > 0) mirror->world->counters.images_compared++;
   return (uint32_t)__builtin_popcount(set);
 }
 
-static void require_rest_untouched(struct node *node, uint32_t i, uint32_t v) {
-  const struct medium *medium = node->images[i].data[v].medium;
-  for (uint64_t at = node->config.volumes[v].size_bytes; at < medium->size_bytes; at++)
+static void require_rest_untouched(struct sim_mirror *mirror, uint32_t i, uint32_t v) {
+  const struct medium *medium = mirror->images[i].data[v].medium;
+  for (uint64_t at = mirror->config.volumes[v].size_bytes; at < medium->size_bytes; at++)
     if (medium->visible[at] != 0)
-      world_fail(node->world, "image %s was written beyond its volume, at %" PRIu64, node->images[i].name, at);
+      world_fail(mirror->world, "image %s was written beyond its volume, at %" PRIu64, mirror->images[i].name, at);
 }
 
-void node_compare_all(struct node *node) {
-  for (uint32_t v = 0; v < node->volume_count; v++) {
-    uint64_t size = node->config.volumes[v].size_bytes;
-    for (uint32_t i = 0; i < node->image_count; i++) {
-      const uint8_t *bytes = node->images[i].data[v].medium->visible;
-      const char *wrong = model_peek(node->models[v], 0, size, bytes);
+void sim_mirror_compare_all(struct sim_mirror *mirror) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    uint64_t size = mirror->config.volumes[v].size_bytes;
+    for (uint32_t i = 0; i < mirror->image_count; i++) {
+      const uint8_t *bytes = mirror->images[i].data[v].medium->visible;
+      const char *wrong = model_peek(mirror->models[v], 0, size, bytes);
       if (wrong)
-        world_fail(node->world, "at the end image %s of %s: %s", node->images[i].name, node->config.volumes[v].name,
-                   wrong);
-      if (memcmp(bytes, node->images[0].data[v].medium->visible, size) != 0)
-        world_fail(node->world, "at the end images a and %s differ", node->images[i].name);
-      require_rest_untouched(node, i, v);
+        world_fail(mirror->world, "at the end image %s of %s: %s", mirror->images[i].name,
+                   mirror->config.volumes[v].name, wrong);
+      if (memcmp(bytes, mirror->images[0].data[v].medium->visible, size) != 0)
+        world_fail(mirror->world, "at the end images a and %s differ", mirror->images[i].name);
+      require_rest_untouched(mirror, i, v);
     }
   }
 }
 
-/* ---- one event ---- */
+/* ---- after every event ---- */
 
-void node_step(struct node *node) {
-  struct world *world = node->world;
-  if (!world_step(world)) world_fail(world, "nothing can ever happen any more, and something is waited for");
-  if (world->steps > STEPS_MAX) world_fail(world, "the run does not end");
-  if (world_now(world) != node->step_ns) node->steps_at_once = 0;
-  node->step_ns = world_now(world);
-  if (++node->steps_at_once > STEPS_AT_ONCE_MAX) world_fail(world, "events follow events, and time stands still");
-  if (!node->mirror) return;
-  mirror_check(node->mirror);
-  if (node->status_stale || world_now(world) >= node->status_next_ns) watch_status(node);
-  if (list_is_empty(&world->env.queue.events)) (void)node_compare_images(node);
+void sim_mirror_watch(struct sim_mirror *mirror) {
+  if (!mirror->core) return;
+  mirror_check(mirror->core);
+  if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) watch_status(mirror);
+  if (list_is_empty(&mirror->world->env.queue.events)) (void)sim_mirror_compare(mirror);
 }

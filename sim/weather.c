@@ -4,10 +4,10 @@
 
 #define SURE_NS (30 * NS_PER_MS) /* SYNCHRONIZED for so long: that is recorded everywhere by now */
 
-void weather_init(struct weather *weather, struct node *node) {
-  *weather = (struct weather){.node = node, .prng = world_stream(node->world, "weather", 0), .anchor = 0};
-  if (node->images[0].blank)
-    weather->anchor = (uint32_t)prng_below(&weather->prng, node->image_count); /* all are equal */
+void weather_init(struct weather *weather, struct sim_mirror *mirror) {
+  *weather = (struct weather){.mirror = mirror, .prng = world_stream(mirror->world, "weather", mirror->index)};
+  if (mirror->images[0].blank)
+    weather->anchor = (uint32_t)prng_below(&weather->prng, mirror->image_count); /* all are equal */
 }
 
 /* ---- one fault ---- */
@@ -25,10 +25,10 @@ static struct fault draw_fault(struct weather *weather, const struct sim_drive *
   struct prng *prng = &weather->prng;
   struct fault fault = {.kind = kinds[prng_below(prng, COUNT_OF(kinds))], .end = UINT64_MAX, .err = TARN_IO};
   fault.ops = op_sets[prng_below(prng, COUNT_OF(op_sets))];
-  fault.from_ns = draw_start(prng, world_now(weather->node->world));
+  fault.from_ns = draw_start(prng, world_now(weather->mirror->world));
   fault.until_ns = UINT64_MAX;
   if (fault.kind == FAULT_ONCE) {
-    fault.from_ns = world_now(weather->node->world);
+    fault.from_ns = world_now(weather->mirror->world);
     fault.skip = (uint32_t)prng_below(prng, prng_one_in(prng, 2) ? 5 : 60);
   }
   if (fault.kind == FAULT_WHILE || fault.kind == FAULT_SLOW)
@@ -39,7 +39,7 @@ static struct fault draw_fault(struct weather *weather, const struct sim_drive *
     fault.until_ns = UINT64_MAX;
     fault.start = align_down(prng_below(prng, drive->caps.size_bytes), 4096);
     fault.end = min_u64(fault.start + (4096ull << prng_below(prng, 5)), drive->caps.size_bytes);
-    fault.from_ns = world_now(weather->node->world);
+    fault.from_ns = world_now(weather->mirror->world);
   }
   if (prng_one_in(prng, 8)) fault.err = TARN_NO_SPACE;
   return fault;
@@ -51,21 +51,21 @@ static void strike(struct weather *weather, struct sim_drive *drive) {
 }
 
 static struct sim_drive *draw_drive(struct weather *weather, uint32_t image) {
-  struct node *node = weather->node;
-  if (prng_one_in(&weather->prng, 3)) return &node->images[image].meta;
-  return &node->images[image].data[prng_below(&weather->prng, node->volume_count)];
+  struct sim_mirror *mirror = weather->mirror;
+  if (prng_one_in(&weather->prng, 3)) return &mirror->images[image].meta;
+  return &mirror->images[image].data[prng_below(&weather->prng, mirror->volume_count)];
 }
 
-static uint32_t master_of(const struct node *node) {
-  for (uint32_t i = 0; i < node->image_count; i++)
-    if (node->status.images[i].master) return i;
+static uint32_t master_of(const struct sim_mirror *mirror) {
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    if (mirror->status.images[i].master) return i;
   return 0;
 }
 
 /* An image on which faults may fall, the master as often as all others; NO_ANCHOR if there is none. */
 static uint32_t draw_victim(struct weather *weather) {
-  uint32_t count = weather->node->image_count, image = (uint32_t)prng_below(&weather->prng, count);
-  if (prng_one_in(&weather->prng, 3)) image = master_of(weather->node);
+  uint32_t count = weather->mirror->image_count, image = (uint32_t)prng_below(&weather->prng, count);
+  if (prng_one_in(&weather->prng, 3)) image = master_of(weather->mirror);
   if (weather->kind != WEATHER_STORM || image != weather->anchor) return image;
   return count == 1 ? NO_ANCHOR : (image + 1) % count;
 }
@@ -80,13 +80,13 @@ static void strike_some(struct weather *weather, uint64_t count) {
 
 /* All images refuse writes for a moment, together: rule 6 is about that. */
 static void strike_all(struct weather *weather) {
-  struct node *node = weather->node;
-  uint32_t volume = (uint32_t)prng_below(&weather->prng, node->volume_count);
+  struct sim_mirror *mirror = weather->mirror;
+  uint32_t volume = (uint32_t)prng_below(&weather->prng, mirror->volume_count);
   struct fault fault = {.kind = FAULT_WHILE, .ops = FAULT_WRITE, .end = UINT64_MAX, .err = TARN_IO};
   if (prng_one_in(&weather->prng, 3)) fault.ops = FAULT_FLUSH;
-  fault.from_ns = draw_start(&weather->prng, world_now(node->world));
+  fault.from_ns = draw_start(&weather->prng, world_now(mirror->world));
   fault.until_ns = fault.from_ns + prng_between(&weather->prng, NS_PER_MS / 10, 20 * NS_PER_MS);
-  for (uint32_t i = 0; i < node->image_count; i++) (void)faults_add(&node->images[i].data[volume].faults, &fault);
+  for (uint32_t i = 0; i < mirror->image_count; i++) (void)faults_add(&mirror->images[i].data[volume].faults, &fault);
 }
 
 /* ---- a life ---- */
@@ -94,41 +94,42 @@ static void strike_all(struct weather *weather) {
 static void draw_kind(struct weather *weather) {
   uint64_t pick = prng_below(&weather->prng, 100);
   weather->kind = WEATHER_CALM;
-  if (weather->node->calm) return;
+  if (weather->mirror->calm) return;
   if (pick < weather->storm_percent) weather->kind = WEATHER_STORM;
   else if (pick < weather->storm_percent + weather->chaos_percent) weather->kind = WEATHER_CHAOS;
   if (weather->kind == WEATHER_STORM && weather->anchor == NO_ANCHOR) weather->kind = WEATHER_CALM;
 }
 
 static void draw_absent(struct weather *weather) {
-  struct node *node = weather->node;
-  for (uint32_t i = 0; i < node->image_count; i++) {
-    node->images[i].absent =
+  struct sim_mirror *mirror = weather->mirror;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    mirror->images[i].absent =
         prng_one_in(&weather->prng, 4) && !(weather->kind == WEATHER_STORM && i == weather->anchor);
-    if (!node->images[i].absent) continue;
-    node->world->counters.image_absent++;
-    world_trace(node->world, "image %s is absent", node->images[i].name);
+    if (!mirror->images[i].absent) continue;
+    mirror->world->counters.image_absent++;
+    world_trace(mirror->world, "image %s is absent", mirror->images[i].name);
   }
 }
 
-static void heal_image(struct node_image *image, uint32_t volume_count) {
+static void heal_image(struct sim_image *image, uint32_t volume_count) {
   for (uint32_t v = 0; v < volume_count; v++) faults_heal(&image->data[v].faults);
   faults_heal(&image->meta.faults);
 }
 
 void weather_begin(struct weather *weather) {
   static const char *const names[] = {"calm", "storm", "chaos"};
-  struct node *node = weather->node;
+  struct sim_mirror *mirror = weather->mirror;
   draw_kind(weather);
-  if (weather->kind == WEATHER_CALM || weather->home_troubled || prng_one_in(&weather->prng, 2)) node_heal(node);
-  world_trace(node->world, "---- %s, anchor %s ----", names[weather->kind],
-              weather->anchor == NO_ANCHOR ? "none" : node->images[weather->anchor].name);
-  node->rules = (struct client_rules){.errors_allowed = weather->kind == WEATHER_CHAOS};
+  if (weather->kind == WEATHER_CALM || weather->home_troubled || prng_one_in(&weather->prng, 2))
+    sim_mirror_heal(mirror);
+  world_trace(mirror->world, "---- %s, anchor %s ----", names[weather->kind],
+              weather->anchor == NO_ANCHOR ? "none" : mirror->images[weather->anchor].name);
+  mirror->rules = (struct client_rules){.errors_allowed = weather->kind == WEATHER_CHAOS};
   if (weather->kind == WEATHER_STORM) {
-    heal_image(&node->images[weather->anchor], node->volume_count);
-    faults_heal(&node->home.faults);
+    heal_image(&mirror->images[weather->anchor], mirror->volume_count);
+    faults_heal(&mirror->home.faults);
   }
-  for (uint32_t i = 0; i < node->image_count; i++) node->images[i].absent = false;
+  for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].absent = false;
   if (weather->kind == WEATHER_CALM) return;
   if (weather->kind == WEATHER_STORM && weather->home_troubled) return;
   draw_absent(weather);
@@ -136,22 +137,22 @@ void weather_begin(struct weather *weather) {
 }
 
 /* Is an image absent, out of the set, or about to fail? */
-static bool any_trouble(struct node *node) {
-  if (!node_all_synchronized(node)) return true;
-  for (uint32_t i = 0; i < node->image_count; i++) {
-    bool faulty = faults_any(&node->images[i].meta.faults);
-    for (uint32_t v = 0; v < node->volume_count; v++) faulty |= faults_any(&node->images[i].data[v].faults);
+static bool any_trouble(struct sim_mirror *mirror) {
+  if (!sim_mirror_all_synchronized(mirror)) return true;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    bool faulty = faults_any(&mirror->images[i].meta.faults);
+    for (uint32_t v = 0; v < mirror->volume_count; v++) faulty |= faults_any(&mirror->images[i].data[v].faults);
     if (faulty) return true;
   }
   return false;
 }
 
 void weather_strike(struct weather *weather) {
-  struct node *node = weather->node;
+  struct sim_mirror *mirror = weather->mirror;
   if (weather->kind == WEATHER_CALM) return;
   bool home = prng_one_in(&weather->prng, 5);
-  if (home && (weather->kind == WEATHER_CHAOS || !any_trouble(node))) {
-    strike(weather, &node->home);
+  if (home && (weather->kind == WEATHER_CHAOS || !any_trouble(mirror))) {
+    strike(weather, &mirror->home);
     weather->home_troubled = true;
     if (weather->kind == WEATHER_STORM) return;
   }
@@ -160,22 +161,22 @@ void weather_strike(struct weather *weather) {
 }
 
 bool weather_all_sure(const struct weather *weather) {
-  const struct node *node = weather->node;
-  for (uint32_t i = 0; i < node->image_count; i++) {
-    const struct node_image *image = &node->images[i];
-    if (image->synced_ns == 0 || world_now(node->world) - image->synced_ns < SURE_NS) return false;
+  const struct sim_mirror *mirror = weather->mirror;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    const struct sim_image *image = &mirror->images[i];
+    if (image->synced_ns == 0 || world_now(mirror->world) - image->synced_ns < SURE_NS) return false;
   }
   return true;
 }
 
 void weather_end(struct weather *weather, bool clean) {
-  struct node *node = weather->node;
+  struct sim_mirror *mirror = weather->mirror;
   if (weather->kind == WEATHER_CHAOS) weather->anchor = NO_ANCHOR;
   if (weather->kind == WEATHER_CHAOS) weather->home_troubled = true;
-  if (!node->mirror || weather->kind != WEATHER_CALM) return;
-  if (!clean && mirror_state_now(node->mirror) != MIRROR_ACTIVE) return;
+  if (!mirror->core || weather->kind != WEATHER_CALM) return;
+  if (!clean && mirror_state_now(mirror->core) != MIRROR_ACTIVE) return;
   if (!weather_all_sure(weather)) return;
-  weather->anchor = (uint32_t)prng_below(&weather->prng, node->image_count);
+  weather->anchor = (uint32_t)prng_below(&weather->prng, mirror->image_count);
   weather->home_troubled = false;
 }
 

@@ -2,13 +2,13 @@
 #ifndef TARN_SIM_WEATHER_H
 #define TARN_SIM_WEATHER_H
 
-#include "sim/node.h"
+#include "sim/sim_mirror.h"
 
 enum weather_kind { WEATHER_CALM, WEATHER_STORM, WEATHER_CHAOS };
 
 #define NO_ANCHOR UINT32_MAX
 struct weather {
-  struct node *node;
+  struct sim_mirror *mirror;
   struct prng prng;
   enum weather_kind kind;
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
@@ -16,8 +16,8 @@ struct weather {
   bool home_troubled;                    /* the home store may be behind the images */
 };
 
-void weather_init(struct weather *weather, struct node *node);
-/* Before node_start(): draws the weather, who is absent, and the faults that are there from the start. */
+void weather_init(struct weather *weather, struct sim_mirror *mirror);
+/* Before sim_mirror_open(): draws the weather, who is absent, and the faults that are there from the start. */
 void weather_begin(struct weather *weather);
 /* Once it is active: the faults of this life. */
 void weather_strike(struct weather *weather);

@@ -50,43 +50,77 @@ uint64_t mirror_meta_bytes(const struct mirror_config *config) {
   return geometry.meta_bytes;
 }
 
-static bool make_op(struct mirror *m, struct op *op, struct arena *arena) {
-  list_init(&op->link);
-  op->m = m;
-  op->legs = ARENA_NEW(arena, struct leg, m->config.image_count);
-  if (!op->legs) return false;
-  for (uint32_t i = 0; i < m->config.image_count; i++) {
-    disk_io_init(&op->legs[i].io);
-    op->legs[i].op = op;
+static void guard_died(struct guard *guard);
+
+/* Memory for every slot, so that images can be added while the mirror serves; what is not used is never touched. */
+static tarn_err image_alloc(struct mirror *m, uint32_t i, struct arena *arena) {
+  struct image *image = &m->images[i];
+  image->m = m;
+  disk_io_init(&image->probe_io);
+  tarn_err err = missed_init(&image->map, arena, &m->geometry, i);
+  if (err == TARN_OK) err = store_init(&image->store, arena, NULL, i, m);
+  for (uint32_t v = 0; v < m->geometry.volume_count && err == TARN_OK; v++) {
+    err = guard_init(&image->data[v], m->env, arena, GUARD_SLOTS);
+    image->data[v].owner = image;
+    image->data[v].died = guard_died;
   }
-  return true;
+  if (err == TARN_OK) err = guard_init(&image->meta, m->env, arena, META_SLOTS);
+  image->meta.owner = image;
+  image->meta.died = guard_died;
+  image->legs = ARENA_NEW(arena, struct leg, MIRROR_OPS_MAX + m->geometry.volume_count);
+  return err == TARN_OK && !image->legs ? TARN_FULL : err;
+}
+
+static void home_died(struct guard *guard);
+
+static tarn_err home_alloc(struct mirror *m, struct arena *arena) {
+  tarn_err err = guard_init(&m->home_guard, m->env, arena, META_SLOTS);
+  m->home_guard.owner = m;
+  m->home_guard.died = home_died;
+  if (m->config.home) guard_attach(&m->home_guard, m->config.home, image_policy_default.hang_ns);
+  return err != TARN_OK ? err
+                        : store_init(&m->home, arena, m->config.home ? &m->home_guard.disk : NULL, RECORD_SELF_HOME, m);
 }
 
 static tarn_err allocate(struct mirror *m, struct arena *arena) {
   const struct geometry *g = &m->geometry;
   tarn_err err = intent_init(&m->intent, arena, g);
-  for (uint32_t i = 0; i < m->config.image_count && err == TARN_OK; i++) {
-    err = missed_init(&m->images[i].map, arena, g, i);
-    if (err == TARN_OK) err = store_init(&m->images[i].store, arena, m->config.images[i].meta, i, m);
-  }
-  if (err == TARN_OK) err = store_init(&m->home, arena, m->config.home, RECORD_SELF_HOME, m);
+  for (uint32_t i = 0; i < IMAGES_MAX && err == TARN_OK; i++) err = image_alloc(m, i, arena);
+  if (err == TARN_OK) err = home_alloc(m, arena);
   if (err == TARN_OK) err = commit_alloc(m, arena);
   if (err == TARN_OK) err = copy_alloc(m, arena);
   if (err != TARN_OK) return err;
-  m->ops = ARENA_NEW(arena, struct op, MIRROR_OPS_MAX);
-  m->flush_ops = ARENA_NEW(arena, struct op, g->volume_count);
-  if (!m->ops || !m->flush_ops) return TARN_FULL;
-  for (uint32_t i = 0; i < MIRROR_OPS_MAX; i++) {
-    if (!make_op(m, &m->ops[i], arena)) return TARN_FULL;
-    list_push(&m->free_ops, &m->ops[i].link);
+  m->ops = ARENA_NEW(arena, struct op, MIRROR_OPS_MAX + g->volume_count);
+  m->scratch = ARENA_NEW(arena, struct buffer, SCRATCH_SLOTS);
+  if (!m->ops || !m->scratch) return TARN_FULL;
+  m->flush_ops = m->ops + MIRROR_OPS_MAX;
+  for (uint32_t k = 0; k < MIRROR_OPS_MAX + g->volume_count; k++) {
+    m->ops[k].m = m;
+    m->ops[k].index = k;
+    list_init(&m->ops[k].link);
+    if (k < MIRROR_OPS_MAX) list_push(&m->free_ops, &m->ops[k].link);
   }
-  for (uint32_t v = 0; v < g->volume_count; v++)
-    if (!make_op(m, &m->flush_ops[v], arena)) return TARN_FULL;
-  for (uint32_t i = 0; i < SCRATCH_COUNT; i++) {
-    if (!buffer_new_private(&m->scratch[i], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
-    list_push(&m->free_scratch, &m->scratch[i].link);
+  for (uint32_t k = 0; k < SCRATCH_SLOTS; k++) {
+    if (!buffer_new_private(&m->scratch[k], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
+    list_push(&m->free_scratch, &m->scratch[k].link);
   }
   return TARN_OK;
+}
+
+void image_attach(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  const struct mirror_image_config *config = &m->config.images[i];
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++)
+    if (config->data[v]) guard_attach(&image->data[v], config->data[v], config->policy.hang_ns);
+  if (config->meta) guard_attach(&image->meta, config->meta, config->policy.hang_ns);
+  store_attach(&image->store, config->meta ? &image->meta.disk : NULL);
+  for (uint32_t k = 0; k < MIRROR_OPS_MAX + m->geometry.volume_count; k++) {
+    struct leg *leg = &image->legs[k];
+    if (leg->op) break; /* once is enough */
+    disk_io_init(&leg->io);
+    leg->op = &m->ops[k];
+    leg->image = i;
+  }
 }
 
 /* What the volumes can do is the least of what the images' disks can. */
@@ -119,8 +153,8 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 }
 
 static void init_lists(struct mirror *m) {
-  struct list *heads[] = {&m->free_ops,   &m->op_line,      &m->mark_line,     &m->scratch_line, &m->recover_line,
-                          &m->doubt_line, &m->free_scratch, &m->flush_waiting, &m->flush_running};
+  struct list *heads[] = {&m->free_ops,   &m->op_line,      &m->mark_line,    &m->scratch_line,  &m->recover_line,
+                          &m->doubt_line, &m->free_scratch, &m->held_scratch, &m->flush_waiting, &m->flush_running};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);
@@ -137,6 +171,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   m->owner = options->owner;
   m->changed = options->changed;
   m->stamp = options->stamp;
+  m->reopen = options->reopen;
   m->config = *options->config;
   m->state = MIRROR_INACTIVE;
   config_geometry(&m->config, &m->geometry);
@@ -147,6 +182,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   timer_init(&m->tick, marks_tick);
   if (allocate(m, options->arena) != TARN_OK) return NULL;
   m->align = m->block = 1;
+  for (uint32_t i = 0; i < m->config.image_count; i++) image_attach(m, i);
   for (uint32_t i = 0; i < m->config.image_count; i++)
     for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
       const struct disk *disk = m->config.images[i].data[v];
@@ -169,13 +205,20 @@ struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
 }
 
 bool mirror_is_idle(const struct mirror *m) {
-  return m->ops_busy == 0 && copy_is_idle(m) && !m->commit.running && !event_is_posted(&m->commit.start) &&
-         list_is_empty(&m->flush_running) && list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE;
+  return m->ops_busy == 0 && images_are_idle(m) && list_is_empty(&m->op_line) && copy_is_idle(m) &&
+         !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&
+         list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE;
 }
 
 void mirror_close(struct mirror *m) {
   require(mirror_is_idle(m));
+  require(mirror_is_quiet(m));
   require(m->lock.hold_count == 0);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_let_go(&m->images[i].data[v]);
+    guard_let_go(&m->images[i].meta);
+  }
+  guard_let_go(&m->home_guard);
   timer_cancel(&m->tick);
   timer_cancel(&m->copy_timer);
   event_cancel(&m->copy_event);
@@ -198,8 +241,7 @@ static void op_start(struct op *op, struct disk_io *io) {
                                                     [DISK_FLUSH] = OP_FLUSH,
                                                     [DISK_TRIM] = OP_ZERO,
                                                     [DISK_WRITE_ZEROES] = OP_ZERO};
-  struct leg *legs = op->legs;
-  *op = (struct op){.m = m, .legs = legs, .client = io, .kind = kinds[io->op], .volume = volume->index};
+  *op = (struct op){.m = m, .index = op->index, .client = io, .kind = kinds[io->op], .volume = volume->index};
   list_init(&op->link);
   list_init(&op->group);
   op->start = m->geometry.volume_base[op->volume] + io->offset;
@@ -230,7 +272,7 @@ static void volume_submit(struct disk *disk, struct disk_io *io) {
     disk_complete(io, TARN_SHUTDOWN);
     return;
   }
-  struct list *node = list_is_empty(&m->op_line) ? list_pop(&m->free_ops) : NULL;
+  struct list *node = list_is_empty(&m->op_line) && !m->paused ? list_pop(&m->free_ops) : NULL;
   if (!node) {
     list_push(&m->op_line, &io->link);
     return;
@@ -240,6 +282,7 @@ static void volume_submit(struct disk *disk, struct disk_io *io) {
 
 void op_line_run(struct mirror *m) {
   while (!list_is_empty(&m->op_line)) {
+    if (m->paused && m->serving) return;
     if (!m->serving) {
       disk_complete(LIST_ENTRY(list_pop(&m->op_line), struct disk_io, link), TARN_SHUTDOWN);
       continue;
@@ -262,7 +305,8 @@ void op_end(struct op *op, tarn_err err) {
   op->client = NULL;
   m->ops_busy--;
   list_push(&m->free_ops, &op->link);
-  disk_complete(io, err);
+  /* Not done because the mirror fell: whoever asked may ask again. */
+  disk_complete(io, err != TARN_OK && m->fallen ? TARN_SHUTDOWN : err);
   op_line_run(m);
   if (m->ops_busy == 0) admin_check_idle(m);
 }
@@ -317,44 +361,112 @@ static void miss_marked(struct mirror *m, uint32_t i, const struct op *op) {
   }
 }
 
-void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const char *why, const struct op *op) {
+void image_move(struct mirror *m, uint32_t i, enum image_event event) {
+  struct record_image *ri = &m->record.images[i];
+  enum image_state next = image_next(ri->state, event);
+  require(next != IMAGE_STATE_COUNT);
+  ri->state = next;
+  m->record_dirty = true;
+}
+
+/* It takes no part any more, and others take its places; what it misses is the caller's to say. */
+void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum image_missing missing) {
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
-  if (!image->online) return;
-  bool was_current = ri->state == IMAGE_SYNCHRONIZED;
+  bool was_current = image_is_current(m, i);
+  if (image->coming == COMING_NOT) ri->seen_sequence = m->record.completed;
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
-  ri->state = IMAGE_UNSYNCHRONIZED;
+  image_move(m, i, event);
   ri->missing = missing;
-  snprintf(image->reason, sizeof image->reason, "%s", why);
   missed_forget_copied(&image->map);
+  if (!was_current) return;
+  ri->left_number = m->completed_generation;
+  ri->moment_ns = m->env->wall_ns;
+  uint32_t heir = (uint32_t)__builtin_ctz(mirror_current_mask(m));
+  if (m->record.master == i) m->record.master = (uint8_t)heir;
+  if (m->record.recovery_source == i) m->record.recovery_source = (uint8_t)heir;
+  mirror_new_generation(m);
+}
+
+void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const char *why, const struct op *op) {
+  struct image *image = &m->images[i];
+  if (!image->online) return;
+  image_leave(m, i, IMAGE_FAILED, missing);
+  snprintf(image->reason, sizeof image->reason, "%s", why);
   miss_marked(m, i, op);
-  if (was_current) {
-    ri->left_number = m->record.generation.number;
-    ri->moment_ns = m->env->wall_ns;
-    uint32_t heir = (uint32_t)__builtin_ctz(mirror_current_mask(m));
-    if (m->record.master == i) m->record.master = (uint8_t)heir;
-    if (m->record.recovery_source == i) m->record.recovery_source = (uint8_t)heir;
-    mirror_new_generation(m);
-  }
-  m->record_dirty = true;
   m->drop_seq = commit_want(m);
+  image_returns_later(m, i);
   report(m->env, REPORT_ERROR, m->config.name, "image %s is out: %s", m->config.images[i].name, why);
   mirror_changed(m);
+  mirror_check_missing(m);
 }
 
 void mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
   require(image < m->config.image_count);
-  if (m->state != MIRROR_ACTIVE) return;
-  if (image_is_current(m, image) && mirror_current_mask(m) == 1u << image) return;
-  image_drop(m, image, MISSING_FAILED, why, NULL);
+  if (!m->running || !m->images[image].online) return;
+  if (image_is_current(m, image) && mirror_current_mask(m) == 1u << image)
+    mirror_fall(m, "image %s is the last good one, and %s", image_name(m, image), why);
+  else image_drop(m, image, MISSING_FAILED, why, NULL);
 }
+
+/* A disk hangs, or its connection is lost: rule 5. The I/Os that it had are answered after this. */
+static void guard_died(struct guard *guard) {
+  struct image *image = guard->owner;
+  struct mirror *m = image->m;
+  uint32_t i = (uint32_t)(image - m->images);
+  const char *why = guard->err == TARN_HUNG ? "its disk does not answer" : "its disk is gone";
+  bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
+  if (last && guard->err != TARN_HUNG) m->lost = true;
+  if (!image->online) return;
+  if (!last) image_drop(m, i, MISSING_FAILED, why, NULL);
+  else if (m->running) mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
+}
+
+static void home_died(struct guard *guard) {
+  struct mirror *m = guard->owner;
+  mirror_fall(m, "the state directory %s", guard->err == TARN_HUNG ? "does not answer" : "is gone");
+}
+
+uint32_t mirror_missing_count(const struct mirror *m) {
+  uint32_t count = 0;
+  EACH_IMAGE(m, i) count += !m->images[i].online;
+  return count;
+}
+
+void mirror_check_missing(struct mirror *m) {
+  uint32_t missing = mirror_missing_count(m);
+  if (m->serving && m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing)
+    mirror_fall(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+}
+
+void mirror_fall(struct mirror *m, const char *format, ...) {
+  char why[sizeof m->reason];
+  va_list list;
+  if (!m->running) return;
+  va_start(list, format);
+  vsnprintf(why, sizeof why, format, list);
+  va_end(list);
+  m->running = m->serving = m->paused = false;
+  m->fallen = true;
+  timer_cancel(&m->tick);
+  report(m->env, REPORT_ERROR, m->config.name, "stops: %s", why);
+  mirror_set_state(m, mirror_next(m->state, MIRROR_CONDITIONS_LOST), why);
+  copy_stop(m);
+  op_line_run(m);
+  mark_line_run(m);
+  scratch_line_stop(m);
+  admin_check_idle(m);
+}
+
+bool mirror_may_have_lost(const struct mirror *m) { return m->lost; }
 
 void image_join(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
   require(m->images[i].online && ri->state == IMAGE_SYNCHRONIZING);
   require(m->images[i].map.missed.set_count == 0);
-  ri->state = IMAGE_SYNCHRONIZED;
+  image_move(m, i, IMAGE_COPIED);
+  m->images[i].joined_ns = m->env->now_ns;
   ri->missing = MISSING_NONE;
   ri->all_missed = false;
   ri->left_number = 0;
@@ -373,7 +485,7 @@ void mirror_check(const struct mirror *m) {
     require(current != 0);
     require(current & 1u << m->record.master);
   }
-  require(implies(m->serving, m->state == MIRROR_ACTIVE));
+  require(implies(m->serving, m->state == MIRROR_ACTIVE && m->running));
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     if (!m->images[i].present) continue;
     require(implies(image_is_current(m, i), m->images[i].map.missed.set_count == 0));

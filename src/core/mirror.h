@@ -53,6 +53,7 @@ struct mirror_image_config {
   const char *error;        /* NULL, or why the image is absent; static or outliving the mirror */
   struct image_stamp found; /* what its files were like before we touched them; zeroes: not known */
   bool blank;               /* for mirror_format(): known to hold no data (all zero), needs no copy */
+  bool assumed;             /* for mirror_image_add() to a quiet mirror: the administrator says that it is equal */
   struct image_policy policy;
 };
 
@@ -89,9 +90,10 @@ struct mirror_options {
    * `found` of the next time. May be NULL: then nothing is noticed. */
   void (*stamp)(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
   /* An image may come back, or was asked back: the owner closes the disks that it has for it (nothing is in flight there,
-   * the mirror has let go of them), opens them anew, and answers, once and later, by mirror_image_reopened(). NULL: images
-   * never come back while the mirror is ACTIVE. */
-  void (*reopen)(struct mirror *mirror, uint32_t image);
+   * the mirror has let go of them), opens them anew, and answers, once and later, by mirror_image_reopened(). `make`: the
+   * administrator asked, so metadata that is missing is made anew, empty. NULL: images never come back while the mirror is
+   * ACTIVE. */
+  void (*reopen)(struct mirror *mirror, uint32_t image, bool make);
 };
 /* NULL when the arena is short. Disks stay the caller's, who closes them after mirror_close(). */
 struct mirror *mirror_open(const struct mirror_options *options);
@@ -181,6 +183,8 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 /* Requires that nothing is in flight: after mirror_deactivate() or a failed activate answered, or a fall. In the simulator a
  * crash drops mirror and arena instead. */
 bool mirror_is_idle(const struct mirror *mirror);
+/* It fell, and writes that were answered and not flushed may be lost with its disk's connection: see gate_open(). */
+bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
  * hangs may have to wait for that. */
 bool mirror_is_quiet(const struct mirror *mirror);
@@ -191,6 +195,7 @@ struct disk *mirror_volume(struct mirror *mirror, uint32_t volume);
 
 /* ---- what `tarn status` shows ---- */
 struct mirror_image_status {
+  bool present; /* else the slot is free */
   char name[TARN_NAME_MAX + 1], node[TARN_NAME_MAX + 1];
   bool master;
   enum image_state state;

@@ -20,7 +20,7 @@ static void admin_ended(struct event *event) {
   m->admin_done(m, m->admin_err, m->admin_why, m->admin_context);
 }
 
-static bool admin_begin(struct mirror *m, enum admin admin, mirror_done *done, void *context) {
+bool admin_begin(struct mirror *m, enum admin admin, mirror_done *done, void *context) {
   if (m->admin != ADMIN_NONE) {
     done(m, TARN_REFUSED, "another operation on this mirror is running", context);
     return false;
@@ -42,7 +42,7 @@ void admin_explain(struct mirror *m, const char *format, ...) {
   va_end(list);
 }
 
-static void admin_end(struct mirror *m, tarn_err err) {
+void admin_end(struct mirror *m, tarn_err err) {
   m->admin_err = err;
   event_init(&m->admin_event, admin_ended);
   event_post(&m->env->queue, &m->admin_event);
@@ -105,7 +105,7 @@ static void load_part(struct mirror *m, enum store_step step, void (*next)(struc
 
 /* ---- format ---- */
 
-static void random_uuid(struct mirror *m, uint8_t *uuid) {
+void random_uuid(struct mirror *m, uint8_t *uuid) {
   for (uint32_t k = 0; k < 2; k++) {
     uint64_t word = m->env->random(m->env);
     memcpy(uuid + 8 * k, &word, 8);
@@ -191,9 +191,10 @@ void mirror_format(struct mirror *m, bool overwrite, mirror_done *done, void *co
 
 static void refuse(struct mirror *m) {
   all_offline(m);
+  m->running = false;
   m->commit.wanted = false;
   event_cancel(&m->commit.start);
-  mirror_set_state(m, MIRROR_ATTENTION, m->admin_why);
+  mirror_set_state(m, m->how.quiet ? m->state : mirror_next(m->state, MIRROR_ACTIVATION_REFUSED), m->admin_why);
   admin_end(m, TARN_REFUSED);
 }
 
@@ -246,6 +247,7 @@ static void records_loaded(struct mirror *m) {
 
 static uint32_t recovery_source(const struct mirror *m) {
   uint32_t source = m->record.recovery_source;
+  if (PLANTED(source_changed)) return 31u - (uint32_t)__builtin_clz(mirror_current_mask(m));
   return source != RECORD_NO_SOURCE && image_is_current(m, source) ? source : m->record.master;
 }
 
@@ -267,13 +269,12 @@ static void believe_source(struct mirror *m) {
 /* What was marked at the crash is copied among the current images, and missed by all others. */
 static void recover_marked(struct mirror *m) {
   uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
-  bool alone = m->config.image_count == 1 && !m->record.doubt; /* one copy is equal to itself */
   LIST_EACH(&m->intent.used, node) {
     uint64_t region = LIST_ENTRY(node, struct mark, link)->region;
     uint64_t start = region * m->geometry.region_bytes;
     uint64_t length = min_u64(m->geometry.region_bytes, geometry_data_end(&m->geometry, start) - start);
     m->recover_marked += length;
-    if (!alone) recover_set(m, start, length);
+    recover_set(m, start, length);
     EACH_IMAGE(m, i) {
       if (!image_is_current(m, i)) missed_set(&m->images[i].map, region * per_region, per_region);
     }
@@ -281,8 +282,13 @@ static void recover_marked(struct mirror *m) {
 }
 
 static void serve(struct mirror *m) {
-  m->serving = true;
-  mirror_set_state(m, MIRROR_ACTIVE, NULL);
+  m->running = true;
+  m->quiet = m->how.quiet;
+  m->serving = !m->quiet;
+  mirror_set_state(m, m->quiet ? m->state : mirror_next(m->state, MIRROR_ACTIVATED), NULL);
+  EACH_IMAGE(m, i) {
+    if (!m->images[i].online) image_returns_later(m, i);
+  }
   timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
   copy_pump(m);
   admin_end(m, TARN_OK);
@@ -311,11 +317,13 @@ static void activated(struct mirror *m, tarn_err err) {
   serve(m);
 }
 
-static void start_syncing(struct mirror *m, uint32_t i) {
+void image_start_syncing(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
   if (m->record.images[i].all_missed) missed_set_all(&image->map);
-  m->record.images[i].state = IMAGE_SYNCHRONIZING;
+  if (image_state_of(m, i) != IMAGE_SYNCHRONIZING) image_move(m, i, IMAGE_COPY_STARTED);
   m->record.images[i].missing = MISSING_NONE;
+  m->record.images[i].left_number = 0;
+  image->reason[0] = 0;
   image->sync_total = image->map.missed.set_count;
   image->sync_start_ns = m->env->now_ns;
   image->sync_copied = 0;
@@ -344,12 +352,12 @@ static void conclude(struct mirror *m) {
   m->recovering = m->recover_total != 0 || m->record.doubt;
   m->record.recovery_source = m->recovering ? (uint8_t)recovery_source(m) : RECORD_NO_SOURCE;
   EACH_IMAGE(m, i) {
-    if (m->images[i].online && m->record.images[i].state != IMAGE_SYNCHRONIZED) start_syncing(m, i);
+    if (m->images[i].online && m->record.images[i].state != IMAGE_SYNCHRONIZED) image_start_syncing(m, i);
     missed_dirty_all(&m->images[i].map);
   }
   if (!m->log_lost) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   stamp_images(m);
-  m->record.active = true;
+  if (!m->how.quiet) m->record.active = true;
   m->record.clean = false;
   m->record_dirty = true;
   commit_admin(m, activated);
@@ -357,8 +365,9 @@ static void conclude(struct mirror *m) {
 
 void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_ACTIVATE, done, context)) return;
-  require(m->state != MIRROR_ACTIVE);
+  require(!m->running && m->state != MIRROR_ACTIVE);
   m->admin_force = how->force;
+  m->how = *how;
   load_records(m, records_loaded);
 }
 
@@ -371,7 +380,7 @@ static void deactivated(struct mirror *m, tarn_err err) {
   event_cancel(&m->commit.start);
   event_cancel(&m->copy_event);
   timer_cancel(&m->copy_timer);
-  mirror_set_state(m, MIRROR_INACTIVE, NULL);
+  if (m->state != MIRROR_INACTIVE) mirror_set_state(m, mirror_next(m->state, MIRROR_DEACTIVATE), NULL);
   admin_end(m, err);
 }
 
@@ -406,21 +415,25 @@ static void deactivate_flushed(struct mirror *m, tarn_err err) {
   commit_admin(m, deactivate_record);
 }
 
+static bool no_commit_or_flush(const struct mirror *m) {
+  return !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&
+         list_is_empty(&m->flush_waiting);
+}
+
 void admin_check_idle(struct mirror *m) {
-  if (!m->admin_draining || m->ops_busy != 0 || m->copies_busy != 0) return;
+  images_check_idle(m);
+  if (!m->admin_draining || m->ops_busy != 0 || m->copies_busy != 0 || !images_are_idle(m)) return;
+  if (m->admin_fallen && !no_commit_or_flush(m)) return;
   m->admin_draining = false;
-  flush_all(m, &m->admin_flush, deactivate_flushed);
+  if (m->admin_fallen) deactivated(m, TARN_OK);
+  else flush_all(m, &m->admin_flush, deactivate_flushed);
 }
 
 void mirror_deactivate(struct mirror *m, bool stay, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_DEACTIVATE, done, context)) return;
-  if (m->state != MIRROR_ACTIVE) { /* nothing to stop: it was ATTENTION */
-    mirror_set_state(m, MIRROR_INACTIVE, NULL);
-    admin_end(m, TARN_OK);
-    return;
-  }
   m->admin_stay = stay;
-  m->serving = false;
+  m->admin_fallen = !m->running; /* nothing to record: what it fell with stands */
+  m->running = m->serving = false;
   timer_cancel(&m->tick);
   m->admin_draining = true;
   copy_stop(m);

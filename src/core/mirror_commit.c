@@ -21,13 +21,13 @@ static void round_done(struct mirror *m);
 tarn_err commit_alloc(struct mirror *m, struct arena *arena) {
   const struct geometry *g = &m->geometry;
   if (!bitmap_new(&m->plan.log_blocks, arena, g->log_blocks)) return TARN_FULL;
-  for (uint32_t i = 0; i < m->config.image_count; i++)
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (!bitmap_new(&m->plan.page_blocks[i], arena, g->page_blocks) ||
         !bitmap_new(&m->plan.top_blocks[i], arena, g->top_blocks))
       return TARN_FULL;
   struct missed **maps = ARENA_NEW(arena, struct missed *, IMAGES_MAX);
   if (!maps) return TARN_FULL;
-  for (uint32_t i = 0; i < m->config.image_count; i++) maps[i] = &m->images[i].map;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) maps[i] = &m->images[i].map;
   m->plan.maps = maps;
   return TARN_OK;
 }
@@ -103,9 +103,15 @@ static void round_start(struct event *event) {
     take_dirty(&plan->top_blocks[i], &m->images[i].map.top_dirty);
   }
   plan->record = NULL;
-  if (m->record_dirty) {
+  /* The log's sequence has 32 bits for the rounds of one record: none may see them wrap. */
+  if ((m->commit.started & INT32_MAX) == 0) m->record_dirty = true;
+  if (m->record_dirty && !(PLANTED(generation_after_write) && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
+    EACH_IMAGE(m, i) {
+      if (m->images[i].online && m->images[i].coming == COMING_NOT)
+        m->record.images[i].seen_sequence = m->record.completed;
+    }
     m->plan_record = m->record;
     plan->record = &m->plan_record;
   }
@@ -175,7 +181,10 @@ static void round_done(struct mirror *m) {
   }
   if (err == TARN_OK) {
     m->commit.done = m->commit.started;
-    if (m->plan.record) m->record.completed = m->plan_record.sequence;
+    if (m->plan.record) {
+      m->record.completed = m->plan_record.sequence;
+      m->completed_generation = m->plan_record.generation.number;
+    }
   } else {
     round_undo(m);
   }
@@ -185,7 +194,9 @@ static void round_done(struct mirror *m) {
   wake(m, err);
   if (err == TARN_OK) mark_line_run(m);
   else mark_line_fail(m, err);
+  images_committed(m, err);
   copy_committed(m);
+  admin_check_idle(m);
   if (m->commit.wanted && !m->commit.running && !event_is_posted(&m->commit.start))
     event_post(&m->env->queue, &m->commit.start);
 }

@@ -34,10 +34,10 @@ tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
   for (uint32_t c = 0; c < COPY_COUNT; c++) {
     struct copy *copy = &m->copies[c];
     copy->m = m;
-    copy->legs = ARENA_NEW(arena, struct copy_leg, m->config.image_count);
+    copy->legs = ARENA_NEW(arena, struct copy_leg, IMAGES_MAX);
     if (!copy->legs || !buffer_new_private(&copy->buffer, arena, COPY_BYTES + BUFFER_ALIGN)) return TARN_FULL;
     disk_io_init(&copy->read);
-    for (uint32_t i = 0; i < m->config.image_count; i++) {
+    for (uint32_t i = 0; i < IMAGES_MAX; i++) {
       disk_io_init(&copy->legs[i].io);
       copy->legs[i].copy = copy;
     }
@@ -46,7 +46,7 @@ tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
 }
 
 void copy_pump(struct mirror *m) {
-  if (m->serving && !event_is_posted(&m->copy_event)) event_post(&m->env->queue, &m->copy_event);
+  if (m->running && !event_is_posted(&m->copy_event)) event_post(&m->env->queue, &m->copy_event);
 }
 
 bool copy_is_idle(const struct mirror *m) { return m->copies_busy == 0; }
@@ -451,7 +451,7 @@ static void run_sync(struct mirror *m) {
 
 static void copy_run(struct event *event) {
   struct mirror *m = CONTAINER_OF(event, struct mirror, copy_event);
-  if (!m->serving) return;
+  if (!m->running) return;
   run_waiting_reads(m);
   if (m->copy_pause_ns > m->env->now_ns) return;
   if (m->recover.set_count != 0) {

@@ -7,6 +7,8 @@
  *   mirror_write.c     the path of a write, a zeroing, a flush; marks and their clearing; the judgement
  *   mirror_read.c      the path of a read
  *   mirror_copy.c      recovery and synchronisation
+ *   mirror_images.c    images that come, go and come back, by themselves and by command
+ *   mirror_verify.c    compares the images on line
  *   mirror_status.c    what people see
  *
  * Order in which an operation takes things, so that nobody waits in a circle: operation slot, scratch buffer, marks, commit,
@@ -16,14 +18,19 @@
 
 #include "base/bitmap.h"
 #include "base/plant.h"
+#include "core/guard.h"
 #include "core/intent.h"
 #include "core/mirror.h"
 #include "core/missed.h"
 #include "core/range_lock.h"
+#include "core/states.h"
 #include "core/store.h"
 
 #define OP_MARKS_MAX     (BUFFER_DATA_MAX / (64u * 1024u) + 1) /* smallest region is 64 KiB */
 #define SCRATCH_COUNT    32u                                   /* read-modify-writes at once */
+#define SCRATCH_SLOTS    (SCRATCH_COUNT * (1 + IMAGES_MAX))    /* so many can be held by disks that hang */
+#define GUARD_SLOTS      (MIRROR_OPS_MAX + 64u)                /* I/Os with one disk: operations, flushes, copies */
+#define META_SLOTS       8u
 #define COPY_COUNT       4u /* copies at once; one is kept for reads that wait for recovery */
 #define COPY_BYTES       BUFFER_DATA_MAX
 #define CHECKPOINT_BYTES (64ull << 20) /* copied between two checkpoints of the maps */
@@ -38,6 +45,7 @@ struct op;
 struct leg {
   struct disk_io io;
   struct op *op;
+  uint32_t image;
 };
 
 /* One client I/O, or one flush of our own, from its start to its answer. */
@@ -65,7 +73,7 @@ struct op {
   uint32_t pending;
   uint32_t tried; /* images that failed this read */
   tarn_err err;
-  struct leg *legs; /* one per image */
+  uint32_t index; /* of its legs: op_leg() */
 };
 
 /* A copy of one range from one image to others. */
@@ -87,8 +95,11 @@ struct copy {
 };
 
 struct image {
-  bool present; /* the slot is in use */
-  bool online;  /* takes part in I/O: SYNCHRONIZED or SYNCHRONIZING */
+  struct mirror *m;
+  bool present;                         /* the slot is in use */
+  bool online;                          /* takes part in I/O: SYNCHRONIZED or SYNCHRONIZING */
+  struct guard data[VOLUMES_MAX], meta; /* its disks, as the mirror uses them */
+  struct leg *legs;                     /* one per operation */
   struct store store;
   struct missed map;
   uint64_t sync_total; /* extents when this synchronisation began */
@@ -96,6 +107,15 @@ struct image {
   uint64_t copy_next_ns; /* earliest next copy, by its rate */
   uint64_t unreadable_bytes;
   uint32_t in_flight;
+  /* on its way back (mirror_images.c) */
+  enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_COMMIT } coming;
+  bool coming_full, coming_asked; /* everything is to be copied; the administrator asked for it */
+  uint64_t come_seq;              /* the commit that makes it one of us */
+  uint32_t probe;                 /* the volume that is tried */
+  struct disk_io probe_io;
+  uint64_t return_at_ns; /* when it may come back by itself; 0: not set */
+  uint32_t relapses;
+  uint64_t joined_ns; /* when it became SYNCHRONIZED; 0: at activation */
   uint64_t reads, writes, read_errors, write_errors;
   char reason[160];
 };
@@ -113,22 +133,28 @@ struct flush_wait {
   void (*done)(struct mirror *m, tarn_err err);
 };
 
-enum admin { ADMIN_NONE, ADMIN_FORMAT, ADMIN_ACTIVATE, ADMIN_DEACTIVATE };
+enum admin { ADMIN_NONE, ADMIN_FORMAT, ADMIN_ACTIVATE, ADMIN_DEACTIVATE, ADMIN_IMAGE };
 
 struct mirror {
   struct env *env;
   void *owner;
   void (*changed)(struct mirror *m);
   void (*stamp)(struct mirror *m, uint32_t image, struct image_stamp *stamp);
+  void (*reopen)(struct mirror *m, uint32_t image, bool make);
   struct mirror_config config;
   struct geometry geometry;
   struct record record; /* as it is now; `record_dirty`: not yet durable so */
   bool record_dirty;
   enum mirror_state state;
+  bool running; /* activated: commits, copies and timers go on; true until it is deactivated or falls */
   bool serving; /* clients' I/O is taken */
+  bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
+  bool quiet;   /* activated for operations only: shown as INACTIVE */
+  bool fallen, lost;
   char reason[240];
   struct image images[IMAGES_MAX];
   struct store home;
+  struct guard home_guard;
   struct volume volumes[VOLUMES_MAX];
   uint32_t align; /* a client's data is congruent to its offset modulo this, for every image's disk */
   uint32_t block; /* every image's disk takes this; what is smaller is merged into whole blocks */
@@ -143,8 +169,9 @@ struct mirror {
   struct list scratch_line; /* ops without scratch */
   struct list recover_line; /* reads that wait for a region to be copied */
   struct list doubt_line;   /* flushes that wait until what a failed flush left in doubt is written again */
-  struct buffer scratch[SCRATCH_COUNT];
-  struct list free_scratch;
+  struct buffer *scratch;   /* SCRATCH_SLOTS */
+  struct list free_scratch, held_scratch; /* held: by a disk that hangs, perhaps still */
+  uint32_t scratch_busy;
   uint32_t ops_busy;
   uint32_t read_turn; /* breaks ties between equally loaded images */
 
@@ -161,7 +188,8 @@ struct mirror {
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
   } commit;
-  uint64_t drop_seq;   /* nothing is answered, and no write under new marks issued, before this commit */
+  uint64_t completed_generation; /* number of the one in the last record that every store has */
+  uint64_t drop_seq;             /* nothing is answered, and no write under new marks issued, before this commit */
   uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
 
   /* flushes of our own */
@@ -192,7 +220,14 @@ struct mirror {
 
   /* the running administrator's operation (mirror_activate.c) */
   enum admin admin;
-  bool admin_force, admin_stay;
+  bool admin_force, admin_stay, admin_fallen;
+  struct mirror_activation how; /* of the running activation */
+  uint32_t admin_image;         /* of an operation on an image */
+  enum mirror_image_op admin_op;
+  enum { STEP_NONE, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN } admin_step;
+  struct record_image admin_undo;
+  bool admin_online, admin_demoted; /* before it */
+  uint8_t admin_master;
   mirror_done *admin_done;
   void *admin_context;
   uint32_t admin_pending;
@@ -214,18 +249,33 @@ struct mirror {
     if ((m)->images[i].present)
 
 /* mirror.c */
+static inline struct leg *op_leg(const struct op *op, uint32_t image) { return &op->m->images[image].legs[op->index]; }
 static inline enum image_state image_state_of(const struct mirror *m, uint32_t i) { return m->record.images[i].state; }
 static inline const char *image_name(const struct mirror *m, uint32_t i) { return m->config.images[i].name; }
 static inline bool image_is_current(const struct mirror *m, uint32_t i) {
   return m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZED;
+}
+static inline void guard_let_go(struct guard *guard) {
+  if (guard->lower) guard_detach(guard);
 }
 uint32_t mirror_current_mask(const struct mirror *m);
 uint32_t mirror_online_mask(const struct mirror *m);
 /* Takes an image out: offline, UNSYNCHRONIZED, all that is marked and all later writes missed; recorded before the next
  * answer. Requires another current image if this one is current (rule 8). */
 void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const char *why, const struct op *op);
+/* Takes an image out without saying what it misses: for one that was flushed, and nothing in flight. */
+void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum image_missing missing);
 /* A synchronised image counts from now on. */
 void image_join(struct mirror *m, uint32_t i);
+/* Moves an image by the table of B9. Requires that the table allows it. */
+void image_move(struct mirror *m, uint32_t i, enum image_event event);
+/* Its disks are those of m->config.images[i]: attaches the guards, sets up its store. */
+void image_attach(struct mirror *m, uint32_t i);
+/* Out of ACTIVE: conditions no longer hold. As if the process had died, but for the answers. */
+__attribute__((format(printf, 2, 3))) void mirror_fall(struct mirror *m, const char *format, ...);
+/* More images are missing than max_missing allows: falls. */
+void mirror_check_missing(struct mirror *m);
+uint32_t mirror_missing_count(const struct mirror *m);
 void mirror_changed(struct mirror *m);
 /* A new generation begins: the set of current images has changed (rule 9). */
 void mirror_new_generation(struct mirror *m);
@@ -297,9 +347,27 @@ const char *judge_misfit(const struct mirror *m, const struct record *best);
 /* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);
+/* Why the image is not what it was when it left, by its stamps and its own record; NULL if it is, as far as can be told. */
+const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own);
+bool image_is_replaced(const struct mirror *m, uint32_t i);
+/* Is this generation ours, or one of our past? */
+bool judge_knows(const struct mirror *m, const struct generation *generation);
 void image_fell_behind(struct mirror *m, uint32_t i);
 
+/* mirror_images.c */
+/* From the tick: images that may come back by themselves. */
+void images_tick(struct mirror *m);
+void images_committed(struct mirror *m, tarn_err err);
+void image_returns_later(struct mirror *m, uint32_t i);
+/* An operation waits until nothing is in flight. */
+void images_check_idle(struct mirror *m);
+bool images_are_idle(const struct mirror *m);
+void image_start_syncing(struct mirror *m, uint32_t i);
+
 /* mirror_activate.c */
+void random_uuid(struct mirror *m, uint8_t *uuid);
+bool admin_begin(struct mirror *m, enum admin admin, mirror_done *done, void *context);
+void admin_end(struct mirror *m, tarn_err err);
 /* Adds to what the administrator is told. */
 __attribute__((format(printf, 2, 3))) void admin_explain(struct mirror *m, const char *format, ...);
 bool image_has_disks(const struct mirror *m, uint32_t i);

@@ -32,6 +32,10 @@ static bool in_history(const struct record *r, const struct generation *g) {
   return g->number < r->history[HISTORY_MAX - 1].number;
 }
 
+bool judge_knows(const struct mirror *m, const struct generation *generation) {
+  return in_history(&m->record, generation);
+}
+
 static bool is_newer(const struct record *a, const struct record *b) {
   if (a->generation.number != b->generation.number) return a->generation.number > b->generation.number;
   return a->sequence > b->sequence;
@@ -71,14 +75,31 @@ enum verdict {
   VERDICT_BEHIND,
   VERDICT_OLD,
   VERDICT_APART,
+  VERDICT_REPLACED, /* out before, and not the file that it was */
   VERDICT_ABSENT
 };
+
+bool image_is_replaced(const struct mirror *m, uint32_t i) {
+  uint64_t was = m->record.images[i].stamp.identity, now = m->config.images[i].found.identity;
+  return was != 0 && now != 0 && was != now;
+}
+
+const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
+  const struct record_image *ri = &m->record.images[i];
+  struct image_stamp now = m->config.images[i].found;
+  if (image_is_replaced(m, i)) return "its file is another one than it was";
+  if (own->sequence < ri->seen_sequence) return "it holds an older state than it left with";
+  if (ri->missing == MISSING_FRACTURED && ri->stamp.modified != 0 && now.modified != 0 &&
+      ri->stamp.modified != now.modified)
+    return "its file was written to while it was fractured";
+  return NULL;
+}
 
 /* Somebody replaced its files, or wrote to them after a clean stop (after a crash that cannot be told). */
 static bool was_changed(struct mirror *m, uint32_t i) {
   const struct record_image *ri = &m->record.images[i];
   struct image_stamp now = m->config.images[i].found;
-  bool replaced = ri->stamp.identity != 0 && now.identity != 0 && ri->stamp.identity != now.identity;
+  bool replaced = image_is_replaced(m, i);
   bool written = m->record.clean && ri->stamp.modified != 0 && now.modified != 0 && ri->stamp.modified != now.modified;
   const char *why = replaced  ? "its file is another one than it was"
                     : written ? "its file was written to while it was not in use"
@@ -107,7 +128,13 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     snprintf(image->reason, sizeof image->reason, "it was written apart from the others");
     return m->home.record_err == TARN_OK ? VERDICT_OLD : VERDICT_APART;
   }
-  if (m->record.images[i].state != IMAGE_SYNCHRONIZED) return VERDICT_BEHIND;
+  if (m->record.images[i].state != IMAGE_SYNCHRONIZED) {
+    /* The map says what it misses of what it had when it left: not of something older, nor of something else. */
+    const char *other = judge_other(m, i, &store->record);
+    if (!other) return VERDICT_BEHIND;
+    snprintf(image->reason, sizeof image->reason, "%s", other);
+    return image_is_replaced(m, i) ? VERDICT_REPLACED : VERDICT_OLD;
+  }
   if (store->record.sequence >= m->record.completed) return was_changed(m, i) ? VERDICT_CHANGED : VERDICT_CURRENT;
   snprintf(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
   return VERDICT_OLD;
@@ -121,12 +148,14 @@ static bool home_confirms(const struct mirror *m) {
 
 void image_fell_behind(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
+  if (ri->seen_sequence < m->record.completed && ri->state == IMAGE_SYNCHRONIZED)
+    ri->seen_sequence = m->record.completed;
   if (ri->state == IMAGE_SYNCHRONIZED) {
     ri->left_number = m->record.generation.number;
     ri->moment_ns = m->env->wall_ns;
   }
-  ri->state = IMAGE_UNSYNCHRONIZED;
-  ri->missing = MISSING_FAILED;
+  image_move(m, i, IMAGE_FELL_BEHIND);
+  if (ri->missing == MISSING_NONE) ri->missing = MISSING_FAILED;
 }
 
 static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
@@ -138,7 +167,7 @@ static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
 static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   verdicts[i] = VERDICT_CURRENT;
-  m->record.images[i].state = IMAGE_SYNCHRONIZED;
+  image_move(m, i, IMAGE_PROMOTE);
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].all_missed = false;
   m->record.master = (uint8_t)i;
@@ -185,25 +214,75 @@ static bool settle_none(struct mirror *m, enum verdict *verdicts) {
   if (count_of(verdicts, VERDICT_CURRENT) != 0) return true;
   uint32_t best = IMAGES_MAX;
   for (uint32_t i = 0; i < IMAGES_MAX; i++) {
-    if (verdicts[i] != VERDICT_BEHIND && verdicts[i] != VERDICT_OLD) continue;
+    if (verdicts[i] != VERDICT_BEHIND && verdicts[i] != VERDICT_OLD) continue; /* a replaced one: by promote only */
     if (best == IMAGES_MAX || m->record.images[i].left_number > m->record.images[best].left_number) best = i;
   }
   admin_explain(m, "no image that is here has the newest data");
   if (best == IMAGES_MAX) return false;
+  bool mixture = m->record.images[best].left_number == 0 || verdicts[best] == VERDICT_OLD;
+  const char *what = mixture ? "though it is of no definite moment, a copy that was never finished or something older"
+                             : "as it was when it left";
   admin_explain(m,
-                m->admin_force
-                    ? "image %s is used as it was in generation %llu; what was written since is lost"
-                    : "--force would use image %s as it was in generation %llu and lose what was written since",
-                image_name(m, best), (unsigned long long)m->record.images[best].left_number);
-  if (!m->admin_force) return false;
+                m->admin_force ? "image %s is used, %s; what was written since is lost"
+                               : "--force would use image %s, %s, and lose what was written since",
+                image_name(m, best), what);
+  if (!m->admin_force && !PLANTED(stale_activated)) return false;
   use_as_it_is(m, verdicts, best);
   return true;
 }
 
+/* The administrator wants image `i` to be the master (B15). One that has not the newest data becomes it by force only, and
+ * the others lose what only they have. */
+static bool settle_promoted(struct mirror *m, enum verdict *verdicts, uint32_t i) {
+  if (verdicts[i] == VERDICT_NONE || verdicts[i] == VERDICT_ABSENT) {
+    const char *why = m->images[i].reason;
+    admin_explain(m, "image %s cannot be the master: %s", image_name(m, i), why[0] ? why : "it is not recorded");
+    return false;
+  }
+  m->record.demoted = false;
+  if (verdicts[i] == VERDICT_CURRENT) {
+    m->record.master = (uint8_t)i;
+    return true;
+  }
+  enum image_state state = image_state_of(m, i);
+  const char *what = state == IMAGE_CONSISTENT ? "holds what was there when it was cut off"
+                     : verdicts[i] == VERDICT_APART || verdicts[i] == VERDICT_OLD || verdicts[i] == VERDICT_CHANGED
+                         ? m->images[i].reason
+                         : "is a copy that was never finished";
+  admin_explain(m,
+                m->admin_force
+                    ? "image %s is the master now (it %s); all others are copied over in full"
+                    : "image %s has not the newest data (it %s); --force makes it the master all the same, and "
+                      "what only the others have is lost",
+                image_name(m, i), what);
+  if (!m->admin_force) return false;
+  use_as_it_is(m, verdicts, i);
+  return true;
+}
+
+/* Is there a master, or one to be? */
+static bool settle_master(struct mirror *m, enum verdict *verdicts) {
+  if (m->how.promote) return settle_promoted(m, verdicts, m->how.image);
+  if (!m->record.demoted || m->how.quiet) return true;
+  admin_explain(m, "it has no master: image %s was demoted; make one by 'tarn image promote'",
+                image_name(m, m->record.master));
+  return false;
+}
+
+/* Does an image that is here and behind come back by itself? */
+static bool comes_back(const struct mirror *m, uint32_t i) {
+  const struct record_image *ri = &m->record.images[i];
+  if (ri->missing == MISSING_FRACTURED) return false;
+  return ri->missing == MISSING_NONE || m->config.images[i].policy.return_by_itself;
+}
+
 static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool unsure) {
-  uint32_t missing = count_of(verdicts, VERDICT_ABSENT), current = count_of(verdicts, VERDICT_CURRENT);
-  bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing;
-  bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images;
+  uint32_t missing = 0, current = count_of(verdicts, VERDICT_CURRENT);
+  EACH_IMAGE(m, i)
+  missing += verdicts[i] == VERDICT_ABSENT || verdicts[i] == VERDICT_REPLACED ||
+             (verdicts[i] != VERDICT_CURRENT && !comes_back(m, i));
+  bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing && !m->how.quiet;
+  bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images && !m->how.quiet;
   if (unsure) admin_explain(m, "nothing confirms that no newer data is lost; --force goes on without it");
   if (too_many) admin_explain(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
   if (too_few) admin_explain(m, "%u images are current, min-images asks for %d", current, m->config.min_images);
@@ -213,13 +292,24 @@ static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool
 /* What the verdict on an image means for the record and for this activation. */
 static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   struct image *image = &m->images[i];
-  image->online = verdict != VERDICT_NONE && verdict != VERDICT_ABSENT;
+  image->online = verdict == VERDICT_CURRENT;
   if (verdict == VERDICT_CURRENT) {
     m->load_sources |= 1u << i;
     return;
   }
-  if (verdict == VERDICT_OLD || verdict == VERDICT_APART) m->record.images[i].all_missed = true;
-  if (verdict != VERDICT_BEHIND) image_fell_behind(m, i);
+  bool knows_no_moment =
+      verdict == VERDICT_OLD || verdict == VERDICT_APART || verdict == VERDICT_CHANGED || verdict == VERDICT_REPLACED;
+  bool was_current = m->record.images[i].state == IMAGE_SYNCHRONIZED;
+  if (knows_no_moment) m->record.images[i].all_missed = true;
+  if (knows_no_moment || (verdict == VERDICT_ABSENT && image_state_of(m, i) != IMAGE_CONSISTENT))
+    image_fell_behind(m, i);
+  /* What was recorded as current and is not is copied at once: nobody was asked when it left. */
+  image->online = verdict != VERDICT_ABSENT && verdict != VERDICT_REPLACED && (was_current || comes_back(m, i));
+  if (image->online || verdict == VERDICT_ABSENT) return;
+  const char *what = verdict == VERDICT_REPLACED                        ? "its file is another one than it was"
+                     : m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured"
+                                                                        : "it failed";
+  snprintf(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
 /* Sorts the images; false when activation must not go on. */
@@ -239,7 +329,7 @@ bool judge_images(struct mirror *m) {
     admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
     unsure = unsure || !home_confirms(m);
   }
-  if (!settle_changed(m, verdicts) || !settle_none(m, verdicts)) return false;
+  if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;
   if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
   uint32_t current = 0;
   EACH_IMAGE(m, i) {

@@ -100,7 +100,7 @@ static void read_answer(struct op *op, tarn_err err) {
 static void read_done(struct disk_io *io) {
   struct leg *leg = CONTAINER_OF(io, struct leg, io);
   struct op *op = leg->op;
-  uint32_t image = (uint32_t)(leg - op->legs);
+  uint32_t image = leg->image;
   leg_ended(op->m, image, io);
   op->pending = 0;
   if (io->err == TARN_OK) {
@@ -116,7 +116,7 @@ static void read_done(struct disk_io *io) {
 static void read_issue(struct op *op, uint32_t image) {
   struct disk_io *io = op->client;
   op->pending = 1;
-  leg_submit(op->m, image, &op->legs[image].io, DISK_READ, 0, op->outer_start, op->outer_length, io->buffer,
+  leg_submit(op->m, image, &op_leg(op, image)->io, DISK_READ, 0, op->outer_start, op->outer_length, io->buffer,
              io->data - (op->start - op->outer_start), read_done);
 }
 

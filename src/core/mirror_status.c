@@ -43,6 +43,14 @@ static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_
 static void image_status(const struct mirror *m, uint32_t i, struct mirror_image_status *status) {
   const struct image *image = &m->images[i];
   const struct record_image *ri = &m->record.images[i];
+  status->present = image->present;
+  status->io_held = image->meta.held;
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) status->io_held += image->data[v].held;
+  status->returning = image->coming != COMING_NOT;
+  if (m->running && image->present && !image->online && ri->missing == MISSING_FAILED &&
+      m->config.images[i].policy.return_by_itself && m->reopen)
+    status->return_in_ns = image->return_at_ns > m->env->now_ns ? image->return_at_ns - m->env->now_ns : 1;
+  if (!image->online && ri->state != IMAGE_SYNCHRONIZED) status->out_since_ns = ri->moment_ns;
   memcpy(status->name, m->config.images[i].name, sizeof status->name);
   memcpy(status->node, m->config.images[i].node, sizeof status->node);
   status->master = m->record.master == i;
@@ -61,7 +69,7 @@ static void image_status(const struct mirror *m, uint32_t i, struct mirror_image
   status->read_errors = image->read_errors;
   status->write_errors = image->write_errors;
   status->io_in_flight = image->in_flight;
-  if (m->state == MIRROR_ACTIVE) sync_status(m, i, status);
+  if (m->running) sync_status(m, i, status);
 }
 
 void mirror_status(const struct mirror *m, struct mirror_status *status) {

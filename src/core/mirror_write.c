@@ -22,8 +22,7 @@ void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_
                 uint64_t length, struct buffer *buffer, uint8_t *data, void (*done)(struct disk_io *io)) {
   uint32_t v = geometry_volume_at(&m->geometry, start);
   require(v < m->geometry.volume_count);
-  struct disk *disk = m->config.images[image].data[v];
-  require(disk);
+  struct disk *disk = &m->images[image].data[v].disk;
   io->op = op;
   io->flags = flags;
   io->offset = start - m->geometry.volume_base[v];
@@ -46,11 +45,6 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io) {
   if (io->err == TARN_OK) return;
   if (io->op == DISK_READ) im->read_errors++;
   else im->write_errors++;
-}
-
-static uint32_t leg_image(const struct disk_io *io) {
-  const struct leg *leg = CONTAINER_OF(io, const struct leg, io);
-  return (uint32_t)(leg - leg->op->legs);
 }
 
 /* ---- marks ---- */
@@ -110,6 +104,7 @@ void marks_tick(struct timer *timer) {
   for (uint32_t i = 0; i < m->config.image_count; i++) dirty |= missed_is_dirty(&m->images[i].map);
   if (dirty) commit_want(m);
   mark_line_run(m);
+  images_tick(m);
   copy_pump(m);
   timer_set(m->env, &m->tick, now + TICK_NS);
 }
@@ -199,16 +194,36 @@ void mark_line_run(struct mirror *m) {
 
 /* ---- start ---- */
 
+/* There is one for each of SCRATCH_COUNT, and one more for each that a disk holds: it holds those of one moment at most, and
+ * is not used again before it has answered. */
+static struct buffer *scratch_take(struct mirror *m) {
+  LIST_EACH(&m->held_scratch, node) {
+    struct buffer *buffer = LIST_ENTRY(node, struct buffer, link);
+    if (buffer_is_shared(buffer)) continue;
+    list_remove(node);
+    list_push(&m->free_scratch, node);
+  }
+  struct list *node = list_pop(&m->free_scratch);
+  require(node != NULL);
+  m->scratch_busy++;
+  return LIST_ENTRY(node, struct buffer, link);
+}
+
+static void scratch_give(struct mirror *m, struct buffer *scratch) {
+  require(m->scratch_busy > 0);
+  m->scratch_busy--;
+  list_push(buffer_is_shared(scratch) ? &m->held_scratch : &m->free_scratch, &scratch->link);
+}
+
 void op_write(struct op *op) {
   struct mirror *m = op->m;
   bool edges = op->outer_start != op->start || op->outer_length != op->length;
   if (op->kind == OP_WRITE && edges) {
-    struct list *node = list_is_empty(&m->scratch_line) ? list_pop(&m->free_scratch) : NULL;
-    if (!node) {
+    if (m->scratch_busy == SCRATCH_COUNT) {
       list_push(&m->scratch_line, &op->link);
       return;
     }
-    op->scratch = LIST_ENTRY(node, struct buffer, link);
+    op->scratch = scratch_take(m);
   }
   take_marks(op);
 }
@@ -229,15 +244,13 @@ void op_release(struct op *op) {
   for (uint32_t i = 0; i < op->mark_count; i++) intent_release(&m->intent, op->marks[i], m->env->now_ns);
   op->mark_count = 0;
   if (op->scratch) {
-    struct buffer *scratch = op->scratch;
+    scratch_give(m, op->scratch);
     op->scratch = NULL;
     struct list *node = list_pop(&m->scratch_line);
     if (node) {
       struct op *next = LIST_ENTRY(node, struct op, link);
-      next->scratch = scratch;
+      next->scratch = scratch_take(m);
       take_marks(next);
-    } else {
-      list_push(&m->free_scratch, &scratch->link);
     }
   }
   if (marked) mark_line_run(m);
@@ -262,10 +275,14 @@ static void merge_read_done(struct disk_io *io) {
   struct leg *leg = CONTAINER_OF(io, struct leg, io);
   struct op *op = leg->op;
   struct mirror *m = op->m;
-  uint32_t image = leg_image(io);
+  uint32_t image = leg->image;
   leg_ended(m, image, io);
   if (io->err != TARN_OK) {
     op->tried |= 1u << image;
+    if (buffer_is_shared(op->scratch)) { /* that disk may still write to it */
+      scratch_give(m, op->scratch);
+      op->scratch = scratch_take(m);
+    }
   } else {
     uint64_t block = m->geometry.volume_base[op->volume] + io->offset;
     merged(op, block);
@@ -295,7 +312,7 @@ static void merge_next(struct op *op) {
     op_end(op, TARN_IO);
     return;
   }
-  leg_submit(m, source, &op->legs[source].io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block),
+  leg_submit(m, source, &op_leg(op, source)->io, DISK_READ, 0, block, min_u64(m->block, outer_stop(op) - block),
              op->scratch, scratch_at(op, block), merge_read_done);
 }
 
@@ -314,7 +331,7 @@ static void note_missed(struct op *op) {
 static void leg_done(struct disk_io *io) {
   struct leg *leg = CONTAINER_OF(io, struct leg, io);
   struct op *op = leg->op;
-  uint32_t image = leg_image(io);
+  uint32_t image = leg->image;
   leg_ended(op->m, image, io);
   if (io->err != TARN_OK) {
     op->failed |= 1u << image;
@@ -344,9 +361,9 @@ static void issue(struct op *op) {
   for (; targets != 0; targets &= targets - 1) {
     uint32_t i = (uint32_t)__builtin_ctz(targets);
     if (op->kind == OP_ZERO)
-      leg_submit(m, i, &op->legs[i].io, DISK_WRITE_ZEROES, io->flags, op->start, op->length, NULL, NULL, leg_done);
+      leg_submit(m, i, &op_leg(op, i)->io, DISK_WRITE_ZEROES, io->flags, op->start, op->length, NULL, NULL, leg_done);
     else
-      leg_submit(m, i, &op->legs[i].io, DISK_WRITE, io->flags, op->outer_start, op->outer_length, io->buffer,
+      leg_submit(m, i, &op_leg(op, i)->io, DISK_WRITE, io->flags, op->outer_start, op->outer_length, io->buffer,
                  io->data - (op->start - op->outer_start), leg_done);
   }
 }
@@ -365,7 +382,7 @@ static void flush_issue(struct op *op) {
   require(op->pending > 0);
   for (uint32_t targets = op->issued; targets != 0; targets &= targets - 1) {
     uint32_t i = (uint32_t)__builtin_ctz(targets);
-    leg_submit(m, i, &op->legs[i].io, DISK_FLUSH, 0, m->geometry.volume_base[op->volume], 0, NULL, NULL, leg_done);
+    leg_submit(m, i, &op_leg(op, i)->io, DISK_FLUSH, 0, m->geometry.volume_base[op->volume], 0, NULL, NULL, leg_done);
   }
 }
 
@@ -374,7 +391,7 @@ static void flush_issue(struct op *op) {
 void op_flush(struct op *op) {
   struct mirror *m = op->m;
   struct volume *volume = &m->volumes[op->volume];
-  bool in_doubt = op->client && m->record.doubt;
+  bool in_doubt = op->client && m->record.doubt && !PLANTED(flush_in_doubt);
   if (in_doubt && !m->serving) {
     op_end(op, TARN_SHUTDOWN);
   } else if (in_doubt) {
@@ -395,8 +412,7 @@ static void flush_start(struct mirror *m) {
   m->flush_pending = m->geometry.volume_count;
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
     struct op *op = &m->flush_ops[v];
-    struct leg *legs = op->legs;
-    *op = (struct op){.m = m, .legs = legs, .kind = OP_FLUSH, .volume = v, .done = flush_op_done};
+    *op = (struct op){.m = m, .index = op->index, .kind = OP_FLUSH, .volume = v, .done = flush_op_done};
     list_init(&op->link);
     list_init(&op->group);
   }
@@ -416,6 +432,7 @@ static void flush_op_done(struct op *op) {
     wait->done(m, m->flush_err);
   }
   if (list_is_empty(&m->flush_running) && !list_is_empty(&m->flush_waiting)) flush_start(m);
+  admin_check_idle(m);
 }
 
 void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mirror *m, tarn_err err)) {

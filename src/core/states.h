@@ -11,10 +11,13 @@
  *   image:    added --> UNSYNCHRONIZED --start copy--> SYNCHRONIZING --copied--> SYNCHRONIZED
  *             SYNCHRONIZED, SYNCHRONIZING --its disk fails--> UNSYNCHRONIZED
  *             SYNCHRONIZED --fracture--> CONSISTENT at its moment --restore--> SYNCHRONIZING
+ *             SYNCHRONIZING --fracture--> UNSYNCHRONIZED
  *             UNSYNCHRONIZED or CONSISTENT --assumed by the administrator, mirror INACTIVE--> SYNCHRONIZED
+ *             any --promoted as it is--> SYNCHRONIZED       any --sync (a full copy)--> SYNCHRONIZING
  *
  * SYNCHRONIZING as shown during recovery (B9: every image but the source) is derived (mirror_status.c), not stored: the image
- * is a member of the crash-time set and takes the source's place if that is lost (rule 12). */
+ * is a member of the crash-time set and takes the source's place if that is lost (rule 12). Requests are asked with what is
+ * shown: an image that is fractured before it is recovered is of no definite moment. */
 #ifndef TARN_CORE_STATES_H
 #define TARN_CORE_STATES_H
 
@@ -34,7 +37,7 @@ enum mirror_event {
 enum image_event {
   IMAGE_FAILED,      /* a write or flush failed, it hung, its disk or metadata was lost */
   IMAGE_COPIED,      /* it has every answered write */
-  IMAGE_FELL_BEHIND, /* found at activation: absent, older than recorded, changed by others */
+  IMAGE_FELL_BEHIND, /* found at activation: absent (where every write was due), older than recorded, changed by others */
   IMAGE_FACT_COUNT,
   IMAGE_COPY_STARTED = IMAGE_FACT_COUNT, /* requests: by itself when first added or returned, or `restore` */
   IMAGE_SYNC,                            /* a full copy, by command */
@@ -46,7 +49,7 @@ enum image_event {
 };
 
 /* The next state, or *_STATE_COUNT where the request is refused. For MIRROR_DESTROY and IMAGE_REMOVE, which leave no state, the
- * state itself means "allowed". Requires a fact to be possible in that state. */
+ * state itself means "allowed". Requires a fact to be possible in that state: IMAGE_COPIED is not, when UNSYNCHRONIZED. */
 enum mirror_state mirror_next(enum mirror_state state, enum mirror_event event);
 enum image_state image_next(enum image_state state, enum image_event event);
 /* "fracture", "promote": as a person would say it. */

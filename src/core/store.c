@@ -5,6 +5,8 @@
  * comes first, since the process that wrote the second may have been killed before its flush. */
 #include "core/store.h"
 
+#include "core/guard.h"
+
 #include <string.h>
 
 #include "base/plant.h"
@@ -21,6 +23,21 @@ tarn_err store_init(struct store *store, struct arena *arena, struct disk *disk,
   }
   if (!buffer_new_private(&store->load_buffer, arena, STORE_LOAD_BYTES)) return TARN_FULL;
   return TARN_OK;
+}
+
+void store_attach(struct store *store, struct disk *disk) {
+  require(!store->busy && store->in_flight == 0);
+  store->disk = disk;
+  store->record_err = TARN_NOT_FOUND;
+  store->first_slot = 0;
+  store->settled = false;
+}
+
+/* A disk that hangs may still read what is in these buffers. */
+static bool buffers_are_held(const struct store *store) {
+  bool held = buffer_is_shared(&store->load_buffer);
+  for (uint32_t i = 0; i < STORE_DEPTH; i++) held |= buffer_is_shared(&store->ios[i].buffer);
+  return held;
 }
 
 static struct store_io *free_io(struct store *store) {
@@ -176,6 +193,11 @@ static void commit_step(struct store *store) {
 void store_commit(struct store *store, const struct commit_plan *plan, store_done *done) {
   begin(store, store->settled ? STORE_BLOCKS : STORE_SETTLE, done);
   store->plan = plan;
+  if (buffers_are_held(store)) {
+    store->err = TARN_HUNG;
+    finish(store);
+    return;
+  }
   if (store->settled) commit_step(store);
   else submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
 }
@@ -229,6 +251,15 @@ static uint64_t next_page_block(const struct missed *map, uint64_t block) {
 
 #define LOAD_BLOCKS (STORE_LOAD_BYTES / META_BLOCK_BYTES)
 
+/* How many page blocks from this one on can be read together. */
+static uint64_t page_run(const struct missed *map, uint64_t block) {
+  uint64_t blocks = 1;
+  while (blocks < LOAD_BLOCKS && next_page_block(map, block + blocks) == block + blocks &&
+         block + blocks < map->geometry->page_blocks)
+    blocks++;
+  return blocks;
+}
+
 /* Submits the next read at the cursor; false when this store has nothing more to read in this step. */
 static bool load_next(struct store *store) {
   const struct commit_plan *plan = store->plan;
@@ -251,7 +282,7 @@ static bool load_next(struct store *store) {
     for (; map && store->cursor.copy < 2; store->cursor.copy++, store->cursor.block = 0) {
       if (!tops) store->cursor.block = next_page_block(map, store->cursor.block);
       if (store->cursor.block >= count) continue;
-      uint64_t blocks = tops ? min_u64(LOAD_BLOCKS, count - store->cursor.block) : 1;
+      uint64_t blocks = tops ? min_u64(LOAD_BLOCKS, count - store->cursor.block) : page_run(map, store->cursor.block);
       read_next(store, meta_map_offset(geometry, store->cursor.slot, level, store->cursor.copy, store->cursor.block),
                 blocks * META_BLOCK_BYTES);
       return true;

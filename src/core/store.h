@@ -83,13 +83,15 @@ struct store {
 };
 
 CHECKED tarn_err store_init(struct store *store, struct arena *arena, struct disk *disk, uint32_t slot, void *owner);
+/* Another disk, opened anew (NULL: none): what was learned of the one before is forgotten. Requires an idle store. */
+void store_attach(struct store *store, struct disk *disk);
 /* Reads both record slots; `record` and `record_err` hold the better one. The error is that of the disk. */
 void store_load_record(struct store *store, store_done *done);
 /* Reads one part: STORE_LOAD_LOG into `intent`, or the tops or the pages of plan->maps. Damage is no error: what is not
  * sound is not fed (intent.h, missed.h). `done` may be called from within. */
 void store_load(struct store *store, enum store_step step, const struct commit_plan *plan, struct intent *intent,
                 store_done *done);
-/* The plan stays as it is until `done`. */
+/* The plan stays as it is until `done`, which may be called from within. */
 void store_commit(struct store *store, const struct commit_plan *plan, store_done *done);
 
 #endif

@@ -1,0 +1,276 @@
+#include "sim/sim_mirror.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/node.h"
+
+static const char *const volume_names[SIM_VOLUMES_MAX] = {"vol0", "vol1"};
+
+/* ---- made once ---- */
+
+/* Streams of chance and names of disks differ between mirrors. */
+static uint64_t stream_of(const struct sim_mirror *mirror, uint64_t index) { return mirror->index * 100000ull + index; }
+
+static void fill_config(struct sim_mirror *mirror, const struct sim_mirror_options *options) {
+  struct mirror_config *config = &mirror->config;
+  snprintf(config->name, sizeof config->name, "%s", mirror->name);
+  snprintf(config->node, sizeof config->node, "n1");
+  config->region_bytes = 64u << 10;
+  config->extent_bytes = options->extent_bytes;
+  config->mark_count = options->mark_count;
+  config->max_missing = config->min_images = -1;
+  config->volume_count = options->volume_count;
+  config->image_count = options->image_count;
+  for (uint32_t v = 0; v < options->volume_count; v++) {
+    snprintf(config->volumes[v].name, sizeof config->volumes[v].name, "%s", volume_names[v]);
+    config->volumes[v].size_bytes = options->volume_bytes[v];
+  }
+  for (uint32_t i = 0; i < options->image_count; i++) {
+    snprintf(config->images[i].name, sizeof config->images[i].name, "%c", 'a' + (int)i);
+    snprintf(config->images[i].node, sizeof config->images[i].node, "n1");
+  }
+}
+
+static void drive_init(struct sim_mirror *mirror, struct sim_drive *drive, const char *name, uint64_t index,
+                       uint64_t bytes, enum disk_role role) {
+  char full[32];
+  if (mirror->index == 0) snprintf(full, sizeof full, "%s", name);
+  else snprintf(full, sizeof full, "%s:%s", mirror->name, name);
+  sim_drive_init(drive, mirror->world, full, stream_of(mirror, index), bytes, role);
+}
+
+static void image_init(struct sim_mirror *mirror, uint32_t i, uint64_t meta_bytes) {
+  struct sim_image *image = &mirror->images[i];
+  char name[TARN_NAME_MAX + 8];
+  snprintf(image->name, sizeof image->name, "%c", 'a' + (int)i);
+  image->blank = true;
+  struct prng prng = world_stream(mirror->world, "size", stream_of(mirror, i));
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    uint64_t larger = prng_one_in(&prng, 3) ? 4096 * prng_below(&prng, 9) : 0; /* than its volume */
+    uint64_t bytes = align_up(mirror->config.volumes[v].size_bytes, MEDIUM_PAGE) + larger;
+    snprintf(name, sizeof name, "%s.%s", image->name, volume_names[v]);
+    drive_init(mirror, &image->data[v], name, i * 10 + v, bytes, ROLE_DATA);
+    uint64_t pages = bytes / MEDIUM_PAGE;
+    bitmap_init(&image->unverified[v], world_alloc(mirror->world, bitmap_bytes(pages)), pages);
+  }
+  snprintf(name, sizeof name, "%s.meta", image->name);
+  drive_init(mirror, &image->meta, name, i * 10 + 9, align_up(meta_bytes, MEDIUM_PAGE), ROLE_META);
+}
+
+void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
+                     const struct sim_mirror_options *options) {
+  struct world *world = node->world;
+  require(options->image_count <= SIM_IMAGES_MAX);
+  require(options->volume_count <= SIM_VOLUMES_MAX);
+  memset(mirror, 0, sizeof *mirror);
+  mirror->node = node;
+  mirror->world = world;
+  mirror->index = index;
+  mirror->image_count = options->image_count;
+  mirror->volume_count = options->volume_count;
+  mirror->calm = options->calm;
+  snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);
+  fill_config(mirror, options);
+  const char *wrong = mirror_config_check(&mirror->config);
+  if (wrong) world_fail(world, "the mirror's settings are refused: %s", wrong);
+  uint64_t meta_bytes = mirror_meta_bytes(&mirror->config);
+  for (uint32_t i = 0; i < mirror->image_count; i++) image_init(mirror, i, meta_bytes);
+  drive_init(mirror, &mirror->home, "home", 1000, RECORD_AREA_BYTES, ROLE_HOME);
+  struct prng slow = world_stream(world, "slow metadata", stream_of(mirror, 0));
+  if (prng_one_in(&slow, 3)) { /* data is written long before metadata is: the windows that matter are wide */
+    for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].meta.latency_ns = 2 * NS_PER_MS;
+    mirror->home.latency_ns = 2 * NS_PER_MS;
+  }
+  struct prng prng = world_stream(world, "workload", stream_of(mirror, 0));
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    mirror->models[v] = model_new(world, mirror->index * SIM_VOLUMES_MAX + v, options->volume_bytes[v], options->calm);
+    workload_draw(&mirror->workloads[v], &prng, options->volume_bytes[v]);
+    snprintf(mirror->export_names[v], sizeof mirror->export_names[v], "%s/%s", mirror->name, volume_names[v]);
+  }
+}
+
+/* ---- the mirror object begins ---- */
+
+static void mirror_has_changed(struct mirror *core) {
+  struct sim_mirror *mirror = mirror_owner(core);
+  mirror->status_stale = true;
+}
+
+static void open_image(struct sim_mirror *mirror, uint32_t i) {
+  struct sim_image *image = &mirror->images[i];
+  struct mirror_image_config *config = &mirror->config.images[i];
+  image->open = !image->absent;
+  config->blank = image->blank;
+  config->policy = image_policy_default;
+  config->meta = image->open ? sim_disk_open(&image->meta) : NULL;
+  config->error = image->open ? NULL : "it was taken away";
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    config->data[v] = image->open ? sim_disk_open(&image->data[v]) : NULL;
+}
+
+static void close_image(struct sim_mirror *mirror, uint32_t i) {
+  struct mirror_image_config *config = &mirror->config.images[i];
+  if (!mirror->images[i].open) return;
+  mirror->images[i].open = false;
+  disk_close(config->meta);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) disk_close(config->data[v]);
+}
+
+void sim_mirror_open(struct sim_mirror *mirror) {
+  require(mirror->node->running);
+  require(mirror->core == NULL);
+  arena_init(&mirror->arena);
+  for (uint32_t i = 0; i < mirror->image_count; i++) open_image(mirror, i);
+  mirror->config.home = sim_disk_open(&mirror->home);
+  struct mirror_options options = {.env = &mirror->world->env,
+                                   .arena = &mirror->arena,
+                                   .config = &mirror->config,
+                                   .owner = mirror,
+                                   .changed = mirror_has_changed};
+  mirror->core = mirror_open(&options);
+  if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
+  arena_freeze(&mirror->arena);
+  mirror->status_stale = true;
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    mirror->exports[v] = (struct nbd_export){.name = mirror->export_names[v], .disk = mirror_volume(mirror->core, v)};
+}
+
+/* ---- and ends ---- */
+
+void sim_mirror_close(struct sim_mirror *mirror) {
+  require(mirror->core != NULL);
+  require(!mirror->busy);
+  if (!mirror_is_idle(mirror->core)) world_fail(mirror->world, "the mirror is not idle, though it was stopped");
+  mirror_close(mirror->core);
+  mirror->core = NULL;
+  mirror->recovering = false;
+  for (uint32_t i = 0; i < mirror->image_count; i++) close_image(mirror, i);
+  disk_close(mirror->config.home);
+  arena_destroy(&mirror->arena);
+}
+
+/* A flush that failed in chaos, and that no client was told of before the process died. */
+static void tell_doubt(struct sim_mirror *mirror) {
+  uint64_t failures = 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    for (uint32_t v = 0; v < mirror->volume_count; v++) {
+      failures += mirror->images[i].data[v].flush_failures;
+      mirror->images[i].data[v].flush_failures = 0;
+    }
+  }
+  if (failures == 0 || !mirror->rules.errors_allowed) return;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) model_doubt(mirror->models[v]);
+}
+
+void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
+  if (mirror->recovering) mirror->world->counters.crash_in_recovery++;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    for (uint32_t v = 0; v < mirror->volume_count; v++) sim_drive_crash(&mirror->images[i].data[v], power);
+    sim_drive_crash(&mirror->images[i].meta, power);
+    mirror->images[i].open = false;
+  }
+  sim_drive_crash(&mirror->home, power);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], power);
+  tell_doubt(mirror);
+  for (uint32_t c = 0; c < mirror->client_count; c++) client_forget(&mirror->clients[c]);
+}
+
+/* ---- operations ---- */
+
+static void operation_done(struct mirror *core, tarn_err err, const char *why, void *context) {
+  struct sim_mirror *mirror = context;
+  require(mirror->core == core);
+  require(mirror->busy);
+  mirror->busy = false;
+  mirror->err = err;
+  snprintf(mirror->why, sizeof mirror->why, "%s", why ? why : "");
+  world_trace(mirror->world, "%s: %s%s%s", mirror->name, tarn_err_text(err), mirror->why[0] ? ": " : "", mirror->why);
+}
+
+static void operation_begin(struct sim_mirror *mirror, const char *what) {
+  require(!mirror->busy);
+  mirror->busy = true;
+  world_trace(mirror->world, "%s: %s", mirror->name, what);
+}
+
+void sim_mirror_format(struct sim_mirror *mirror) {
+  operation_begin(mirror, "format");
+  mirror_format(mirror->core, false, operation_done, mirror);
+}
+
+static void activated(struct mirror *core, tarn_err err, const char *why, void *context) {
+  struct sim_mirror *mirror = context;
+  if (err == TARN_OK) mirror->world->counters.activated++;
+  else mirror->world->counters.refused++;
+  operation_done(core, err, why, context);
+}
+
+void sim_mirror_activate(struct sim_mirror *mirror) {
+  operation_begin(mirror, "activate");
+  mirror_activate(mirror->core, &(struct mirror_activation){0}, activated, mirror);
+}
+
+static void deactivated(struct mirror *core, tarn_err err, const char *why, void *context) {
+  struct sim_mirror *mirror = context;
+  if (err == TARN_OK) mirror->world->counters.deactivated++;
+  operation_done(core, err, why, context);
+}
+
+void sim_mirror_deactivate(struct sim_mirror *mirror) {
+  operation_begin(mirror, "deactivate");
+  mirror_deactivate(mirror->core, false, deactivated, mirror);
+}
+
+bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps) {
+  uint64_t deadline_ns = world_now(mirror->world) + 600 * NS_PER_S;
+  for (; mirror->busy; steps--) {
+    if (steps == 0) return false;
+    if (world_now(mirror->world) > deadline_ns)
+      world_fail(mirror->world, "an operation on mirror %s takes for ever", mirror->name);
+    node_step(mirror->node);
+  }
+  return true;
+}
+
+/* ---- clients ---- */
+
+void sim_mirror_clients_start(struct sim_mirror *mirror, uint32_t budget) {
+  struct prng prng = world_stream(mirror->world, "wires", stream_of(mirror, mirror->world->counters.activated));
+  for (uint32_t c = 0; c < mirror->client_count; c++) {
+    struct client *client = &mirror->clients[c];
+    uint32_t volume = c % mirror->volume_count;
+    struct wire_options wire = {.pool = &mirror->node->pool,
+                                .exports = &mirror->node->exports,
+                                .export_name = mirror->export_names[volume],
+                                .whole = prng_one_in(&prng, 3)};
+    client_start(client, &wire, budget);
+  }
+}
+
+void sim_mirror_clients_leave(struct sim_mirror *mirror) {
+  for (uint32_t c = 0; c < mirror->client_count; c++) client_leave(&mirror->clients[c]);
+}
+
+bool sim_mirror_clients_done(const struct sim_mirror *mirror) {
+  for (uint32_t c = 0; c < mirror->client_count; c++)
+    if (!client_is_done(&mirror->clients[c])) return false;
+  return true;
+}
+
+bool sim_mirror_clients_gone(const struct sim_mirror *mirror) {
+  for (uint32_t c = 0; c < mirror->client_count; c++)
+    if (!client_is_gone(&mirror->clients[c])) return false;
+  return true;
+}
+
+void sim_mirror_heal(struct sim_mirror *mirror) {
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    for (uint32_t v = 0; v < mirror->volume_count; v++) faults_heal(&mirror->images[i].data[v].faults);
+    faults_heal(&mirror->images[i].meta.faults);
+    mirror->images[i].absent = false;
+  }
+  faults_heal(&mirror->home.faults);
+  mirror->rules = (struct client_rules){0};
+}
