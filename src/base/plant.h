@@ -8,20 +8,25 @@
 
 #include <stdbool.h>
 
-#define TARN_PLANT_LIST(X)                                                                             \
-  X(answer_before_intent, "writes go to the disks before their mark is durable")                       \
-  X(mark_on_one_image, "the mark is written to the first image only")                                  \
-  X(clear_in_flight, "a mark is cleared while a write to its region is in flight")                     \
-  X(clear_by_older_flush, "a mark is cleared by a flush submitted before its last write completed")    \
-  X(recover_from_any, "recovery reads each block from any image, not from the one source")             \
-  X(rmw_unlocked, "the read of a read-modify-write happens before the lock is held")                   \
-  X(drop_after_answer, "a failed image is recorded after the write is answered")                       \
-  X(missed_write_only, "an image that failed misses only the failed write, not all marked regions")    \
-  X(clear_copied_unflushed, "the missed bits of copied blocks are cleared before the copy is flushed") \
-  X(read_unrecovered, "a marked region is read after a crash before it has been copied")               \
-  X(flush_error_ignored, "an image whose flush failed stays in")                                       \
-  X(hung_buffer_reused, "the buffer of a hung I/O is given back before its disk has answered")         \
-  X(silent_reconnect, "a disk whose connection was lost is used on as if nothing had happened")
+#define TARN_PLANT_LIST(X)                                                                              \
+  X(answer_before_intent, "writes go to the disks before their mark is durable")                        \
+  X(mark_on_one_image, "the mark is written to the first image only")                                   \
+  X(clear_in_flight, "a mark is cleared while a write to its region is in flight")                      \
+  X(clear_by_older_flush, "a mark is cleared by a flush submitted before its last write completed")     \
+  X(recover_from_any, "recovery reads each block from any image, not from the one source")              \
+  X(rmw_unlocked, "the read of a read-modify-write happens before the lock is held")                    \
+  X(drop_after_answer, "a failed image is recorded after the write is answered")                        \
+  X(missed_write_only, "an image that failed misses only the failed write, not all marked regions")     \
+  X(clear_copied_unflushed, "the missed bits of copied blocks are cleared before the copy is flushed")  \
+  X(read_unrecovered, "a marked region is read after a crash before it has been copied")                \
+  X(flush_error_ignored, "an image whose flush failed stays in")                                        \
+  X(hung_buffer_reused, "the buffer of a hung I/O is given back before its disk has answered")          \
+  X(silent_reconnect, "a disk whose connection was lost is used on as if nothing had happened")         \
+  X(source_changed, "after a second crash recovery goes on from another source than before")            \
+  X(generation_after_write, "who is current is recorded after the marks of the writes that rely on it") \
+  X(stale_activated, "an image that is known to be old is activated alone")                             \
+  X(damaged_map_clean, "a damaged part of a map counts as clean")                                       \
+  X(flush_in_doubt, "a flush is answered after a crash before what was marked is written again")
 
 enum plant {
   PLANT_none,

@@ -215,10 +215,10 @@ void mirror_close(struct mirror *m) {
   require(mirror_is_quiet(m));
   require(m->lock.hold_count == 0);
   for (uint32_t i = 0; i < IMAGES_MAX; i++) {
-    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_detach(&m->images[i].data[v]);
-    guard_detach(&m->images[i].meta);
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_let_go(&m->images[i].data[v]);
+    guard_let_go(&m->images[i].meta);
   }
-  guard_detach(&m->home_guard);
+  guard_let_go(&m->home_guard);
   timer_cancel(&m->tick);
   timer_cancel(&m->copy_timer);
   event_cancel(&m->copy_event);
@@ -374,6 +374,7 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
   bool was_current = image_is_current(m, i);
+  if (image->coming == COMING_NOT) ri->seen_sequence = m->record.completed;
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
   image_move(m, i, event);

@@ -226,7 +226,8 @@ struct mirror {
   enum mirror_image_op admin_op;
   enum { STEP_NONE, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN } admin_step;
   struct record_image admin_undo;
-  bool admin_online; /* before it */
+  bool admin_online, admin_demoted; /* before it */
+  uint8_t admin_master;
   mirror_done *admin_done;
   void *admin_context;
   uint32_t admin_pending;
@@ -253,6 +254,9 @@ static inline enum image_state image_state_of(const struct mirror *m, uint32_t i
 static inline const char *image_name(const struct mirror *m, uint32_t i) { return m->config.images[i].name; }
 static inline bool image_is_current(const struct mirror *m, uint32_t i) {
   return m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZED;
+}
+static inline void guard_let_go(struct guard *guard) {
+  if (guard->lower) guard_detach(guard);
 }
 uint32_t mirror_current_mask(const struct mirror *m);
 uint32_t mirror_online_mask(const struct mirror *m);
@@ -343,6 +347,9 @@ const char *judge_misfit(const struct mirror *m, const struct record *best);
 /* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);
+/* Why the image is not what it was when it left, by its stamps and its own record; NULL if it is, as far as can be told. */
+const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own);
+bool image_is_replaced(const struct mirror *m, uint32_t i);
 /* Is this generation ours, or one of our past? */
 bool judge_knows(const struct mirror *m, const struct generation *generation);
 void image_fell_behind(struct mirror *m, uint32_t i);
@@ -350,7 +357,7 @@ void image_fell_behind(struct mirror *m, uint32_t i);
 /* mirror_images.c */
 /* From the tick: images that may come back by themselves. */
 void images_tick(struct mirror *m);
-void images_committed(struct mirror *m);
+void images_committed(struct mirror *m, tarn_err err);
 void image_returns_later(struct mirror *m, uint32_t i);
 /* An operation waits until nothing is in flight. */
 void images_check_idle(struct mirror *m);

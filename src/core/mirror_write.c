@@ -391,7 +391,7 @@ static void flush_issue(struct op *op) {
 void op_flush(struct op *op) {
   struct mirror *m = op->m;
   struct volume *volume = &m->volumes[op->volume];
-  bool in_doubt = op->client && m->record.doubt;
+  bool in_doubt = op->client && m->record.doubt && !PLANTED(flush_in_doubt);
   if (in_doubt && !m->serving) {
     op_end(op, TARN_SHUTDOWN);
   } else if (in_doubt) {

@@ -24,8 +24,11 @@
  *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
  *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
  *                0 64 name   64 64 node   128 16 uuid   144 1 state   145 1 missing   146 1 bit 0 present, bit 1 all_missed
- *                147 5 zero   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 zero
- *   4192 4000  zero
+ *                147 5 zero   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 seen_sequence
+ *   4192    4  places that no image can read: their number, 0 to 128
+ *   4196    4  zero
+ *   4200 2048  the places: 128 of u64 start, u64 length, mirror addresses, ascending and apart; unused ones are zero
+ *   6248 1944  zero
  *
  * Magic, version and CRC keep their places in every version to come, so that "newer" and "damaged" are told apart.
  *
@@ -39,17 +42,20 @@
 #include "base/crc32c.h"
 #include "format/log_sector.h"
 
-#define NAME_BYTES     (TARN_NAME_MAX + 1)
-#define CRC_OFFSET     12u
-#define VOLUME_BYTES   96u
-#define IMAGE_BYTES    192u
-#define VOLUMES_OFFSET 352u
-#define IMAGES_OFFSET  (VOLUMES_OFFSET + VOLUMES_MAX * VOLUME_BYTES)
-#define TAIL_OFFSET    (IMAGES_OFFSET + IMAGES_MAX * IMAGE_BYTES)
+#define NAME_BYTES        (TARN_NAME_MAX + 1)
+#define CRC_OFFSET        12u
+#define VOLUME_BYTES      96u
+#define IMAGE_BYTES       192u
+#define VOLUMES_OFFSET    352u
+#define IMAGES_OFFSET     (VOLUMES_OFFSET + VOLUMES_MAX * VOLUME_BYTES)
+#define UNREADABLE_OFFSET (IMAGES_OFFSET + IMAGES_MAX * IMAGE_BYTES)
+#define UNREADABLE_BYTES  16u
+#define TAIL_OFFSET       (UNREADABLE_OFFSET + 8 + UNREADABLE_MAX * UNREADABLE_BYTES)
 
 _Static_assert(RECORD_BYTES == RECORD_SLOT_BYTES, "a record fills its slot");
 _Static_assert(IMAGES_OFFSET == 1120, "as documented");
-_Static_assert(TAIL_OFFSET == 4192, "as documented");
+_Static_assert(UNREADABLE_OFFSET == 4192, "as documented");
+_Static_assert(TAIL_OFFSET == 6248, "as documented");
 _Static_assert(TAIL_OFFSET <= RECORD_BYTES, "it fits");
 _Static_assert(NAME_BYTES == 64, "as documented");
 
@@ -132,6 +138,23 @@ static const char *check_images(const struct record *record) {
   return NULL;
 }
 
+static const char *check_unreadable(const struct record *record) {
+  const struct unreadable *unreadable = &record->unreadable;
+  if (unreadable->count > UNREADABLE_MAX) return "too many unreadable places";
+  uint64_t regions = 0, before = 0;
+  for (uint32_t i = 0; i < record->volume_count; i++)
+    regions += (record->volumes[i].size_bytes - 1) / record->region_bytes + 1;
+  uint64_t end = regions * record->region_bytes;
+  for (uint32_t i = 0; i < unreadable->count; i++) {
+    uint64_t start = unreadable->ranges[i].start, length = unreadable->ranges[i].length;
+    if (length == 0) return "an unreadable place of no bytes";
+    if (i > 0 && start <= before) return "unreadable places that are out of order, or touch";
+    if (start > end || length > end - start) return "an unreadable place beyond the volumes";
+    before = start + length;
+  }
+  return NULL;
+}
+
 static const char *check_history(const struct record *record) {
   struct generation newer = record->generation;
   if (newer.number == 0 && newer.id != 0) return "a generation has an id and no number";
@@ -155,6 +178,7 @@ const char *record_check(const struct record *record) {
   if (!wrong) wrong = check_volumes(record);
   if (!wrong) wrong = check_images(record);
   if (!wrong) wrong = check_history(record);
+  if (!wrong) wrong = check_unreadable(record);
   return wrong;
 }
 
@@ -189,7 +213,7 @@ static void put_head(struct writer *writer, const struct record *record) {
   for (uint32_t i = 0; i < HISTORY_MAX; i++) put_generation(writer, &record->history[i]);
   put_u8(writer, record->self);
   put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0) |
-                           (record->doubt ? FLAG_DOUBT : 0)));
+                           (record->doubt ? FLAG_DOUBT : 0) | (record->demoted ? FLAG_DEMOTED : 0)));
   put_u8(writer, record->master);
   put_u8(writer, record->recovery_source);
   put_le32(writer, record->volume_count);
@@ -215,7 +239,16 @@ static void put_image(struct writer *writer, const struct record_image *image) {
   put_le64(writer, image->moment_ns);
   put_le64(writer, image->stamp.identity);
   put_le64(writer, image->stamp.modified);
-  put_zeroes(writer, 8);
+  put_le64(writer, image->seen_sequence);
+}
+
+static void put_unreadable(struct writer *writer, const struct unreadable *unreadable) {
+  put_le32(writer, unreadable->count);
+  put_zeroes(writer, 4);
+  for (uint32_t i = 0; i < UNREADABLE_MAX; i++) {
+    put_le64(writer, i < unreadable->count ? unreadable->ranges[i].start : 0);
+    put_le64(writer, i < unreadable->count ? unreadable->ranges[i].length : 0);
+  }
 }
 
 void record_encode(const struct record *record, uint8_t *out) {
@@ -231,6 +264,8 @@ void record_encode(const struct record *record, uint8_t *out) {
     else put_zeroes(&writer, IMAGE_BYTES);
     require(writer_used(&writer) == IMAGES_OFFSET + (i + 1) * IMAGE_BYTES);
   }
+  put_unreadable(&writer, &record->unreadable);
+  require(writer_used(&writer) == TAIL_OFFSET);
   put_zeroes(&writer, RECORD_BYTES - TAIL_OFFSET);
   require(!writer.bad);
 
@@ -285,6 +320,7 @@ static void get_head(struct reader *reader, struct record *record) {
   record->active = (flags & FLAG_ACTIVE) != 0;
   record->clean = (flags & FLAG_CLEAN) != 0;
   record->doubt = (flags & FLAG_DOUBT) != 0;
+  record->demoted = (flags & FLAG_DEMOTED) != 0;
   record->master = get_u8(reader);
   record->recovery_source = get_u8(reader);
   record->volume_count = get_le32(reader);
@@ -313,10 +349,23 @@ static void get_image(struct reader *reader, struct record_image *image) {
   image->moment_ns = get_le64(reader);
   image->stamp.identity = get_le64(reader);
   image->stamp.modified = get_le64(reader);
-  get_zeroes(reader, 8);
+  image->seen_sequence = get_le64(reader);
   if (image->present) return;
   get_zeroes(&slot, IMAGE_BYTES);
   if (slot.bad) reader->bad = true;
+}
+
+static void get_unreadable(struct reader *reader, struct unreadable *unreadable) {
+  unreadable->count = get_le32(reader);
+  get_zeroes(reader, 4);
+  for (uint32_t i = 0; i < UNREADABLE_MAX; i++) {
+    if (i >= unreadable->count) {
+      get_zeroes(reader, UNREADABLE_BYTES);
+      continue;
+    }
+    unreadable->ranges[i].start = get_le64(reader);
+    unreadable->ranges[i].length = get_le64(reader);
+  }
 }
 
 static void get_record(struct reader *reader, struct record *record) {
@@ -326,6 +375,7 @@ static void get_record(struct reader *reader, struct record *record) {
     else get_zeroes(reader, VOLUME_BYTES);
   }
   for (uint32_t i = 0; i < IMAGES_MAX; i++) get_image(reader, &record->images[i]);
+  get_unreadable(reader, &record->unreadable);
   get_zeroes(reader, RECORD_BYTES - TAIL_OFFSET);
 }
 

@@ -29,6 +29,7 @@ static struct record sample(void) {
                  {true, "b", "n1", {20}, IMAGE_UNSYNCHRONIZED, MISSING_FAILED, true, 8, 1234567890},
                  {.present = false},
                  {true, "c-3_X", "node-2", {21}, IMAGE_CONSISTENT, MISSING_FRACTURED, false, 9, 99}},
+      .unreadable = {2, {{8192, 4096}, {1 << 30, 512}}},
   };
   return record;
 }
@@ -58,6 +59,8 @@ static void round_trip(void **state) {
               back.self == 1);
   assert_true(back.active);
   assert_false(back.clean);
+  assert_false(back.demoted);
+  assert_memory_equal(&back.unreadable, &record.unreadable, sizeof(back.unreadable));
   record_encode(&back, again);
   assert_memory_equal(bytes, again, sizeof(bytes));
 }
@@ -95,9 +98,41 @@ static void the_layout_is_as_documented(void **state) {
       {"second image's state, missing, flags", 1456, 4, {IMAGE_UNSYNCHRONIZED, MISSING_FAILED, 3, 0}},
       {"second image's left_number", 1464, 8, {8}},
       {"fourth image's node", 1760, 7, {'n', 'o', 'd', 'e', '-', '2'}},
+      {"unreadable places: how many", 4192, 8, {2}},
+      {"the first one's start", 4200, 8, {0, 32}},
+      {"the first one's length", 4208, 8, {0, 16}},
+      {"the second one's start", 4216, 8, {0, 0, 0, 64}},
+      {"the second one's length", 4224, 8, {0, 2}},
+      {"no third one", 4232, 8, {0}},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++)
     row_true(rows[i].why, memcmp(bytes + rows[i].offset, rows[i].expected, rows[i].count) == 0);
+}
+
+static void a_record_from_before_there_were_unreadable_places(void **state) {
+  (void)state;
+  struct record record = sample(), back;
+  static uint8_t bytes[RECORD_BYTES];
+  record_encode(&record, bytes);
+  memset(bytes + 4192, 0, RECORD_BYTES - 4192);
+  fix_crc(bytes);
+  assert_int_equal(record_decode(&back, bytes), TARN_OK);
+  assert_int_equal(back.unreadable.count, 0);
+  assert_false(back.demoted);
+}
+
+static void the_flags(void **state) {
+  (void)state;
+  for (unsigned flags = 0; flags < 16; flags++) {
+    struct record record = sample(), back;
+    static uint8_t bytes[RECORD_BYTES];
+    record.active = flags & 1, record.clean = flags & 2, record.doubt = flags & 4, record.demoted = flags & 8;
+    record_encode(&record, bytes);
+    assert_int_equal(bytes[337], flags);
+    assert_int_equal(record_decode(&back, bytes), TARN_OK);
+    assert_true(back.active == record.active && back.clean == record.clean && back.doubt == record.doubt &&
+                back.demoted == record.demoted);
+  }
 }
 
 static void every_flipped_bit_is_caught(void **state) {
@@ -128,7 +163,7 @@ static void what_is_no_record_of_ours(void **state) {
       {"there never was a version 0", 8, 0, true, TARN_CORRUPT},
       {"a feature that we do not know", 16, 1, true, TARN_VERSION},
       {"another magic", 7, '2', true, TARN_CORRUPT},
-      {"a flag that we do not know", 337, 8, true, TARN_CORRUPT},
+      {"a flag that we do not know", 337, 16, true, TARN_CORRUPT},
       {"something in a gap", 440, 1, true, TARN_CORRUPT},
       {"something in a volume's gap", 352 + 88, 1, true, TARN_CORRUPT},
       {"something in a volume that is not there", 352 + 2 * 96, 'x', true, TARN_CORRUPT},
@@ -137,6 +172,10 @@ static void what_is_no_record_of_ours(void **state) {
       {"an image's flag that we do not know", 1120 + 146, 5, true, TARN_CORRUPT},
       {"an image's state out of range", 1120 + 144, 4, true, TARN_CORRUPT},
       {"something in an image's gap", 1120 + 184, 1, true, TARN_CORRUPT},
+      {"more unreadable places than there can be", 4192, 129, true, TARN_CORRUPT},
+      {"something in their gap", 4196, 1, true, TARN_CORRUPT},
+      {"an unreadable place that is not there", 4232, 1, true, TARN_CORRUPT},
+      {"something behind them", 6248, 1, true, TARN_CORRUPT},
       {"something in the tail", 8191, 1, true, TARN_CORRUPT},
       {"a name without its NUL", 64 + 63, 'x', true, TARN_CORRUPT},
       {"something behind a name's NUL", 64 + 10, 'x', true, TARN_CORRUPT},
@@ -238,6 +277,20 @@ SPOIL(history_ahead, r->history[0].number = 10)
 SPOIL(history_gap, r->history[1] = (struct generation){0})
 SPOIL(history_id_only, r->history[5].id = 1)
 SPOIL(history_full, for (unsigned i = 0; i < HISTORY_MAX; i++) r->history[i] = (struct generation){9 - i, i})
+SPOIL(demoted, r->demoted = true)
+SPOIL(unreadable_none, r->unreadable.count = 0)
+SPOIL(unreadable_many, r->unreadable.count = UNREADABLE_MAX + 1)
+SPOIL(unreadable_empty, r->unreadable.ranges[0].length = 0)
+SPOIL(unreadable_touching, r->unreadable.ranges[0].length = (1 << 30) - 8192)
+SPOIL(unreadable_apart, r->unreadable.ranges[0].length = (1 << 30) - 8193)
+SPOIL(unreadable_unordered, r->unreadable.ranges[0].start = (1 << 30) + 8192)
+SPOIL(unreadable_to_the_end, r->unreadable.ranges[1].length = 4 << 20)
+SPOIL(unreadable_beyond, r->unreadable.ranges[1].length = (4 << 20) + 1)
+SPOIL(unreadable_outside, r->unreadable.ranges[1].start = 1ull << 40)
+SPOIL(unreadable_wraps, r->unreadable.ranges[1].length = UINT64_MAX)
+SPOIL(unreadable_full, r->unreadable.count = UNREADABLE_MAX;
+      for (unsigned i = 0; i < UNREADABLE_MAX; i++) r->unreadable.ranges[i].start = i * 8192ull,
+      r->unreadable.ranges[i].length = 4096)
 SPOIL(generation_id_only, r->generation.number = 0)
 
 static void bounds(void **state) {
@@ -306,6 +359,18 @@ static void bounds(void **state) {
       {"history: no id without a number", history_id_only, false},
       {"history: full", history_full, true},
       {"a generation without a number", generation_id_only, false},
+      {"a demoted mirror remembers its last master", demoted, true},
+      {"unreadable places: none", unreadable_none, true},
+      {"unreadable places: too many", unreadable_many, false},
+      {"unreadable places: as many as there can be", unreadable_full, true},
+      {"unreadable places: not of no bytes", unreadable_empty, false},
+      {"unreadable places: those that touch are one", unreadable_touching, false},
+      {"unreadable places: a byte apart", unreadable_apart, true},
+      {"unreadable places: in order", unreadable_unordered, false},
+      {"unreadable places: up to the end of the address space", unreadable_to_the_end, true},
+      {"unreadable places: not beyond it", unreadable_beyond, false},
+      {"unreadable places: nor altogether outside", unreadable_outside, false},
+      {"unreadable places: lengths do not wrap", unreadable_wraps, false},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     struct record record = sample();
@@ -371,6 +436,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(round_trip),
       cmocka_unit_test(the_layout_is_as_documented),
+      cmocka_unit_test(a_record_from_before_there_were_unreadable_places),
+      cmocka_unit_test(the_flags),
       cmocka_unit_test(every_flipped_bit_is_caught),
       cmocka_unit_test(what_is_no_record_of_ours),
       cmocka_unit_test(a_torn_record_is_caught),
