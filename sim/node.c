@@ -69,6 +69,8 @@ void node_crash(struct node *node, bool power) {
   if (node->running) end_process(node);
 }
 
+bool node_can_step(const struct node *node) { return world_can_step(node->world); }
+
 void node_step(struct node *node) {
   struct world *world = node->world;
   if (!world_step(world)) world_fail(world, "nothing can ever happen any more, and something is waited for");

@@ -139,9 +139,20 @@ static bool wait_for_all(struct mix *mix, uint64_t steps) {
   return true;
 }
 
-/* One that was refused stays closed for this life. Returns how many serve. */
-static uint32_t take_refusals(struct mix *mix) {
+/* What a disk that hangs still has ends only with the process, if the disk says so: then false. */
+static bool closes(struct mix *mix, struct sim_mirror *mirror) {
+  uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
+  while (!mirror_is_quiet(mirror->core) && world_now(mix->world) < deadline_ns && node_can_step(mix->node))
+    node_step(mix->node);
+  if (!mirror_is_quiet(mirror->core)) return false;
+  sim_mirror_close(mirror);
+  return true;
+}
+
+/* One that was refused is closed, if it can be, and stays so for this life. Returns how many serve. */
+static uint32_t take_refusals(struct mix *mix, bool *closed) {
   uint32_t serving = 0;
+  *closed = true;
   EACH_MIRROR(mix->node, mirror) {
     struct weather *weather = weather_of(mix, mirror);
     if (mirror->err == TARN_OK) {
@@ -151,7 +162,7 @@ static uint32_t take_refusals(struct mix *mix) {
     if (weather_promises_activation(weather))
       world_fail(mix->world, "activation was refused, and nothing excuses it: %s", mirror->why);
     weather_end(weather, false);
-    sim_mirror_close(mirror);
+    if (!closes(mix, mirror)) *closed = false;
   }
   return serving;
 }
@@ -173,8 +184,10 @@ static bool life_begins(struct mix *mix) {
     crash(mix);
     return false;
   }
-  if (take_refusals(mix) > 0) return true;
-  node_stop(node);
+  bool closed;
+  if (take_refusals(mix, &closed) > 0 && closed) return true;
+  if (closed) node_stop(node);
+  else crash(mix);
   return false;
 }
 
@@ -183,7 +196,7 @@ static bool run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   sim_mirror_clients_leave(mirror);
   while (!sim_mirror_clients_gone(mirror)) {
-    bool late = world_now(mix->world) > deadline_ns;
+    bool late = world_now(mix->world) > deadline_ns || !node_can_step(mix->node);
     if (late && in_chaos(mix, mirror)) return false;
     if (late) world_fail(mix->world, "a request is not answered");
     node_step(mix->node);
@@ -203,8 +216,7 @@ static bool mirror_stops(struct mix *mix, struct sim_mirror *mirror) {
     world_fail(mix->world, "deactivation failed: %s", mirror->why);
   if (!run_until_gone(mix, mirror) || mirror->err != TARN_OK) return false;
   weather_end(weather, true);
-  sim_mirror_close(mirror);
-  return true;
+  return closes(mix, mirror);
 }
 
 static void life_stops(struct mix *mix) {
@@ -237,11 +249,14 @@ static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before,
 static void settle(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
   if (mirror->calm || weather->kind != WEATHER_CALM || prng_one_in(&mix->prng, 4)) return;
-  for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) node_step(mix->node);
+  for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) {
+    sim_mirror_tend(mirror);
+    node_step(mix->node);
+  }
 }
 
 static void check_progress(struct mix *mix, uint64_t deadline_ns) {
-  if (world_now(mix->world) <= deadline_ns) return;
+  if (world_now(mix->world) <= deadline_ns && node_can_step(mix->node)) return;
   EACH_MIRROR(mix->node, mirror) {
     if (mirror->core && !in_chaos(mix, mirror) && !sim_mirror_clients_done(mirror))
       world_fail(mix->world, "requests to mirror %s make no progress", mirror->name);
@@ -261,12 +276,13 @@ static void one_life(struct mix *mix) {
     sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
   }
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
-  for (; steps > 0 && !(stop && all_done(node)); steps--) {
+  for (; steps > 0 && !(stop && all_done(node)) && node_can_step(node); steps--) {
     check_progress(mix, deadline_ns);
     struct sim_counters before = mix->world->counters;
     node_step(node);
     if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
+  check_progress(mix, UINT64_MAX);
   EACH_MIRROR(node, mirror) if (mirror->core) settle(mix, mirror);
   if (stop) life_stops(mix);
   else crash(mix);
@@ -304,6 +320,7 @@ static void wait_until_well(struct mix *mix, struct sim_mirror *mirror) {
                     mirror->status.images[i].sync.waiting_for);
       world_fail(mix->world, "the images do not become SYNCHRONIZED, though all is healed");
     }
+    sim_mirror_tend(mirror);
     node_step(mix->node);
   }
 }

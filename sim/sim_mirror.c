@@ -41,11 +41,28 @@ static void drive_init(struct sim_mirror *mirror, struct sim_drive *drive, const
   sim_drive_init(drive, mirror->world, full, stream_of(mirror, index), bytes, role);
 }
 
-static void image_init(struct sim_mirror *mirror, uint32_t i, uint64_t meta_bytes) {
+static void image_reopens(struct sim_event *event);
+
+/* Patience is short, so that lives of seconds see its end. */
+static void draw_policy(struct image_policy *policy, struct prng *prng) {
+  policy->hang_ns = prng_between(prng, NS_PER_S / 10, 2 * NS_PER_S);
+  policy->return_by_itself = !prng_one_in(prng, 5);
+  policy->return_after_ns = prng_between(prng, NS_PER_S / 50, prng_one_in(prng, 2) ? NS_PER_S / 5 : 3 * NS_PER_S);
+  policy->rate = prng_one_in(prng, 8) ? prng_between(prng, 1u << 20, 64u << 20) : 0;
+}
+
+static void image_init(struct sim_mirror *mirror, uint32_t i) {
   struct sim_image *image = &mirror->images[i];
   char name[TARN_NAME_MAX + 8];
   snprintf(image->name, sizeof image->name, "%c", 'a' + (int)i);
+  snprintf(image->label, sizeof image->label, "%s%s%s", mirror->index ? mirror->name : "", mirror->index ? ":" : "",
+           image->name);
+  image->mirror = mirror;
   image->blank = true;
+  image->reopening.run = image_reopens;
+  struct prng policy = world_stream(mirror->world, "policy", stream_of(mirror, i));
+  draw_policy(&image->policy, &policy);
+  image->rots = prng_one_in(&policy, 2);
   struct prng prng = world_stream(mirror->world, "size", stream_of(mirror, i));
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     uint64_t larger = prng_one_in(&prng, 3) ? 4096 * prng_below(&prng, 9) : 0; /* than its volume */
@@ -56,7 +73,8 @@ static void image_init(struct sim_mirror *mirror, uint32_t i, uint64_t meta_byte
     bitmap_init(&image->unverified[v], world_alloc(mirror->world, bitmap_bytes(pages)), pages);
   }
   snprintf(name, sizeof name, "%s.meta", image->name);
-  drive_init(mirror, &image->meta, name, i * 10 + 9, align_up(meta_bytes, MEDIUM_PAGE), ROLE_META);
+  drive_init(mirror, &image->meta, name, i * 10 + 9, align_up(mirror->layout.meta_bytes, MEDIUM_PAGE), ROLE_META);
+  image->meta.layout = &mirror->layout;
 }
 
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
@@ -71,12 +89,15 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   mirror->image_count = options->image_count;
   mirror->volume_count = options->volume_count;
   mirror->calm = options->calm;
+  mirror->prng = world_stream(world, "mirror", stream_of(mirror, 0));
   snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);
   fill_config(mirror, options);
   const char *wrong = mirror_config_check(&mirror->config);
   if (wrong) world_fail(world, "the mirror's settings are refused: %s", wrong);
-  uint64_t meta_bytes = mirror_meta_bytes(&mirror->config);
-  for (uint32_t i = 0; i < mirror->image_count; i++) image_init(mirror, i, meta_bytes);
+  geometry_init(&mirror->layout, options->volume_count, options->volume_bytes, mirror->config.region_bytes,
+                mirror->config.extent_bytes, mirror->config.mark_count);
+  require(mirror->layout.meta_bytes == mirror_meta_bytes(&mirror->config));
+  for (uint32_t i = 0; i < mirror->image_count; i++) image_init(mirror, i);
   drive_init(mirror, &mirror->home, "home", 1000, RECORD_AREA_BYTES, ROLE_HOME);
   struct prng slow = world_stream(world, "slow metadata", stream_of(mirror, 0));
   if (prng_one_in(&slow, 3)) { /* data is written long before metadata is: the windows that matter are wide */
@@ -103,7 +124,7 @@ static void open_image(struct sim_mirror *mirror, uint32_t i) {
   struct mirror_image_config *config = &mirror->config.images[i];
   image->open = !image->absent;
   config->blank = image->blank;
-  config->policy = image_policy_default;
+  config->policy = image->policy;
   config->meta = image->open ? sim_disk_open(&image->meta) : NULL;
   config->error = image->open ? NULL : "it was taken away";
   for (uint32_t v = 0; v < mirror->volume_count; v++)
@@ -118,6 +139,29 @@ static void close_image(struct sim_mirror *mirror, uint32_t i) {
   for (uint32_t v = 0; v < mirror->volume_count; v++) disk_close(config->data[v]);
 }
 
+/* Opening takes a while, and may fail. */
+static void mirror_reopens(struct mirror *core, uint32_t i, bool make) {
+  struct sim_mirror *mirror = mirror_owner(core);
+  struct sim_image *image = &mirror->images[i];
+  (void)make; /* what is missing here is empty, and can be opened */
+  mirror->world->counters.image_reopened++;
+  world_trace(mirror->world, "image %s is opened anew", image->label);
+  close_image(mirror, i);
+  uint64_t delay_ns = prng_between(&mirror->prng, 1000, prng_one_in(&mirror->prng, 4) ? 2 * NS_PER_S : 5 * NS_PER_MS);
+  world_at(mirror->world, &image->reopening, world_now(mirror->world) + delay_ns);
+}
+
+static void image_reopens(struct sim_event *event) {
+  struct sim_image *image = CONTAINER_OF(event, struct sim_image, reopening);
+  struct sim_mirror *mirror = image->mirror;
+  uint32_t i = (uint32_t)(image - mirror->images);
+  bool was_absent = image->absent;
+  if (!mirror->healed && prng_one_in(&mirror->prng, 8)) image->absent = true; /* this time */
+  open_image(mirror, i);
+  image->absent = was_absent;
+  mirror_image_reopened(mirror->core, i, &mirror->config.images[i]);
+}
+
 void sim_mirror_open(struct sim_mirror *mirror) {
   require(mirror->node->running);
   require(mirror->core == NULL);
@@ -128,7 +172,8 @@ void sim_mirror_open(struct sim_mirror *mirror) {
                                    .arena = &mirror->arena,
                                    .config = &mirror->config,
                                    .owner = mirror,
-                                   .changed = mirror_has_changed};
+                                   .changed = mirror_has_changed,
+                                   .reopen = mirror_reopens};
   mirror->core = mirror_open(&options);
   if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
   arena_freeze(&mirror->arena);
@@ -143,6 +188,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   require(mirror->core != NULL);
   require(!mirror->busy);
   if (!mirror_is_idle(mirror->core)) world_fail(mirror->world, "the mirror is not idle, though it was stopped");
+  require(mirror_is_quiet(mirror->core));
   mirror_close(mirror->core);
   mirror->core = NULL;
   mirror->recovering = false;
@@ -164,15 +210,30 @@ static void tell_doubt(struct sim_mirror *mirror) {
   for (uint32_t v = 0; v < mirror->volume_count; v++) model_doubt(mirror->models[v]);
 }
 
+/* In this life, with a connection. An image that fell back so and was not taken out yet may become the source of the recovery:
+ * the death of the process is like a power loss then. */
+static bool cache_was_lost(struct sim_mirror *mirror) {
+  uint64_t losses = 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    for (uint32_t v = 0; v < mirror->volume_count; v++) {
+      losses += mirror->images[i].data[v].cache_losses;
+      mirror->images[i].data[v].cache_losses = 0;
+    }
+  }
+  return losses > 0;
+}
+
 void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
   if (mirror->recovering) mirror->world->counters.crash_in_recovery++;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     for (uint32_t v = 0; v < mirror->volume_count; v++) sim_drive_crash(&mirror->images[i].data[v], power);
     sim_drive_crash(&mirror->images[i].meta, power);
     mirror->images[i].open = false;
+    world_cancel(mirror->world, &mirror->images[i].reopening);
   }
   sim_drive_crash(&mirror->home, power);
-  for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], power);
+  bool lost = power || cache_was_lost(mirror);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], lost);
   tell_doubt(mirror);
   for (uint32_t c = 0; c < mirror->client_count; c++) client_forget(&mirror->clients[c]);
 }
@@ -223,6 +284,25 @@ void sim_mirror_deactivate(struct sim_mirror *mirror) {
   mirror_deactivate(mirror->core, false, deactivated, mirror);
 }
 
+void sim_mirror_image_do(struct sim_mirror *mirror, uint32_t image, enum mirror_image_op op, bool force) {
+  static const char *const names[IMAGE_OP_COUNT] = {"remove",  "sync",   "fracture", "restore",
+                                                    "promote", "demote", "assume"};
+  char what[TARN_NAME_MAX + 40];
+  snprintf(what, sizeof what, "%s %s%s", names[op], mirror->images[image].name, force ? " by force" : "");
+  operation_begin(mirror, what);
+  mirror_image_do(mirror->core, image, op, force, operation_done, mirror);
+}
+
+void sim_mirror_tend(struct sim_mirror *mirror) {
+  if (mirror->busy || mirror->tended_ns > world_now(mirror->world)) return;
+  mirror->tended_ns = world_now(mirror->world) + NS_PER_S;
+  for (uint32_t i = 0; i < mirror->image_count && !mirror->busy; i++) {
+    const struct mirror_image_status *status = &mirror->status.images[i];
+    if (status->present && status->missing != MISSING_NONE && !status->returning)
+      sim_mirror_image_do(mirror, i, IMAGE_OP_RESTORE, false);
+  }
+}
+
 bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps) {
   uint64_t deadline_ns = world_now(mirror->world) + 600 * NS_PER_S;
   for (; mirror->busy; steps--) {
@@ -267,10 +347,11 @@ bool sim_mirror_clients_gone(const struct sim_mirror *mirror) {
 
 void sim_mirror_heal(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) {
-    for (uint32_t v = 0; v < mirror->volume_count; v++) faults_heal(&mirror->images[i].data[v].faults);
-    faults_heal(&mirror->images[i].meta.faults);
+    for (uint32_t v = 0; v < mirror->volume_count; v++) sim_drive_heal(&mirror->images[i].data[v]);
+    sim_drive_heal(&mirror->images[i].meta);
     mirror->images[i].absent = false;
   }
-  faults_heal(&mirror->home.faults);
+  sim_drive_heal(&mirror->home);
+  mirror->healed = true;
   mirror->rules = (struct client_rules){0};
 }

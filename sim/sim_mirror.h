@@ -16,12 +16,17 @@
 
 struct sim_image {
   char name[TARN_NAME_MAX + 1];
+  char label[TARN_NAME_MAX + 9]; /* in the trace */
   struct sim_drive data[SIM_VOLUMES_MAX];
   struct sim_drive meta;
-  bool absent;                               /* cannot be opened */
-  bool open;                                 /* its disks are */
-  bool blank;                                /* at format */
-  uint64_t synced_ns;                        /* since when it has been SYNCHRONIZED; 0: it is not */
+  struct sim_mirror *mirror;
+  struct image_policy policy;
+  bool absent;                /* cannot be opened */
+  bool open;                  /* its disks are */
+  bool blank;                 /* at format */
+  bool rots;                  /* its metadata may rot; of others' metadata a write may go astray: not both */
+  struct sim_event reopening; /* the mirror waits for its disks */
+  uint64_t synced_ns;         /* since when it has been SYNCHRONIZED; 0: it is not */
   struct bitmap unverified[SIM_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
 };
 
@@ -32,11 +37,14 @@ struct sim_mirror {
   uint32_t index;
   char name[8];
   struct mirror_config config;
+  struct geometry layout;
   uint32_t image_count, volume_count;
   struct sim_image images[SIM_IMAGES_MAX];
   struct sim_drive home;
   struct model *models[SIM_VOLUMES_MAX];
-  bool calm; /* throughout */
+  bool calm;   /* throughout */
+  bool healed; /* nothing fails, until the weather says otherwise */
+  struct prng prng;
   struct client_rules rules;
 
   /* the mirror object */
@@ -50,7 +58,7 @@ struct sim_mirror {
   bool status_stale;
   struct mirror_status status, status_before; /* as it was when the mirror last said that it had changed */
   bool recovering;
-  uint64_t status_next_ns;
+  uint64_t status_next_ns, tended_ns;
 
   uint32_t client_count;
   struct client clients[SIM_CLIENTS_MAX];
@@ -74,6 +82,9 @@ void sim_mirror_format(struct sim_mirror *mirror);
 void sim_mirror_activate(struct sim_mirror *mirror);
 void sim_mirror_deactivate(struct sim_mirror *mirror);
 bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps);
+void sim_mirror_image_do(struct sim_mirror *mirror, uint32_t image, enum mirror_image_op op, bool force);
+/* What a good operator does when all is healed: asks back whoever stays out. Harmless while something is under way. */
+void sim_mirror_tend(struct sim_mirror *mirror);
 /* After a deactivation, or a refused activation. */
 void sim_mirror_close(struct sim_mirror *mirror);
 /* The process died, with `power` the whole machine. Closed or not. */

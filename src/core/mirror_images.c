@@ -400,12 +400,19 @@ static void remove_now(struct mirror *m, uint32_t i) {
   op_commit(m);
 }
 
+static void promote_now(struct mirror *m, uint32_t i) {
+  m->record.demoted = m->admin_op == IMAGE_OP_DEMOTE;
+  m->record.master = (uint8_t)i;
+  op_commit(m);
+}
+
 /* Everything that was answered is on stable storage there, and nothing is in flight. */
 static void op_flushed(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err == TARN_OK && m->running && image_is_current(m, i)) {
     if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
-    else remove_now(m, i);
+    else if (m->admin_op == IMAGE_OP_REMOVE) remove_now(m, i);
+    else promote_now(m, i);
     return;
   }
   admin_explain(m, "image %s failed meanwhile", image_name(m, i));
@@ -530,9 +537,9 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
     case IMAGE_OP_RESTORE: op_return(m, i, false); return;
     case IMAGE_OP_PROMOTE:
     case IMAGE_OP_DEMOTE:
-      m->record.demoted = op == IMAGE_OP_DEMOTE;
-      m->record.master = (uint8_t)i;
-      op_commit(m);
+      /* Reads at the master take no lock. One that sees a write there before the write is answered would be followed by one at
+       * the new master that does not: so none is in flight when the master changes. */
+      drain(m);
       return;
     case IMAGE_OP_ASSUME: op_assume(m, i); return;
     case IMAGE_OP_COUNT: break;
