@@ -146,7 +146,7 @@ enum mirror_image_op {
 void mirror_image_do(struct mirror *mirror, uint32_t image, enum mirror_image_op op, bool force, mirror_done *done,
                      void *context);
 /* A new image in a free slot, with its disks open and its metadata disk empty; it is copied to in full. Its name and node
- * are in `config`. On an error the disks are the caller's again. */
+ * are in `config`. On an error the disks are the caller's again, once mirror_image_is_quiet(). */
 void mirror_image_add(struct mirror *mirror, uint32_t slot, const struct mirror_image_config *config, mirror_done *done,
                       void *context);
 /* The answer to `reopen`: disks, and how they were found; NULL disks with the reason in `error` when that did not work. */
