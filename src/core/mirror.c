@@ -518,3 +518,8 @@ bool mirror_image_is_equal(const struct mirror *m, uint32_t image) {
   return m->state == MIRROR_ACTIVE && image_is_current(m, image) && m->recover.set_count == 0 &&
          m->lock.hold_count == 0;
 }
+
+bool mirror_is_unreadable(const struct mirror *m, uint32_t volume, uint64_t offset, uint64_t length) {
+  require(volume < m->geometry.volume_count);
+  return unreadable_overlaps(&m->record.unreadable, m->geometry.volume_base[volume] + offset, length);
+}

@@ -240,5 +240,8 @@ void mirror_check(const struct mirror *mirror);
 /* For the checker: may this image be called equal to the master right now (no write in flight, nothing marked as
  * recovering, nothing missed)? */
 bool mirror_image_is_equal(const struct mirror *mirror, uint32_t image);
+/* Is there a place in this range that no image can read (it is named in the status)? There the images may differ, and reads
+ * fail, until it is written. */
+bool mirror_is_unreadable(const struct mirror *mirror, uint32_t volume, uint64_t offset, uint64_t length);
 
 #endif
