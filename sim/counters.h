@@ -30,6 +30,8 @@
   X(meta_misdirected, "F22 metadata writes that went to another place")     \
   X(meta_lost, "F23 metadata of an image that was lost")                    \
   X(home_lost, "F24 the home store was lost")                               \
+  X(fallen, "mirrors that stopped by themselves")                           \
+  X(served_again, "mirrors that served again afterwards")                   \
   X(image_reopened, "images whose disks were opened anew")                  \
   X(several_mirrors, "seeds with several mirrors on the node")              \
   X(activated, "activations that succeeded")                                \

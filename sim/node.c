@@ -34,6 +34,7 @@ void node_start(struct node *node) {
   arena_init(&node->arena);
   if (buffer_pool_init(&node->pool, &node->world->env, &node->arena, node->pool_bytes) != TARN_OK)
     world_fail(node->world, "no memory for the pool");
+  EACH_MIRROR(node, mirror) sim_mirror_start(mirror);
   arena_freeze(&node->arena);
   node->running = true;
 }
@@ -78,5 +79,8 @@ void node_step(struct node *node) {
   if (world_now(world) != node->step_ns) node->steps_at_once = 0;
   node->step_ns = world_now(world);
   if (++node->steps_at_once > STEPS_AT_ONCE_MAX) world_fail(world, "events follow events, and time stands still");
-  EACH_MIRROR(node, mirror) sim_mirror_watch(mirror);
+  EACH_MIRROR(node, mirror) {
+    sim_mirror_watch(mirror);
+    sim_mirror_keep(mirror);
+  }
 }

@@ -73,7 +73,7 @@ static void sim_disk_close(struct disk *base) {
   struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
   require(list_is_empty(&disk->in_flight));
   world_cancel(disk->drive->medium->world, &disk->drive->loss);
-  disk->drive->lost = disk->drive->untold = false;
+  disk->drive->lost = false;
   disk->drive->open = NULL;
   world_free(disk);
 }
@@ -195,7 +195,7 @@ static void sim_io_run(struct sim_event *event) {
                 io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length, sim_io->err ? ": " : "",
                 sim_io->err ? tarn_err_text(sim_io->err) : "");
   tarn_err err = sim_io->err;
-  if (err == TARN_GONE) disk->drive->untold = false;
+  if (err == TARN_GONE) disk->drive->lost = false;
   if (sim_io->hung && world_now(world) - io->submitted_ns > LATE_NS) world->counters.hung_io_lands_late++;
   list_remove(&sim_io->link);
   world_free(sim_io);
@@ -224,7 +224,6 @@ static uint64_t draw_landing(struct sim_drive *drive, const struct fault *fault)
 static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
   const struct fault *fault = faults_judge(&drive->faults, sim_io->io);
   if (drive->lost) {
-    drive->lost = false;
     sim_io->err = TARN_GONE;
   } else if (fault && fault->kind == FAULT_HANG) {
     sim_io->hung = true;
@@ -289,7 +288,7 @@ static void connection_lost(struct sim_event *event) {
     world_at(world, &sim_io->event, sim_io->complete_ns);
   }
   uint64_t sectors = medium_power_loss(drive->medium);
-  drive->lost = drive->untold = true;
+  drive->lost = true;
   drive->cache_losses += sectors > 0;
   world->counters.sector_lost += sectors;
   world_trace(world, "the connection to %s is lost, and %" PRIu64 " sectors with it", drive->medium->name, sectors);
@@ -299,7 +298,7 @@ void sim_drive_heal(struct sim_drive *drive) {
   struct world *world = drive->medium->world;
   faults_heal(&drive->faults);
   world_cancel(world, &drive->loss);
-  drive->lost = drive->untold = false;
+  drive->lost = false;
   if (!drive->open) return;
   LIST_EACH(&drive->open->in_flight, node) {
     struct sim_io *sim_io = LIST_ENTRY(node, struct sim_io, link);
@@ -333,7 +332,7 @@ static void land_in_flight(struct sim_disk *disk) {
 void sim_drive_crash(struct sim_drive *drive, bool power) {
   struct world *world = drive->medium->world;
   world_cancel(world, &drive->loss);
-  drive->lost = drive->untold = false;
+  drive->lost = false;
   if (drive->open) {
     land_in_flight(drive->open);
     world_free(drive->open);

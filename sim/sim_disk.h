@@ -5,8 +5,8 @@
  * allow that. When the process dies, sim_drive_crash() decides what its I/Os in flight leave on the medium.
  *
  * An I/O that hangs is kept like any other, and takes effect late: a write then writes what its buffer holds, which must be what
- * it held at first, and a read then scribbles into its buffer. A connection that is lost for a moment fails all I/Os in flight and
- * the next one, and takes the disk's cache with it; no other I/O tells of it. */
+ * it held at first, and a read then scribbles into its buffer. A connection that is lost for a moment fails the I/Os in flight,
+ * or those that come until one of them was answered, and takes the disk's cache with it; no other I/O tells of it. */
 #ifndef TARN_SIM_SIM_DISK_H
 #define TARN_SIM_SIM_DISK_H
 
@@ -26,8 +26,7 @@ struct sim_drive {
   struct sim_disk *open; /* NULL while closed: one opener at a time (rule 7's lock) */
   const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
   struct sim_event loss;         /* of the connection */
-  bool lost;                     /* the next I/O is told */
-  bool untold;                   /* nobody was told yet that it was lost */
+  bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */
   uint64_t flush_failures;
   uint64_t cache_losses;
 };

@@ -6,7 +6,11 @@
 
 #include "sim/node.h"
 
+#define GATE_SLOTS 64u /* fewer than clients may ask for */
+
 static const char *const volume_names[SIM_VOLUMES_MAX] = {"vol0", "vol1"};
+
+static void try_again(struct sim_event *event);
 
 /* ---- made once ---- */
 
@@ -90,6 +94,8 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   mirror->volume_count = options->volume_count;
   mirror->calm = options->calm;
   mirror->prng = world_stream(world, "mirror", stream_of(mirror, 0));
+  mirror->again.run = try_again;
+  mirror->suspend_ns = prng_one_in(&mirror->prng, 4) ? 0 : prng_between(&mirror->prng, NS_PER_MS, 10 * NS_PER_S);
   snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);
   fill_config(mirror, options);
   const char *wrong = mirror_config_check(&mirror->config);
@@ -116,9 +122,20 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
 
 /* ---- the mirror object begins ---- */
 
+/* The first thing when it falls: nobody's request reaches it any more. */
+static void has_fallen(struct sim_mirror *mirror) {
+  mirror->serving = false;
+  mirror->fallen = true;
+  mirror->world->counters.fallen++;
+  if (!mirror->rules.errors_allowed)
+    world_fail(mirror->world, "mirror %s stopped, and nothing excuses it", mirror->name);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) gate_shut(&mirror->gates[v], mirror->suspend_ns);
+}
+
 static void mirror_has_changed(struct mirror *core) {
   struct sim_mirror *mirror = mirror_owner(core);
   mirror->status_stale = true;
+  if (mirror->serving && mirror_state_now(core) == MIRROR_ATTENTION) has_fallen(mirror);
 }
 
 static void open_image(struct sim_mirror *mirror, uint32_t i) {
@@ -180,20 +197,42 @@ void sim_mirror_open(struct sim_mirror *mirror) {
   if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
   arena_freeze(&mirror->arena);
   mirror->status_stale = true;
-  for (uint32_t v = 0; v < mirror->volume_count; v++)
-    mirror->exports[v] = (struct nbd_export){.name = mirror->export_names[v], .disk = mirror_volume(mirror->core, v)};
+}
+
+void sim_mirror_start(struct sim_mirror *mirror) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    if (gate_init(&mirror->gates[v], &mirror->world->env, &mirror->node->arena, GATE_SLOTS) != TARN_OK)
+      world_fail(mirror->world, "no memory for a gate");
+    mirror->exports[v] = (struct nbd_export){.name = mirror->export_names[v], .disk = &mirror->gates[v].disk};
+  }
 }
 
 /* ---- and ends ---- */
 
+bool sim_mirror_can_close(const struct sim_mirror *mirror) {
+  if (mirror->busy || !mirror_is_idle(mirror->core) || !mirror_is_quiet(mirror->core)) return false;
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (!gate_is_idle(&mirror->gates[v])) return false;
+  return true;
+}
+
+/* Nobody can know of a cache that was lost if the mirror asked nothing of that disk afterwards. */
+static bool lost_untold(const struct sim_mirror *mirror) {
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    for (uint32_t v = 0; v < mirror->volume_count; v++)
+      if (mirror->images[i].data[v].lost) return true;
+  return false;
+}
+
 void sim_mirror_close(struct sim_mirror *mirror) {
   require(mirror->core != NULL);
-  require(!mirror->busy);
-  if (!mirror_is_idle(mirror->core)) world_fail(mirror->world, "the mirror is not idle, though it was stopped");
-  require(mirror_is_quiet(mirror->core));
+  require(sim_mirror_can_close(mirror));
+  require(!mirror->serving);
+  if (mirror->fallen) mirror->lost |= mirror_may_have_lost(mirror->core);
+  if (mirror->fallen) mirror->lost_untold |= lost_untold(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
-  mirror->recovering = false;
+  mirror->fallen = mirror->recovering = false;
   for (uint32_t i = 0; i < mirror->image_count; i++) close_image(mirror, i);
   disk_close(mirror->config.home);
   arena_destroy(&mirror->arena);
@@ -234,6 +273,8 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
     world_cancel(mirror->world, &mirror->images[i].reopening);
   }
   sim_drive_crash(&mirror->home, power);
+  world_cancel(mirror->world, &mirror->again);
+  mirror->serving = mirror->fallen = mirror->keep = mirror->lost = mirror->lost_untold = false;
   bool lost = power || cache_was_lost(mirror);
   for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], lost);
   tell_doubt(mirror);
@@ -263,11 +304,28 @@ void sim_mirror_format(struct sim_mirror *mirror) {
   mirror_format(mirror->core, false, operation_done, mirror);
 }
 
+/* Requests that waited go on. From here on a client may see what the fall has changed. */
+static void serve(struct sim_mirror *mirror) {
+  bool again = mirror->gates[0].opened;
+  mirror->serving = true;
+  if (again) mirror->world->counters.served_again++;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    if (again) model_fall(mirror->models[v], mirror->lost || mirror->lost_untold);
+    if (!gate_fits(&mirror->gates[v], mirror_volume(mirror->core, v)))
+      world_fail(mirror->world, "mirror %s came back as another one than its clients know", mirror->name);
+    gate_open(&mirror->gates[v], mirror_volume(mirror->core, v), mirror->lost);
+  }
+  if (again) tell_doubt(mirror);
+  mirror->lost = mirror->lost_untold = false;
+}
+
 static void activated(struct mirror *core, tarn_err err, const char *why, void *context) {
   struct sim_mirror *mirror = context;
   if (err == TARN_OK) mirror->world->counters.activated++;
   else mirror->world->counters.refused++;
   operation_done(core, err, why, context);
+  mirror->fallen = err != TARN_OK;
+  if (err == TARN_OK) serve(mirror);
 }
 
 void sim_mirror_activate(struct sim_mirror *mirror) {
@@ -283,6 +341,8 @@ static void deactivated(struct mirror *core, tarn_err err, const char *why, void
 
 void sim_mirror_deactivate(struct sim_mirror *mirror) {
   operation_begin(mirror, "deactivate");
+  mirror->serving = mirror->keep = false;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) gate_fail(&mirror->gates[v]);
   mirror_deactivate(mirror->core, false, deactivated, mirror);
 }
 
@@ -303,6 +363,21 @@ void sim_mirror_tend(struct sim_mirror *mirror) {
     if (status->present && status->missing != MISSING_NONE && !status->returning)
       sim_mirror_image_do(mirror, i, IMAGE_OP_RESTORE, false);
   }
+}
+
+static void try_again(struct sim_event *event) {
+  struct sim_mirror *mirror = CONTAINER_OF(event, struct sim_mirror, again);
+  sim_mirror_open(mirror);
+  sim_mirror_activate(mirror);
+}
+
+void sim_mirror_keep(struct sim_mirror *mirror) {
+  if (!mirror->core || !mirror->fallen || !sim_mirror_can_close(mirror)) return;
+  sim_mirror_close(mirror);
+  if (!mirror->keep) return;
+  uint64_t delay_ns =
+      prng_between(&mirror->prng, NS_PER_MS, prng_one_in(&mirror->prng, 2) ? 30 * NS_PER_MS : 3 * NS_PER_S);
+  world_at(mirror->world, &mirror->again, world_now(mirror->world) + delay_ns);
 }
 
 bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps) {

@@ -154,7 +154,7 @@ static uint64_t compare_volume(struct sim_mirror *mirror, uint32_t v, uint32_t s
 /* A disk's cache was lost, and no I/O was there to tell of it yet. */
 static bool image_is_untold(const struct sim_mirror *mirror, uint32_t i) {
   for (uint32_t v = 0; v < mirror->volume_count; v++)
-    if (mirror->images[i].data[v].untold) return true;
+    if (mirror->images[i].data[v].lost) return true;
   return false;
 }
 
