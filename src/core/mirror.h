@@ -237,6 +237,8 @@ enum mirror_state mirror_state_now(const struct mirror *mirror);
 
 /* Invariants of the whole object; the simulator calls it after every event. */
 void mirror_check(const struct mirror *mirror);
+/* Places that no image can read: what a read of them gets is TARN_IO, until they are written. Mirror addresses (core/meta.h). */
+const struct unreadable *mirror_unreadable(const struct mirror *mirror);
 /* For the checker: may this image be called equal to the master right now (no write in flight, nothing marked as
  * recovering, nothing missed)? */
 bool mirror_image_is_equal(const struct mirror *mirror, uint32_t image);
