@@ -458,6 +458,8 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   admin_check_idle(m);
 }
 
+bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
+
 bool mirror_may_have_lost(const struct mirror *m) { return m->lost; }
 
 void image_join(struct mirror *m, uint32_t i) {
