@@ -2,7 +2,7 @@
 
 #include <inttypes.h>
 
-static const char *const kind_names[] = {"once", "for a while", "for good", "bad sector", "slow"};
+static const char *const kind_names[] = {"once", "for a while", "for good", "bad sector", "slow", "hang", "misdirect"};
 
 void faults_init(struct faults *faults, struct world *world, const char *name, enum disk_role role) {
   *faults = (struct faults){.world = world, .name = name, .role = role};
@@ -44,6 +44,7 @@ static bool fault_strikes(const struct faults *faults, const struct fault *fault
   uint64_t now = world_now(faults->world);
   if (fault->kind == FAULT_SLOW || fault->spent || now < fault->from_ns || now >= fault->until_ns) return false;
   if (!(op_class(io->op) & fault->ops)) return false;
+  if (fault->kind == FAULT_MISDIRECT && io->op != DISK_WRITE) return false;
   return io->op == DISK_FLUSH || (io->offset < fault->end && fault->start < io->offset + io->length);
 }
 
@@ -54,7 +55,9 @@ static void fault_count(struct faults *faults, const struct fault *fault, enum d
     case FAULT_WHILE: counters->io_fails_for_a_while++; break;
     case FAULT_GOOD: counters->io_fails_for_good++; break;
     case FAULT_BAD_SECTOR: counters->bad_sector++; break;
-    case FAULT_SLOW: break;
+    case FAULT_HANG: counters->io_hangs++; return;
+    case FAULT_MISDIRECT: counters->meta_misdirected++; return;
+    case FAULT_SLOW: return;
   }
   if (op == DISK_FLUSH) counters->flush_fails++;
   if (faults->role == ROLE_META) counters->meta_fails++;
@@ -62,7 +65,7 @@ static void fault_count(struct faults *faults, const struct fault *fault, enum d
   faults->struck++;
 }
 
-tarn_err faults_judge(struct faults *faults, const struct disk_io *io) {
+const struct fault *faults_judge(struct faults *faults, const struct disk_io *io) {
   for (uint32_t i = 0; i < faults->count; i++) {
     struct fault *fault = &faults->list[i];
     if (!fault_strikes(faults, fault, io)) continue;
@@ -71,10 +74,10 @@ tarn_err faults_judge(struct faults *faults, const struct disk_io *io) {
       continue;
     }
     fault_count(faults, fault, io->op);
-    if (fault->kind == FAULT_ONCE) fault->spent = true;
-    return fault->err;
+    if (fault->kind == FAULT_ONCE || fault->kind == FAULT_MISDIRECT) fault->spent = true;
+    return fault;
   }
-  return TARN_OK;
+  return NULL;
 }
 
 void faults_written(struct faults *faults, uint64_t offset, uint64_t length) {

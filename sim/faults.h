@@ -5,7 +5,15 @@
 #include "core/disk.h"
 #include "sim/world.h"
 
-enum fault_kind { FAULT_ONCE, FAULT_WHILE, FAULT_GOOD, FAULT_BAD_SECTOR, FAULT_SLOW };
+enum fault_kind {
+  FAULT_ONCE,
+  FAULT_WHILE,
+  FAULT_GOOD,
+  FAULT_BAD_SECTOR,
+  FAULT_SLOW,
+  FAULT_HANG,      /* what is submitted then is kept, and lands at a moment of its own, or never */
+  FAULT_MISDIRECT, /* once: a write goes to another place of the disk */
+};
 enum fault_ops { FAULT_READ = 1, FAULT_WRITE = 2, FAULT_FLUSH = 4, FAULT_ALL = 7 };
 
 struct fault {
@@ -14,7 +22,8 @@ struct fault {
   uint64_t from_ns, until_ns; /* strikes in between */
   uint64_t start, end;        /* I/Os that overlap this range; a flush counts as overlapping */
   tarn_err err;
-  uint32_t skip; /* FAULT_ONCE: so many I/Os pass first */
+  uint32_t skip; /* FAULT_ONCE, FAULT_MISDIRECT: so many I/Os pass first */
+  bool never;    /* FAULT_HANG: what it keeps does not land before the process is gone, or all is healed */
   bool spent;
 };
 
@@ -33,8 +42,8 @@ void faults_init(struct faults *faults, struct world *world, const char *name, e
 /* Returns false when there are FAULTS_MAX already. */
 bool faults_add(struct faults *faults, const struct fault *fault);
 void faults_heal(struct faults *faults);
-/* What becomes of this I/O, submitted now. Counts, and uses up what strikes once. */
-tarn_err faults_judge(struct faults *faults, const struct disk_io *io);
+/* What becomes of this I/O, submitted now: NULL, or the fault that strikes it. Counts, and uses up what strikes once. */
+const struct fault *faults_judge(struct faults *faults, const struct disk_io *io);
 /* A write that was done makes a bad sector good again. */
 void faults_written(struct faults *faults, uint64_t offset, uint64_t length);
 bool faults_slow(const struct faults *faults);

@@ -180,6 +180,22 @@ void medium_flush_failed(struct medium *medium, uint32_t mark) {
   }
 }
 
+void medium_flip(struct medium *medium, uint64_t offset, uint8_t mask) {
+  require(offset < medium->size_bytes);
+  struct medium_sector *sector = &medium->sectors[offset / MEDIUM_SECTOR];
+  medium->visible[offset] ^= mask;
+  medium->durable[offset] ^= mask;
+  for (struct medium_version *v = sector->older; v; v = v->older) v->data[offset % MEDIUM_SECTOR] ^= mask;
+  bitmap_set(&medium->touched, offset / MEDIUM_PAGE);
+}
+
+void medium_erase(struct medium *medium) {
+  while (medium->dirty_count > 0) sector_set_clean(medium, medium->dirty[medium->dirty_count - 1]);
+  memset(medium->visible, 0, medium->size_bytes);
+  memset(medium->durable, 0, medium->size_bytes);
+  bitmap_set_range(&medium->touched, 0, medium->touched.bit_count);
+}
+
 uint64_t medium_power_loss(struct medium *medium) {
   uint64_t fell_back = 0;
   uint64_t lean = prng_below(&medium->prng, 4); /* one loss in four keeps nearly all, one loses nearly all */

@@ -44,6 +44,11 @@ uint32_t medium_flush_mark(const struct medium *medium);
 void medium_flush_done(struct medium *medium, uint32_t mark);
 void medium_flush_failed(struct medium *medium, uint32_t mark);
 
+/* Rot: the bits of `mask` are flipped in this byte, in every version of it. */
+void medium_flip(struct medium *medium, uint64_t offset, uint8_t mask);
+/* All zero, and durable. */
+void medium_erase(struct medium *medium);
+
 /* Every sector falls to one of its versions; all is durable then. Returns how many sectors fell back. */
 uint64_t medium_power_loss(struct medium *medium);
 

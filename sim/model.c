@@ -503,6 +503,7 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
   require(implies(data != NULL, ok && op->kind == MODEL_READ));
   model->tick++;
   const char *wrong = NULL;
+  bool sure = ok && (op->fua || op->begun > model->loss_tick); /* it may have been done before the loss */
   switch (op->kind) {
     case MODEL_READ: {
       struct read_context read = {.op = op, .data = data, .peek = false};
@@ -510,8 +511,8 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
       break;
     }
     case MODEL_WRITE:
-    case MODEL_ZERO: (void)walk(model, op->offset, op->length, ok ? write_done : write_maybe, op); break;
-    case MODEL_TRIM: (void)walk(model, op->offset, op->length, ok ? trim_done : write_maybe, op); break;
+    case MODEL_ZERO: (void)walk(model, op->offset, op->length, sure ? write_done : write_maybe, op); break;
+    case MODEL_TRIM: (void)walk(model, op->offset, op->length, sure ? trim_done : write_maybe, op); break;
     case MODEL_FLUSH: (void)walk_all(model, ok ? flush_done : flush_failed, op); break;
   }
   list_remove(&op->link);
@@ -532,6 +533,33 @@ void model_crash(struct model *model, bool power) {
   if (!power) return;
   (void)walk_all(model, power_lost, NULL);
   model->power_tick = ++model->tick;
+}
+
+/* A pending write may take effect from now on, whatever was seen of it. */
+static const char *pending_again(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  const struct model_op *op = context;
+  for (uint32_t i = 0; i < segment->count; i++) {
+    struct version *version = &segment->versions[i];
+    bool mine = version->op == op->id;
+    if (mine) version->effective = NEVER;
+    if (!mine && version->killer != op->id) continue;
+    version->dead = version->firm = NEVER;
+    version->killer = 0;
+  }
+  if (!version_of(segment, op->id))
+    (void)write_begin(model, segment, start, context); /* forgotten, since it was overwritten */
+  return NULL;
+}
+
+void model_fall(struct model *model, bool lost) {
+  model->tick++;
+  LIST_EACH(&model->pending, node) {
+    struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    if (op->kind != MODEL_READ && op->kind != MODEL_FLUSH) (void)walk(model, op->offset, op->length, pending_again, op);
+  }
+  if (!lost) return;
+  (void)walk_all(model, power_lost, NULL);
+  model->loss_tick = model->tick;
 }
 
 void model_doubt(struct model *model) {

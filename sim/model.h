@@ -18,6 +18,9 @@
  * With `calm` (no image ever fails or is absent in this run) two things more: a value once seen survives the death of the
  * process even if its write was not answered; and a value from before a power loss that was read after it survives the next.
  *
+ * A mirror that falls and comes back is like the death of the process, but its clients stay, and so do their requests: each
+ * of them may have happened, may happen once more, and may have been seen and be gone again until then.
+ *
  * Data is told apart by its bytes: a write has a tag, and byte o of it is tag + salt(o), never zero. A tag is never given
  * twice among the versions that a byte has, so each byte of a read names its version. All zeroes are the tag TAG_ZERO.
  *
@@ -54,6 +57,7 @@ struct model {
   uint64_t block_count;
   struct list pending; /* struct model_op */
   uint64_t tick, id_next, power_tick;
+  uint64_t loss_tick; /* of the last fall that lost something */
   char error[400];
 };
 
@@ -69,6 +73,9 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
 void model_abandon(struct model *model, struct model_op *op);
 /* The process died: all pending ops are abandoned (their memory is the caller's again). */
 void model_crash(struct model *model, bool power);
+/* The mirror fell, and will serve again: what is pending may be done from now on, or once more. `lost`: what was answered and
+ * not flushed may be gone, also if the answer is still on its way. */
+void model_fall(struct model *model, bool lost);
 /* Some flush somewhere failed where no client may have been told. */
 void model_doubt(struct model *model);
 

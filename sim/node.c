@@ -34,6 +34,7 @@ void node_start(struct node *node) {
   arena_init(&node->arena);
   if (buffer_pool_init(&node->pool, &node->world->env, &node->arena, node->pool_bytes) != TARN_OK)
     world_fail(node->world, "no memory for the pool");
+  EACH_MIRROR(node, mirror) sim_mirror_start(mirror);
   arena_freeze(&node->arena);
   node->running = true;
 }
@@ -69,6 +70,8 @@ void node_crash(struct node *node, bool power) {
   if (node->running) end_process(node);
 }
 
+bool node_can_step(const struct node *node) { return world_can_step(node->world); }
+
 void node_step(struct node *node) {
   struct world *world = node->world;
   if (!world_step(world)) world_fail(world, "nothing can ever happen any more, and something is waited for");
@@ -76,5 +79,8 @@ void node_step(struct node *node) {
   if (world_now(world) != node->step_ns) node->steps_at_once = 0;
   node->step_ns = world_now(world);
   if (++node->steps_at_once > STEPS_AT_ONCE_MAX) world_fail(world, "events follow events, and time stands still");
-  EACH_MIRROR(node, mirror) sim_mirror_watch(mirror);
+  EACH_MIRROR(node, mirror) {
+    sim_mirror_watch(mirror);
+    sim_mirror_keep(mirror);
+  }
 }

@@ -38,6 +38,8 @@ void node_stop(struct node *node);
 /* The process dies, with `power` the whole machine. */
 void node_crash(struct node *node, bool power);
 
+/* Is there anything that could still happen? */
+bool node_can_step(const struct node *node);
 /* One event, then all checks. Fails the run when nothing can ever happen any more. */
 void node_step(struct node *node);
 

@@ -125,7 +125,7 @@ static bool any_busy(const struct node *node) {
 
 static bool all_done(const struct node *node) {
   for (uint32_t k = 0; k < node->mirror_count; k++)
-    if (node->mirrors[k].core && !sim_mirror_clients_done(&node->mirrors[k])) return false;
+    if (node->mirrors[k].clients_started && !sim_mirror_clients_done(&node->mirrors[k])) return false;
   return true;
 }
 
@@ -139,24 +139,42 @@ static bool wait_for_all(struct mix *mix, uint64_t steps) {
   return true;
 }
 
-/* One that was refused stays closed for this life. Returns how many serve. */
-static uint32_t take_refusals(struct mix *mix) {
-  uint32_t serving = 0;
-  EACH_MIRROR(mix->node, mirror) {
-    struct weather *weather = weather_of(mix, mirror);
-    if (mirror->err == TARN_OK) {
-      serving++;
-      continue;
-    }
-    if (weather_promises_activation(weather))
-      world_fail(mix->world, "activation was refused, and nothing excuses it: %s", mirror->why);
-    weather_end(weather, false);
-    sim_mirror_close(mirror);
-  }
-  return serving;
+/* What a disk that hangs still has ends only with the process, if the disk says so: then false. */
+static bool closes(struct mix *mix, struct sim_mirror *mirror) {
+  uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
+  while (mirror->core && !sim_mirror_can_close(mirror) && world_now(mix->world) < deadline_ns &&
+         node_can_step(mix->node))
+    node_step(mix->node);
+  if (!mirror->core) return true;
+  if (!sim_mirror_can_close(mirror)) return false;
+  sim_mirror_close(mirror);
+  return true;
 }
 
-/* True if a mirror serves; false if this life is over already. */
+/* A mirror that was refused is tried again in this life, or is left alone. Returns how many go on. */
+static uint32_t take_refusals(struct mix *mix) {
+  uint32_t count = 0;
+  EACH_MIRROR(mix->node, mirror) {
+    mirror->keep = prng_below(&mix->prng, 4) != 0;
+    if (mirror->serving) {
+      count++;
+      continue;
+    }
+    if (weather_promises_activation(weather_of(mix, mirror)))
+      world_fail(mix->world, "activation was refused, and nothing excuses it: %s", mirror->why);
+    weather_end(weather_of(mix, mirror), false);
+    count += mirror->keep;
+  }
+  return count;
+}
+
+static bool all_close(struct mix *mix) {
+  bool closed = true;
+  EACH_MIRROR(mix->node, mirror) closed &= closes(mix, mirror);
+  return closed;
+}
+
+/* True if a mirror serves, or will be tried again; false if this life is over already. */
 static bool life_begins(struct mix *mix) {
   struct node *node = mix->node;
   bool crash_early = prng_one_in(&mix->prng, 6);
@@ -174,7 +192,8 @@ static bool life_begins(struct mix *mix) {
     return false;
   }
   if (take_refusals(mix) > 0) return true;
-  node_stop(node);
+  if (all_close(mix)) node_stop(node);
+  else crash(mix);
   return false;
 }
 
@@ -183,7 +202,7 @@ static bool run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   sim_mirror_clients_leave(mirror);
   while (!sim_mirror_clients_gone(mirror)) {
-    bool late = world_now(mix->world) > deadline_ns;
+    bool late = world_now(mix->world) > deadline_ns || !node_can_step(mix->node);
     if (late && in_chaos(mix, mirror)) return false;
     if (late) world_fail(mix->world, "a request is not answered");
     node_step(mix->node);
@@ -194,6 +213,8 @@ static bool run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
 /* In chaos, or with a failing home store, nothing promises that a stop succeeds: then false. */
 static bool mirror_stops(struct mix *mix, struct sim_mirror *mirror) {
   struct weather *weather = weather_of(mix, mirror);
+  if (!mirror->core && !world_is_set(&mirror->again)) return true;
+  if (!mirror->serving) return false;
   bool under_load = prng_one_in(&mix->prng, 3);
   if (under_load) mirror->rules.stopping = true;
   else if (!run_until_gone(mix, mirror)) return false;
@@ -203,13 +224,12 @@ static bool mirror_stops(struct mix *mix, struct sim_mirror *mirror) {
     world_fail(mix->world, "deactivation failed: %s", mirror->why);
   if (!run_until_gone(mix, mirror) || mirror->err != TARN_OK) return false;
   weather_end(weather, true);
-  sim_mirror_close(mirror);
-  return true;
+  return closes(mix, mirror);
 }
 
 static void life_stops(struct mix *mix) {
   EACH_MIRROR(mix->node, mirror) {
-    if (!mirror->core || mirror_stops(mix, mirror)) continue;
+    if (mirror_stops(mix, mirror)) continue;
     crash(mix);
     return;
   }
@@ -236,16 +256,27 @@ static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before,
 /* After chaos a calm life lasts until all images are well, more often than not, so that there can be storms again. */
 static void settle(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
-  if (mirror->calm || weather->kind != WEATHER_CALM || prng_one_in(&mix->prng, 4)) return;
-  for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) node_step(mix->node);
+  if (!mirror->serving || mirror->calm || weather->kind != WEATHER_CALM || prng_one_in(&mix->prng, 4)) return;
+  for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) {
+    sim_mirror_tend(mirror);
+    node_step(mix->node);
+  }
 }
 
 static void check_progress(struct mix *mix, uint64_t deadline_ns) {
-  if (world_now(mix->world) <= deadline_ns) return;
+  if (world_now(mix->world) <= deadline_ns && node_can_step(mix->node)) return;
   EACH_MIRROR(mix->node, mirror) {
-    if (mirror->core && !in_chaos(mix, mirror) && !sim_mirror_clients_done(mirror))
+    if (mirror->clients_started && !in_chaos(mix, mirror) && !sim_mirror_clients_done(mirror))
       world_fail(mix->world, "requests to mirror %s make no progress", mirror->name);
   }
+}
+
+/* As soon as it serves, in this life. */
+static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
+  if (!mirror->serving || mirror->clients_started) return;
+  mirror->clients_started = true;
+  weather_strike(weather_of(mix, mirror));
+  sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
 }
 
 static void one_life(struct mix *mix) {
@@ -255,19 +286,17 @@ static void one_life(struct mix *mix) {
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : 12000);
-  EACH_MIRROR(node, mirror) {
-    if (!mirror->core) continue;
-    weather_strike(weather_of(mix, mirror));
-    sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
-  }
+  EACH_MIRROR(node, mirror) mirror->clients_started = false;
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
-  for (; steps > 0 && !(stop && all_done(node)); steps--) {
+  for (; steps > 0 && !(stop && all_done(node)) && node_can_step(node); steps--) {
     check_progress(mix, deadline_ns);
+    EACH_MIRROR(node, mirror) load_begins(mix, mirror);
     struct sim_counters before = mix->world->counters;
     node_step(node);
     if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
-  EACH_MIRROR(node, mirror) if (mirror->core) settle(mix, mirror);
+  check_progress(mix, UINT64_MAX);
+  EACH_MIRROR(node, mirror) settle(mix, mirror);
   if (stop) life_stops(mix);
   else crash(mix);
 }
@@ -304,6 +333,7 @@ static void wait_until_well(struct mix *mix, struct sim_mirror *mirror) {
                     mirror->status.images[i].sync.waiting_for);
       world_fail(mix->world, "the images do not become SYNCHRONIZED, though all is healed");
     }
+    sim_mirror_tend(mirror);
     node_step(mix->node);
   }
 }

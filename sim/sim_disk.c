@@ -4,6 +4,9 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "sim/damage.h"
+
+#define LATE_NS (3 * NS_PER_S) /* after this nobody waits for an I/O any more, whatever `hang` is */
 
 struct sim_io {
   struct list link;
@@ -12,7 +15,8 @@ struct sim_io {
   struct disk_io *io;
   uint64_t complete_ns;
   tarn_err err;
-  bool took_effect;
+  bool took_effect, hung;
+  uint64_t misplaced; /* where the write goes instead; 0: nowhere */
   uint32_t flush_mark;
   uint32_t crc; /* of the data of a write, while we own it */
 };
@@ -24,6 +28,7 @@ struct sim_disk {
 };
 
 static const struct disk_ops sim_disk_ops;
+static void connection_lost(struct sim_event *event);
 
 static void drive_draw_caps(struct sim_drive *drive, struct prng *prng, uint64_t size_bytes, enum disk_role role) {
   static const uint32_t blocks[] = {1, 512, 512, 4096}, io_max[] = {64u << 10, 128u << 10, BUFFER_DATA_MAX};
@@ -50,6 +55,7 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
   drive->traced = true;
+  drive->loss.run = connection_lost;
   faults_init(&drive->faults, world, drive->medium->name, role);
 }
 
@@ -66,6 +72,8 @@ struct disk *sim_disk_open(struct sim_drive *drive) {
 static void sim_disk_close(struct disk *base) {
   struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
   require(list_is_empty(&disk->in_flight));
+  world_cancel(disk->drive->medium->world, &disk->drive->loss);
+  disk->drive->lost = false;
   disk->drive->open = NULL;
   world_free(disk);
 }
@@ -123,11 +131,33 @@ static void trim_some(struct sim_disk *disk, const struct disk_io *io) {
   }
 }
 
+/* Another block of the disk, but not the second copy of the one that was meant: that would be two faults. */
+static uint64_t draw_misplaced(struct sim_drive *drive, const struct disk_io *io) {
+  uint64_t room = (drive->caps.size_bytes - io->length) / META_BLOCK_BYTES;
+  for (;;) {
+    uint64_t offset = prng_between(&drive->prng, 1, room) * META_BLOCK_BYTES;
+    bool hits_twin = drive->layout && meta_is_twin(drive->layout, io->offset, offset, io->length);
+    if (offset != io->offset && !hits_twin) return offset;
+  }
+}
+
+static void write_takes_effect(struct sim_io *sim_io) {
+  struct sim_drive *drive = sim_io->disk->drive;
+  struct disk_io *io = sim_io->io;
+  bool fua = io->flags & DISK_FUA;
+  if (crc32c(io->data, io->length) != sim_io->crc) /* nobody else touches what the disk owns */
+    world_fail(drive->medium->world, "the buffer of a %s write was changed", sim_io->hung ? "hung" : "submitted");
+  uint64_t offset = sim_io->misplaced ? sim_io->misplaced : io->offset;
+  if (sim_io->err == TARN_OK) medium_write(drive->medium, offset, io->length, io->data, fua);
+  else (void)medium_write_torn(drive->medium, offset, io->length, io->data, fua);
+  if (sim_io->err == TARN_OK) faults_written(&drive->faults, offset, io->length);
+  scribble(sim_io->disk, io);
+}
+
 static void take_effect(struct sim_io *sim_io) {
   struct sim_disk *disk = sim_io->disk;
   struct medium *medium = disk->drive->medium;
   struct disk_io *io = sim_io->io;
-  bool fua = io->flags & DISK_FUA;
   bool whole = sim_io->err == TARN_OK;
   sim_io->took_effect = true;
   switch (io->op) {
@@ -136,16 +166,10 @@ static void take_effect(struct sim_io *sim_io) {
       else memset(io->data, 0xee, io->length);
       scribble(disk, io);
       break;
-    case DISK_WRITE:
-      require(crc32c(io->data, io->length) == sim_io->crc); /* nobody else touches what the disk owns */
-      if (whole) medium_write(medium, io->offset, io->length, io->data, fua);
-      else (void)medium_write_torn(medium, io->offset, io->length, io->data, fua);
-      if (whole) faults_written(&disk->drive->faults, io->offset, io->length);
-      scribble(disk, io);
-      break;
+    case DISK_WRITE: write_takes_effect(sim_io); break;
     case DISK_WRITE_ZEROES:
-      if (whole) medium_write(medium, io->offset, io->length, NULL, fua);
-      else (void)medium_write_torn(medium, io->offset, io->length, NULL, fua);
+      if (whole) medium_write(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
+      else (void)medium_write_torn(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
       break;
     case DISK_TRIM: trim_some(disk, io); break;
     case DISK_FLUSH:
@@ -171,6 +195,8 @@ static void sim_io_run(struct sim_event *event) {
                 io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length, sim_io->err ? ": " : "",
                 sim_io->err ? tarn_err_text(sim_io->err) : "");
   tarn_err err = sim_io->err;
+  if (err == TARN_GONE) disk->drive->lost = false;
+  if (sim_io->hung && world_now(world) - io->submitted_ns > LATE_NS) world->counters.hung_io_lands_late++;
   list_remove(&sim_io->link);
   world_free(sim_io);
   disk_complete(io, err);
@@ -187,6 +213,36 @@ static uint64_t draw_latency(struct sim_drive *drive) {
   return latency;
 }
 
+/* When does an I/O that hangs land? UINT64_MAX: it does not. */
+static uint64_t draw_landing(struct sim_drive *drive, const struct fault *fault) {
+  static const uint64_t within_ns[] = {NS_PER_S / 10, NS_PER_S, 4 * NS_PER_S, 30 * NS_PER_S, 300 * NS_PER_S};
+  if (fault->never) return UINT64_MAX;
+  return world_now(drive->medium->world) +
+         prng_below(&drive->prng, within_ns[prng_below(&drive->prng, COUNT_OF(within_ns))]);
+}
+
+static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
+  const struct fault *fault = faults_judge(&drive->faults, sim_io->io);
+  if (drive->lost) {
+    sim_io->err = TARN_GONE;
+  } else if (fault && fault->kind == FAULT_HANG) {
+    sim_io->hung = true;
+    sim_io->complete_ns = draw_landing(drive, fault);
+    if (prng_one_in(&drive->prng, 3)) sim_io->err = TARN_IO;
+  } else if (fault && fault->kind == FAULT_MISDIRECT) {
+    sim_io->misplaced = draw_misplaced(drive, sim_io->io);
+  } else if (fault) {
+    sim_io->err = fault->err;
+  }
+}
+
+static void trace_io(const struct sim_drive *drive, const struct disk_io *io, const char *what) {
+  if (!drive->traced) return;
+  world_trace(drive->medium->world, "%s %s %" PRIu64 "+%" PRIu64 "%s%s", drive->medium->name, disk_op_name(io->op),
+              io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length,
+              io->flags & DISK_FUA ? " fua" : "", what);
+}
+
 static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
   struct sim_drive *drive = disk->drive;
@@ -198,21 +254,60 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   sim_io->disk = disk;
   sim_io->io = io;
   sim_io->event.run = sim_io_run;
-  sim_io->err = faults_judge(&drive->faults, io);
   sim_io->flush_mark = medium_flush_mark(drive->medium);
   if (io->op == DISK_WRITE) sim_io->crc = crc32c(io->data, io->length);
-  if (io->op == DISK_FLUSH && sim_io->err) drive->flush_failures++;
   uint64_t latency = draw_latency(drive);
   uint64_t effect = drive->latency_ns == 0 ? latency / 2 : prng_below(&drive->prng, latency + 1);
   sim_io->complete_ns = world_now(world) + latency;
-  if (drive->traced)
-    world_trace(world, "%s %s %" PRIu64 "+%" PRIu64 "%s", drive->medium->name, disk_op_name(io->op),
-                io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length,
-                io->flags & DISK_FUA ? " fua" : "");
-  world_at(world, &sim_io->event, world_now(world) + effect);
+  judge(drive, sim_io);
+  if (io->op == DISK_FLUSH && sim_io->err) drive->flush_failures++;
+  trace_io(drive, io, sim_io->hung ? " hangs" : sim_io->misplaced ? " goes astray" : "");
+  if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + effect);
+  else if (sim_io->complete_ns != UINT64_MAX) world_at(world, &sim_io->event, sim_io->complete_ns);
 }
 
 static const struct disk_ops sim_disk_ops = {.kind = "sim", .submit = sim_disk_submit, .close = sim_disk_close};
+
+/* ---- the connection is lost for a moment ---- */
+
+void sim_drive_lose(struct sim_drive *drive, uint64_t at_ns) {
+  if (drive->open && !world_is_set(&drive->loss)) world_at(drive->medium->world, &drive->loss, at_ns);
+}
+
+static void connection_lost(struct sim_event *event) {
+  struct sim_drive *drive = CONTAINER_OF(event, struct sim_drive, loss);
+  struct world *world = drive->medium->world;
+  require(drive->open != NULL);
+  world->counters.connection_lost++;
+  LIST_EACH(&drive->open->in_flight, node) {
+    struct sim_io *sim_io = LIST_ENTRY(node, struct sim_io, link);
+    sim_io->err = TARN_GONE;
+    if (!sim_io->took_effect) take_effect(sim_io);
+    sim_io->complete_ns = world_now(world) + prng_below(&drive->prng, drive->latency_ns + 1);
+    world_cancel(world, &sim_io->event);
+    world_at(world, &sim_io->event, sim_io->complete_ns);
+  }
+  uint64_t sectors = medium_power_loss(drive->medium);
+  drive->lost = true;
+  drive->cache_losses += sectors > 0;
+  world->counters.sector_lost += sectors;
+  world_trace(world, "the connection to %s is lost, and %" PRIu64 " sectors with it", drive->medium->name, sectors);
+}
+
+void sim_drive_heal(struct sim_drive *drive) {
+  struct world *world = drive->medium->world;
+  faults_heal(&drive->faults);
+  world_cancel(world, &drive->loss);
+  drive->lost = false;
+  if (!drive->open) return;
+  LIST_EACH(&drive->open->in_flight, node) {
+    struct sim_io *sim_io = LIST_ENTRY(node, struct sim_io, link);
+    if (!sim_io->hung || sim_io->took_effect) continue;
+    sim_io->complete_ns = world_now(world) + draw_latency(drive);
+    world_cancel(world, &sim_io->event);
+    world_at(world, &sim_io->event, sim_io->complete_ns);
+  }
+}
 
 /* ---- the end of the process ---- */
 
@@ -236,6 +331,8 @@ static void land_in_flight(struct sim_disk *disk) {
 
 void sim_drive_crash(struct sim_drive *drive, bool power) {
   struct world *world = drive->medium->world;
+  world_cancel(world, &drive->loss);
+  drive->lost = false;
   if (drive->open) {
     land_in_flight(drive->open);
     world_free(drive->open);

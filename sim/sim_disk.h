@@ -2,11 +2,16 @@
  *
  * An I/O takes effect at one instant between submission and completion, both drawn by chance. It requires every rule of
  * disk.h of its submitter, checks that the data it owns is left alone, and scribbles on the bytes around it where the rules
- * allow that. When the process dies, sim_disk_crash() decides what its I/Os in flight leave on the medium. */
+ * allow that. When the process dies, sim_drive_crash() decides what its I/Os in flight leave on the medium.
+ *
+ * An I/O that hangs is kept like any other, and takes effect late: a write then writes what its buffer holds, which must be what
+ * it held at first, and a read then scribbles into its buffer. A connection that is lost for a moment fails the I/Os in flight,
+ * or those that come until one of them was answered, and takes the disk's cache with it; no other I/O tells of it. */
 #ifndef TARN_SIM_SIM_DISK_H
 #define TARN_SIM_SIM_DISK_H
 
 #include "core/disk.h"
+#include "core/meta.h"
 #include "sim/faults.h"
 #include "sim/medium.h"
 
@@ -19,7 +24,11 @@ struct sim_drive {
   uint64_t latency_ns;   /* typical; the rest of the distribution hangs on it. 0: everything takes exactly 100 us */
   bool traced;           /* its I/Os appear in the trace */
   struct sim_disk *open; /* NULL while closed: one opener at a time (rule 7's lock) */
+  const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
+  struct sim_event loss;         /* of the connection */
+  bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */
   uint64_t flush_failures;
+  uint64_t cache_losses;
 };
 
 /* Draws the caps (block sizes, zeroing, cache) and the latency from the seed. */
@@ -27,6 +36,10 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
                     enum disk_role role);
 /* Requires a drive that is not open. Closed by disk_close(), or by sim_disk_crash(). */
 struct disk *sim_disk_open(struct sim_drive *drive);
+/* The connection to it is lost, at that moment, if it is open then. */
+void sim_drive_lose(struct sim_drive *drive, uint64_t at_ns);
+/* No faults any more: what hangs lands soon. */
+void sim_drive_heal(struct sim_drive *drive);
 /* The process died. `power`: and so did the machine. Also for a drive that is not open (then only power matters). */
 void sim_drive_crash(struct sim_drive *drive, bool power);
 

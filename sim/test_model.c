@@ -15,7 +15,8 @@
 /* A story is a word per step. Writes are a, b, c: "+a" begins, "-a" is answered, "!a" is answered with an error, "~a" is
  * abandoned (its connection is gone). "+fa" begins with FUA. Likewise z (write zeroes), t (trim), F and G (flush). "ra" is a read
  * that begins, returns a, and ends at once; "r0" one that returns what was there first. "+r" begins a read that "=a" ends.
- * "K" the process dies, "P" power is lost. */
+ * "K" the process dies, "P" power is lost, "X" the mirror falls and
+ * comes back, "Y" the same with a cache lost. */
 static const struct {
   const char *why;
   bool calm;
@@ -66,6 +67,17 @@ static const struct {
     {"the death of the process does not make anything durable", true, "+a -a K ra P", "a0", "b"},
     {"a power loss after the death of the process", false, "+a -a +F -F +b K P", "ab", "0"},
     {"an overwritten write does not come back by the death of the process", false, "+a -a +b -b K", "b", "a0"},
+    {"a mirror falls: answered writes stay", false, "+a -a X", "a", "0"},
+    {"a mirror falls: what was seen of a write in flight may be gone", false, "+a -a +b rb X", "ab", "0"},
+    {"a mirror falls: a write in flight is done afterwards", false, "+a -a +b rb X ra -b", "b", "a"},
+    {"a mirror falls: a write in flight may be done again over a later one", false, "+a +b rb +c rc -c X -b", "bc",
+     "0"},
+    {"a mirror falls: also over one that made it gone", false, "+b rb +fc -c X -b", "bc", "0"},
+    {"a mirror falls and loses a cache: what was not flushed may be gone", false, "+a -a Y", "a0", "b"},
+    {"a mirror falls and loses a cache: what was flushed stays", false, "+a -a +F -F Y", "a", "0"},
+    {"a mirror falls and loses a cache: so may a write whose answer was on its way", false, "+a Y -a", "a0", "b"},
+    {"a mirror falls and loses a cache: not so one with FUA", false, "+fa Y -a", "a", "0"},
+    {"a mirror falls and loses a cache: what is written afterwards is there", false, "Y +a -a", "a", "0"},
     {"a read that met two versions at once keeps both in play", false, "+a +b +r =a", "ab", "0"},
 };
 
@@ -113,6 +125,8 @@ static void step(struct story *story, const char *word) {
       break;
     case 'K': model_crash(story->model, false); break;
     case 'P': model_crash(story->model, true); break;
+    case 'X': model_fall(story->model, false); break;
+    case 'Y': model_fall(story->model, true); break;
     default: fail_msg("no such step: %s", word);
   }
   model_check(story->model);

@@ -15,7 +15,7 @@ static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirr
   struct sim_image *image = &mirror->images[i];
   bool synced = now->state == IMAGE_SYNCHRONIZED;
   if (before->state != now->state)
-    world_trace(world, "image %s is %s%s%s", image->name, image_state_name(now->state), now->reason[0] ? ": " : "",
+    world_trace(world, "image %s is %s%s%s", image->label, image_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
   if (before->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
   if (before->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
@@ -33,13 +33,15 @@ static void watch_status(struct sim_mirror *mirror) {
   const struct mirror_status *now = &mirror->status;
   for (uint32_t i = 0; i < mirror->image_count; i++) watch_image(mirror, i, &before->images[i], &now->images[i]);
   if (before->state != now->state)
-    world_trace(world, "mirror is %s%s%s", mirror_state_name(now->state), now->reason[0] ? ": " : "", now->reason);
+    world_trace(world, "%s is %s%s%s", mirror->name, mirror_state_name(now->state), now->reason[0] ? ": " : "",
+                now->reason);
   if (now->marked_regions >= mirror->config.mark_count) world->counters.marks_high++;
   if (now->marked_regions > mirror->config.mark_count) world_fail(world, "more marks than there is room for");
   bool recovering = now->recovered && now->recovery.running;
   if (recovering && !mirror->recovering) world->counters.recovery_started++;
   if (!recovering && mirror->recovering) world->counters.recovery_finished++;
-  if (recovering != mirror->recovering) world_trace(world, "recovery %s", recovering ? "begins" : "is done");
+  if (recovering != mirror->recovering)
+    world_trace(world, "%s: recovery %s", mirror->name, recovering ? "begins" : "is done");
   mirror->recovering = recovering;
 }
 
@@ -86,7 +88,7 @@ static void compare_page(struct sim_mirror *mirror, uint32_t v, uint64_t page, u
     uint64_t at = 0;
     while (expected[at] == found[at]) at++;
     world_fail(mirror->world, "images %s and %s are called equal, but %s differs at byte %" PRIu64 ": %02x and %02x",
-               mirror->images[first].name, mirror->images[i].name, mirror->config.volumes[v].name, offset + at,
+               mirror->images[first].label, mirror->images[i].label, mirror->config.volumes[v].name, offset + at,
                expected[at], found[at]);
   }
 }
@@ -106,10 +108,17 @@ static uint64_t compare_volume(struct sim_mirror *mirror, uint32_t v, uint32_t s
   return compared;
 }
 
+/* A disk's cache was lost, and no I/O was there to tell of it yet. */
+static bool image_is_untold(const struct sim_mirror *mirror, uint32_t i) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (mirror->images[i].data[v].lost) return true;
+  return false;
+}
+
 static uint32_t equal_set(const struct sim_mirror *mirror) {
   uint32_t set = 0;
   for (uint32_t i = 0; i < mirror->image_count; i++)
-    if (mirror_image_is_equal(mirror->core, i)) set |= 1u << i;
+    if (mirror_image_is_equal(mirror->core, i) && !image_is_untold(mirror, i)) set |= 1u << i;
   return set;
 }
 

@@ -2,10 +2,13 @@
 
 #include <inttypes.h>
 
+#include "sim/damage.h"
+
 #define SURE_NS (30 * NS_PER_MS) /* SYNCHRONIZED for so long: that is recorded everywhere by now */
 
 void weather_init(struct weather *weather, struct sim_mirror *mirror) {
-  *weather = (struct weather){.mirror = mirror, .prng = world_stream(mirror->world, "weather", mirror->index)};
+  *weather = (struct weather){
+      .mirror = mirror, .settled = true, .prng = world_stream(mirror->world, "weather", mirror->index)};
   if (mirror->images[0].blank)
     weather->anchor = (uint32_t)prng_below(&weather->prng, mirror->image_count); /* all are equal */
 }
@@ -45,9 +48,39 @@ static struct fault draw_fault(struct weather *weather, const struct sim_drive *
   return fault;
 }
 
+/* All of a disk hangs, or its writes, or its flushes, or one I/O in many. */
+static struct fault draw_hang(struct weather *weather) {
+  static const uint32_t op_sets[] = {FAULT_ALL, FAULT_ALL, FAULT_WRITE, FAULT_FLUSH, FAULT_READ};
+  struct prng *prng = &weather->prng;
+  struct fault fault = {.kind = FAULT_HANG, .end = UINT64_MAX, .until_ns = UINT64_MAX};
+  fault.ops = op_sets[prng_below(prng, COUNT_OF(op_sets))];
+  fault.from_ns = draw_start(prng, world_now(weather->mirror->world));
+  if (!prng_one_in(prng, 4)) fault.until_ns = fault.from_ns + (NS_PER_MS << prng_below(prng, 12));
+  fault.never = prng_one_in(prng, 5);
+  return fault;
+}
+
+/* The home store hangs, or its connection is lost, in chaos only: without it nothing can be recorded, and the mirror stops. */
 static void strike(struct weather *weather, struct sim_drive *drive) {
-  struct fault fault = draw_fault(weather, drive);
+  struct prng *prng = &weather->prng;
+  bool whole = drive->faults.role != ROLE_HOME || weather->kind == WEATHER_CHAOS;
+  struct fault fault;
+  if (whole && prng_one_in(prng, 6)) {
+    sim_drive_lose(drive, draw_start(prng, world_now(weather->mirror->world)));
+    return;
+  }
+  if (whole && prng_one_in(prng, 5)) fault = draw_hang(weather);
+  else fault = draw_fault(weather, drive);
   (void)faults_add(&drive->faults, &fault);
+}
+
+/* A write of metadata goes to another place. */
+static void strike_astray(struct weather *weather, uint32_t image) {
+  struct sim_image *victim = &weather->mirror->images[image];
+  if (weather->kind != WEATHER_STORM || victim->rots || !prng_one_in(&weather->prng, 4)) return;
+  struct fault fault = {.kind = FAULT_MISDIRECT, .ops = FAULT_WRITE, .end = UINT64_MAX, .until_ns = UINT64_MAX};
+  fault.skip = (uint32_t)prng_below(&weather->prng, prng_one_in(&weather->prng, 2) ? 8 : 60);
+  (void)faults_add(&victim->meta.faults, &fault);
 }
 
 static struct sim_drive *draw_drive(struct weather *weather, uint32_t image) {
@@ -75,6 +108,7 @@ static void strike_some(struct weather *weather, uint64_t count) {
     uint32_t image = draw_victim(weather);
     if (image == NO_ANCHOR) continue;
     strike(weather, draw_drive(weather, image));
+    strike_astray(weather, image);
   }
 }
 
@@ -107,7 +141,7 @@ static void draw_absent(struct weather *weather) {
         prng_one_in(&weather->prng, 4) && !(weather->kind == WEATHER_STORM && i == weather->anchor);
     if (!mirror->images[i].absent) continue;
     mirror->world->counters.image_absent++;
-    world_trace(mirror->world, "image %s is absent", mirror->images[i].name);
+    world_trace(mirror->world, "image %s is absent", mirror->images[i].label);
   }
 }
 
@@ -116,21 +150,78 @@ static void heal_image(struct sim_image *image, uint32_t volume_count) {
   faults_heal(&image->meta.faults);
 }
 
+/* ---- metadata that is not what it was, at the next activation ---- */
+
+/* Maps may rot anywhere, since damage there means "all of it"; of the log one copy, and always the same; all of it only of an
+ * image that the others can do without. */
+static void rot_some(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  struct prng *prng = &weather->prng;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct sim_image *image = &mirror->images[i];
+    if (!image->rots || !prng_one_in(prng, 3)) continue;
+    bool spare = weather->kind == WEATHER_CHAOS || i == weather->anchor;
+    uint32_t parts = DAMAGE_LOG_0 | DAMAGE_MAPS;
+    if (!spare && !weather->home_troubled && prng_one_in(prng, 2)) parts = DAMAGE_ALL;
+    if (weather->kind == WEATHER_CHAOS && prng_one_in(prng, 2)) parts |= DAMAGE_LOG_1;
+    damage_rot(&image->meta, parts, prng);
+  }
+}
+
+/* The metadata of all images but the anchor is empty. */
+static void lose_some(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  bool all = prng_one_in(&weather->prng, 3);
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    if (i == weather->anchor || !(all || prng_one_in(&weather->prng, 2))) continue;
+    mirror->world->counters.meta_lost++;
+    world_trace(mirror->world, "%s is lost", mirror->images[i].meta.medium->name);
+    medium_erase(mirror->images[i].meta.medium);
+  }
+}
+
+/* The state directory is lost, while all images are well: they do without it. */
+static void lose_home(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  mirror->world->counters.home_lost++;
+  world_trace(mirror->world, "%s is lost", mirror->home.medium->name);
+  medium_erase(mirror->home.medium);
+  weather->home_troubled = true;
+}
+
+static void damage_some(struct weather *weather) {
+  struct prng *prng = &weather->prng;
+  if (weather->kind == WEATHER_STORM && weather->settled && prng_one_in(prng, 12)) {
+    lose_home(weather);
+    return;
+  }
+  if (prng_one_in(prng, 4)) rot_some(weather);
+  if (weather->kind == WEATHER_STORM && !weather->home_troubled && prng_one_in(prng, 12)) lose_some(weather);
+}
+
+/* ---- the beginning ---- */
+
+static void clear_for_anchor(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  if (weather->kind != WEATHER_STORM) return;
+  heal_image(&mirror->images[weather->anchor], mirror->volume_count);
+  faults_heal(&mirror->home.faults);
+}
+
 void weather_begin(struct weather *weather) {
   static const char *const names[] = {"calm", "storm", "chaos"};
   struct sim_mirror *mirror = weather->mirror;
   draw_kind(weather);
   if (weather->kind == WEATHER_CALM || weather->home_troubled || prng_one_in(&weather->prng, 2))
     sim_mirror_heal(mirror);
-  world_trace(mirror->world, "---- %s, anchor %s ----", names[weather->kind],
+  world_trace(mirror->world, "---- %s: %s, anchor %s ----", mirror->name, names[weather->kind],
               weather->anchor == NO_ANCHOR ? "none" : mirror->images[weather->anchor].name);
   mirror->rules = (struct client_rules){.errors_allowed = weather->kind == WEATHER_CHAOS};
-  if (weather->kind == WEATHER_STORM) {
-    heal_image(&mirror->images[weather->anchor], mirror->volume_count);
-    faults_heal(&mirror->home.faults);
-  }
+  mirror->healed = weather->kind == WEATHER_CALM;
+  clear_for_anchor(weather);
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].absent = false;
   if (weather->kind == WEATHER_CALM) return;
+  damage_some(weather);
   if (weather->kind == WEATHER_STORM && weather->home_troubled) return;
   draw_absent(weather);
   if (prng_one_in(&weather->prng, 3)) strike_some(weather, prng_between(&weather->prng, 1, 2));
@@ -171,6 +262,7 @@ bool weather_all_sure(const struct weather *weather) {
 
 void weather_end(struct weather *weather, bool clean) {
   struct sim_mirror *mirror = weather->mirror;
+  weather->settled = false;
   if (weather->kind == WEATHER_CHAOS) weather->anchor = NO_ANCHOR;
   if (weather->kind == WEATHER_CHAOS) weather->home_troubled = true;
   if (!mirror->core || weather->kind != WEATHER_CALM) return;
@@ -178,6 +270,7 @@ void weather_end(struct weather *weather, bool clean) {
   if (!weather_all_sure(weather)) return;
   weather->anchor = (uint32_t)prng_below(&weather->prng, mirror->image_count);
   weather->home_troubled = false;
+  weather->settled = true;
 }
 
 bool weather_promises_activation(const struct weather *weather) { return weather->kind != WEATHER_CHAOS; }

@@ -14,6 +14,7 @@ struct weather {
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
   uint32_t anchor;                       /* the image that is in the set for sure, and is kept whole in storms */
   bool home_troubled;                    /* the home store may be behind the images */
+  bool settled;                          /* the life before ended with all images and the home store equal and well */
 };
 
 void weather_init(struct weather *weather, struct sim_mirror *mirror);

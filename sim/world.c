@@ -129,6 +129,10 @@ static void world_advance(struct world *world, uint64_t to_ns) {
   world->env.now_ns = to_ns;
 }
 
+bool world_can_step(const struct world *world) {
+  return world->heap_count > 0 || !list_is_empty(&world->env.queue.events) || timers_next_ns(&world->env) != UINT64_MAX;
+}
+
 bool world_step(struct world *world) {
   world->steps++;
   if (event_run_one(&world->env.queue)) return true;

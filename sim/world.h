@@ -58,6 +58,7 @@ static inline uint64_t world_now(const struct world *world) { return world->env.
 /* Runs one event of the core, or, if its queue is empty, lets time pass to the next timer or sim_event and runs that. False
  * when there is nothing left that could ever happen. */
 bool world_step(struct world *world);
+bool world_can_step(const struct world *world);
 /* A process dies: its queue and timers are forgotten. Its sim_events are its owners' to cancel. */
 void world_forget_process(struct world *world);
 

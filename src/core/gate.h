@@ -11,12 +11,20 @@
  * answers TARN_SHUTDOWN at once, also to who stood in line. A request that was answered by the target with anything else than
  * TARN_SHUTDOWN is answered so.
  *
+ * A request that comes back with TARN_SHUTDOWN while the gate is OPEN keeps its place in line too, and all others stand behind
+ * it: the target is going, and its owner will shut the gate any moment. He must.
+ *
  * A flush in line promises what was written before it: gate_open(..., lost = true) says that answered writes may not have
  * survived, and then the first flush of each client-visible line since is answered TARN_IO instead (rule 5: a failed flush is
  * never retried as if nothing were lost): all flushes in line, or else the next one.
  *
- * Capabilities are those of the first target, for good: a later target must be able to do at least as much (gate_fits()).
- * Memory: `slots` requests with the target at once; more wait in line, in their own disk_io. */
+ * Capabilities are told for good when the first target comes: its own, but with the alignment, the zero blocks, the cache and the
+ * longest I/O of the most demanding disk there may be. So a later target fits (gate_fits()) if it is as large, zeroes cheaply if
+ * the first one did, and takes as long I/Os; one that cannot trim fits, trims are then answered and not done. Before its first
+ * target a gate has no size and no clients.
+ *
+ * Memory: `slots` requests with the target at once; more wait in line, in their own disk_io. A gate ends with gate_fail(), and
+ * then its arena may go once disk.in_flight is 0. */
 #ifndef TARN_CORE_GATE_H
 #define TARN_CORE_GATE_H
 
@@ -26,25 +34,29 @@ enum gate_state { GATE_SHUT, GATE_OPEN, GATE_FAILING };
 struct gate_io;
 struct gate {
   struct disk disk;
-  struct disk *target; /* while OPEN; before that, requests that it still has come back */
+  struct disk *target; /* while OPEN; after that, requests that it still has come back */
   enum gate_state state;
   bool lost;        /* a flush has to fail */
   uint32_t waiting; /* requests in line */
   /* private */
   struct gate_io *ios;
   struct list free, line;
+  struct list back; /* from the target, not done: by arrival */
+  uint64_t arrivals;
+  uint32_t with_target;
   struct timer timer;
   bool opened; /* caps are known */
 };
 
-/* SHUT, with no time limit, until it is opened. */
+/* SHUT, with no time limit, until it is opened. TARN_FULL when the arena is short. */
 CHECKED tarn_err gate_init(struct gate *gate, struct env *env, struct arena *arena, uint32_t slots);
 /* Could this target serve clients that were told of the first one's capabilities? Any target fits a gate that was never open. */
 bool gate_fits(const struct gate *gate, const struct disk *target);
-/* Requires a gate that is not OPEN, has nothing with an old target (gate_is_idle), and a target that fits. */
+/* Requires a gate that is not OPEN and has nothing with an old target (gate_is_idle), and a target that fits. */
 void gate_open(struct gate *gate, struct disk *target, bool lost);
 /* Requires OPEN. `patience_ns` from now on requests wait; 0: FAILING at once. */
 void gate_shut(struct gate *gate, uint64_t patience_ns);
+/* FAILING, from any state. */
 void gate_fail(struct gate *gate);
 /* Nothing is with the target. */
 bool gate_is_idle(const struct gate *gate);

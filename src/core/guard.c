@@ -180,14 +180,19 @@ tarn_err guard_init(struct guard *guard, struct env *env, struct arena *arena, u
   event_init(&guard->quiet_event, run_quiet);
   guard->ios = ARENA_NEW(arena, struct guard_io, slots);
   if (!guard->ios) return TARN_FULL;
-  for (uint32_t i = 0; i < slots; i++) {
+  return TARN_OK;
+}
+
+/* Not before there is a disk: a guard that is never used costs no memory. */
+static void link_places(struct guard *guard) {
+  for (uint32_t i = 0; i < guard->io_count; i++) {
     struct guard_io *place = &guard->ios[i];
-    *place = (struct guard_io){.guard = guard};
+    if (place->guard) return;
+    place->guard = guard;
     disk_io_init(&place->io);
     list_init(&place->link);
     list_push(&guard->free, &place->link);
   }
-  return TARN_OK;
 }
 
 void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns) {
@@ -196,6 +201,7 @@ void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns) {
   require(guard_is_quiet(guard));
   require(disk->env == guard->disk.env);
   require(hang_ns > 0);
+  link_places(guard);
   guard->lower = disk;
   guard->disk.caps = disk->caps;
   guard->hang_ns = hang_ns;

@@ -153,8 +153,9 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 }
 
 static void init_lists(struct mirror *m) {
-  struct list *heads[] = {&m->free_ops,   &m->op_line,      &m->mark_line,    &m->scratch_line,  &m->recover_line,
-                          &m->doubt_line, &m->free_scratch, &m->held_scratch, &m->flush_waiting, &m->flush_running};
+  struct list *heads[] = {&m->free_ops,      &m->op_line,       &m->mark_line,    &m->scratch_line,
+                          &m->recover_line,  &m->doubt_line,    &m->free_scratch, &m->held_scratch,
+                          &m->flush_waiting, &m->flush_running, &m->buffer_line};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);
@@ -374,8 +375,10 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
   bool was_current = image_is_current(m, i);
+  if (image->coming == COMING_NOT) ri->seen_sequence = m->record.completed;
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
+  copy_image_left(m, i);
   image_move(m, i, event);
   ri->missing = missing;
   missed_forget_copied(&image->map);

@@ -269,13 +269,12 @@ static void believe_source(struct mirror *m) {
 /* What was marked at the crash is copied among the current images, and missed by all others. */
 static void recover_marked(struct mirror *m) {
   uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
-  bool alone = m->config.image_count == 1 && !m->record.doubt; /* one copy is equal to itself */
   LIST_EACH(&m->intent.used, node) {
     uint64_t region = LIST_ENTRY(node, struct mark, link)->region;
     uint64_t start = region * m->geometry.region_bytes;
     uint64_t length = min_u64(m->geometry.region_bytes, geometry_data_end(&m->geometry, start) - start);
     m->recover_marked += length;
-    if (!alone) recover_set(m, start, length);
+    recover_set(m, start, length);
     EACH_IMAGE(m, i) {
       if (!image_is_current(m, i)) missed_set(&m->images[i].map, region * per_region, per_region);
     }
@@ -323,6 +322,7 @@ void image_start_syncing(struct mirror *m, uint32_t i) {
   if (m->record.images[i].all_missed) missed_set_all(&image->map);
   if (image_state_of(m, i) != IMAGE_SYNCHRONIZING) image_move(m, i, IMAGE_COPY_STARTED);
   m->record.images[i].missing = MISSING_NONE;
+  m->record.images[i].left_number = 0;
   image->reason[0] = 0;
   image->sync_total = image->map.missed.set_count;
   image->sync_start_ns = m->env->now_ns;

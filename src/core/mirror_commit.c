@@ -103,9 +103,15 @@ static void round_start(struct event *event) {
     take_dirty(&plan->top_blocks[i], &m->images[i].map.top_dirty);
   }
   plan->record = NULL;
+  /* The log's sequence has 32 bits for the rounds of one record: none may see them wrap. */
+  if ((m->commit.started & INT32_MAX) == 0) m->record_dirty = true;
   if (m->record_dirty && !(PLANTED(generation_after_write) && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
+    EACH_IMAGE(m, i) {
+      if (m->images[i].online && m->images[i].coming == COMING_NOT)
+        m->record.images[i].seen_sequence = m->record.completed;
+    }
     m->plan_record = m->record;
     plan->record = &m->plan_record;
   }
@@ -188,7 +194,7 @@ static void round_done(struct mirror *m) {
   wake(m, err);
   if (err == TARN_OK) mark_line_run(m);
   else mark_line_fail(m, err);
-  images_committed(m);
+  images_committed(m, err);
   copy_committed(m);
   admin_check_idle(m);
   if (m->commit.wanted && !m->commit.running && !event_is_posted(&m->commit.start))

@@ -171,9 +171,7 @@ void mirror_image_reopened(struct mirror *m, uint32_t i, const struct mirror_ima
 static const char *come_verdict(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
   const struct store *store = &image->store;
-  const struct record_image *ri = &m->record.images[i];
-  struct image_stamp now = m->config.images[i].found;
-  bool replaced = ri->stamp.identity != 0 && now.identity != 0 && ri->stamp.identity != now.identity;
+  bool replaced = image_is_replaced(m, i);
   bool unreadable = store->record_err == TARN_NOT_FOUND || store->record_err == TARN_CORRUPT;
   if (store->record_err == TARN_VERSION) return "its metadata is of a newer version";
   if (unreadable || replaced) {
@@ -189,7 +187,7 @@ static const char *come_verdict(struct mirror *m, uint32_t i) {
     if (image->coming_full) return NULL;
     return "it was written apart from the others: 'tarn image sync' gives up what only it has";
   }
-  if (store->record.generation.number < ri->left_number) image->coming_full = true;
+  if (judge_other(m, i, &store->record)) image->coming_full = true;
   return NULL;
 }
 
@@ -248,8 +246,8 @@ static void come_probe(struct mirror *m, uint32_t i) {
              align_down(bytes, image->data[image->probe].disk.caps.block_bytes), buffer, buffer->base, come_probed);
 }
 
-/* A commit is done. */
-void images_committed(struct mirror *m) {
+/* A round has ended. */
+void images_committed(struct mirror *m, tarn_err err) {
   EACH_IMAGE(m, i) {
     struct image *image = &m->images[i];
     if (image->coming != COMING_COMMIT) continue;
@@ -257,9 +255,14 @@ void images_committed(struct mirror *m) {
       come_failed(m, i, image->reason);
       continue;
     }
-    if (m->commit.done < image->come_seq) continue;
+    if (err != TARN_OK && admin_waits_for(m, i)) { /* it goes on trying */
+      admin_explain(m, "that image %s is back could not be recorded yet", image_name(m, i));
+      admin_end(m, err);
+    }
+    if (m->commit.done < image->come_seq && m->running) continue;
     image->coming = COMING_NOT;
-    if (m->record.images[i].all_missed) { /* the map that says "all" is durable: the copy's progress counts */
+    if (m->record.images[i].all_missed &&
+        m->commit.done >= image->come_seq) { /* the map that says "all" is durable: the copy's progress counts */
       m->record.images[i].all_missed = false;
       m->record_dirty = true;
       commit_want(m);
@@ -319,24 +322,53 @@ static void resume(struct mirror *m) {
   op_line_run(m);
 }
 
-/* In again: the change could not be recorded, and nothing was answered meanwhile that the image has not got. */
-static void undo(struct mirror *m, uint32_t i) {
-  struct image *image = &m->images[i];
-  m->record.images[i] = m->admin_undo;
-  image->present = m->admin_undo.present;
-  image->online = m->admin_online;
-  image->reason[0] = 0;
-  m->record_dirty = true;
+static bool any_guard_dead(const struct mirror *m, const struct image *image) {
   bool dead = image->meta.dead;
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) dead |= image->data[v].dead;
-  if (dead) image_drop(m, i, MISSING_FAILED, "its disk does not answer", NULL);
+  return dead;
+}
+
+/* The change could not be recorded. What was done while requests waited is taken back: nothing was answered meanwhile that
+ * the image has not got. What could not wait stands, and is recorded when that can be done again. */
+static void undo(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  struct record_image *ri = &m->record.images[i];
+  switch (m->admin_op) {
+    case IMAGE_OP_REMOVE:
+      *ri = m->admin_undo;
+      image->present = true;
+      image->online = m->paused && m->admin_online;
+      if (!image->online) { /* nobody noted what it missed since */
+        ri->state = image_next(ri->state, IMAGE_FAILED);
+        ri->missing = MISSING_FAILED;
+        ri->all_missed = true;
+      }
+      break;
+    case IMAGE_OP_FRACTURE:
+      if (!m->paused) break;
+      *ri = m->admin_undo;
+      image->online = true;
+      image->reason[0] = 0;
+      break;
+    case IMAGE_OP_PROMOTE:
+    case IMAGE_OP_DEMOTE:
+      m->record.master = m->admin_master;
+      m->record.demoted = m->admin_demoted;
+      break;
+    case IMAGE_OP_SYNC:
+    case IMAGE_OP_RESTORE:
+    case IMAGE_OP_ASSUME:
+    case IMAGE_OP_COUNT: break;
+  }
+  m->record_dirty = true;
+  if (image->online && any_guard_dead(m, image)) image_drop(m, i, MISSING_FAILED, "its disk does not answer", NULL);
 }
 
 static void image_recorded(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err != TARN_OK) {
     if (m->running) undo(m, i);
-    admin_explain(m, "the change could not be recorded, so nothing was changed");
+    admin_explain(m, "the change to image %s could not be recorded; see 'tarn status'", image_name(m, i));
   } else if (m->admin_op == IMAGE_OP_SYNC && m->record.images[i].all_missed && m->images[i].online) {
     m->record.images[i].all_missed = false; /* the map that says so is durable */
     m->record_dirty = true;
@@ -349,6 +381,7 @@ static void image_recorded(struct mirror *m, tarn_err err) {
 
 static void fracture_now(struct mirror *m, uint32_t i) {
   image_leave(m, i, IMAGE_FRACTURE, MISSING_FRACTURED);
+  if (m->stamp) m->stamp(m, i, &m->record.images[i].stamp); /* so that a write to it from now on is noticed */
   snprintf(m->images[i].reason, sizeof m->images[i].reason, "it was fractured: 'tarn image restore' brings it back");
   m->drop_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "image %s is fractured", image_name(m, i));
@@ -367,12 +400,19 @@ static void remove_now(struct mirror *m, uint32_t i) {
   op_commit(m);
 }
 
+static void promote_now(struct mirror *m, uint32_t i) {
+  m->record.demoted = m->admin_op == IMAGE_OP_DEMOTE;
+  m->record.master = (uint8_t)i;
+  op_commit(m);
+}
+
 /* Everything that was answered is on stable storage there, and nothing is in flight. */
 static void op_flushed(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err == TARN_OK && m->running && image_is_current(m, i)) {
     if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
-    else remove_now(m, i);
+    else if (m->admin_op == IMAGE_OP_REMOVE) remove_now(m, i);
+    else promote_now(m, i);
     return;
   }
   admin_explain(m, "image %s failed meanwhile", image_name(m, i));
@@ -381,7 +421,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
 }
 
 void images_check_idle(struct mirror *m) {
-  if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0) return;
+  if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0 || m->copies_busy != 0) return;
   m->admin_step = STEP_FLUSH;
   if (m->running) {
     flush_all(m, &m->admin_flush, op_flushed);
@@ -474,6 +514,8 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
   }
   m->admin_undo = m->record.images[i];
   m->admin_online = m->images[i].online;
+  m->admin_master = m->record.master;
+  m->admin_demoted = m->record.demoted;
   bool sound = image_is_current(m, i) && !in_recovery(m, i);
   switch (op) {
     case IMAGE_OP_REMOVE:
@@ -495,9 +537,9 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
     case IMAGE_OP_RESTORE: op_return(m, i, false); return;
     case IMAGE_OP_PROMOTE:
     case IMAGE_OP_DEMOTE:
-      m->record.demoted = op == IMAGE_OP_DEMOTE;
-      m->record.master = (uint8_t)i;
-      op_commit(m);
+      /* Reads at the master take no lock. One that sees a write there before the write is answered would be followed by one at
+       * the new master that does not: so none is in flight when the master changes. */
+      drain(m);
       return;
     case IMAGE_OP_ASSUME: op_assume(m, i); return;
     case IMAGE_OP_COUNT: break;

@@ -75,14 +75,31 @@ enum verdict {
   VERDICT_BEHIND,
   VERDICT_OLD,
   VERDICT_APART,
+  VERDICT_REPLACED, /* out before, and not the file that it was */
   VERDICT_ABSENT
 };
+
+bool image_is_replaced(const struct mirror *m, uint32_t i) {
+  uint64_t was = m->record.images[i].stamp.identity, now = m->config.images[i].found.identity;
+  return was != 0 && now != 0 && was != now;
+}
+
+const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
+  const struct record_image *ri = &m->record.images[i];
+  struct image_stamp now = m->config.images[i].found;
+  if (image_is_replaced(m, i)) return "its file is another one than it was";
+  if (own->sequence < ri->seen_sequence) return "it holds an older state than it left with";
+  if (ri->missing == MISSING_FRACTURED && ri->stamp.modified != 0 && now.modified != 0 &&
+      ri->stamp.modified != now.modified)
+    return "its file was written to while it was fractured";
+  return NULL;
+}
 
 /* Somebody replaced its files, or wrote to them after a clean stop (after a crash that cannot be told). */
 static bool was_changed(struct mirror *m, uint32_t i) {
   const struct record_image *ri = &m->record.images[i];
   struct image_stamp now = m->config.images[i].found;
-  bool replaced = ri->stamp.identity != 0 && now.identity != 0 && ri->stamp.identity != now.identity;
+  bool replaced = image_is_replaced(m, i);
   bool written = m->record.clean && ri->stamp.modified != 0 && now.modified != 0 && ri->stamp.modified != now.modified;
   const char *why = replaced  ? "its file is another one than it was"
                     : written ? "its file was written to while it was not in use"
@@ -112,10 +129,11 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     return m->home.record_err == TARN_OK ? VERDICT_OLD : VERDICT_APART;
   }
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) {
-    /* The map says what it misses of what it had when it left: not of something older. */
-    if (store->record.generation.number >= m->record.images[i].left_number) return VERDICT_BEHIND;
-    snprintf(image->reason, sizeof image->reason, "it holds an older state than it left with");
-    return VERDICT_OLD;
+    /* The map says what it misses of what it had when it left: not of something older, nor of something else. */
+    const char *other = judge_other(m, i, &store->record);
+    if (!other) return VERDICT_BEHIND;
+    snprintf(image->reason, sizeof image->reason, "%s", other);
+    return image_is_replaced(m, i) ? VERDICT_REPLACED : VERDICT_OLD;
   }
   if (store->record.sequence >= m->record.completed) return was_changed(m, i) ? VERDICT_CHANGED : VERDICT_CURRENT;
   snprintf(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
@@ -130,6 +148,8 @@ static bool home_confirms(const struct mirror *m) {
 
 void image_fell_behind(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
+  if (ri->seen_sequence < m->record.completed && ri->state == IMAGE_SYNCHRONIZED)
+    ri->seen_sequence = m->record.completed;
   if (ri->state == IMAGE_SYNCHRONIZED) {
     ri->left_number = m->record.generation.number;
     ri->moment_ns = m->env->wall_ns;
@@ -194,16 +214,18 @@ static bool settle_none(struct mirror *m, enum verdict *verdicts) {
   if (count_of(verdicts, VERDICT_CURRENT) != 0) return true;
   uint32_t best = IMAGES_MAX;
   for (uint32_t i = 0; i < IMAGES_MAX; i++) {
-    if (verdicts[i] != VERDICT_BEHIND && verdicts[i] != VERDICT_OLD) continue;
+    if (verdicts[i] != VERDICT_BEHIND && verdicts[i] != VERDICT_OLD) continue; /* a replaced one: by promote only */
     if (best == IMAGES_MAX || m->record.images[i].left_number > m->record.images[best].left_number) best = i;
   }
   admin_explain(m, "no image that is here has the newest data");
   if (best == IMAGES_MAX) return false;
+  bool mixture = m->record.images[best].left_number == 0 || verdicts[best] == VERDICT_OLD;
+  const char *what = mixture ? "though it is of no definite moment, a copy that was never finished or something older"
+                             : "as it was when it left";
   admin_explain(m,
-                m->admin_force
-                    ? "image %s is used as it was in generation %llu; what was written since is lost"
-                    : "--force would use image %s as it was in generation %llu and lose what was written since",
-                image_name(m, best), (unsigned long long)m->record.images[best].left_number);
+                m->admin_force ? "image %s is used, %s; what was written since is lost"
+                               : "--force would use image %s, %s, and lose what was written since",
+                image_name(m, best), what);
   if (!m->admin_force && !PLANTED(stale_activated)) return false;
   use_as_it_is(m, verdicts, best);
   return true;
@@ -213,7 +235,8 @@ static bool settle_none(struct mirror *m, enum verdict *verdicts) {
  * the others lose what only they have. */
 static bool settle_promoted(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   if (verdicts[i] == VERDICT_NONE || verdicts[i] == VERDICT_ABSENT) {
-    admin_explain(m, "image %s cannot be the master: %s", image_name(m, i), m->images[i].reason);
+    const char *why = m->images[i].reason;
+    admin_explain(m, "image %s cannot be the master: %s", image_name(m, i), why[0] ? why : "it is not recorded");
     return false;
   }
   m->record.demoted = false;
@@ -255,7 +278,9 @@ static bool comes_back(const struct mirror *m, uint32_t i) {
 
 static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool unsure) {
   uint32_t missing = 0, current = count_of(verdicts, VERDICT_CURRENT);
-  EACH_IMAGE(m, i) missing += verdicts[i] == VERDICT_ABSENT || (verdicts[i] != VERDICT_CURRENT && !comes_back(m, i));
+  EACH_IMAGE(m, i)
+  missing += verdicts[i] == VERDICT_ABSENT || verdicts[i] == VERDICT_REPLACED ||
+             (verdicts[i] != VERDICT_CURRENT && !comes_back(m, i));
   bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing && !m->how.quiet;
   bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images && !m->how.quiet;
   if (unsure) admin_explain(m, "nothing confirms that no newer data is lost; --force goes on without it");
@@ -272,17 +297,19 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
     m->load_sources |= 1u << i;
     return;
   }
-  bool knows_no_moment = verdict == VERDICT_OLD || verdict == VERDICT_APART || verdict == VERDICT_CHANGED;
+  bool knows_no_moment =
+      verdict == VERDICT_OLD || verdict == VERDICT_APART || verdict == VERDICT_CHANGED || verdict == VERDICT_REPLACED;
   bool was_current = m->record.images[i].state == IMAGE_SYNCHRONIZED;
   if (knows_no_moment) m->record.images[i].all_missed = true;
   if (knows_no_moment || (verdict == VERDICT_ABSENT && image_state_of(m, i) != IMAGE_CONSISTENT))
     image_fell_behind(m, i);
   /* What was recorded as current and is not is copied at once: nobody was asked when it left. */
-  image->online = verdict != VERDICT_ABSENT && (was_current || comes_back(m, i));
-  if (!image->online && verdict != VERDICT_ABSENT)
-    snprintf(image->reason, sizeof image->reason, "%s: 'tarn image restore %s %s' brings it back",
-             m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured" : "it failed", m->config.name,
-             image_name(m, i));
+  image->online = verdict != VERDICT_ABSENT && verdict != VERDICT_REPLACED && (was_current || comes_back(m, i));
+  if (image->online || verdict == VERDICT_ABSENT) return;
+  const char *what = verdict == VERDICT_REPLACED                        ? "its file is another one than it was"
+                     : m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured"
+                                                                        : "it failed";
+  snprintf(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
 /* Sorts the images; false when activation must not go on. */

@@ -251,6 +251,15 @@ static uint64_t next_page_block(const struct missed *map, uint64_t block) {
 
 #define LOAD_BLOCKS (STORE_LOAD_BYTES / META_BLOCK_BYTES)
 
+/* How many page blocks from this one on can be read together. */
+static uint64_t page_run(const struct missed *map, uint64_t block) {
+  uint64_t blocks = 1;
+  while (blocks < LOAD_BLOCKS && next_page_block(map, block + blocks) == block + blocks &&
+         block + blocks < map->geometry->page_blocks)
+    blocks++;
+  return blocks;
+}
+
 /* Submits the next read at the cursor; false when this store has nothing more to read in this step. */
 static bool load_next(struct store *store) {
   const struct commit_plan *plan = store->plan;
@@ -273,7 +282,7 @@ static bool load_next(struct store *store) {
     for (; map && store->cursor.copy < 2; store->cursor.copy++, store->cursor.block = 0) {
       if (!tops) store->cursor.block = next_page_block(map, store->cursor.block);
       if (store->cursor.block >= count) continue;
-      uint64_t blocks = tops ? min_u64(LOAD_BLOCKS, count - store->cursor.block) : 1;
+      uint64_t blocks = tops ? min_u64(LOAD_BLOCKS, count - store->cursor.block) : page_run(map, store->cursor.block);
       read_next(store, meta_map_offset(geometry, store->cursor.slot, level, store->cursor.copy, store->cursor.block),
                 blocks * META_BLOCK_BYTES);
       return true;

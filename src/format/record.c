@@ -24,7 +24,7 @@
  *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
  *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
  *                0 64 name   64 64 node   128 16 uuid   144 1 state   145 1 missing   146 1 bit 0 present, bit 1 all_missed
- *                147 5 zero   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 zero
+ *                147 5 zero   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 seen_sequence
  *   4192    4  places that no image can read: their number, 0 to 128
  *   4196    4  zero
  *   4200 2048  the places: 128 of u64 start, u64 length, mirror addresses, ascending and apart; unused ones are zero
@@ -239,7 +239,7 @@ static void put_image(struct writer *writer, const struct record_image *image) {
   put_le64(writer, image->moment_ns);
   put_le64(writer, image->stamp.identity);
   put_le64(writer, image->stamp.modified);
-  put_zeroes(writer, 8);
+  put_le64(writer, image->seen_sequence);
 }
 
 static void put_unreadable(struct writer *writer, const struct unreadable *unreadable) {
@@ -349,7 +349,7 @@ static void get_image(struct reader *reader, struct record_image *image) {
   image->moment_ns = get_le64(reader);
   image->stamp.identity = get_le64(reader);
   image->stamp.modified = get_le64(reader);
-  get_zeroes(reader, 8);
+  image->seen_sequence = get_le64(reader);
   if (image->present) return;
   get_zeroes(&slot, IMAGE_BYTES);
   if (slot.bad) reader->bad = true;

@@ -46,9 +46,11 @@ struct record_image {
   enum image_state state;
   enum image_missing missing;
   bool all_missed;      /* nothing about it is known: a copy is a full one, whatever its map says */
-  uint64_t left_number; /* generation number in which it fell behind; 0 when it did not */
+  uint64_t left_number; /* generation number in which it fell behind; 0: it did not, or it is of no definite moment */
   uint64_t moment_ns;   /* wall clock of that */
   struct image_stamp stamp;
+  /* Its own record had at least this sequence when it was last with us: what is older is not what this record tells of. */
+  uint64_t seen_sequence;
 };
 
 /* Places that no image can read: left behind by a copy, named in `status`, healed by the next write. Mirror addresses, in

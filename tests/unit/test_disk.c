@@ -141,6 +141,17 @@ static void one_io_one_completion_from_the_queue(void **state) {
   buffer_unref(buffer);
 }
 
+static void a_completion_passed_on(void **state) {
+  (void)state;
+  struct disk_io io = {.op = DISK_FLUSH, .done = io_done};
+  disk_io_init(&io);
+  disk_submit(&disk, &io);
+  disk_complete_now(&io, TARN_IO);
+  assert_int_equal(done_count, 1); /* inside the call */
+  assert_int_equal(io.err, TARN_IO);
+  assert_false(event_run_one(&env.queue));
+}
+
 /* ---- what is required of us ---- */
 
 static struct disk_io bad;
@@ -156,6 +167,11 @@ static void complete_twice(void *context) {
   (void)context;
   disk_complete(&bad, TARN_OK);
   disk_complete(&bad, TARN_OK);
+}
+static void complete_now_too(void *context) {
+  (void)context;
+  disk_complete(&bad, TARN_OK);
+  disk_complete_now(&bad, TARN_OK);
 }
 
 static void placement_is_required(void **state) {
@@ -197,6 +213,7 @@ static void wrong_use_is_a_bug_of_ours(void **state) {
   disk_submit(&disk, &bad);
   assert_true(panics(close_disk, NULL)); /* one in flight */
   assert_true(panics(complete_twice, NULL));
+  assert_true(panics(complete_now_too, NULL));
   disk_complete(&bad, TARN_OK);
   assert_true(panics(submit_bad, NULL)); /* its completion has not run */
   while (event_run_one(&env.queue)) continue;
@@ -220,6 +237,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(what_strangers_are_told, setup, teardown),
       cmocka_unit_test_setup_teardown(what_a_disk_cannot_do, setup, teardown),
       cmocka_unit_test_setup_teardown(one_io_one_completion_from_the_queue, setup, teardown),
+      cmocka_unit_test_setup_teardown(a_completion_passed_on, setup, teardown),
       cmocka_unit_test_setup_teardown(placement_is_required, setup, teardown),
       cmocka_unit_test_setup_teardown(wrong_use_is_a_bug_of_ours, setup, teardown),
       cmocka_unit_test(every_operation_has_a_name),

@@ -220,10 +220,10 @@ static void each_write(void **state) {
 static void every_error_has_its_number(void **state) {
   (void)state;
   static const char *const names[TARN_ERR_COUNT] = {
-      [TARN_IO] = "EIO",      [TARN_REFUSED] = "EPERM",      [TARN_CORRUPT] = "EIO",   [TARN_STALE] = "EIO",
-      [TARN_FULL] = "EIO",    [TARN_NO_SPACE] = "ENOSPC",    [TARN_RANGE] = "EINVAL",  [TARN_UNSUPPORTED] = "ENOTSUP",
-      [TARN_GONE] = "EIO",    [TARN_SHUTDOWN] = "ESHUTDOWN", [TARN_NOT_FOUND] = "EIO", [TARN_EXISTS] = "EIO",
-      [TARN_VERSION] = "EIO", [TARN_INVALID] = "EINVAL",
+      [TARN_IO] = "EIO",     [TARN_REFUSED] = "EPERM",   [TARN_CORRUPT] = "EIO",        [TARN_STALE] = "EIO",
+      [TARN_FULL] = "EIO",   [TARN_NO_SPACE] = "ENOSPC", [TARN_RANGE] = "EINVAL",       [TARN_UNSUPPORTED] = "ENOTSUP",
+      [TARN_GONE] = "EIO",   [TARN_HUNG] = "EIO",        [TARN_SHUTDOWN] = "ESHUTDOWN", [TARN_NOT_FOUND] = "EIO",
+      [TARN_EXISTS] = "EIO", [TARN_VERSION] = "EIO",     [TARN_INVALID] = "EINVAL",
   };
   static const uint16_t kinds[] = {NBD_CMD_READ, NBD_CMD_WRITE, NBD_CMD_FLUSH, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES};
   for (int err = TARN_OK + 1; err < TARN_ERR_COUNT; err++) {

@@ -1,0 +1,21 @@
+/* damage.h - metadata that rots, or is lost, while nobody looks: between two lives of a mirror. */
+#ifndef TARN_SIM_DAMAGE_H
+#define TARN_SIM_DAMAGE_H
+
+#include "sim/sim_disk.h"
+
+/* What of the metadata, as bits. */
+enum damage_part {
+  DAMAGE_RECORD = 1,
+  DAMAGE_LOG_0 = 2, /* a copy of the intent log */
+  DAMAGE_LOG_1 = 4,
+  DAMAGE_MAPS = 8, /* both copies */
+  DAMAGE_ALL = 15
+};
+
+/* Flips bits in some sectors of these parts. */
+void damage_rot(struct sim_drive *meta, uint32_t parts, struct prng *prng);
+/* Would a write at `offset` hit the other copy of what belongs at `meant`? Both of `length` bytes. */
+bool meta_is_twin(const struct geometry *layout, uint64_t meant, uint64_t offset, uint64_t length);
+
+#endif
