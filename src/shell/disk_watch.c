@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shell/fault_disk.h"
 #include "shell/file_disk.h"
 
 #define LOOK_EVERY_NS NS_PER_S
@@ -56,8 +57,8 @@ static void look_at(struct disk_watch *watch, uint32_t slot) {
   struct why why;
   watch->slots[slot].unsure = false;
   for (uint32_t i = 0; watched && i < watched->count; i++) {
-    tarn_err err = file_still_there(watched->files[i].path, &watched->files[i].identity, watched->files[i].size_bytes,
-                                    &why);
+    tarn_err err =
+        file_still_there(watched->files[i].path, &watched->files[i].identity, watched->files[i].size_bytes, &why);
     enum watch_verdict found = err == TARN_GONE ? WATCH_GONE : err == TARN_CORRUPT ? WATCH_SPOILED : WATCH_THERE;
     watch->slots[slot].unsure |= err != TARN_OK && found == WATCH_THERE;
     if (found <= verdict) continue;
@@ -99,8 +100,9 @@ static void look_again(struct timer *timer) {
   reactor_run_blocking(watch->reactor, &watch->work, look, looked);
 }
 
-static bool watched_add(struct watched *watched, const struct disk *disk) {
-  if (!disk) return true;
+static bool watched_add(struct watched *watched, struct disk *opened) {
+  if (!opened) return true;
+  const struct disk *disk = fault_disk_lower(opened);
   watched->files[watched->count].path = strdup(file_disk_path(disk));
   if (!watched->files[watched->count].path) return false;
   watched->files[watched->count].identity = *file_disk_identity(disk);

@@ -59,6 +59,7 @@ void managed_free(struct managed *managed) {
   event_cancel(&managed->look);
   list_remove(&managed->link);
   exports_free(managed);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) faults_forget(managed, slot);
   mirror_file_release(&managed->file);
   free(managed);
 }

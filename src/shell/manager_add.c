@@ -30,8 +30,12 @@ static void add_end(struct managed *managed) {
   struct adding *adding = task->adding;
   bool done = task->err == TARN_OK;
   if (done) {
+    struct call *call = managed->call;
+    json_t *status = managed_status_json(managed);
     managed_warn(managed, json_incref(adding->plan.warnings));
-    managed_answer(managed);
+    managed->call = NULL;
+    json_object_set_new(status, "added", json_string(managed->file.images[task->slot].name));
+    call_done(call, status);
   } else managed_fail(managed, task->why.text);
   adding_free(adding);
   managed->task = NULL;
@@ -101,6 +105,7 @@ static void prepared(struct reactor_work *work) {
   struct mirror_image_config config;
   mirror_file_release(&managed->file);
   mirror_file_copy(&managed->file, &adding->file);
+  faults_wrap(managed, slot, &adding->disks);
   managed->disks.images[slot] = adding->disks;
   if (adding->err != TARN_OK) {
     add_undo(adding);

@@ -192,8 +192,7 @@ void manager_mirror_destroy(struct manager *manager, struct call *call) {
   bool active = managed->service == SERVICE_CLIENTS && !managed->fallen;
   if (request_flag(&call->request, "force", &force, &why) != TARN_OK) call_misused(call, "%s", why.text);
   else if (active || managed->attention)
-    call_refuse(call, "mirror %s %s", name,
-                mirror_refusal(active ? MIRROR_ACTIVE : MIRROR_ATTENTION, MIRROR_DESTROY));
+    call_refuse(call, "mirror %s %s", name, mirror_refusal(active ? MIRROR_ACTIVE : MIRROR_ATTENTION, MIRROR_DESTROY));
   else if (!force && other_images(managed, others, sizeof others) > 0)
     call_refuse(call,
                 "mirror %s has more images than its master: %s; remove them first with 'tarn image remove %s IMAGE', "

@@ -19,6 +19,7 @@
 #include "core/gate.h"
 #include "core/mirror.h"
 #include "shell/disk_watch.h"
+#include "shell/fault_disk.h"
 #include "shell/manager.h"
 #include "shell/mirror_disks.h"
 #include "shell/mirror_file.h"
@@ -69,10 +70,10 @@ struct managed {
   struct arena arena;
   struct mirror_disks disks;
   enum service service;
-  bool fallen, ending;    /* ending: closed as soon as no disk holds a request of it */
-  bool close_wholly;      /* ... and only then `closed` runs */
-  struct timer settle;    /* looks whether that is so */
-  uint64_t up_ns;         /* when it was activated */
+  bool fallen, ending; /* ending: closed as soon as no disk holds a request of it */
+  bool close_wholly;   /* ... and only then `closed` runs */
+  struct timer settle; /* looks whether that is so */
+  uint64_t up_ns;      /* when it was activated */
   struct mirror_activation how;
   managed_done *up_done, *down_done;
   void (*closed)(struct managed *managed);
@@ -83,8 +84,9 @@ struct managed {
   uint32_t gone, spoiled; /* by image: files that are not at their paths; that lost a part of what they held */
   uint32_t quiet_for;     /* by image: a quiet service goes on until they are copied */
   struct disk_watch *watch;
-  struct list reopens;     /* manager_reopen.c */
-  uint32_t reopen_refused; /* by image: to be answered that it cannot be */
+  struct faults *faults[IMAGES_MAX]; /* manager_fault.c; NULL: none were asked for */
+  struct list reopens;               /* manager_reopen.c */
+  uint32_t reopen_refused;           /* by image: to be answered that it cannot be */
 
   /* its exports: from the first activation on, also while it is in ATTENTION after that (manager_export.c) */
   struct managed_export exports[VOLUMES_MAX];
@@ -93,13 +95,13 @@ struct managed {
   uint32_t export_count, exports_leaving;
   void (*exports_left)(struct managed *managed), (*exports_opened)(struct managed *managed);
 
-  struct create *creator;  /* manager_create.c, while it is being made */
-  struct image_task *task; /* manager_image.c, manager_add.c: the operation on an image */
-  uint32_t leaving;        /* by image: of the mirror no more; its files are released when they are quiet */
-  uint32_t forgetting;        /* of them, the one that is being forgotten */
-  uint8_t uuid[16];           /* the mirror's, for the worker that does that */
-  bool store_wanted;          /* config.json has still to be told that an image is added */
-  struct call *verify_call;   /* manager_verify.c */
+  struct create *creator;   /* manager_create.c, while it is being made */
+  struct image_task *task;  /* manager_image.c, manager_add.c: the operation on an image */
+  uint32_t leaving;         /* by image: of the mirror no more; its files are released when they are quiet */
+  uint32_t forgetting;      /* of them, the one that is being forgotten */
+  uint8_t uuid[16];         /* the mirror's, for the worker that does that */
+  bool store_wanted;        /* config.json has still to be told that an image is added */
+  struct call *verify_call; /* manager_verify.c */
   bool verifying;
   void (*verify_ended)(struct managed *managed);
 
@@ -268,6 +270,14 @@ void unmake_files(const json_t *paths, json_t *warnings);
 /* Removes the metadata of an image of that mirror, unless it belongs to another one by now. */
 void unmake_metadata(const uint8_t mirror_uuid[16], const char *path, json_t *warnings);
 bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path);
+
+/* ---- manager_fault.c ---- */
+/* With --enable-faults: puts a fault disk over each data disk of the image. */
+void faults_wrap(struct managed *managed, uint32_t slot, struct image_disks *disks);
+/* The image is gone. Requires that its disks are closed. */
+void faults_forget(struct managed *managed, uint32_t slot);
+/* An array of texts. */
+json_t *faults_json(const struct managed *managed, uint32_t slot);
 
 /* ---- manager_status.c ---- */
 json_t *managed_status_json(const struct managed *managed);

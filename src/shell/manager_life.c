@@ -285,6 +285,7 @@ static void up_opened(struct mirror_disks *disks) {
   struct managed *managed = CONTAINER_OF(disks, struct managed, disks);
   struct why why;
   tarn_err err = TARN_OK;
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) faults_wrap(managed, slot, &disks->images[slot]);
   /* When stopping: what is not here now may just be locked, and must not be recorded as missing. */
   if (managed->manager->stopping) err = because(&why, TARN_REFUSED, "the daemon is stopping");
   else if (!disks->home) err = because(&why, TARN_REFUSED, "%s", disks->home_why.text);

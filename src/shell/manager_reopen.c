@@ -62,9 +62,12 @@ static void reopened(struct reactor_work *work) {
   struct mirror_image_config config;
   list_remove(&reopen->link);
   if (reopen->disks.why.text[0]) image_disks_close(&reopen->disks); /* some of them is no use */
+  else {
+    faults_wrap(managed, slot, &reopen->disks);
+    managed->gone &= ~(1u << slot);
+  }
   managed->disks.images[slot] = reopen->disks;
   reopen_free(reopen);
-  managed->gone &= ~(1u << slot);
   watch_image(managed, slot);
   managed_image_config(managed, slot, &config);
   mirror_image_reopened(managed->mirror, slot, &config);
@@ -153,8 +156,8 @@ void watch_start(struct managed *managed) {
 void kept_explain(const struct managed *managed, struct why *why) {
   uint32_t slot = (uint32_t)__builtin_ctz(managed->last_good);
   const char *name = managed->file.images[slot].name, *mirror = managed->file.name;
-  const struct disk *disk = managed->disks.images[slot].data[0];
-  int pid = (int)getpid(), fd = disk ? file_disk_fd(disk) : -1;
+  struct disk *disk = managed->disks.images[slot].data[0];
+  int pid = (int)getpid(), fd = disk ? file_disk_fd(fault_disk_lower(disk)) : -1;
   if (managed->spoiled & 1u << slot)
     because(why, TARN_REFUSED,
             "the file of image %s, the last good one, was made shorter, so a part of its data is lost; save the rest "

@@ -86,8 +86,7 @@ static void set_stored(struct reactor_work *work) {
   if (managed->work_err != TARN_OK) call_refuse(call, "%s", managed->work_why.text);
   else {
     managed->file.settings = managed->new_file->settings;
-    for (uint32_t i = 0; i < IMAGES_MAX; i++)
-      managed->file.images[i].settings = managed->new_file->images[i].settings;
+    for (uint32_t i = 0; i < IMAGES_MAX; i++) managed->file.images[i].settings = managed->new_file->images[i].settings;
     if (slot == IMAGES_MAX) report(managed->manager->env, REPORT_INFO, managed->file.name, "settings were changed");
     else
       report(managed->manager->env, REPORT_INFO, managed->file.name, "settings of image %s were changed",

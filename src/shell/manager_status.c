@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shell/event_log.h"
 #include "shell/manager_internal.h"
 #include "shell/words.h"
 
@@ -43,8 +44,8 @@ static void status_from_record(const struct managed *managed, struct mirror_stat
     }
   }
   if (managed->has_record && record->demoted)
-    snprintf(status->reason, sizeof status->reason,
-             "it has no master: 'tarn image promote %s IMAGE' makes one", file->name);
+    snprintf(status->reason, sizeof status->reason, "it has no master: 'tarn image promote %s IMAGE' makes one",
+             file->name);
 }
 
 static void managed_status(const struct managed *managed, struct mirror_status *status) {
@@ -56,30 +57,31 @@ static void managed_status(const struct managed *managed, struct mirror_status *
   status->state = managed->attention ? MIRROR_ATTENTION : MIRROR_INACTIVE;
 }
 
-static void reason_add(struct why *why, const char *text) {
-  size_t used = strlen(why->text);
-  if (text[0]) snprintf(why->text + used, sizeof why->text - used, "%s%s", used ? "; " : "", text);
+#define REASON_TEXT 4096u /* several sentences */
+static void reason_add(char *out, const char *text) {
+  size_t used = strlen(out);
+  if (text[0]) snprintf(out + used, REASON_TEXT - used, "%s%s", used ? "; " : "", text);
 }
 
 /* Why the state is not the good one, and what to do. */
-static void reason_of(const struct managed *managed, const struct mirror_status *status, struct why *why) {
+static void reason_of(const struct managed *managed, const struct mirror_status *status, char *out) {
   struct why more;
-  why->text[0] = 0;
-  reason_add(why, managed->attention ? managed->attention_why.text : status->reason);
-  if (managed_explain(managed, &more)) reason_add(why, more.text);
+  out[0] = 0;
+  reason_add(out, managed->attention ? managed->attention_why.text : status->reason);
+  if (managed_explain(managed, &more)) reason_add(out, more.text);
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
     if (!(managed->leaving & 1u << slot)) continue;
     because(&more, TARN_OK, "image %s is removed, and its files are released once its disk has answered",
             managed->file.images[slot].name);
-    reason_add(why, more.text);
+    reason_add(out, more.text);
   }
 }
 
 static json_t *text_or_null(const char *text) { return text && text[0] ? json_string(text) : json_null(); }
 
 static json_t *sync_json(const struct mirror_image_status *image) {
-  static const char *const kinds[] = {[SYNC_FULL] = "full", [SYNC_MISSED] = "missed", [SYNC_INTENT] = "intent",
-                                      [SYNC_VERIFY] = "verify"};
+  static const char *const kinds[] = {
+      [SYNC_FULL] = "full", [SYNC_MISSED] = "missed", [SYNC_INTENT] = "intent", [SYNC_VERIFY] = "verify"};
   if (image->sync.kind == SYNC_NONE) return json_null();
   return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o}", "kind", kinds[image->sync.kind], "done_bytes",
                    (json_int_t)image->sync.done_bytes, "total_bytes", (json_int_t)image->sync.total_bytes,
@@ -130,6 +132,7 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
                  {"write_errors", image->write_errors},
                  {"repaired_blocks", image->repaired_blocks}};
   json_object_set_new(json, "sync", sync_json(image));
+  if (managed->manager->options.faults) json_object_set_new(json, "faults", faults_json(managed, slot));
   json_object_set_new(json, "meta", json_string_nocheck(kept->meta));
   for (size_t i = 0; i < COUNT_OF(numbers); i++)
     json_object_set_new(json, numbers[i].key, json_integer((json_int_t)numbers[i].value));
@@ -169,10 +172,9 @@ static const char *uuid_text(const uint8_t uuid[16], char out[40]) {
 
 json_t *managed_status_json(const struct managed *managed) {
   struct mirror_status status;
-  struct why why;
-  char uuid[40], epoch[TARN_NAME_MAX + 32];
+  char uuid[40], epoch[TARN_NAME_MAX + 32], reason[REASON_TEXT];
   managed_status(managed, &status);
-  reason_of(managed, &status, &why);
+  reason_of(managed, &status, reason);
   json_t *images = json_array();
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
     if (managed->file.images[slot].present && (status.images[slot].present || !managed_runs(managed)))
@@ -181,10 +183,10 @@ json_t *managed_status_json(const struct managed *managed) {
            status.epoch_node[0] ? status.epoch_node : managed->manager->options.node);
   json_t *json =
       json_pack("{s:s, s:s, s:s, s:o, s:b, s:s, s:o, s:o, s:I, s:o, s:i, s:o}", "name", managed->file.name, "uuid",
-                uuid_text(status.uuid, uuid), "state", mirror_state_name(status.state), "reason",
-                text_or_null(why.text), "split", 0, "epoch", epoch, "volumes", volumes_json(managed), "images", images,
-                "marked_regions", (json_int_t)status.marked_regions, "last_recovery", recovery_json(&status),
-                "waiting_requests", (int)exports_waiting(managed), "verify", verify_json(managed));
+                uuid_text(status.uuid, uuid), "state", mirror_state_name(status.state), "reason", text_or_null(reason),
+                "split", 0, "epoch", epoch, "volumes", volumes_json(managed), "images", images, "marked_regions",
+                (json_int_t)status.marked_regions, "last_recovery", recovery_json(&status), "waiting_requests",
+                (int)exports_waiting(managed), "verify", verify_json(managed));
   if (managed->busy) json_object_set_new(json, "busy", json_string(managed->busy));
   return json;
 }

@@ -39,13 +39,13 @@ static void forgotten(struct reactor_work *work) {
   struct image_task *task = managed->task;
   uint32_t slot = managed->forgetting;
   /* If config.json could not be written it is forgotten at the next start. */
-  if (managed->work_err != TARN_OK)
-    json_array_append_new(managed->work_warnings, json_string(managed->work_why.text));
+  if (managed->work_err != TARN_OK) json_array_append_new(managed->work_warnings, json_string(managed->work_why.text));
   managed_warn(managed, managed->work_warnings);
   managed->work_warnings = NULL;
   mirror_file_release(managed->new_file);
   free(managed->new_file);
   managed->new_file = NULL;
+  faults_forget(managed, slot);
   image_clear(&managed->file, slot);
   managed->leaving &= ~(1u << slot);
   managed->spoiled &= ~(1u << slot);

@@ -37,8 +37,7 @@ static void remove_one(const char *path, json_t *warnings) {
 }
 
 void unmake_files(const json_t *paths, json_t *warnings) {
-  for (size_t i = 0; i < json_array_size(paths); i++)
-    remove_one(json_string_value(json_array_get(paths, i)), warnings);
+  for (size_t i = 0; i < json_array_size(paths); i++) remove_one(json_string_value(json_array_get(paths, i)), warnings);
 }
 
 bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path) {

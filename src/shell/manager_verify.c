@@ -91,8 +91,8 @@ void manager_mirror_verify(struct manager *manager, struct call *call) {
   if (repair && !call_image(managed, call, "repair", &source)) return;
   if (call->is_gone) call_refuse(call, "nobody waits for this any more");
   else if (managed->service != SERVICE_CLIENTS || managed->fallen)
-    call_refuse(call, "mirror %s is not ACTIVE: its images are compared while it is; 'tarn mirror activate %s' first", name,
-                name);
+    call_refuse(call, "mirror %s is not ACTIVE: its images are compared while it is; 'tarn mirror activate %s' first",
+                name, name);
   else if (managed->verifying) call_refuse(call, "mirror %s is being verified already", name);
   else {
     managed->verifying = true;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/prng.h"
+#include "shell/fault_disk.h"
 #include "shell/file_disk.h"
 
 #define LOCK_RETRY_MS 250u
@@ -24,8 +25,8 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
                       struct image_disks *disks) {
   const struct mirror_file_image *image = &file->images[slot];
   if (image->unknown) {
-    because(&disks->why, TARN_NOT_FOUND, "config.json does not know its files; remove it with 'tarn image remove %s %s'",
-            file->name, image->name);
+    because(&disks->why, TARN_NOT_FOUND,
+            "config.json does not know its files; remove it with 'tarn image remove %s %s'", file->name, image->name);
     return;
   }
   tarn_err err = file_open(reactor, image->meta, meta_bytes, &disks->meta, NULL, &disks->why);
@@ -51,8 +52,8 @@ static void stamp_image(const struct image_disks *disks, uint32_t volume_count, 
   *stamp = (struct image_stamp){0};
   bool known = true;
   for (uint32_t i = 0; i < volume_count; i++) {
-    const struct disk *disk = disks->data[i];
-    if (!disk) return;
+    if (!disks->data[i]) return;
+    const struct disk *disk = fault_disk_lower(disks->data[i]);
     const struct file_identity *identity = file_disk_identity(disk);
     uint64_t modified = (uint64_t)(as_opened ? identity->mtime_ns : file_disk_modified_ns(disk));
     known = known && modified != 0 && !identity->is_block_device;

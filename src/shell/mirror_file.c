@@ -17,7 +17,8 @@
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
   *to = *from;
   to->unmake = json_deep_copy(from->unmake);
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) to->images[slot].adding = json_deep_copy(from->images[slot].adding);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
+    to->images[slot].adding = json_deep_copy(from->images[slot].adding);
 }
 
 void mirror_file_release(struct mirror_file *file) {
@@ -39,8 +40,7 @@ static json_t *settings_to_json(const struct settings_table *table, const int64_
 static json_t *image_to_json(const struct mirror_file *file, uint32_t slot) {
   const struct mirror_file_image *image = &file->images[slot];
   json_t *paths = json_array();
-  for (uint32_t i = 0; i < file->volume_count; i++)
-    json_array_append_new(paths, json_string_nocheck(image->paths[i]));
+  for (uint32_t i = 0; i < file->volume_count; i++) json_array_append_new(paths, json_string_nocheck(image->paths[i]));
   json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths", paths, "meta",
                            json_string_nocheck(image->meta), "settings",
                            settings_to_json(&image_settings, image->settings.values));
@@ -56,10 +56,10 @@ json_t *mirror_file_to_json(const struct mirror_file *file) {
   for (uint32_t slot = 0; slot < file->slot_count; slot++)
     if (file->images[slot].present && !file->images[slot].unknown)
       json_array_append_new(images, image_to_json(file, slot));
-  json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", MIRROR_FILE_VERSION, "name", file->name,
-                           "volumes", volumes, "images", images, "settings",
-                           settings_to_json(&mirror_settings, file->settings.values), "stay_inactive",
-                           file->stay_inactive);
+  json_t *json =
+      json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", MIRROR_FILE_VERSION, "name", file->name, "volumes",
+                volumes, "images", images, "settings", settings_to_json(&mirror_settings, file->settings.values),
+                "stay_inactive", file->stay_inactive);
   if (json && file->unmake) json_object_set(json, "unmake", file->unmake);
   return json;
 }

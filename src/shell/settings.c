@@ -51,7 +51,8 @@ static const struct setting image_rows[IMAGE_SETTING_COUNT] = {
                     .help = "comes back by itself after a failure, or waits for 'tarn image restore'"},
     [SET_RETURN_AFTER] = {"return-after", SETTING_SECONDS, 0, DAY, 60,
                           .help = "quiet seconds before it comes back; doubled after each relapse"},
-    [SET_RATE] = {"rate", SETTING_BYTES, 0, INT64_MAX, 0, .help = "bytes per second that are copied to it; 0: no limit"},
+    [SET_RATE] = {"rate", SETTING_BYTES, 0, INT64_MAX, 0,
+                  .help = "bytes per second that are copied to it; 0: no limit"},
 };
 const struct settings_table image_settings = {image_rows, IMAGE_SETTING_COUNT};
 
@@ -140,8 +141,7 @@ const char *setting_text(const struct setting *setting, int64_t value, char *out
 
 const char *setting_range_text(const struct setting *setting, char *out) {
   char min[SETTING_TEXT], max[SETTING_TEXT];
-  if (setting->unit == SETTING_WORD)
-    snprintf(out, SETTING_RANGE_TEXT, "%s, %s", setting->words[0], setting->words[1]);
+  if (setting->unit == SETTING_WORD) snprintf(out, SETTING_RANGE_TEXT, "%s, %s", setting->words[0], setting->words[1]);
   else if (setting->max == INT64_MAX)
     snprintf(out, SETTING_RANGE_TEXT, "%s or more", setting_text(setting, setting->min, min));
   else

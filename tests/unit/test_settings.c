@@ -13,7 +13,8 @@ static void table_is_sound(const struct settings_table *table) {
     row_true(setting->name, setting->min <= setting->value && setting->value <= setting->max);
     row_true(setting->name, setting->help && setting->help[0]);
     row_true(setting->name, setting_find(table, setting->name, &found, NULL) == TARN_OK && found == i);
-    row_true(setting->name, setting_parse(setting, setting_text(setting, setting->value, text), &value, NULL) == TARN_OK);
+    row_true(setting->name,
+             setting_parse(setting, setting_text(setting, setting->value, text), &value, NULL) == TARN_OK);
     row_true(setting->name, value == setting->value && values[i] == value);
     row_true(setting->name, setting_range_text(setting, text)[0] != 0);
   }
@@ -88,6 +89,7 @@ static void odd_sizes_are_shown_exactly(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(tables_are_sound), cmocka_unit_test(odd_sizes_are_shown_exactly), cmocka_unit_test(assignments)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(tables_are_sound), cmocka_unit_test(odd_sizes_are_shown_exactly),
+                                     cmocka_unit_test(assignments)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
