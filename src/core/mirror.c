@@ -462,6 +462,8 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   admin_check_idle(m);
 }
 
+bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
+
 /* What hung and was answered well in the end, on the same connection, has lost nothing. */
 bool mirror_may_have_lost(const struct mirror *m) {
   bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);

@@ -183,6 +183,8 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 /* Requires that nothing is in flight: after mirror_deactivate() or a failed activate answered, or a fall. In the simulator a
  * crash drops mirror and arena instead. */
 bool mirror_is_idle(const struct mirror *mirror);
+/* It fell (a quiet one, too, which goes on being shown as INACTIVE). */
+bool mirror_has_fallen(const struct mirror *mirror);
 /* It fell, and writes that were answered and not flushed may be lost with its disk's connection: see gate_open(). */
 bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
