@@ -49,7 +49,7 @@ void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
 uint32_t syncing_mask(const struct mirror *m) {
   uint32_t mask = 0;
   EACH_IMAGE(m, i) {
-    if (m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZING) mask |= 1u << i;
+    if (image_takes_data(m, i) && image_state_of(m, i) == IMAGE_SYNCHRONIZING) mask |= 1u << i;
   }
   return mask;
 }

@@ -17,7 +17,8 @@ struct config {
   uint32_t nbd_count;
   struct address nbd[CONFIG_NBD_MAX];
   uint64_t memory_bytes;                                 /* buffers */
-  bool state_given, name_given, memory_given, nbd_given; /* on the command line */
+  bool faults;                                           /* --enable-faults */
+  bool state_given, name_given, memory_given, nbd_given, faults_given; /* on the command line */
   bool help, version;
 };
 
