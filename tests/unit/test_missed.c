@@ -101,6 +101,20 @@ static void random_steps_equal_the_model(void **state) {
   }
 }
 
+static void at_the_edges_of_pages(void **state) {
+  (void)state;
+  static const uint64_t extents[] = {0, MAP_BITS_PER_SECTOR - 1, MAP_BITS_PER_SECTOR, 2 * MAP_BITS_PER_SECTOR,
+                                     EXTENTS - 1};
+  missed_set(&map, 0, EXTENTS); /* every page is named ... */
+  missed_copied(&map, 0, EXTENTS);
+  for (size_t i = 0; i < COUNT_OF(extents); i++) { /* ... and one extent is left */
+    missed_set(&map, extents[i], 1);
+    for (uint64_t from = 0; from <= EXTENTS; from++)
+      assert_int_equal(missed_next(&map, from), from <= extents[i] ? extents[i] : geometry.extent_count);
+    missed_copied(&map, extents[i], 1);
+  }
+}
+
 /* What the next commit has to write: the blocks of what changed, no others. */
 static void a_checkpoint_touches_what_it_changes(void **state) {
   (void)state;
@@ -130,6 +144,7 @@ static void a_checkpoint_touches_what_it_changes(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(random_steps_equal_the_model, setup, teardown),
+      cmocka_unit_test_setup_teardown(at_the_edges_of_pages, setup, teardown),
       cmocka_unit_test_setup_teardown(a_checkpoint_touches_what_it_changes, setup, teardown),
   };
   return cmocka_run_group_tests_name("missed", tests, NULL, NULL);
