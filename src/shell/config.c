@@ -85,10 +85,14 @@ static tarn_err key_set(struct config *config, enum key key, const char *value, 
 /* ---- the command line ---- */
 
 static const struct option options[] = {
-    {"state", required_argument, NULL, KEY_STATE}, {"name", required_argument, NULL, KEY_NAME},
-    {"nbd", required_argument, NULL, KEY_NBD},     {"memory", required_argument, NULL, KEY_MEMORY},
-    {"enable-faults", no_argument, NULL, KEY_FAULTS},     {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},           {NULL, 0, NULL, 0},
+    {"state", required_argument, NULL, KEY_STATE},
+    {"name", required_argument, NULL, KEY_NAME},
+    {"nbd", required_argument, NULL, KEY_NBD},
+    {"memory", required_argument, NULL, KEY_MEMORY},
+    {"enable-faults", no_argument, NULL, KEY_FAULTS},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
 };
 static const char *option_name(const void *context, size_t index) {
   (void)context;
