@@ -41,6 +41,9 @@
   X(recovery_finished, "recoveries that ran to their end")                  \
   X(image_failed, "images seen to leave the set")                           \
   X(image_returned, "images that were brought back up to date")             \
+  X(place_left_behind, "places that no image could read")                   \
+  X(place_healed, "such places that were written")                          \
+  X(block_repaired, "blocks that were written again by read repair")        \
   X(read_checked, "reads checked")                                          \
   X(read_overlapping_write, "reads that met a write in flight")             \
   X(read_in_recovery, "reads answered during a recovery")                   \

@@ -79,6 +79,7 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
                                      .workload = &mirror->workloads[volume],
                                      .rules = &mirror->rules,
                                      .recovering = &mirror->recovering,
+                                     .unreadable = &mirror->unreadable[volume],
                                      .index = mirror->index * SIM_CLIENTS_MAX + c};
     client_init(&mirror->clients[c], mix->world, &options);
   }
@@ -351,6 +352,16 @@ static void mirror_ends(struct mix *mix, struct sim_mirror *mirror) {
   sim_mirror_compare_all(mirror);
 }
 
+/* What no image could read in chaos, as an administrator would who reads `tarn status`. */
+static void write_unreadable(struct mix *mix, struct sim_mirror *mirror) {
+  if (mirror_unreadable(mirror->core)->count == 0) return;
+  sim_mirror_clients_start(mirror, 0);
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    while (!mirror->clients[v].wire.ready) node_step(mix->node);
+  sim_mirror_write_unreadable(mirror);
+  (void)run_until_gone(mix, mirror);
+}
+
 static void mix_end(struct mix *mix) {
   struct node *node = mix->node;
   world_trace(mix->world, "---- healed ----");
@@ -365,6 +376,7 @@ static void mix_end(struct mix *mix) {
   EACH_MIRROR(node, mirror) {
     if (mirror->err != TARN_OK) world_fail(mix->world, "activation was refused, though all is healed: %s", mirror->why);
     for (uint32_t c = 0; c < mirror->client_count; c++) mirror->clients[c].drop_one_in = 0;
+    write_unreadable(mix, mirror);
     sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 1, 40));
   }
   EACH_MIRROR(node, mirror) mirror_ends(mix, mirror);

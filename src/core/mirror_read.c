@@ -22,6 +22,8 @@ static void read_issue(struct op *op, uint32_t image);
 
 /* ---- places that no image can read ---- */
 
+const struct unreadable *mirror_unreadable(const struct mirror *m) { return &m->record.unreadable; }
+
 bool op_is_unreadable(const struct op *op) {
   return op->m->record.unreadable.count != 0 && unreadable_overlaps(&op->m->record.unreadable, op->start, op->length);
 }
