@@ -462,6 +462,8 @@ const char *judge_misfit(const struct mirror *m, const struct record *best);
 /* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);
+/* Was it written to, and that relied on, in another line than ours? */
+bool judge_apart(const struct mirror *m, const struct record *own);
 /* Why the image is not what it was when it left, by its stamps and its own record; NULL if it is, as far as can be told. */
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own);
 bool image_is_replaced(const struct mirror *m, uint32_t i);

@@ -26,10 +26,11 @@ static struct record sample(void) {
       .volume_count = 2,
       .volumes = {{"0", {17}, 1 << 30}, {"log", {18}, 512}},
       .images = {{true, "a", "n1", {19}, IMAGE_SYNCHRONIZED, MISSING_NONE, false, 0, 0},
-                 {true, "b", "n1", {20}, IMAGE_UNSYNCHRONIZED, MISSING_FAILED, true, 8, 1234567890},
+                 {true, "b", "n1", {20}, IMAGE_UNSYNCHRONIZED, MISSING_FAILED, true, 8, 1234567890, {3, 4}, 0x71},
                  {.present = false},
                  {true, "c-3_X", "node-2", {21}, IMAGE_CONSISTENT, MISSING_FRACTURED, false, 9, 99}},
       .unreadable = {2, {{8192, 4096}, {1 << 30, 512}}},
+      .settled_number = 7,
   };
   return record;
 }
@@ -97,6 +98,7 @@ static void the_layout_is_as_documented(void **state) {
       {"second image's name", 1312, 2, {'b'}},
       {"second image's state, missing, flags", 1456, 4, {IMAGE_UNSYNCHRONIZED, MISSING_FAILED, 3, 0}},
       {"second image's left_number", 1464, 8, {8}},
+      {"second image's seen_sequence", 1496, 8, {0x71}},
       {"fourth image's node", 1760, 7, {'n', 'o', 'd', 'e', '-', '2'}},
       {"unreadable places: how many", 4192, 8, {2}},
       {"the first one's start", 4200, 8, {0, 32}},
@@ -104,6 +106,7 @@ static void the_layout_is_as_documented(void **state) {
       {"the second one's start", 4216, 8, {0, 0, 0, 64}},
       {"the second one's length", 4224, 8, {0, 2}},
       {"no third one", 4232, 8, {0}},
+      {"settled_number", 6248, 8, {7}},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++)
     row_true(rows[i].why, memcmp(bytes + rows[i].offset, rows[i].expected, rows[i].count) == 0);
@@ -171,11 +174,11 @@ static void what_is_no_record_of_ours(void **state) {
       {"a flag of an image that is not there", 1120 + 2 * 192 + 146, 2, true, TARN_CORRUPT},
       {"an image's flag that we do not know", 1120 + 146, 5, true, TARN_CORRUPT},
       {"an image's state out of range", 1120 + 144, 4, true, TARN_CORRUPT},
-      {"something in an image's gap", 1120 + 184, 1, true, TARN_CORRUPT},
+      {"something in an image's gap", 1120 + 151, 1, true, TARN_CORRUPT},
       {"more unreadable places than there can be", 4192, 129, true, TARN_CORRUPT},
       {"something in their gap", 4196, 1, true, TARN_CORRUPT},
       {"an unreadable place that is not there", 4232, 1, true, TARN_CORRUPT},
-      {"something behind them", 6248, 1, true, TARN_CORRUPT},
+      {"something behind all fields", 6256, 1, true, TARN_CORRUPT},
       {"something in the tail", 8191, 1, true, TARN_CORRUPT},
       {"a name without its NUL", 64 + 63, 'x', true, TARN_CORRUPT},
       {"something behind a name's NUL", 64 + 10, 'x', true, TARN_CORRUPT},
