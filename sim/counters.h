@@ -44,6 +44,7 @@
   X(place_left_behind, "places that no image could read")                   \
   X(place_healed, "such places that were written")                          \
   X(block_repaired, "blocks that were written again by read repair")        \
+  X(verified, "verifies that saw everything")                               \
   X(read_checked, "reads checked")                                          \
   X(read_overlapping_write, "reads that met a write in flight")             \
   X(read_in_recovery, "reads answered during a recovery")                   \

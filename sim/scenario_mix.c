@@ -277,6 +277,8 @@ static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   if (!mirror->serving || mirror->clients_started) return;
   mirror->clients_started = true;
   weather_strike(weather_of(mix, mirror));
+  struct prng verify = world_stream(mix->world, "verifies", mix->world->steps);
+  if (prng_one_in(&verify, 3)) sim_mirror_verify(mirror);
   sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
 }
 

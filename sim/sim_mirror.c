@@ -299,6 +299,29 @@ static void operation_begin(struct sim_mirror *mirror, const char *what) {
   world_trace(mirror->world, "%s: %s", mirror->name, what);
 }
 
+static void verify_done(struct mirror *core, tarn_err err, const char *why, void *context) {
+  struct sim_mirror *mirror = context;
+  struct world *world = mirror->world;
+  const struct verify_result *result = mirror_verify_result(core);
+  world_trace(world, "%s: verify of %" PRIu64 " of %" PRIu64 ": %s%s%s", mirror->name, result->done_bytes,
+              result->total_bytes, tarn_err_text(err), why[0] ? ": " : "", why);
+  if (result->differing_bytes > 0) {
+    const struct verify_difference *d = &result->differences[0];
+    for (uint32_t k = 0; k + 1 < result->difference_count && memchr(d->groups, 'B', IMAGES_MAX) == NULL; k++) d++;
+    world_fail(world, "%s: verify finds a difference in volume %u at %" PRIu64 "+%" PRIu64 ": %.*s", mirror->name,
+               d->volume, d->offset, d->length, SIM_IMAGES_MAX, d->groups);
+  }
+  if (err != TARN_OK) return;
+  if (result->done_bytes != result->total_bytes) world_fail(world, "%s: verify has not seen all", mirror->name);
+  world->counters.verified++;
+}
+
+void sim_mirror_verify(struct sim_mirror *mirror) {
+  struct prng prng = world_stream(mirror->world, "verify", mirror->world->steps);
+  uint32_t source = (uint32_t)prng_below(&prng, 2 * mirror->image_count);
+  mirror_verify(mirror->core, source < mirror->image_count ? source : IMAGES_MAX, verify_done, mirror);
+}
+
 void sim_mirror_format(struct sim_mirror *mirror) {
   operation_begin(mirror, "format");
   mirror_format(mirror->core, false, operation_done, mirror);

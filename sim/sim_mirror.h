@@ -95,6 +95,8 @@ void sim_mirror_activate(struct sim_mirror *mirror);
 void sim_mirror_deactivate(struct sim_mirror *mirror);
 bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps);
 void sim_mirror_image_do(struct sim_mirror *mirror, uint32_t image, enum mirror_image_op op, bool force);
+/* Compares the images on line, and fails the run if any differ; more often than not repairs from one of them. Ends when it ends. */
+void sim_mirror_verify(struct sim_mirror *mirror);
 /* What a good operator does when all is healed: asks back whoever stays out. Harmless while something is under way. */
 void sim_mirror_tend(struct sim_mirror *mirror);
 /* After a deactivation, or a refused activation, or a fall. False: something is with the disks or the gates still. */
