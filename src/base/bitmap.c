@@ -67,25 +67,61 @@ void bitmap_clear_range(struct bitmap *bitmap, uint64_t first, uint64_t count) {
   uint64_t end = first + count;
   for (uint64_t word = first / WORD_BITS; word * WORD_BITS < end; word++) {
     uint64_t gone = range_mask(word, first, end) & bitmap->words[word];
+    if (gone == 0) continue; /* memory that was never written to stays so: no page is taken for zeroes */
     bitmap->words[word] &= ~gone;
     bitmap->set_count -= (uint64_t)__builtin_popcountll(gone);
   }
   require(bitmap->set_count <= bitmap->bit_count);
 }
 
-/* First bit at or after `from` whose value differs from that of `flip`'s bits (0: first set, all ones: first clear). */
-static uint64_t next_bit(const struct bitmap *bitmap, uint64_t from, uint64_t flip) {
-  if (from >= bitmap->bit_count) return bitmap->bit_count;
-  uint64_t words = word_count(bitmap->bit_count), word = from / WORD_BITS;
-  uint64_t found = (bitmap->words[word] ^ flip) & (UINT64_MAX << (from % WORD_BITS));
-  while (found == 0 && ++word < words) found = bitmap->words[word] ^ flip;
-  if (found == 0) return bitmap->bit_count;
-  /* The clear bits past the end are found too: they count as the end. */
-  return min_u64(word * WORD_BITS + (uint64_t)__builtin_ctzll(found), bitmap->bit_count);
+void bitmap_set_words(struct bitmap *bitmap, uint64_t first, const uint64_t *words, uint64_t count) {
+  require(first % WORD_BITS == 0);
+  for (uint64_t i = 0; i < count && first + i * WORD_BITS < bitmap->bit_count; i++) {
+    uint64_t word = first / WORD_BITS + i, added = words[i] & range_mask(word, 0, bitmap->bit_count);
+    added &= ~bitmap->words[word];
+    if (added == 0) continue;
+    bitmap->words[word] |= added;
+    bitmap->set_count += (uint64_t)__builtin_popcountll(added);
+  }
+  require(bitmap->set_count <= bitmap->bit_count);
 }
 
-uint64_t bitmap_next_set(const struct bitmap *bitmap, uint64_t from) { return next_bit(bitmap, from, 0); }
-uint64_t bitmap_next_clear(const struct bitmap *bitmap, uint64_t from) { return next_bit(bitmap, from, UINT64_MAX); }
+/* The bits of word `word` that a search looks for: those of `bitmap`, or with `flip` all ones the clear ones; without those
+ * that are set in `without`. */
+static uint64_t wanted(const struct bitmap *bitmap, const struct bitmap *without, uint64_t flip, uint64_t word) {
+  uint64_t bits = bitmap->words[word] ^ flip;
+  return without ? bits & ~without->words[word] : bits;
+}
+
+static uint64_t next_bit(const struct bitmap *bitmap, const struct bitmap *without, uint64_t flip, uint64_t from,
+                         uint64_t end) {
+  end = min_u64(end, bitmap->bit_count);
+  if (from >= end) return end;
+  uint64_t words = word_count(end), word = from / WORD_BITS;
+  uint64_t found = wanted(bitmap, without, flip, word) & (UINT64_MAX << (from % WORD_BITS));
+  while (found == 0 && ++word < words) found = wanted(bitmap, without, flip, word);
+  if (found == 0) return end;
+  /* What is found past the end counts as the end. */
+  return min_u64(word * WORD_BITS + (uint64_t)__builtin_ctzll(found), end);
+}
+
+uint64_t bitmap_next_set(const struct bitmap *bitmap, uint64_t from) {
+  return next_bit(bitmap, NULL, 0, from, UINT64_MAX);
+}
+uint64_t bitmap_next_clear(const struct bitmap *bitmap, uint64_t from) {
+  return next_bit(bitmap, NULL, UINT64_MAX, from, UINT64_MAX);
+}
+uint64_t bitmap_next_set_in(const struct bitmap *bitmap, uint64_t from, uint64_t end) {
+  return next_bit(bitmap, NULL, 0, from, end);
+}
+uint64_t bitmap_next_clear_in(const struct bitmap *bitmap, uint64_t from, uint64_t end) {
+  return next_bit(bitmap, NULL, UINT64_MAX, from, end);
+}
+uint64_t bitmap_next_set_without(const struct bitmap *bitmap, const struct bitmap *without, uint64_t from,
+                                 uint64_t end) {
+  require(bitmap->bit_count == without->bit_count);
+  return next_bit(bitmap, without, 0, from, end);
+}
 
 bool bitmap_any_in(const struct bitmap *bitmap, uint64_t first, uint64_t count) {
   require_range(bitmap, first, count);

@@ -23,10 +23,20 @@ bool bitmap_clear(struct bitmap *bitmap, uint64_t bit);
 /* Ranges are [first, first + count), all inside the bitmap. */
 void bitmap_set_range(struct bitmap *bitmap, uint64_t first, uint64_t count);
 void bitmap_clear_range(struct bitmap *bitmap, uint64_t first, uint64_t count);
+/* Sets those of `count` words' bits that are set in `words`, from bit `first` (a multiple of 64) on; what lies past the end is
+ * left out. */
+void bitmap_set_words(struct bitmap *bitmap, uint64_t first, const uint64_t *words, uint64_t count);
 bool bitmap_any_in(const struct bitmap *bitmap, uint64_t first, uint64_t count);
 bool bitmap_all_in(const struct bitmap *bitmap, uint64_t first, uint64_t count);
 /* First set (clear) bit at or after `from`; bit_count if there is none. */
 uint64_t bitmap_next_set(const struct bitmap *bitmap, uint64_t from);
 uint64_t bitmap_next_clear(const struct bitmap *bitmap, uint64_t from);
+/* ... before `end`; `end` (or bit_count, if that is less) if there is none. For searches on the path of an I/O: a map of 16 TiB
+ * is 128 MiB long. */
+uint64_t bitmap_next_set_in(const struct bitmap *bitmap, uint64_t from, uint64_t end);
+uint64_t bitmap_next_clear_in(const struct bitmap *bitmap, uint64_t from, uint64_t end);
+/* First bit that is set here and clear in `without`, a bitmap of the same length. */
+uint64_t bitmap_next_set_without(const struct bitmap *bitmap, const struct bitmap *without, uint64_t from,
+                                 uint64_t end);
 
 #endif

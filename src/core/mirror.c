@@ -419,10 +419,11 @@ static void guard_died(struct guard *guard) {
   uint32_t i = (uint32_t)(image - m->images);
   const char *why = guard->err == TARN_HUNG ? "its disk does not answer" : "its disk is gone";
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
-  if (last && guard->err != TARN_HUNG) m->lost = true;
-  if (!image->online) return;
+  if (!m->running || !image->online) return; /* being activated, or on its way out: the I/O that fails will tell */
+  if (last) m->lost = guard->err != TARN_HUNG;
+  else m->lost_drop = true;
   if (!last) image_drop(m, i, MISSING_FAILED, why, NULL);
-  else if (m->running) mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
+  else mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
 }
 
 static void home_died(struct guard *guard) {
@@ -461,7 +462,17 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   admin_check_idle(m);
 }
 
-bool mirror_may_have_lost(const struct mirror *m) { return m->lost; }
+bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
+
+/* What hung and was answered well in the end, on the same connection, has lost nothing. */
+bool mirror_may_have_lost(const struct mirror *m) {
+  bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);
+  EACH_IMAGE(m, i) {
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++)
+      lost |= m->images[i].online && m->images[i].data[v].held_failed;
+  }
+  return m->fallen && lost;
+}
 
 void image_join(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
@@ -508,4 +519,9 @@ void mirror_check(const struct mirror *m) {
 bool mirror_image_is_equal(const struct mirror *m, uint32_t image) {
   return m->state == MIRROR_ACTIVE && image_is_current(m, image) && m->recover.set_count == 0 &&
          m->lock.hold_count == 0;
+}
+
+bool mirror_is_unreadable(const struct mirror *m, uint32_t volume, uint64_t offset, uint64_t length) {
+  require(volume < m->geometry.volume_count);
+  return unreadable_overlaps(&m->record.unreadable, m->geometry.volume_base[volume] + offset, length);
 }

@@ -108,6 +108,7 @@ static void round_start(struct event *event) {
   if (m->record_dirty && !(PLANTED(generation_after_write) && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
+    m->record.settled_number = m->completed_generation;
     EACH_IMAGE(m, i) {
       if (m->images[i].online && m->images[i].coming == COMING_NOT)
         m->record.images[i].seen_sequence = m->record.completed;
@@ -184,6 +185,11 @@ static void round_done(struct mirror *m) {
     if (m->plan.record) {
       m->record.completed = m->plan_record.sequence;
       m->completed_generation = m->plan_record.generation.number;
+      /* Others are to be able to tell that this generation was relied on. */
+      if (m->running && m->completed_generation != m->plan_record.settled_number) {
+        m->record_dirty = true;
+        m->commit.wanted = true;
+      }
     }
   } else {
     round_undo(m);

@@ -56,6 +56,13 @@ tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
   return verify_alloc(m, arena);
 }
 
+bool copy_is_aside(const struct mirror *m) {
+  uint32_t others = 0;
+  for (uint32_t c = 0; c < COPY_COUNT; c++)
+    others += m->copies[c].busy && m->copies[c].kind != COPY_RECOVER && m->copies[c].kind != COPY_MISSED;
+  return others == 0;
+}
+
 bool copy_is_idle(const struct mirror *m) { return m->copies_busy == 0 && !verify_is_running(m); }
 
 /* There is always one: see COPY_BUFFERS. What a dead disk still holds is passed over until the disk has answered. */

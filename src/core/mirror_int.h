@@ -148,6 +148,7 @@ struct image {
   /* on its way back (mirror_images.c) */
   enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_COMMIT } coming;
   bool coming_full, coming_asked; /* everything is to be copied; the administrator asked for it */
+  uint64_t since_tick;            /* what was issued before is not to be held against it: it was out meanwhile */
   uint64_t come_seq;              /* the commit that makes it one of us */
   uint32_t probe;                 /* the volume that is tried */
   struct disk_io probe_io;
@@ -188,7 +189,9 @@ struct mirror {
   bool serving; /* clients' I/O is taken */
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
-  bool fallen, lost;
+  bool fallen;
+  bool lost;      /* the last good image's disk was lost with its cache */
+  bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];
   struct image images[IMAGES_MAX];
   struct store home;
@@ -305,6 +308,10 @@ static inline bool image_is_current(const struct mirror *m, uint32_t i) {
 static inline void guard_let_go(struct guard *guard) {
   if (guard->lower) guard_detach(guard);
 }
+/* Is data written to it? */
+static inline bool image_takes_data(const struct mirror *m, uint32_t i) {
+  return m->images[i].online && m->images[i].coming != COMING_COMMIT;
+}
 uint32_t mirror_current_mask(const struct mirror *m);
 uint32_t mirror_online_mask(const struct mirror *m);
 /* Takes an image out: offline, UNSYNCHRONIZED, all that is marked and all later writes missed; recorded before the next
@@ -406,6 +413,8 @@ void copy_give_up(struct copy *copy, const char *why);
 void copy_end(struct copy *copy);
 /* The copy of one of these kinds that this address is in, if there is one. */
 struct copy *copy_at(struct mirror *m, uint64_t address);
+/* No copy that touches a current image is under way, those of a recovery apart. */
+bool copy_is_aside(const struct mirror *m);
 /* The longest I/O that every image's disk takes here. */
 uint64_t copy_io_max(const struct mirror *m, uint64_t address);
 struct copy_buffer *copy_buffer_take(struct mirror *m);
@@ -453,6 +462,8 @@ const char *judge_misfit(const struct mirror *m, const struct record *best);
 /* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);
+/* Was it written to, and that relied on, in another line than ours? */
+bool judge_apart(const struct mirror *m, const struct record *own);
 /* Why the image is not what it was when it left, by its stamps and its own record; NULL if it is, as far as can be told. */
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own);
 bool image_is_replaced(const struct mirror *m, uint32_t i);

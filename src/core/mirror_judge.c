@@ -84,6 +84,12 @@ bool image_is_replaced(const struct mirror *m, uint32_t i) {
   return was != 0 && now != 0 && was != now;
 }
 
+bool judge_apart(const struct mirror *m, const struct record *own) {
+  if (in_history(&m->record, &own->generation)) return false;
+  bool relied_on = own->generation.number <= own->settled_number;
+  return relied_on || m->home.record_err != TARN_OK;
+}
+
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
   const struct record_image *ri = &m->record.images[i];
   struct image_stamp now = m->config.images[i].found;
@@ -125,8 +131,11 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
   snprintf(image->reason, sizeof image->reason, "%s", why ? why : "");
   if (why) return VERDICT_ABSENT;
   if (!in_history(&m->record, &store->record.generation)) {
-    snprintf(image->reason, sizeof image->reason, "it was written apart from the others");
-    return m->home.record_err == TARN_OK ? VERDICT_OLD : VERDICT_APART;
+    bool apart = judge_apart(m, &store->record);
+    snprintf(image->reason, sizeof image->reason, "%s",
+             apart ? "it was written apart from the others: 'tarn image sync' gives up what only it has"
+                   : "it holds a change that was never completed");
+    return apart ? VERDICT_APART : VERDICT_OLD;
   }
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) {
     /* The map says what it misses of what it had when it left: not of something older, nor of something else. */
@@ -241,6 +250,10 @@ static bool settle_promoted(struct mirror *m, enum verdict *verdicts, uint32_t i
   }
   m->record.demoted = false;
   if (verdicts[i] == VERDICT_CURRENT) {
+    /* What was read at the master during a write must not be undone: recovery goes on from the old one. */
+    if (!m->record.clean && m->record.recovery_source == RECORD_NO_SOURCE &&
+        verdicts[m->record.master] == VERDICT_CURRENT)
+      m->record.recovery_source = m->record.master;
     m->record.master = (uint8_t)i;
     return true;
   }
@@ -279,7 +292,7 @@ static bool comes_back(const struct mirror *m, uint32_t i) {
 static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool unsure) {
   uint32_t missing = 0, current = count_of(verdicts, VERDICT_CURRENT);
   EACH_IMAGE(m, i)
-  missing += verdicts[i] == VERDICT_ABSENT || verdicts[i] == VERDICT_REPLACED ||
+  missing += verdicts[i] == VERDICT_ABSENT || verdicts[i] == VERDICT_REPLACED || verdicts[i] == VERDICT_APART ||
              (verdicts[i] != VERDICT_CURRENT && !comes_back(m, i));
   bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing && !m->how.quiet;
   bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images && !m->how.quiet;
@@ -297,6 +310,8 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
     m->load_sources |= 1u << i;
     return;
   }
+  /* What only it has is kept until the administrator gives it up. */
+  bool kept = verdict == VERDICT_REPLACED || verdict == VERDICT_APART;
   bool knows_no_moment =
       verdict == VERDICT_OLD || verdict == VERDICT_APART || verdict == VERDICT_CHANGED || verdict == VERDICT_REPLACED;
   bool was_current = m->record.images[i].state == IMAGE_SYNCHRONIZED;
@@ -304,8 +319,8 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   if (knows_no_moment || (verdict == VERDICT_ABSENT && image_state_of(m, i) != IMAGE_CONSISTENT))
     image_fell_behind(m, i);
   /* What was recorded as current and is not is copied at once: nobody was asked when it left. */
-  image->online = verdict != VERDICT_ABSENT && verdict != VERDICT_REPLACED && (was_current || comes_back(m, i));
-  if (image->online || verdict == VERDICT_ABSENT) return;
+  image->online = verdict != VERDICT_ABSENT && !kept && (was_current || comes_back(m, i));
+  if (image->online || verdict == VERDICT_ABSENT || verdict == VERDICT_APART) return;
   const char *what = verdict == VERDICT_REPLACED                        ? "its file is another one than it was"
                      : m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured"
                                                                         : "it failed";
@@ -323,8 +338,10 @@ bool judge_images(struct mirror *m) {
     if (!m->images[i].present) continue;
     if (m->record.images[i].state == IMAGE_SYNCHRONIZED) were_current |= 1u << i;
     verdicts[i] = judge_image(m, i);
-    if (verdicts[i] == VERDICT_APART) unsure = true; /* and no home to say which line was answered from */
-    if (verdicts[i] == VERDICT_APART) admin_explain(m, "image %s was written apart from the others", image_name(m, i));
+    if (verdicts[i] == VERDICT_APART && m->home.record_err != TARN_OK) { /* which line was answered from? */
+      unsure = true;
+      admin_explain(m, "image %s was written apart from the others", image_name(m, i));
+    }
     if (verdicts[i] != VERDICT_ABSENT || !(were_current & 1u << i)) continue;
     admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
     unsure = unsure || !home_confirms(m);

@@ -49,7 +49,7 @@ void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
 uint32_t syncing_mask(const struct mirror *m) {
   uint32_t mask = 0;
   EACH_IMAGE(m, i) {
-    if (m->images[i].online && image_state_of(m, i) == IMAGE_SYNCHRONIZING) mask |= 1u << i;
+    if (image_takes_data(m, i) && image_state_of(m, i) == IMAGE_SYNCHRONIZING) mask |= 1u << i;
   }
   return mask;
 }
@@ -63,7 +63,7 @@ static uint32_t busy_count(const struct mirror *m, enum copy_kind kind) {
 /* The end of the copy that starts at extent `e`: while `bits` are set, within one region and one volume. */
 static uint64_t copy_stop_at(const struct mirror *m, const struct bitmap *bits, uint64_t e) {
   uint64_t extent = m->geometry.extent_bytes, start = e * extent;
-  uint64_t stop = bitmap_next_clear(bits, e) * extent;
+  uint64_t stop = bitmap_next_clear_in(bits, e, e + m->geometry.region_bytes / extent) * extent;
   stop = min_u64(stop, start + max_u64(align_down(copy_io_max(m, start), extent), extent));
   stop = min_u64(stop, align_down(start, m->geometry.region_bytes) + m->geometry.region_bytes);
   return min_u64(stop, align_up(geometry_data_end(&m->geometry, start), m->block));

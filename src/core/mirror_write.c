@@ -322,7 +322,7 @@ static void merge_next(struct op *op) {
 static void note_missed(struct op *op) {
   struct mirror *m = op->m;
   EACH_IMAGE(m, i) {
-    if (m->images[i].online) continue;
+    if (image_takes_data(m, i)) continue;
     if (!missed_set(&m->images[i].map, extent_first(m, op->start), extent_span(m, op->start, op->length))) continue;
     for (uint32_t k = 0; k < op->mark_count; k++) m->intent.marks[op->marks[k]].map_seq = m->commit.started + 1;
   }
@@ -352,7 +352,7 @@ static void issue(struct op *op) {
   op->issue_tick = intent_next_tick(&m->intent);
   uint32_t targets = 0;
   EACH_IMAGE(m, i) {
-    if (!m->images[i].online) continue;
+    if (!image_takes_data(m, i)) continue;
     /* An image that is being copied to gets it at once where it has been copied already; else the copy brings it. */
     if (image_is_current(m, i) ||
         !missed_is_stale(&m->images[i].map, extent_first(m, op->start), extent_span(m, op->start, op->length)))
@@ -531,7 +531,8 @@ static void judge(struct op *op) {
   }
   if (PLANTED(flush_error_ignored) && op->kind == OP_FLUSH) out = 0;
   EACH_IMAGE(m, i) {
-    if (out & 1u << i) image_drop(m, i, MISSING_FAILED, failure_text(op), op);
+    if (!(out & 1u << i) || max_u64(op->issue_tick, op->tick) < m->images[i].since_tick) continue;
+    image_drop(m, i, MISSING_FAILED, failure_text(op), op);
   }
   if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 && op->issue_tick > m->doubt_tick) {
     /* Extents that were written whole are equal now on every current image. */

@@ -11,12 +11,14 @@ tarn_err missed_init(struct missed *map, struct arena *arena, const struct geome
   map->geometry = geometry;
   map->slot = slot;
   uint64_t top_sectors = (geometry->page_sectors + MAP_BITS_PER_SECTOR - 1) / MAP_BITS_PER_SECTOR;
-  bool ok =
-      bitmap_new(&map->missed, arena, geometry->extent_count) &&
-      bitmap_new(&map->copied, arena, geometry->extent_count) && bitmap_new(&map->top, arena, geometry->page_sectors) &&
-      bitmap_new(&map->page_dirty, arena, geometry->page_blocks) &&
-      bitmap_new(&map->top_dirty, arena, geometry->top_blocks) &&
-      bitmap_new(&map->page_seen, arena, geometry->page_sectors) && bitmap_new(&map->top_seen, arena, top_sectors);
+  bool ok = bitmap_new(&map->missed, arena, geometry->extent_count) &&
+            bitmap_new(&map->copied, arena, geometry->extent_count) &&
+            bitmap_new(&map->copied_pages, arena, geometry->page_sectors) &&
+            bitmap_new(&map->top, arena, geometry->page_sectors) &&
+            bitmap_new(&map->page_dirty, arena, geometry->page_blocks) &&
+            bitmap_new(&map->top_dirty, arena, geometry->top_blocks) &&
+            bitmap_new(&map->page_seen, arena, geometry->page_sectors) &&
+            bitmap_new(&map->top_seen, arena, top_sectors);
   return ok ? TARN_OK : TARN_FULL;
 }
 
@@ -30,7 +32,7 @@ static void touch_top(struct missed *map, uint64_t sector) {
 
 bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
   require(count > 0);
-  bitmap_clear_range(&map->copied, first, count);
+  if (map->copied.set_count != 0) bitmap_clear_range(&map->copied, first, count);
   if (bitmap_all_in(&map->missed, first, count)) return false;
   bitmap_set_range(&map->missed, first, count);
   for (uint64_t s = first / MAP_BITS_PER_SECTOR; s <= (first + count - 1) / MAP_BITS_PER_SECTOR; s++) {
@@ -43,48 +45,76 @@ bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
 void missed_set_all(struct missed *map) { missed_set(map, 0, map->geometry->extent_count); }
 
 bool missed_is_fresh(const struct missed *map, uint64_t first, uint64_t count) {
-  if (map->missed.set_count == 0) return true;
-  return missed_next(map, first) >= first + count;
+  require(first + count <= map->geometry->extent_count);
+  uint64_t end = first + count;
+  return map->missed.set_count == 0 || bitmap_next_set_without(&map->missed, &map->copied, first, end) == end;
 }
 
 bool missed_is_stale(const struct missed *map, uint64_t first, uint64_t count) {
   return bitmap_all_in(&map->missed, first, count) && !bitmap_any_in(&map->copied, first, count);
 }
 
+/* What one page sector covers. */
+struct page {
+  uint64_t first, end;
+};
+static struct page page_at(const struct missed *map, uint64_t sector) {
+  uint64_t first = sector * MAP_BITS_PER_SECTOR;
+  return (struct page){first, min_u64(first + MAP_BITS_PER_SECTOR, map->geometry->extent_count)};
+}
+
 uint64_t missed_next(const struct missed *map, uint64_t from) {
-  uint64_t extent = bitmap_next_set(&map->missed, from);
-  while (extent < map->geometry->extent_count && bitmap_test(&map->copied, extent)) {
-    uint64_t next = bitmap_next_clear(&map->copied, extent);
-    extent = bitmap_next_set(&map->missed, next);
+  while (from < map->geometry->extent_count) {
+    uint64_t sector = bitmap_next_set(&map->top, from / MAP_BITS_PER_SECTOR);
+    if (sector == map->top.bit_count) break;
+    struct page page = page_at(map, sector);
+    uint64_t extent = bitmap_next_set_without(&map->missed, &map->copied, max_u64(from, page.first), page.end);
+    if (extent < page.end) return extent;
+    from = page.end;
   }
-  return extent;
+  return map->geometry->extent_count;
 }
 
 void missed_copied(struct missed *map, uint64_t first, uint64_t count) {
   uint64_t end = first + count;
-  for (uint64_t e = bitmap_next_set(&map->missed, first); e < end; e = bitmap_next_set(&map->missed, e)) {
-    uint64_t stop = min_u64(bitmap_next_clear(&map->missed, e), end);
+  for (uint64_t e = bitmap_next_set_in(&map->missed, first, end); e < end;
+       e = bitmap_next_set_in(&map->missed, e, end)) {
+    uint64_t stop = bitmap_next_clear_in(&map->missed, e, end);
     bitmap_set_range(&map->copied, e, stop - e);
+    for (uint64_t s = e / MAP_BITS_PER_SECTOR; s <= (stop - 1) / MAP_BITS_PER_SECTOR; s++)
+      bitmap_set(&map->copied_pages, s);
     e = stop;
   }
 }
 
 void missed_forget_copied(struct missed *map) {
-  if (map->copied.set_count != 0) bitmap_clear_range(&map->copied, 0, map->geometry->extent_count);
+  for (uint64_t s = bitmap_next_set(&map->copied_pages, 0); s < map->copied_pages.bit_count;
+       s = bitmap_next_set(&map->copied_pages, s)) {
+    struct page page = page_at(map, s);
+    bitmap_clear_range(&map->copied, page.first, page.end - page.first);
+    bitmap_clear(&map->copied_pages, s);
+  }
+  require(map->copied.set_count == 0);
+}
+
+static void checkpoint_page(struct missed *map, uint64_t sector) {
+  struct page page = page_at(map, sector);
+  uint64_t e = bitmap_next_set_in(&map->copied, page.first, page.end);
+  if (e == page.end) return; /* missed again meanwhile */
+  while (e < page.end) {
+    uint64_t stop = bitmap_next_clear_in(&map->copied, e, page.end);
+    bitmap_clear_range(&map->missed, e, stop - e);
+    e = bitmap_next_set_in(&map->copied, stop, page.end);
+  }
+  touch_page(map, sector);
+  bool clean = !bitmap_any_in(&map->missed, page.first, page.end - page.first);
+  if (clean && bitmap_clear(&map->top, sector)) touch_top(map, sector);
 }
 
 void missed_checkpoint(struct missed *map) {
-  uint64_t end = map->geometry->extent_count;
-  for (uint64_t e = bitmap_next_set(&map->copied, 0); e < end; e = bitmap_next_set(&map->copied, e)) {
-    uint64_t stop = bitmap_next_clear(&map->copied, e);
-    bitmap_clear_range(&map->missed, e, stop - e);
-    for (uint64_t s = e / MAP_BITS_PER_SECTOR; s <= (stop - 1) / MAP_BITS_PER_SECTOR; s++) {
-      touch_page(map, s);
-      uint64_t first = s * MAP_BITS_PER_SECTOR, bits = min_u64(MAP_BITS_PER_SECTOR, end - first);
-      if (!bitmap_any_in(&map->missed, first, bits) && bitmap_clear(&map->top, s)) touch_top(map, s);
-    }
-    e = stop;
-  }
+  for (uint64_t s = bitmap_next_set(&map->copied_pages, 0); s < map->copied_pages.bit_count;
+       s = bitmap_next_set(&map->copied_pages, s + 1))
+    checkpoint_page(map, s);
   missed_forget_copied(map);
 }
 
@@ -103,12 +133,7 @@ void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level l
   uint64_t words[META_WORDS_PER_SECTOR];
   if (meta_map_decode_sector(mirror_id, map->slot, level, sector, in, words) != TARN_OK) return;
   bitmap_set(seen, sector);
-  uint64_t base = sector * MAP_BITS_PER_SECTOR;
-  for (uint32_t w = 0; w < META_WORDS_PER_SECTOR; w++)
-    for (uint64_t word = words[w]; word != 0; word &= word - 1) {
-      uint64_t bit = base + w * 64u + (uint32_t)__builtin_ctzll(word);
-      if (bit < bits->bit_count) bitmap_set(bits, bit);
-    }
+  bitmap_set_words(bits, sector * MAP_BITS_PER_SECTOR, words, META_WORDS_PER_SECTOR);
 }
 
 /* A sector in which a set bit lies of which no store had a sound copy: all of it. */

@@ -19,6 +19,7 @@ struct missed {
   const struct geometry *geometry;
   uint32_t slot;
   struct bitmap missed, copied;
+  struct bitmap copied_pages;          /* page sectors in which a bit may be copied: a checkpoint looks only there */
   struct bitmap top;                   /* page sectors with a bit set */
   struct bitmap page_dirty, top_dirty; /* blocks for the next commit */
   struct bitmap page_seen, top_seen;   /* sectors found sound while loading */

@@ -28,7 +28,8 @@
  *   4192    4  places that no image can read: their number, 0 to 128
  *   4196    4  zero
  *   4200 2048  the places: 128 of u64 start, u64 length, mirror addresses, ascending and apart; unused ones are zero
- *   6248 1944  zero
+ *   6248    8  settled_number
+ *   6256 1936  zero
  *
  * Magic, version and CRC keep their places in every version to come, so that "newer" and "damaged" are told apart.
  *
@@ -50,12 +51,13 @@
 #define IMAGES_OFFSET     (VOLUMES_OFFSET + VOLUMES_MAX * VOLUME_BYTES)
 #define UNREADABLE_OFFSET (IMAGES_OFFSET + IMAGES_MAX * IMAGE_BYTES)
 #define UNREADABLE_BYTES  16u
-#define TAIL_OFFSET       (UNREADABLE_OFFSET + 8 + UNREADABLE_MAX * UNREADABLE_BYTES)
+#define SETTLED_OFFSET    (UNREADABLE_OFFSET + 8 + UNREADABLE_MAX * UNREADABLE_BYTES)
+#define TAIL_OFFSET       (SETTLED_OFFSET + 8)
 
 _Static_assert(RECORD_BYTES == RECORD_SLOT_BYTES, "a record fills its slot");
 _Static_assert(IMAGES_OFFSET == 1120, "as documented");
 _Static_assert(UNREADABLE_OFFSET == 4192, "as documented");
-_Static_assert(TAIL_OFFSET == 6248, "as documented");
+_Static_assert(TAIL_OFFSET == 6256, "as documented");
 _Static_assert(TAIL_OFFSET <= RECORD_BYTES, "it fits");
 _Static_assert(NAME_BYTES == 64, "as documented");
 
@@ -265,6 +267,7 @@ void record_encode(const struct record *record, uint8_t *out) {
     require(writer_used(&writer) == IMAGES_OFFSET + (i + 1) * IMAGE_BYTES);
   }
   put_unreadable(&writer, &record->unreadable);
+  put_le64(&writer, record->settled_number);
   require(writer_used(&writer) == TAIL_OFFSET);
   put_zeroes(&writer, RECORD_BYTES - TAIL_OFFSET);
   require(!writer.bad);
@@ -376,6 +379,7 @@ static void get_record(struct reader *reader, struct record *record) {
   }
   for (uint32_t i = 0; i < IMAGES_MAX; i++) get_image(reader, &record->images[i]);
   get_unreadable(reader, &record->unreadable);
+  record->settled_number = get_le64(reader);
   get_zeroes(reader, RECORD_BYTES - TAIL_OFFSET);
 }
 

@@ -40,6 +40,64 @@ static void compare(const struct bitmap *bitmap, const struct model *model, stru
   uint64_t first = prng_below(prng, model->count + 1), count = prng_below(prng, model->count - first + 1);
   assert_int_equal(bitmap_any_in(bitmap, first, count), model_any(model, first, count, true));
   assert_int_equal(bitmap_all_in(bitmap, first, count), !model_any(model, first, count, false));
+  uint64_t end = first + count;
+  assert_int_equal(bitmap_next_set_in(bitmap, first, end), min_u64(model_next(model, first, true), end));
+  assert_int_equal(bitmap_next_clear_in(bitmap, first, end), min_u64(model_next(model, first, false), end));
+  assert_int_equal(bitmap_next_set_in(bitmap, first, UINT64_MAX), model_next(model, first, true));
+  assert_int_equal(bitmap_next_clear_in(bitmap, first, UINT64_MAX), model_next(model, first, false));
+}
+
+static void searches_of_two(void **state) {
+  (void)state;
+  for (uint64_t seed = 1; seed <= 200; seed++) {
+    uint64_t words[2][(BITS_MAX + 63) / 64] = {0};
+    struct bitmap bits, without;
+    struct prng prng;
+    prng_seed(&prng, seed);
+    uint64_t count = 1 + prng_below(&prng, BITS_MAX);
+    bitmap_init(&bits, words[0], count);
+    bitmap_init(&without, words[1], count);
+    for (uint64_t i = 0; i < count; i++) {
+      if (prng_one_in(&prng, 2)) bitmap_set(&bits, i);
+      if (!prng_one_in(&prng, 8)) bitmap_set(&without, i);
+    }
+    for (uint64_t from = 0; from <= count; from++) {
+      uint64_t end = from + prng_below(&prng, count - from + 1), expected = from;
+      while (expected < end && (!bitmap_test(&bits, expected) || bitmap_test(&without, expected))) expected++;
+      assert_int_equal(bitmap_next_set_without(&bits, &without, from, end), expected);
+    }
+  }
+}
+
+static void whole_words(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    uint64_t bits, first, count, words[2], set_count;
+  } rows[] = {
+      {"one word", 128, 64, 1, {5}, 2},
+      {"what is set already counts once", 128, 0, 1, {3}, 2},
+      {"two", 300, 128, 2, {UINT64_MAX, 1}, 65},
+      {"bits past the end are left out", 70, 64, 1, {UINT64_MAX}, 6},
+      {"and words", 70, 64, 2, {1, UINT64_MAX}, 1},
+      {"all past the end", 70, 128, 1, {UINT64_MAX}, 0},
+      {"none", 70, 0, 0, {UINT64_MAX}, 0},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    uint64_t words[(BITS_MAX + 63) / 64] = {0};
+    struct bitmap bitmap;
+    bitmap_init(&bitmap, words, rows[i].bits);
+    for (int again = 0; again < 2; again++) bitmap_set_words(&bitmap, rows[i].first, rows[i].words, rows[i].count);
+    row_true(rows[i].why, bitmap.set_count == rows[i].set_count);
+    uint64_t counted = 0;
+    for (uint64_t bit = 0; bit < rows[i].bits; bit++) {
+      uint64_t word = bit / 64 - rows[i].first / 64;
+      bool given = bit >= rows[i].first && word < rows[i].count && rows[i].words[word] >> bit % 64 & 1;
+      row_true(rows[i].why, bitmap_test(&bitmap, bit) == given);
+      counted += given;
+    }
+    row_true(rows[i].why, counted == rows[i].set_count);
+  }
 }
 
 static void step(struct bitmap *bitmap, struct model *model, struct prng *prng) {
@@ -126,6 +184,8 @@ static void outside_is_a_bug_of_ours(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(random_steps_equal_the_model),
+      cmocka_unit_test(searches_of_two),
+      cmocka_unit_test(whole_words),
       cmocka_unit_test(bits_past_the_end_stay_clear),
       cmocka_unit_test(empty_bitmap_and_empty_ranges),
       cmocka_unit_test(outside_is_a_bug_of_ours),

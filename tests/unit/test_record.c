@@ -30,6 +30,7 @@ static struct record sample(void) {
                  {.present = false},
                  {true, "c-3_X", "node-2", {21}, IMAGE_CONSISTENT, MISSING_FRACTURED, false, 9, 99}},
       .unreadable = {2, {{8192, 4096}, {1 << 30, 512}}},
+      .settled_number = 7,
   };
   return record;
 }
@@ -105,6 +106,7 @@ static void the_layout_is_as_documented(void **state) {
       {"the second one's start", 4216, 8, {0, 0, 0, 64}},
       {"the second one's length", 4224, 8, {0, 2}},
       {"no third one", 4232, 8, {0}},
+      {"settled_number", 6248, 8, {7}},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++)
     row_true(rows[i].why, memcmp(bytes + rows[i].offset, rows[i].expected, rows[i].count) == 0);
@@ -176,7 +178,7 @@ static void what_is_no_record_of_ours(void **state) {
       {"more unreadable places than there can be", 4192, 129, true, TARN_CORRUPT},
       {"something in their gap", 4196, 1, true, TARN_CORRUPT},
       {"an unreadable place that is not there", 4232, 1, true, TARN_CORRUPT},
-      {"something behind them", 6248, 1, true, TARN_CORRUPT},
+      {"something behind all fields", 6256, 1, true, TARN_CORRUPT},
       {"something in the tail", 8191, 1, true, TARN_CORRUPT},
       {"a name without its NUL", 64 + 63, 'x', true, TARN_CORRUPT},
       {"something behind a name's NUL", 64 + 10, 'x', true, TARN_CORRUPT},

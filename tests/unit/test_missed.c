@@ -1,0 +1,151 @@
+/* missed.h against two arrays of bools, extent by extent, over several page sectors. */
+#include "core/missed.h"
+
+#include "base/prng.h"
+#include "unit.h"
+
+#define EXTENT_BYTES 4096u
+#define EXTENTS      (2 * MAP_BITS_PER_SECTOR + 500u) /* two whole page sectors, and a part of one */
+
+static struct arena arena;
+static struct geometry geometry;
+static struct missed map;
+static bool is_missed[EXTENTS], is_copied[EXTENTS];
+
+static int setup(void **state) {
+  (void)state;
+  arena_init(&arena);
+  uint64_t size = (uint64_t)EXTENTS * EXTENT_BYTES;
+  geometry_init(&geometry, 1, &size, 65536, EXTENT_BYTES, 16);
+  memset(is_missed, 0, sizeof is_missed);
+  memset(is_copied, 0, sizeof is_copied);
+  return missed_init(&map, &arena, &geometry, 0) == TARN_OK ? 0 : -1;
+}
+
+static int teardown(void **state) {
+  (void)state;
+  arena_destroy(&arena);
+  return 0;
+}
+
+static void compare(void) {
+  uint64_t missed = 0, copied = 0, next = geometry.extent_count;
+  for (uint64_t e = EXTENTS; e-- > 0;) {
+    assert_int_equal(bitmap_test(&map.missed, e), is_missed[e]);
+    assert_int_equal(bitmap_test(&map.copied, e), is_copied[e]);
+    missed += is_missed[e];
+    copied += is_copied[e];
+    if (is_missed[e] && !is_copied[e]) next = e;
+    if (e % 97 == 0 || e == next) assert_int_equal(missed_next(&map, e), next);
+  }
+  assert_int_equal(map.missed.set_count, missed);
+  assert_int_equal(map.copied.set_count, copied);
+  missed_check(&map);
+}
+
+static void step(struct prng *prng) {
+  uint64_t first = prng_below(prng, EXTENTS);
+  uint64_t count = 1 + prng_below(prng, prng_one_in(prng, 2) ? 8 : EXTENTS - first);
+  count = min_u64(count, EXTENTS - first);
+  switch (prng_below(prng, 8)) {
+    case 0:
+    case 1: {
+      bool changed = false;
+      for (uint64_t e = first; e < first + count; e++) {
+        changed |= !is_missed[e];
+        is_missed[e] = true;
+        is_copied[e] = false;
+      }
+      assert_int_equal(missed_set(&map, first, count), changed);
+      break;
+    }
+    case 2:
+    case 3:
+    case 4:
+      missed_copied(&map, first, count);
+      for (uint64_t e = first; e < first + count; e++) is_copied[e] |= is_missed[e];
+      break;
+    case 5:
+      missed_checkpoint(&map);
+      for (uint64_t e = 0; e < EXTENTS; e++) {
+        is_missed[e] &= !is_copied[e];
+        is_copied[e] = false;
+      }
+      break;
+    case 6:
+      if (prng_one_in(prng, 4)) missed_forget_copied(&map);
+      else break;
+      memset(is_copied, 0, sizeof is_copied);
+      break;
+    default: {
+      bool fresh = true, stale = true;
+      for (uint64_t e = first; e < first + count; e++) {
+        fresh &= !is_missed[e] || is_copied[e];
+        stale &= is_missed[e] && !is_copied[e];
+      }
+      assert_int_equal(missed_is_fresh(&map, first, count), fresh);
+      assert_int_equal(missed_is_stale(&map, first, count), stale);
+    }
+  }
+}
+
+static void random_steps_equal_the_model(void **state) {
+  (void)state;
+  for (uint64_t seed = 1; seed <= 8; seed++) {
+    struct prng prng;
+    prng_seed(&prng, seed);
+    for (int i = 0; i < 250; i++) {
+      step(&prng);
+      compare();
+    }
+  }
+}
+
+static void at_the_edges_of_pages(void **state) {
+  (void)state;
+  static const uint64_t extents[] = {0, MAP_BITS_PER_SECTOR - 1, MAP_BITS_PER_SECTOR, 2 * MAP_BITS_PER_SECTOR,
+                                     EXTENTS - 1};
+  missed_set(&map, 0, EXTENTS); /* every page is named ... */
+  missed_copied(&map, 0, EXTENTS);
+  for (size_t i = 0; i < COUNT_OF(extents); i++) { /* ... and one extent is left */
+    missed_set(&map, extents[i], 1);
+    for (uint64_t from = 0; from <= EXTENTS; from++)
+      assert_int_equal(missed_next(&map, from), from <= extents[i] ? extents[i] : geometry.extent_count);
+    missed_copied(&map, extents[i], 1);
+  }
+}
+
+/* What the next commit has to write: the blocks of what changed, no others. */
+static void a_checkpoint_touches_what_it_changes(void **state) {
+  (void)state;
+  missed_set(&map, 0, EXTENTS);
+  bitmap_clear_range(&map.page_dirty, 0, map.page_dirty.bit_count);
+  bitmap_clear_range(&map.top_dirty, 0, map.top_dirty.bit_count);
+  missed_copied(&map, 5, 10);
+  assert_false(missed_is_dirty(&map)); /* nothing is durable yet */
+  missed_forget_copied(&map);
+  missed_checkpoint(&map);
+  assert_false(missed_is_dirty(&map)); /* and nothing was copied after all */
+  missed_copied(&map, 5, 10);
+  missed_set(&map, 5, 10); /* missed again before the flush */
+  missed_checkpoint(&map);
+  assert_false(missed_is_dirty(&map));
+  missed_copied(&map, 5, 10);
+  missed_checkpoint(&map);
+  assert_int_equal(map.page_dirty.set_count, 1);
+  assert_int_equal(map.top_dirty.set_count, 0); /* its sector still has others */
+  missed_copied(&map, 0, MAP_BITS_PER_SECTOR);
+  missed_checkpoint(&map);
+  assert_false(bitmap_test(&map.top, 0));
+  assert_true(bitmap_test(&map.top, 1));
+  assert_int_equal(map.top_dirty.set_count, 1);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(random_steps_equal_the_model, setup, teardown),
+      cmocka_unit_test_setup_teardown(at_the_edges_of_pages, setup, teardown),
+      cmocka_unit_test_setup_teardown(a_checkpoint_touches_what_it_changes, setup, teardown),
+  };
+  return cmocka_run_group_tests_name("missed", tests, NULL, NULL);
+}
