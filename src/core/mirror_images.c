@@ -353,7 +353,7 @@ static void undo(struct mirror *m, uint32_t i) {
       break;
     case IMAGE_OP_PROMOTE:
     case IMAGE_OP_DEMOTE:
-      m->record.master = m->admin_master;
+      if (image_is_current(m, m->admin_master)) m->record.master = m->admin_master;
       m->record.demoted = m->admin_demoted;
       break;
     case IMAGE_OP_ASSUME: /* of one that was just added, too */
