@@ -177,8 +177,16 @@ void client_ask(struct client *client, enum model_kind kind, uint64_t offset, ui
 
 /* ---- answers ---- */
 
-static bool error_is_fine(const struct client *client, uint32_t error) {
-  if (client->rules->errors_allowed) return true;
+/* A write of a part of a page may have to read the rest. */
+static bool is_unreadable(const struct client *client, const struct model_op *op) {
+  const struct bitmap *pages = client->unreadable;
+  if (!pages || pages->set_count == 0 || op->kind == MODEL_FLUSH) return false;
+  uint64_t first = op->offset / MODEL_BLOCK, last = (op->offset + op->length - 1) / MODEL_BLOCK;
+  return bitmap_any_in(pages, first, last - first + 1);
+}
+
+static bool error_is_fine(const struct client *client, const struct model_op *op, uint32_t error) {
+  if (client->rules->errors_allowed || is_unreadable(client, op)) return true;
   return client->rules->stopping && error == ERROR_SHUTDOWN;
 }
 
@@ -213,7 +221,7 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   bool ok = request->error == 0;
   world_trace(client->world, "%s < #%" PRIu64 " %s %s%.0u", client->name, op->op.id, kind_names[op->op.kind],
               ok ? "done" : "error ", request->error);
-  if (!ok && !error_is_fine(client, request->error))
+  if (!ok && !error_is_fine(client, &op->op, request->error))
     world_fail(client->world, "%s: %s %" PRIu64 "+%" PRIu64 " was answered with error %u, and nothing excuses it",
                client->name, kind_names[op->op.kind], op->op.offset, op->op.length, request->error);
   count_end(client, op, ok);
@@ -259,7 +267,8 @@ static void abandon_open(struct client *client) {
 static void wire_is_closed(struct wire *wire, bool by_server) {
   struct client *client = wire->options.owner;
   /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
-  if (by_server && !client->rules->stopping && !client->rules->errors_allowed)
+  bool unreadable = client->unreadable && client->unreadable->set_count != 0;
+  if (by_server && !client->rules->stopping && !client->rules->errors_allowed && !unreadable)
     world_fail(client->world, "%s: the server hung up", client->name);
   abandon_open(client);
   client->connected = false;
@@ -295,7 +304,8 @@ void client_init(struct client *client, struct world *world, const struct client
                             .model = options->model,
                             .workload = options->workload,
                             .rules = options->rules,
-                            .recovering = options->recovering};
+                            .recovering = options->recovering,
+                            .unreadable = options->unreadable};
   snprintf(client->name, sizeof client->name, "%s", options->name);
   client->prng = world_stream(world, "client", options->index);
   client->depth = (uint32_t)prng_between(&client->prng, 1, CLIENT_DEPTH_MAX);

@@ -5,6 +5,7 @@
 #ifndef TARN_SIM_CLIENT_H
 #define TARN_SIM_CLIENT_H
 
+#include "base/bitmap.h"
 #include "sim/model.h"
 #include "sim/wire.h"
 
@@ -37,7 +38,8 @@ struct client {
   struct model *model;
   const struct workload *workload;
   const struct client_rules *rules;
-  const bool *recovering; /* the mirror is in a recovery right now */
+  const bool *recovering;          /* the mirror is in a recovery right now */
+  const struct bitmap *unreadable; /* pages that no image could read at some time of this life; NULL: none */
   struct wire_options wire_options;
   struct wire wire;
   struct prng prng;
@@ -58,6 +60,7 @@ struct client_options {
   const struct workload *workload;
   const struct client_rules *rules;
   const bool *recovering;
+  const struct bitmap *unreadable;
   uint64_t index;
 };
 void client_init(struct client *client, struct world *world, const struct client_options *options);

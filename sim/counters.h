@@ -50,6 +50,9 @@
   X(op_verify, "comparisons by the mirror that came to their end")                 \
   X(image_unplugged, "F25 images taken away while their mirror served")            \
   X(gate_misfit, "mirrors that came back able to do less than their clients know") \
+  X(place_left_behind, "places that no image could read")                          \
+  X(place_healed, "such places that were written")                                 \
+  X(block_repaired, "blocks that were written again by read repair")               \
   X(image_reopened, "images whose disks were opened anew")                         \
   X(several_mirrors, "seeds with several mirrors on the node")                     \
   X(activated, "activations that succeeded")                                       \

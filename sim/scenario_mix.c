@@ -82,6 +82,7 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
                                      .workload = &mirror->workloads[volume],
                                      .rules = &mirror->rules,
                                      .recovering = &mirror->recovering,
+                                     .unreadable = &mirror->unreadable[volume],
                                      .index = mirror->index * SIM_CLIENTS_MAX + c};
     client_init(&mirror->clients[c], mix->world, &options);
   }
@@ -282,12 +283,13 @@ static void check_progress(struct mix *mix, uint64_t deadline_ns) {
 }
 
 /* Not where nothing may step back: a promotion may choose an image that has not got what was seen and never answered. In a storm
- * he spares the anchor, and does not stop a mirror that needs its home store to start. */
+ * he spares the anchor. */
 static void operator_comes(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
   if (mirror->calm || prng_below(&mix->prng, 100) >= mix->operator_percent) return;
+  if (weather->kind == WEATHER_STORM && weather->home_troubled) return; /* who is current cannot be recorded */
   uint32_t spared = weather->kind == WEATHER_STORM ? weather->anchor : NO_ANCHOR;
-  operator_begin(&mix->operators[mirror->index], spared, weather->kind == WEATHER_CHAOS, !weather->home_troubled);
+  operator_begin(&mix->operators[mirror->index], spared, weather->kind == WEATHER_CHAOS);
 }
 
 /* As soon as it serves, in this life. */
@@ -372,6 +374,16 @@ static void mirror_ends(struct mix *mix, struct sim_mirror *mirror) {
   sim_mirror_compare_all(mirror);
 }
 
+/* What no image could read in chaos, as an administrator would who reads `tarn status`. */
+static void write_unreadable(struct mix *mix, struct sim_mirror *mirror) {
+  if (mirror_unreadable(mirror->core)->count == 0) return;
+  sim_mirror_clients_start(mirror, 0);
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    while (!mirror->clients[v].wire.ready) node_step(mix->node);
+  sim_mirror_write_unreadable(mirror);
+  (void)run_until_gone(mix, mirror);
+}
+
 static void mix_end(struct mix *mix) {
   struct node *node = mix->node;
   world_trace(mix->world, "---- healed ----");
@@ -384,10 +396,10 @@ static void mix_end(struct mix *mix) {
     sim_mirror_open(mirror);
     sim_mirror_activate(mirror, NULL);
   }
-  (void)wait_for_all(mix, UINT64_MAX);
   EACH_MIRROR(node, mirror) {
-    if (mirror->err != TARN_OK) world_fail(mix->world, "activation was refused, though all is healed: %s", mirror->why);
+    while (!mirror->serving) node_step(node);
     for (uint32_t c = 0; c < mirror->client_count; c++) mirror->clients[c].drop_one_in = 0;
+    write_unreadable(mix, mirror);
     sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 1, 40));
   }
   EACH_MIRROR(node, mirror) mirror_ends(mix, mirror);

@@ -89,6 +89,7 @@ struct sim_mirror {
   uint32_t client_count;
   struct client clients[SIM_CLIENTS_MAX];
   struct workload workloads[SIM_VOLUMES_MAX];
+  struct bitmap unreadable[SIM_VOLUMES_MAX]; /* pages that no image could read at some time of this life */
 };
 
 struct sim_mirror_options {
@@ -153,6 +154,8 @@ void sim_mirror_clients_start(struct sim_mirror *mirror, uint32_t budget);
 void sim_mirror_clients_leave(struct sim_mirror *mirror);
 bool sim_mirror_clients_done(const struct sim_mirror *mirror);
 bool sim_mirror_clients_gone(const struct sim_mirror *mirror);
+/* Writes what no image can read, as an administrator would. Requires idle clients. */
+void sim_mirror_write_unreadable(struct sim_mirror *mirror);
 /* No faults, all images present, no error is excused. */
 void sim_mirror_heal(struct sim_mirror *mirror);
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
-#include "sim/sim_mirror.h"
+#include "sim/node.h"
 
 #define STATUS_EVERY_NS (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
 
@@ -15,17 +15,37 @@ static bool image_is_untold(const struct sim_mirror *mirror, uint32_t i) {
   return false;
 }
 
+/* ---- places that no image can read ---- */
+
+static bool page_is_unreadable(const struct sim_mirror *mirror, uint32_t v, uint64_t page) {
+  const struct unreadable *list = mirror_unreadable(mirror->core);
+  uint64_t start = mirror->layout.volume_base[v] + page * MEDIUM_PAGE;
+  for (uint32_t r = 0; r < list->count; r++)
+    if (list->ranges[r].start < start + MEDIUM_PAGE && start < list->ranges[r].start + list->ranges[r].length)
+      return true;
+  return false;
+}
+
 /* ---- images that were cut off hold the bytes of one moment ---- */
 
 static uint32_t crc_of(const struct sim_mirror *mirror, uint32_t i, uint32_t v) {
   return crc32c(mirror->images[i].data[v].medium->visible, mirror->config.volumes[v].size_bytes);
 }
 
+static bool volumes_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other, uint32_t v) {
+  const uint8_t *a = mirror->images[image].data[v].medium->visible, *b = mirror->images[other].data[v].medium->visible;
+  uint64_t size = mirror->config.volumes[v].size_bytes;
+  if (memcmp(a, b, size) == 0) return true;
+  for (uint64_t at = 0; at < size; at += MEDIUM_PAGE)
+    if (!page_is_unreadable(mirror, v, at / MEDIUM_PAGE) &&
+        memcmp(a + at, b + at, min_u64(MEDIUM_PAGE, size - at)) != 0)
+      return false;
+  return true;
+}
+
 bool sim_mirror_images_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other) {
-  for (uint32_t v = 0; v < mirror->volume_count; v++) {
-    const struct medium *a = mirror->images[image].data[v].medium, *b = mirror->images[other].data[v].medium;
-    if (a->dirty_count > 0 || memcmp(a->visible, b->visible, mirror->config.volumes[v].size_bytes) != 0) return false;
-  }
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (mirror->images[image].data[v].medium->dirty_count > 0 || !volumes_equal(mirror, image, other, v)) return false;
   return true;
 }
 
@@ -99,6 +119,37 @@ static void watch_status(struct sim_mirror *mirror) {
   if (recovering != mirror->recovering)
     world_trace(world, "%s: recovery %s", mirror->name, recovering ? "begins" : "is done");
   mirror->recovering = recovering;
+  uint64_t lost = now->images[0].unreadable_bytes, lost_before = before->images[0].unreadable_bytes;
+  if (now->state == before->state && lost > lost_before) world->counters.place_left_behind++;
+  if (now->state == before->state && lost < lost_before) world->counters.place_healed++;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    if (now->images[i].repaired_blocks > before->images[i].repaired_blocks)
+      world->counters.block_repaired += now->images[i].repaired_blocks - before->images[i].repaired_blocks;
+}
+
+static void watch_unreadable(struct sim_mirror *mirror) {
+  const struct unreadable *list = mirror_unreadable(mirror->core);
+  for (uint32_t r = 0; r < list->count; r++) {
+    uint32_t v = geometry_volume_at(&mirror->layout, list->ranges[r].start);
+    uint64_t offset = list->ranges[r].start - mirror->layout.volume_base[v];
+    uint64_t first = offset / MEDIUM_PAGE, last = (offset + list->ranges[r].length - 1) / MEDIUM_PAGE;
+    bitmap_set_range(&mirror->unreadable[v], first, last - first + 1);
+  }
+}
+
+void sim_mirror_write_unreadable(struct sim_mirror *mirror) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    struct client *client = &mirror->clients[v];
+    for (uint64_t page = 0; page < mirror->unreadable[v].bit_count; page++) {
+      if (!page_is_unreadable(mirror, v, page)) continue;
+      uint64_t offset = page * MEDIUM_PAGE;
+      client_ask(client, MODEL_WRITE, offset, min_u64(MEDIUM_PAGE, client->model->size_bytes - offset), false);
+      while (client->open > 0) node_step(mirror->node);
+    }
+    bitmap_clear_range(&mirror->unreadable[v], 0, mirror->unreadable[v].bit_count);
+  }
+  if (mirror_unreadable(mirror->core)->count != 0)
+    world_fail(mirror->world, "what no image could read was written, and is still called unreadable");
 }
 
 const struct mirror_status *sim_mirror_status(struct sim_mirror *mirror) {
@@ -159,6 +210,7 @@ static uint64_t compare_volume(struct sim_mirror *mirror, uint32_t v, uint32_t s
     const struct bitmap *unverified = &mirror->images[i].unverified[v];
     for (uint64_t page = bitmap_next_set(unverified, 0); page < page_count;
          page = bitmap_next_set(unverified, page + 1)) {
+      if (page_is_unreadable(mirror, v, page)) continue; /* until it is written */
       compare_page(mirror, v, page, set);
       compared++;
     }
@@ -222,6 +274,7 @@ void sim_mirror_compare_all(struct sim_mirror *mirror) {
 void sim_mirror_watch(struct sim_mirror *mirror) {
   if (!mirror->core) return;
   mirror_check(mirror->core);
+  watch_unreadable(mirror);
   if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) watch_status(mirror);
   if (list_is_empty(&mirror->world->env.queue.events)) (void)sim_mirror_compare(mirror);
 }

@@ -75,6 +75,7 @@ static void held_done(struct guard_io *place) {
   require(guard->dead);
   require(guard->held > 0);
   /* Whichever buffer it came back with: if that is another one, ours was exchanged for it. */
+  if (place->io.err != TARN_OK) guard->held_failed = true;
   if (place->referenced) buffer_unref(place->io.buffer);
   place->referenced = false;
   list_push_front(&guard->free, &place->link);
@@ -205,7 +206,7 @@ void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns) {
   guard->lower = disk;
   guard->disk.caps = disk->caps;
   guard->hang_ns = hang_ns;
-  guard->dead = guard->late = false;
+  guard->dead = guard->late = guard->held_failed = false;
   guard->err = TARN_OK;
   guard->died_ns = 0;
 }

@@ -31,7 +31,8 @@ struct guard {
   bool dead;    /* or detached: everything is answered with `err` */
   tarn_err err; /* TARN_HUNG, TARN_GONE, or that of guard_kill(); of one that never died: TARN_GONE */
   uint64_t died_ns;
-  uint32_t held; /* I/Os that the disk below still has, of a dead guard */
+  bool held_failed; /* since it died the disk below has answered one of those that it held with an error */
+  uint32_t held;    /* I/Os that the disk below still has, of a dead guard */
   void *owner;
   /* Called once for each death, from the event queue, before the answers of the I/Os. May be NULL. */
   void (*died)(struct guard *guard);

@@ -153,8 +153,9 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 }
 
 static void init_lists(struct mirror *m) {
-  struct list *heads[] = {&m->free_ops,   &m->op_line,      &m->mark_line,    &m->scratch_line,  &m->recover_line,
-                          &m->doubt_line, &m->free_scratch, &m->held_scratch, &m->flush_waiting, &m->flush_running};
+  struct list *heads[] = {&m->free_ops,      &m->op_line,       &m->mark_line,    &m->scratch_line,
+                          &m->recover_line,  &m->doubt_line,    &m->free_scratch, &m->held_scratch,
+                          &m->flush_waiting, &m->flush_running, &m->buffer_line};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);
@@ -377,6 +378,7 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   if (image->coming == COMING_NOT) ri->seen_sequence = m->record.completed;
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
+  copy_image_left(m, i);
   image_move(m, i, event);
   ri->missing = missing;
   missed_forget_copied(&image->map);
@@ -417,10 +419,11 @@ static void guard_died(struct guard *guard) {
   uint32_t i = (uint32_t)(image - m->images);
   const char *why = guard->err == TARN_HUNG ? "its disk does not answer" : "its disk is gone";
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
-  if (last && guard->err != TARN_HUNG) m->lost = true;
-  if (!image->online) return;
+  if (!m->running || !image->online) return; /* being activated, or on its way out: the I/O that fails will tell */
+  if (last) m->lost = guard->err != TARN_HUNG;
+  else m->lost_drop = true;
   if (!last) image_drop(m, i, MISSING_FAILED, why, NULL);
-  else if (m->running) mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
+  else mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
 }
 
 static void home_died(struct guard *guard) {
@@ -459,7 +462,17 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   admin_check_idle(m);
 }
 
-bool mirror_may_have_lost(const struct mirror *m) { return m->lost; }
+bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
+
+/* What hung and was answered well in the end, on the same connection, has lost nothing. */
+bool mirror_may_have_lost(const struct mirror *m) {
+  bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);
+  EACH_IMAGE(m, i) {
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++)
+      lost |= m->images[i].online && m->images[i].data[v].held_failed;
+  }
+  return m->fallen && lost;
+}
 
 void image_join(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
@@ -506,4 +519,9 @@ void mirror_check(const struct mirror *m) {
 bool mirror_image_is_equal(const struct mirror *m, uint32_t image) {
   return m->state == MIRROR_ACTIVE && image_is_current(m, image) && m->recover.set_count == 0 &&
          m->lock.hold_count == 0;
+}
+
+bool mirror_is_unreadable(const struct mirror *m, uint32_t volume, uint64_t offset, uint64_t length) {
+  require(volume < m->geometry.volume_count);
+  return unreadable_overlaps(&m->record.unreadable, m->geometry.volume_base[volume] + offset, length);
 }

@@ -146,7 +146,7 @@ enum mirror_image_op {
 void mirror_image_do(struct mirror *mirror, uint32_t image, enum mirror_image_op op, bool force, mirror_done *done,
                      void *context);
 /* A new image in a free slot, with its disks open and its metadata disk empty; it is copied to in full. Its name and node
- * are in `config`. On an error the disks are the caller's again. */
+ * are in `config`. On an error the disks are the caller's again, once mirror_image_is_quiet(). */
 void mirror_image_add(struct mirror *mirror, uint32_t slot, const struct mirror_image_config *config, mirror_done *done,
                       void *context);
 /* The answer to `reopen`: disks, and how they were found; NULL disks with the reason in `error` when that did not work. */
@@ -183,6 +183,8 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 /* Requires that nothing is in flight: after mirror_deactivate() or a failed activate answered, or a fall. In the simulator a
  * crash drops mirror and arena instead. */
 bool mirror_is_idle(const struct mirror *mirror);
+/* It fell (a quiet one, too, which goes on being shown as INACTIVE). */
+bool mirror_has_fallen(const struct mirror *mirror);
 /* It fell, and writes that were answered and not flushed may be lost with its disk's connection: see gate_open(). */
 bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
@@ -237,8 +239,13 @@ enum mirror_state mirror_state_now(const struct mirror *mirror);
 
 /* Invariants of the whole object; the simulator calls it after every event. */
 void mirror_check(const struct mirror *mirror);
+/* Places that no image can read: what a read of them gets is TARN_IO, until they are written. Mirror addresses (core/meta.h). */
+const struct unreadable *mirror_unreadable(const struct mirror *mirror);
 /* For the checker: may this image be called equal to the master right now (no write in flight, nothing marked as
  * recovering, nothing missed)? */
 bool mirror_image_is_equal(const struct mirror *mirror, uint32_t image);
+/* Is there a place in this range that no image can read (it is named in the status)? There the images may differ, and reads
+ * fail, until it is written. */
+bool mirror_is_unreadable(const struct mirror *mirror, uint32_t volume, uint64_t offset, uint64_t length);
 
 #endif

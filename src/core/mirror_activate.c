@@ -226,6 +226,7 @@ static void records_loaded(struct mirror *m) {
     return;
   }
   m->record = *best;
+  m->completed_generation = best->generation.number;
   if (!judge_images(m)) {
     refuse(m);
     return;
@@ -306,14 +307,6 @@ static void activated(struct mirror *m, tarn_err err) {
     commit_admin(m, activated);
     return;
   }
-  EACH_IMAGE(m, i) {
-    struct record_image *ri = &m->record.images[i];
-    /* The map that says "all" is durable now: from here on the copy's progress counts. */
-    if (m->images[i].online && ri->state == IMAGE_SYNCHRONIZING && ri->all_missed) {
-      ri->all_missed = false;
-      m->record_dirty = true;
-    }
-  }
   serve(m);
 }
 
@@ -352,7 +345,12 @@ static void conclude(struct mirror *m) {
   m->recovering = m->recover_total != 0 || m->record.doubt;
   m->record.recovery_source = m->recovering ? (uint8_t)recovery_source(m) : RECORD_NO_SOURCE;
   EACH_IMAGE(m, i) {
-    if (m->images[i].online && m->record.images[i].state != IMAGE_SYNCHRONIZED) image_start_syncing(m, i);
+    if (m->images[i].online && m->record.images[i].state != IMAGE_SYNCHRONIZED) {
+      m->images[i].coming =
+          COMING_COMMIT; /* as one that comes back later: nothing is written to it before it is recorded */
+      m->images[i].come_seq = m->commit.started + 1;
+      image_start_syncing(m, i);
+    }
     missed_dirty_all(&m->images[i].map);
   }
   if (!m->log_lost) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);

@@ -202,7 +202,8 @@ static void come_judge(struct mirror *m, uint32_t i) {
   come_probe(m, i);
 }
 
-/* Everything that its metadata needs goes with the next commit; what it misses is copied from then on. */
+/* Everything that its metadata needs goes with the next commit. Nothing is written to it before that is durable: until then
+ * its record may say that it is CONSISTENT at its moment. What it missed is copied from then on. */
 static void come_online(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
@@ -218,7 +219,6 @@ static void come_online(struct mirror *m, uint32_t i) {
   report(m->env, REPORT_INFO, m->config.name, "image %s is back: %s is copied to it", image_name(m, i),
          ri->all_missed ? "everything" : "what it missed");
   mirror_changed(m);
-  copy_pump(m);
 }
 
 static void come_probed(struct disk_io *io) {
@@ -261,6 +261,8 @@ void images_committed(struct mirror *m, tarn_err err) {
     }
     if (m->commit.done < image->come_seq && m->running) continue;
     image->coming = COMING_NOT;
+    image->since_tick = intent_next_tick(&m->intent);
+    copy_pump(m);
     if (m->record.images[i].all_missed &&
         m->commit.done >= image->come_seq) { /* the map that says "all" is durable: the copy's progress counts */
       m->record.images[i].all_missed = false;
@@ -345,7 +347,7 @@ static void undo(struct mirror *m, uint32_t i) {
       }
       break;
     case IMAGE_OP_FRACTURE:
-      if (!m->paused) break;
+      if (ri->state != IMAGE_CONSISTENT) break;
       *ri = m->admin_undo;
       image->online = true;
       image->reason[0] = 0;
@@ -355,9 +357,14 @@ static void undo(struct mirror *m, uint32_t i) {
       m->record.master = m->admin_master;
       m->record.demoted = m->admin_demoted;
       break;
+    case IMAGE_OP_ASSUME: /* of one that was just added, too */
+      *ri = m->admin_undo;
+      image->present = ri->present;
+      image->online = m->admin_online;
+      ri->all_missed = ri->present;
+      break;
     case IMAGE_OP_SYNC:
     case IMAGE_OP_RESTORE:
-    case IMAGE_OP_ASSUME:
     case IMAGE_OP_COUNT: break;
   }
   m->record_dirty = true;
@@ -389,6 +396,13 @@ static void fracture_now(struct mirror *m, uint32_t i) {
   mirror_check_missing(m);
 }
 
+/* It may not be equal to the others now: it is of no definite moment, and misses all that is marked. */
+static void fracture_unequal(struct mirror *m, uint32_t i) {
+  image_drop(m, i, MISSING_FRACTURED, "it was fractured before it was whole: 'tarn image restore' brings it back",
+             NULL);
+  op_commit(m);
+}
+
 static void remove_now(struct mirror *m, uint32_t i) {
   if (m->images[i].online) {
     image_leave(m, i, IMAGE_FAILED, MISSING_NONE);
@@ -410,7 +424,8 @@ static void promote_now(struct mirror *m, uint32_t i) {
 static void op_flushed(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err == TARN_OK && m->running && image_is_current(m, i)) {
-    if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
+    if (m->admin_op == IMAGE_OP_FRACTURE && (m->recovering || m->recover.set_count != 0)) fracture_unequal(m, i);
+    else if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
     else if (m->admin_op == IMAGE_OP_REMOVE) remove_now(m, i);
     else promote_now(m, i);
     return;
@@ -421,7 +436,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
 }
 
 void images_check_idle(struct mirror *m) {
-  if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0) return;
+  if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0 || !copy_is_aside(m)) return;
   m->admin_step = STEP_FLUSH;
   if (m->running) {
     flush_all(m, &m->admin_flush, op_flushed);
@@ -488,8 +503,12 @@ static void assume_online(struct mirror *m, tarn_err err) {
 }
 
 static void op_assume(struct mirror *m, uint32_t i) {
-  if (!has_disks(m, &m->config.images[i])) {
-    admin_explain(m, "a disk of image %s is absent", image_name(m, i));
+  const struct store *store = &m->images[i].store;
+  bool ours = store->record_err == TARN_OK &&
+              memcmp(store->record.mirror_uuid, m->record.mirror_uuid, sizeof m->record.mirror_uuid) == 0;
+  if (!has_disks(m, &m->config.images[i])) admin_explain(m, "a disk of image %s is absent", image_name(m, i));
+  else if (!ours) admin_explain(m, "the metadata of image %s is not sound, or not of this mirror", image_name(m, i));
+  if (m->admin_why[0]) {
     admin_end(m, TARN_REFUSED);
     return;
   }
@@ -527,8 +546,7 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
         drain(m);
         return;
       }
-      image_drop(m, i, MISSING_FRACTURED, "it was fractured while it was being copied to", NULL);
-      op_commit(m);
+      fracture_unequal(m, i);
       return;
     case IMAGE_OP_SYNC:
       if (m->images[i].online) op_sync(m, i);
@@ -557,6 +575,7 @@ static void add_failed(struct mirror *m, uint32_t i, const char *why) {
 static void add_recorded(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   struct image *image = &m->images[i];
+  image->coming = COMING_NOT;
   if (err == TARN_OK && image->online && m->config.images[i].assumed) {
     assume(m, i);
     return;
@@ -568,9 +587,11 @@ static void add_recorded(struct mirror *m, tarn_err err) {
     report(m->env, REPORT_INFO, m->config.name, "image %s is added", image_name(m, i));
   } else {
     image->online = image->present = false;
+    image->coming = COMING_NOT;
     m->record.images[i] = (struct record_image){0};
     m->record_dirty = true;
     admin_explain(m, "the change could not be recorded, so nothing was changed");
+    if (mirror_image_is_quiet(m, i)) detach(m, i);
   }
   mirror_changed(m);
   copy_pump(m);
@@ -601,6 +622,8 @@ static void add_loaded(struct store *store, tarn_err err) {
   image->present = image->online = true;
   image->relapses = 0;
   image->joined_ns = 0;
+  image->coming = COMING_COMMIT; /* nothing is written to it before it is recorded */
+  image->come_seq = UINT64_MAX;
   if (!config->assumed) image_start_syncing(m, i);
   bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   EACH_IMAGE(m, k) missed_dirty_all(&m->images[k].map);

@@ -6,7 +6,9 @@
  *   mirror_judge.c     who is current
  *   mirror_write.c     the path of a write, a zeroing, a flush; marks and their clearing; the judgement
  *   mirror_read.c      the path of a read
- *   mirror_copy.c      recovery and synchronisation
+ *   mirror_copy.c      how one range is copied, and what becomes of a place that nobody can read
+ *   mirror_sync.c      what is copied next: recovery, synchronisation, their checkpoints and their ends
+ *   mirror_repair.c    what one image could not read is written to it again
  *   mirror_images.c    images that come, go and come back, by themselves and by command
  *   mirror_verify.c    compares the images on line
  *   mirror_status.c    what people see
@@ -25,14 +27,19 @@
 #include "core/range_lock.h"
 #include "core/states.h"
 #include "core/store.h"
+#include "core/unreadable.h"
 
-#define OP_MARKS_MAX     (BUFFER_DATA_MAX / (64u * 1024u) + 1) /* smallest region is 64 KiB */
-#define SCRATCH_COUNT    32u                                   /* read-modify-writes at once */
-#define SCRATCH_SLOTS    (SCRATCH_COUNT * (1 + IMAGES_MAX))    /* so many can be held by disks that hang */
-#define GUARD_SLOTS      (MIRROR_OPS_MAX + 64u)                /* I/Os with one disk: operations, flushes, copies */
-#define META_SLOTS       8u
-#define COPY_COUNT       4u /* copies at once; one is kept for reads that wait for recovery */
-#define COPY_BYTES       BUFFER_DATA_MAX
+#define OP_MARKS_MAX  (BUFFER_DATA_MAX / (64u * 1024u) + 1) /* smallest region is 64 KiB */
+#define SCRATCH_COUNT 32u                                   /* read-modify-writes at once */
+#define SCRATCH_SLOTS (SCRATCH_COUNT * (1 + IMAGES_MAX))    /* so many can be held by disks that hang */
+#define GUARD_SLOTS   (MIRROR_OPS_MAX + 64u)                /* I/Os with one disk: operations, flushes, copies */
+#define META_SLOTS    8u
+#define COPY_COUNT    4u /* copies at once; one is kept for reads that wait for recovery */
+#define COPY_BYTES    BUFFER_DATA_MAX
+#define UNIT_BYTES    4096u /* what cannot be read is found, and repaired, in these; no block is larger */
+#define REPAIRS_MAX   16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
+/* Each copy, and each image in a verify, has one; an image's disk that hangs may keep as many. */
+#define COPY_BUFFERS     (COPY_COUNT + IMAGES_MAX + IMAGES_MAX * (COPY_COUNT + 1))
 #define CHECKPOINT_BYTES (64ull << 20) /* copied between two checkpoints of the maps */
 #define TICK_NS          NS_PER_S
 #define MARK_IDLE_NS     (5 * NS_PER_S) /* a mark unused for that long is cleared */
@@ -71,27 +78,59 @@ struct op {
   uint32_t master;         /* when it was issued */
   uint32_t issued, failed; /* by image */
   uint32_t pending;
-  uint32_t tried; /* images that failed this read */
+  uint32_t flags;  /* of a write: with which it was issued */
+  uint32_t tried;  /* images that failed this read */
+  uint32_t unread; /* of them, those that may be repaired */
+  struct buffer_wait buffer_wait;
   tarn_err err;
   uint32_t index; /* of its legs: op_leg() */
+};
+
+enum copy_kind {
+  COPY_RECOVER, /* of a region that was marked at a crash: from one image to all */
+  COPY_MISSED,  /* of what images miss that are being copied to */
+  COPY_REPAIR,  /* of what an image could not read, or holds differently */
+  COPY_VERIFY   /* nothing is copied: the images are compared */
+};
+
+struct copy_buffer {
+  struct buffer buffer;
+  bool used;
 };
 
 /* A copy of one range from one image to others. */
 struct copy {
   struct mirror *m;
-  bool busy, recover; /* recover: of a marked region after a crash; else of what an image misses */
-  uint64_t start, end, at, piece;
-  uint32_t source, targets, failed, tried;
+  bool busy, holding;
+  enum copy_kind kind;
+  uint64_t start, end;
+  uint64_t at, piece;     /* the part of it that is under way */
+  uint64_t piece_max;     /* halved when nobody can read a piece */
+  uint32_t source, only;  /* only: of a repair that was told from which; IMAGES_MAX: any */
+  uint32_t targets;       /* by image, like the next ones */
+  uint32_t tried, unread; /* of this piece: could not read it; and may be repaired */
+  uint32_t failed, left;  /* failed a write; are out, or were, since the copy began */
   uint32_t pending, mark;
-  bool unreadable;
+  uint32_t tries, probing, probes; /* of a unit that nobody can read */
+  uint64_t lost_start, lost_bytes, lost_seq;
+  uint64_t repaired_bytes;
+  const char *given_up; /* why it is not done; NULL: it is */
   uint64_t issue_tick;
   struct range_hold hold;
-  struct buffer buffer;
+  struct copy_buffer *buffer;
   struct disk_io read;
+  uint64_t wait_seq; /* 0: does not wait for a commit */
+  void (*resume)(struct copy *copy, tarn_err err);
+  void (*done)(struct copy *copy); /* of a repair, may be NULL; the slot is free again, and still as it was */
   struct copy_leg {
     struct disk_io io;
     struct copy *copy;
   } * legs;
+};
+
+struct repair {
+  uint64_t start, end;
+  uint32_t images;
 };
 
 struct image {
@@ -105,18 +144,18 @@ struct image {
   uint64_t sync_total; /* extents when this synchronisation began */
   uint64_t sync_start_ns, sync_copied;
   uint64_t copy_next_ns; /* earliest next copy, by its rate */
-  uint64_t unreadable_bytes;
   uint32_t in_flight;
   /* on its way back (mirror_images.c) */
   enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_COMMIT } coming;
   bool coming_full, coming_asked; /* everything is to be copied; the administrator asked for it */
+  uint64_t since_tick;            /* what was issued before is not to be held against it: it was out meanwhile */
   uint64_t come_seq;              /* the commit that makes it one of us */
   uint32_t probe;                 /* the volume that is tried */
   struct disk_io probe_io;
   uint64_t return_at_ns; /* when it may come back by itself; 0: not set */
   uint32_t relapses;
   uint64_t joined_ns; /* when it became SYNCHRONIZED; 0: at activation */
-  uint64_t reads, writes, read_errors, write_errors;
+  uint64_t reads, writes, read_errors, write_errors, repaired_blocks;
   char reason[160];
 };
 
@@ -150,7 +189,9 @@ struct mirror {
   bool serving; /* clients' I/O is taken */
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
-  bool fallen, lost;
+  bool fallen;
+  bool lost;      /* the last good image's disk was lost with its cache */
+  bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];
   struct image images[IMAGES_MAX];
   struct store home;
@@ -168,6 +209,7 @@ struct mirror {
   struct list mark_line;    /* ops without marks */
   struct list scratch_line; /* ops without scratch */
   struct list recover_line; /* reads that wait for a region to be copied */
+  struct list buffer_line;  /* reads whose buffer a dead disk still holds: they wait for another */
   struct list doubt_line;   /* flushes that wait until what a failed flush left in doubt is written again */
   struct buffer *scratch;   /* SCRATCH_SLOTS */
   struct list free_scratch, held_scratch; /* held: by a disk that hangs, perhaps still */
@@ -208,12 +250,20 @@ struct mirror {
   uint64_t recover_marked; /* bytes */
   bool recovered;
   struct copy copies[COPY_COUNT];
+  struct copy_buffer copy_buffers[COPY_BUFFERS];
   uint32_t copies_busy;
   uint64_t checkpoint_bytes;
   enum { CHECKPOINT_NONE, CHECKPOINT_DRAIN, CHECKPOINT_FLUSH, CHECKPOINT_COMMIT } checkpoint;
   uint64_t checkpoint_seq;
-  bool finishing;         /* the flush that ends a recovery is under way */
-  uint64_t copy_pause_ns; /* nothing in the background before: something could not be copied */
+  uint32_t checkpoint_images;               /* that it is for: those that came later wait for the next one */
+  bool finishing;                           /* the flush that ends a recovery is under way */
+  uint64_t copy_pause_ns;                   /* nothing in the background before: something could not be copied, */
+  const char *copy_pause_why;               /* for this reason */
+  uint64_t clients_seen, clients_active_ns; /* to tell whether clients are active: how many I/Os had come, and when */
+  struct repair repairs[REPAIRS_MAX];
+  uint32_t repair_count;
+  bool repairing;
+  struct verify *verify;
   struct flush_wait recover_flush;
   struct timer copy_timer;
   struct event copy_event;
@@ -257,6 +307,10 @@ static inline bool image_is_current(const struct mirror *m, uint32_t i) {
 }
 static inline void guard_let_go(struct guard *guard) {
   if (guard->lower) guard_detach(guard);
+}
+/* Is data written to it? */
+static inline bool image_takes_data(const struct mirror *m, uint32_t i) {
+  return m->images[i].online && m->images[i].coming != COMING_COMMIT;
 }
 uint32_t mirror_current_mask(const struct mirror *m);
 uint32_t mirror_online_mask(const struct mirror *m);
@@ -323,21 +377,82 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io);
 
 /* mirror_read.c */
 void op_read(struct op *op);
+/* Reads that wait for a buffer are told that the mirror stops. */
+void read_stop(struct mirror *m);
 /* The image that a write's merge, or a copy, reads from; `tried` are out. IMAGES_MAX: none left. */
 uint32_t read_source(const struct mirror *m, uint64_t start, uint64_t length, uint32_t tried);
 
+/* Does this client I/O touch a place that no image can read? Then a read fails. */
+bool op_is_unreadable(const struct op *op);
+/* Does the merge of this block take bytes from such a place? Then the write fails. */
+bool merge_is_unreadable(const struct op *op, uint64_t block);
+/* Before a write or zeroing is issued, under its lock: false, it must fail instead (TARN_IO), since what it would leave
+ * of such a place cannot be recorded. Sets the flags to issue it with: what heals is written with FUA, because a power
+ * loss must not bring back what nobody could read, once the record says that it was healed. */
+CHECKED bool unreadable_may_write(const struct op *op, uint32_t *flags);
+/* A write or zeroing was judged good: what it covers is readable again. Its answer waits for drop_seq. */
+void unreadable_written(const struct op *op);
+
 /* mirror_copy.c */
-void copy_init(struct mirror *m);
 CHECKED tarn_err copy_alloc(struct mirror *m, struct arena *arena);
+bool copy_is_idle(const struct mirror *m);
+/* A commit is done, or has failed: copies that wait for it, and a checkpoint, may go on. */
+void copy_committed(struct mirror *m);
+/* Nothing more is begun: reads, flushes and copies that wait for something are told so, a verify ends. What is in flight
+ * ends by itself, until copy_is_idle(). When the clients are leaving, and when the mirror falls. */
+void copy_stop(struct mirror *m);
+/* To be called when an image is put out: copies forget it, also if it should come back while they run. */
+void copy_image_left(struct mirror *m, uint32_t image);
+/* A slot for a copy, with a buffer, unless only `reserve` are left; NULL. Not busy until copy_begin(). */
+struct copy *copy_find(struct mirror *m, uint32_t reserve);
+void copy_begin(struct copy *copy, enum copy_kind kind, uint64_t start, uint64_t end);
+void copy_lock(struct copy *copy);
+void copy_wait(struct copy *copy, uint64_t seq, void (*resume)(struct copy *copy, tarn_err err));
+void copy_give_up(struct copy *copy, const char *why);
+/* Gives everything back. */
+void copy_end(struct copy *copy);
+/* The copy of one of these kinds that this address is in, if there is one. */
+struct copy *copy_at(struct mirror *m, uint64_t address);
+/* No copy that touches a current image is under way, those of a recovery apart. */
+bool copy_is_aside(const struct mirror *m);
+/* The longest I/O that every image's disk takes here. */
+uint64_t copy_io_max(const struct mirror *m, uint64_t address);
+struct copy_buffer *copy_buffer_take(struct mirror *m);
+static inline uint8_t *copy_data(const struct copy_buffer *buffer, uint64_t address) {
+  return buffer->buffer.base + address % BUFFER_ALIGN;
+}
+/* An error that tells of the bytes, not of the disk as a whole: writing them again may help. */
+static inline bool error_is_of_place(tarn_err err) {
+  return err != TARN_OK && err != TARN_HUNG && err != TARN_GONE && err != TARN_SHUTDOWN;
+}
+
+/* mirror_sync.c */
+void copy_init(struct mirror *m);
 /* Sees to it that what copies there are to start are started, soon; harmless at any time. */
 void copy_pump(struct mirror *m);
-/* A commit is done: a checkpoint may go on. */
-void copy_committed(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
-/* The clients are leaving: who waits for a copy is told so. */
-void copy_stop(struct mirror *m);
-bool copy_is_idle(const struct mirror *m);
+uint32_t syncing_mask(const struct mirror *m);
+void sync_committed(struct mirror *m);
+void end_line(struct list *line, tarn_err err);
+
+/* mirror_repair.c */
+/* These images could not read the range, another one could: they get it once more, soon. */
+void repair_ask(struct mirror *m, uint32_t images, uint64_t start, uint64_t length);
+void repair_run(struct mirror *m);
+/* From `source` (IMAGES_MAX: any good one) to `images`, within one region; `done` when it has ended. False: not now. */
+CHECKED bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source,
+                          void (*done)(struct copy *copy));
+/* The lock is held: false when there is nothing to repair any more. */
+bool repair_locked(struct copy *copy);
+void repair_ended(struct copy *copy);
+
+/* mirror_verify.c */
+CHECKED tarn_err verify_alloc(struct mirror *m, struct arena *arena);
+void verify_run(struct mirror *m);
+void verify_locked(struct copy *copy);
+bool verify_is_running(const struct mirror *m);
+uint64_t verify_start_ns(const struct mirror *m);
 
 /* mirror_judge.c */
 /* The newest record that activation has loaded; NULL if there is none. */

@@ -241,6 +241,10 @@ static bool settle_promoted(struct mirror *m, enum verdict *verdicts, uint32_t i
   }
   m->record.demoted = false;
   if (verdicts[i] == VERDICT_CURRENT) {
+    /* What was read at the master during a write must not be undone: recovery goes on from the old one. */
+    if (!m->record.clean && m->record.recovery_source == RECORD_NO_SOURCE &&
+        verdicts[m->record.master] == VERDICT_CURRENT)
+      m->record.recovery_source = m->record.master;
     m->record.master = (uint8_t)i;
     return true;
   }

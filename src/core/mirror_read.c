@@ -9,11 +9,55 @@
  * A read at the master takes no lock: a write that starts meanwhile is concurrent with it, and so are the reads that see it
  * there. A read at a slave holds its range shared: otherwise it could see a write that starts meanwhile, be answered, and
  * the next read, at the master, could come too early and see the old bytes.
- */
+ *
+ * A disk that hangs may still write into the buffer that a read gave it, long after another image has answered. So a buffer
+ * that somebody else still holds is exchanged for another of its pool before the read is issued (disk.h); who has to wait for
+ * one holds nothing that others wait for.
+ *
+ * Places that no image can read (struct unreadable) are answered with an error: what the images hold there is anything. */
 #include "base/prng.h"
 #include "core/mirror_int.h"
 
 static void read_issue(struct op *op, uint32_t image);
+
+/* ---- places that no image can read ---- */
+
+const struct unreadable *mirror_unreadable(const struct mirror *m) { return &m->record.unreadable; }
+
+bool op_is_unreadable(const struct op *op) {
+  return op->m->record.unreadable.count != 0 && unreadable_overlaps(&op->m->record.unreadable, op->start, op->length);
+}
+
+bool merge_is_unreadable(const struct op *op, uint64_t block) {
+  const struct unreadable *list = &op->m->record.unreadable;
+  uint64_t end = min_u64(block + op->m->block, op->outer_start + op->outer_length), stop = op->start + op->length;
+  if (list->count == 0) return false;
+  if (block < op->start && unreadable_overlaps(list, block, min_u64(end, op->start) - block)) return true;
+  return end > stop && unreadable_overlaps(list, max_u64(block, stop), end - max_u64(block, stop));
+}
+
+bool unreadable_may_write(const struct op *op, uint32_t *flags) {
+  *flags = op->client->flags;
+  if (!op_is_unreadable(op)) return true;
+  *flags |= DISK_FUA;
+  return unreadable_can_cut(&op->m->record.unreadable, op->start, op->length);
+}
+
+void unreadable_written(const struct op *op) {
+  struct mirror *m = op->m;
+  if (!op_is_unreadable(op)) return;
+  /* There was room when it was issued. A copy has taken it meanwhile? Then the place stays unreadable for now, though it is
+   * not any more: the next write of it finds room. */
+  if (!unreadable_can_cut(&m->record.unreadable, op->start, op->length)) return;
+  uint64_t bytes = unreadable_cut(&m->record.unreadable, op->start, op->length);
+  m->record_dirty = true;
+  m->drop_seq = commit_want(m);
+  report(m->env, REPORT_INFO, m->config.name, "%llu unreadable bytes of volume %s were written, and can be read again",
+         (unsigned long long)bytes, m->config.volumes[op->volume].name);
+  mirror_changed(m);
+}
+
+/* ---- where to read ---- */
 
 uint32_t read_source(const struct mirror *m, uint64_t start, uint64_t length, uint32_t tried) {
   uint32_t candidates = mirror_current_mask(m) & ~tried;
@@ -48,8 +92,11 @@ static enum overlap overlap_of(const struct op *op) {
   struct range_hold *hold = NULL;
   while ((hold = range_next_overlap(&m->lock, op->outer_start, op->outer_length, hold)) != NULL) {
     if (hold->tag == HOLD_READ || hold->blockers != 0) continue;
-    if (hold->tag == HOLD_COPY && CONTAINER_OF(hold, const struct copy, hold)->recover) return OVERLAP_WAIT;
-    if (hold->tag == HOLD_COPY) continue;
+    if (hold->tag == HOLD_COPY) {
+      enum copy_kind kind = CONTAINER_OF(hold, const struct copy, hold)->kind;
+      if (kind == COPY_RECOVER || kind == COPY_REPAIR) return OVERLAP_WAIT; /* it writes where this may read */
+      continue;
+    }
     const struct op *write = CONTAINER_OF(hold, const struct op, hold);
     if (write->issued == 0) continue; /* still merging */
     if (write->master != m->record.master || write->failed & 1u << write->master) return OVERLAP_WAIT;
@@ -65,11 +112,64 @@ static uint32_t least_loaded(struct op *op) {
   for (uint32_t k = 0; k < m->config.image_count; k++) {
     uint32_t i = (turn + k) % m->config.image_count;
     const struct image *image = &m->images[i];
-    if (!image->online || op->tried & 1u << i || !missed_is_fresh(&image->map, first, count)) continue;
+    if (!image->online || op->tried & 1u << i) continue;
+    if (!missed_is_fresh(&image->map, first, count) && !PLANTED(half_built_read)) continue;
     if (best == IMAGES_MAX || image->in_flight < m->images[best].in_flight) best = i;
   }
   return best;
 }
+
+/* ---- another buffer ---- */
+
+static void exchange(struct op *op, struct buffer *buffer) {
+  struct disk_io *io = op->client;
+  struct buffer *held = io->buffer;
+  require(buffer->bytes - BUFFER_ALIGN >= io->length);
+  io->buffer = buffer;
+  io->data = buffer->base + io->offset % BUFFER_ALIGN;
+  buffer_unref(held);
+}
+
+static void buffer_is_here(struct buffer_wait *wait) {
+  struct op *op = CONTAINER_OF(wait, struct op, buffer_wait);
+  list_remove(&op->link);
+  exchange(op, wait->buffer);
+  op_read(op);
+}
+
+/* Sees to it that nobody else touches the buffer; false when the op waits for another one, or has ended. */
+static bool own_buffer(struct op *op) {
+  struct mirror *m = op->m;
+  struct disk_io *io = op->client;
+  if (!buffer_is_shared(io->buffer)) return true;
+  if (!io->buffer->pool) { /* there are no others of its kind */
+    op_end(op, TARN_IO);
+    return false;
+  }
+  struct buffer *buffer = buffer_get(io->buffer->pool, (uint32_t)io->length);
+  if (buffer) {
+    exchange(op, buffer);
+    return true;
+  }
+  if (op->holding) { /* a write that waits for this range may have the buffer that this read waits for */
+    op->holding = false;
+    range_release(&m->lock, &op->hold);
+  }
+  list_push(&m->buffer_line, &op->link);
+  buffer_wait_init(&op->buffer_wait, buffer_is_here);
+  buffer_wait(io->buffer->pool, &op->buffer_wait, (uint32_t)io->length);
+  return false;
+}
+
+void read_stop(struct mirror *m) {
+  for (struct list *node = list_pop(&m->buffer_line); node; node = list_pop(&m->buffer_line)) {
+    struct op *op = LIST_ENTRY(node, struct op, link);
+    buffer_wait_cancel(op->client->buffer->pool, &op->buffer_wait);
+    op_end(op, TARN_SHUTDOWN);
+  }
+}
+
+/* ---- the read itself ---- */
 
 static void read_locked(struct range_hold *hold) { op_read(CONTAINER_OF(hold, struct op, hold)); }
 
@@ -104,11 +204,17 @@ static void read_done(struct disk_io *io) {
   leg_ended(op->m, image, io);
   op->pending = 0;
   if (io->err == TARN_OK) {
+    if (io->buffer != op->client->buffer) { /* a disk below has exchanged it */
+      op->client->buffer = io->buffer;
+      op->client->data = io->data + (op->start - op->outer_start);
+    }
+    if (op->unread) repair_ask(op->m, op->unread, op->outer_start, op->outer_length);
     read_answer(op, TARN_OK);
     return;
   }
   op->err = io->err;
   op->tried |= 1u << image;
+  if (error_is_of_place(io->err)) op->unread |= 1u << image;
   if (op->holding) op_read(op);
   else read_wait(op);
 }
@@ -137,16 +243,21 @@ void op_read(struct op *op) {
     copy_pump(m);
     return;
   }
+  if (op_is_unreadable(op)) {
+    op_end(op, TARN_IO);
+    return;
+  }
   enum overlap overlap = op->holding ? OVERLAP_NONE : overlap_of(op);
   if (overlap == OVERLAP_WAIT) {
     read_wait(op);
     return;
   }
-  uint32_t image = overlap == OVERLAP_MASTER ? m->record.master : least_loaded(op);
+  bool from_master = overlap == OVERLAP_MASTER || (m->config.read_master && !(op->tried & 1u << m->record.master));
+  uint32_t image = from_master ? m->record.master : least_loaded(op);
   if (image != m->record.master && image != IMAGES_MAX && !op->holding && !read_hold(op)) image = m->record.master;
   if (image == IMAGES_MAX || op->tried & 1u << image) {
     op_end(op, op->err != TARN_OK ? op->err : TARN_IO);
     return;
   }
-  read_issue(op, image);
+  if (own_buffer(op)) read_issue(op, image);
 }

@@ -17,6 +17,11 @@ static void progress(struct mirror_image_status *status, uint64_t done, uint64_t
   if (status->sync.bytes_per_second > 0) status->sync.eta_seconds = (total - done) / status->sync.bytes_per_second;
 }
 
+static void waiting_for(const struct mirror *m, struct mirror_image_status *status) {
+  if (m->copy_pause_ns > m->env->now_ns && m->copy_pause_why)
+    snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "%s", m->copy_pause_why);
+}
+
 static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_status *status) {
   const struct image *image = &m->images[i];
   uint64_t extent = m->geometry.extent_bytes;
@@ -25,8 +30,7 @@ static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_
     uint64_t left = min_u64(m->recover.set_count, m->recover_total);
     progress(status, (m->recover_total - left) * extent, m->recover_total * extent, m->recover_copied,
              m->env->now_ns - m->recover_start_ns);
-    if (m->copy_pause_ns > m->env->now_ns)
-      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "a block that cannot be read or written");
+    waiting_for(m, status);
   } else if (image->online && image_state_of(m, i) == IMAGE_SYNCHRONIZING) {
     status->sync.kind = image->sync_total == m->geometry.extent_count ? SYNC_FULL : SYNC_MISSED;
     uint64_t left = image->map.missed.set_count - image->map.copied.set_count;
@@ -37,7 +41,27 @@ static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_
       snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
     else if (image->copy_next_ns > m->env->now_ns)
       snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "its rate limit");
+    else waiting_for(m, status);
+  } else if (verify_is_running(m) && image_is_current(m, i)) {
+    const struct verify_result *result = mirror_verify_result(m);
+    status->sync.kind = SYNC_VERIFY;
+    progress(status, result->done_bytes, result->total_bytes, result->done_bytes, m->env->now_ns - verify_start_ns(m));
+    if (m->recovering)
+      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
   }
+}
+
+/* The first place of all is named where there is nothing worse to say. */
+static void unreadable_status(const struct mirror *m, struct mirror_image_status *status) {
+  const struct unreadable *list = &m->record.unreadable;
+  status->unreadable_bytes = unreadable_bytes(list);
+  if (list->count == 0 || status->reason[0]) return;
+  uint32_t v = geometry_volume_at(&m->geometry, list->ranges[0].start);
+  if (v == m->geometry.volume_count) return;
+  snprintf(status->reason, sizeof status->reason,
+           "%llu bytes of volume %s at %llu cannot be read from any image; writing them heals it",
+           (unsigned long long)list->ranges[0].length, m->config.volumes[v].name,
+           (unsigned long long)(list->ranges[0].start - m->geometry.volume_base[v]));
 }
 
 static void image_status(const struct mirror *m, uint32_t i, struct mirror_image_status *status) {
@@ -63,11 +87,12 @@ static void image_status(const struct mirror *m, uint32_t i, struct mirror_image
     snprintf(status->reason, sizeof status->reason, "what it misses is being copied");
   status->missed_bytes = ri->all_missed && !image->online ? m->geometry.extent_count * m->geometry.extent_bytes
                                                           : image->map.missed.set_count * m->geometry.extent_bytes;
-  status->unreadable_bytes = image->unreadable_bytes;
+  if (image->present) unreadable_status(m, status);
   status->reads = image->reads;
   status->writes = image->writes;
   status->read_errors = image->read_errors;
   status->write_errors = image->write_errors;
+  status->repaired_blocks = image->repaired_blocks;
   status->io_in_flight = image->in_flight;
   if (m->running) sync_status(m, i, status);
 }

@@ -307,7 +307,7 @@ static void merge_next(struct op *op) {
     issue(op);
     return;
   }
-  uint32_t source = read_source(m, block, m->block, op->tried);
+  uint32_t source = merge_is_unreadable(op, block) ? IMAGES_MAX : read_source(m, block, m->block, op->tried);
   if (source == IMAGES_MAX) {
     op_end(op, TARN_IO);
     return;
@@ -322,7 +322,7 @@ static void merge_next(struct op *op) {
 static void note_missed(struct op *op) {
   struct mirror *m = op->m;
   EACH_IMAGE(m, i) {
-    if (m->images[i].online) continue;
+    if (image_takes_data(m, i)) continue;
     if (!missed_set(&m->images[i].map, extent_first(m, op->start), extent_span(m, op->start, op->length))) continue;
     for (uint32_t k = 0; k < op->mark_count; k++) m->intent.marks[op->marks[k]].map_seq = m->commit.started + 1;
   }
@@ -343,12 +343,16 @@ static void leg_done(struct disk_io *io) {
 
 static void issue(struct op *op) {
   struct mirror *m = op->m;
+  if (!unreadable_may_write(op, &op->flags)) {
+    op_end(op, TARN_IO);
+    return;
+  }
   note_missed(op);
   op->master = m->record.master;
   op->issue_tick = intent_next_tick(&m->intent);
   uint32_t targets = 0;
   EACH_IMAGE(m, i) {
-    if (!m->images[i].online) continue;
+    if (!image_takes_data(m, i)) continue;
     /* An image that is being copied to gets it at once where it has been copied already; else the copy brings it. */
     if (image_is_current(m, i) ||
         !missed_is_stale(&m->images[i].map, extent_first(m, op->start), extent_span(m, op->start, op->length)))
@@ -361,9 +365,9 @@ static void issue(struct op *op) {
   for (; targets != 0; targets &= targets - 1) {
     uint32_t i = (uint32_t)__builtin_ctz(targets);
     if (op->kind == OP_ZERO)
-      leg_submit(m, i, &op_leg(op, i)->io, DISK_WRITE_ZEROES, io->flags, op->start, op->length, NULL, NULL, leg_done);
+      leg_submit(m, i, &op_leg(op, i)->io, DISK_WRITE_ZEROES, op->flags, op->start, op->length, NULL, NULL, leg_done);
     else
-      leg_submit(m, i, &op_leg(op, i)->io, DISK_WRITE, io->flags, op->outer_start, op->outer_length, io->buffer,
+      leg_submit(m, i, &op_leg(op, i)->io, DISK_WRITE, op->flags, op->outer_start, op->outer_length, io->buffer,
                  io->data - (op->start - op->outer_start), leg_done);
   }
 }
@@ -446,7 +450,7 @@ void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mi
 /* Nothing can be told of the images here: they are made equal from one source before this is read again. */
 static void failed_everywhere(struct op *op) {
   struct mirror *m = op->m;
-  if (op->kind != OP_FLUSH && !(op->client->flags & DISK_FUA)) {
+  if (op->kind != OP_FLUSH && !(op->flags & DISK_FUA)) {
     recover_set(m, op->start, op->length);
     return;
   }
@@ -527,7 +531,8 @@ static void judge(struct op *op) {
   }
   if (PLANTED(flush_error_ignored) && op->kind == OP_FLUSH) out = 0;
   EACH_IMAGE(m, i) {
-    if (out & 1u << i) image_drop(m, i, MISSING_FAILED, failure_text(op), op);
+    if (!(out & 1u << i) || max_u64(op->issue_tick, op->tick) < m->images[i].since_tick) continue;
+    image_drop(m, i, MISSING_FAILED, failure_text(op), op);
   }
   if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 && op->issue_tick > m->doubt_tick) {
     /* Extents that were written whole are equal now on every current image. */
@@ -535,6 +540,7 @@ static void judge(struct op *op) {
     uint64_t last = (op->start + op->length) / m->geometry.extent_bytes;
     if (first < last) bitmap_clear_range(&m->recover, first, last - first);
   }
+  if (op->kind != OP_FLUSH && err == TARN_OK) unreadable_written(op);
   op->err = err;
   op_release(op);
   copy_pump(m);

@@ -90,6 +90,7 @@ struct nbd_piece {
   struct nbd_session *session;
   struct nbd_request *request;
   enum nbd_piece_state state;
+  uint32_t held_bytes; /* of its buffer, as counted in the session */
   struct nbd_out out;
 };
 

@@ -53,12 +53,23 @@ static void buffer_take(struct nbd_session *session, struct nbd_piece *piece, st
   require(!piece->io.buffer);
   require(buffer->bytes - BUFFER_ALIGN >= piece->io.length);
   piece->io.buffer = buffer;
+  piece->held_bytes = buffer->bytes;
   session->held_bytes += buffer->bytes;
+}
+
+/* A READ may come back with another buffer (disk.h), of another size. */
+static void buffer_came_back(struct nbd_session *session, struct nbd_piece *piece) {
+  if (!piece->io.buffer) return;
+  require(session->held_bytes >= piece->held_bytes);
+  session->held_bytes -= piece->held_bytes;
+  piece->held_bytes = piece->io.buffer->bytes;
+  session->held_bytes += piece->held_bytes;
 }
 
 static void buffer_drop(struct nbd_session *session, struct nbd_piece *piece) {
   struct buffer *buffer = piece->io.buffer;
   if (!buffer) return;
+  require(piece->held_bytes == buffer->bytes);
   require(session->held_bytes >= buffer->bytes);
   session->held_bytes -= buffer->bytes;
   piece->io.buffer = NULL;
@@ -304,6 +315,7 @@ static void piece_done(struct disk_io *io) {
   require(session->in_disk > 0);
   session->in_disk--;
   piece->state = PIECE_READY;
+  buffer_came_back(session, piece);
   if (session->closing) {
     buffer_drop(session, piece);
     nbd_close_check(session);

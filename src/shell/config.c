@@ -13,17 +13,18 @@
 #define MEMORY_DEFAULT (64ull << 20)
 #define MEMORY_MIN     (4ull << 20)
 
-enum key { KEY_STATE, KEY_NAME, KEY_NBD, KEY_MEMORY, KEY_COUNT };
+enum key { KEY_STATE, KEY_NAME, KEY_NBD, KEY_MEMORY, KEY_FAULTS, KEY_COUNT };
 static const struct {
   const char *name;
   bool in_file;
 } keys[KEY_COUNT] = {[KEY_STATE] = {"state", false},
                      [KEY_NAME] = {"name", true},
                      [KEY_NBD] = {"nbd", true},
-                     [KEY_MEMORY] = {"memory", true}};
+                     [KEY_MEMORY] = {"memory", true},
+                     [KEY_FAULTS] = {"enable-faults", true}};
 
 const char *config_help(void) {
-  return "Usage: tarnd [--state DIR] [--name NODE] [--nbd ADDRESS]... [--memory SIZE]\n"
+  return "Usage: tarnd [--state DIR] [--name NODE] [--nbd ADDRESS]... [--memory SIZE] [--enable-faults]\n"
          "\n"
          "The Tarn daemon: keeps mirrors of files and block devices, and serves them over NBD.\n"
          "Runs in the foreground, logs to standard error, is ready when it says 'ready'. SIGTERM ends it cleanly.\n"
@@ -33,9 +34,11 @@ const char *config_help(void) {
          "  --nbd ADDRESS   serve NBD there; may be given again [unix:DIR/nbd.sock]\n"
          "                  unix:PATH, HOST:PORT or [IPv6]:PORT\n"
          "  --memory SIZE   buffers for data on its way [64M]\n"
+         "  --enable-faults lets 'tarn fault' make disks fail: for tests, never where data matters\n"
          "  --help, --version\n"
          "\n"
-         "All but --state may stand in DIR/tarnd.conf, as in 'nbd = 127.0.0.1:10809'; the command line wins.\n"
+         "All but --state may stand in DIR/tarnd.conf, as in 'nbd = 127.0.0.1:10809'; the command "
+         "line wins.\n"
          "See tarnd(8), tarn(1).\n";
 }
 
@@ -70,6 +73,10 @@ static tarn_err key_set(struct config *config, enum key key, const char *value, 
       if (err == TARN_OK && (config->memory_bytes < MEMORY_MIN || config->memory_bytes > 1ull << 40))
         err = because(why, TARN_INVALID, "memory '%s' is out of range: 4M to 1T", value);
       return err;
+    case KEY_FAULTS:
+      config->faults = strcmp(value, "on") == 0;
+      if (config->faults || strcmp(value, "off") == 0) return TARN_OK;
+      return because(why, TARN_INVALID, "enable-faults '%.40s' is neither on nor off", value);
     case KEY_COUNT: break;
   }
   return TARN_INVALID;
@@ -82,6 +89,7 @@ static const struct option options[] = {
     {"name", required_argument, NULL, KEY_NAME},
     {"nbd", required_argument, NULL, KEY_NBD},
     {"memory", required_argument, NULL, KEY_MEMORY},
+    {"enable-faults", no_argument, NULL, KEY_FAULTS},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -113,12 +121,13 @@ tarn_err config_arguments(struct config *config, int argc, char **argv, struct w
     if (given[option] && option != KEY_NBD) return because(why, TARN_INVALID, "--%s is given twice", keys[option].name);
     struct why inner;
     given[option] = true;
-    tarn_err err = key_set(config, (enum key)option, optarg, &inner);
+    tarn_err err = key_set(config, (enum key)option, option == KEY_FAULTS ? "on" : optarg, &inner);
     if (err != TARN_OK) return because(why, TARN_INVALID, "--%s: %s", keys[option].name, inner.text);
   }
   if (optind < argc) return because(why, TARN_INVALID, "unexpected argument '%s'", argv[optind]);
   config->state_given = given[KEY_STATE], config->name_given = given[KEY_NAME];
   config->nbd_given = given[KEY_NBD], config->memory_given = given[KEY_MEMORY];
+  config->faults_given = given[KEY_FAULTS];
   return TARN_OK;
 }
 
@@ -152,7 +161,7 @@ static int line_set(void *context, const char *section, const char *name, const 
   if (parse->given[key] && key != KEY_NBD) return because(&parse->why, TARN_INVALID, "'%s' is given twice", name), 0;
   parse->given[key] = true;
   bool over = (key == KEY_NAME && config->name_given) || (key == KEY_NBD && config->nbd_given) ||
-              (key == KEY_MEMORY && config->memory_given);
+              (key == KEY_MEMORY && config->memory_given) || (key == KEY_FAULTS && config->faults_given);
   struct config scratch = *config;
   if (over) scratch.nbd_count = 0;
   parse->failed = key_set(over ? &scratch : config, key, value, &parse->why) != TARN_OK;

@@ -16,8 +16,9 @@ struct config {
   char name[TARN_NAME_MAX + 1]; /* the node's */
   uint32_t nbd_count;
   struct address nbd[CONFIG_NBD_MAX];
-  uint64_t memory_bytes;                                 /* buffers */
-  bool state_given, name_given, memory_given, nbd_given; /* on the command line */
+  uint64_t memory_bytes;                                               /* buffers */
+  bool faults;                                                         /* --enable-faults */
+  bool state_given, name_given, memory_given, nbd_given, faults_given; /* on the command line */
   bool help, version;
 };
 

@@ -22,6 +22,7 @@ struct connection {
   struct control *control;
   int fd;
   struct call call;
+  struct reactor_op hangup; /* during a call that wants to know */
   bool calling, streaming;
   bool last;    /* hang up once `out` is sent */
   bool closing; /* hanging up */
@@ -78,6 +79,17 @@ static const struct {
     {"mirror destroy", manager_mirror_destroy},
     {"mirror set", manager_mirror_set},
     {"mirror get", manager_mirror_get},
+    {"mirror verify", manager_mirror_verify},
+    {"image add", manager_image_add},
+    {"image remove", manager_image_operation},
+    {"image sync", manager_image_operation},
+    {"image fracture", manager_image_operation},
+    {"image restore", manager_image_operation},
+    {"image promote", manager_image_operation},
+    {"image demote", manager_image_operation},
+    {"image set", manager_image_set},
+    {"image get", manager_image_get},
+    {"fault", manager_fault},
 };
 
 static const char *command_name(const void *context, size_t index) {
@@ -113,8 +125,9 @@ static void connection_close(struct connection *connection) {
     shutdown(connection->fd, SHUT_RDWR);
     if (connection->recv.busy) reactor_cancel(control->options.reactor, &connection->recv);
     if (connection->send.busy) reactor_cancel(control->options.reactor, &connection->send);
+    if (connection->hangup.busy) reactor_cancel(control->options.reactor, &connection->hangup);
   }
-  if (connection->recv.busy || connection->send.busy || connection->calling) return;
+  if (connection->recv.busy || connection->send.busy || connection->hangup.busy || connection->calling) return;
   event_cancel(&connection->step);
   list_remove(&connection->link);
   control->connection_count--;
@@ -136,11 +149,31 @@ static void call_answered(struct call *call) {
   require(connection->calling);
   require(!connection->out);
   connection->calling = false;
+  call->gone = NULL;
+  if (connection->hangup.busy) reactor_cancel(connection->control->options.reactor, &connection->hangup);
   connection->out = call_answer_text(call);
   connection->out_bytes = connection->out ? strlen(connection->out) : 0;
   connection->out_sent = 0;
   if (!connection->out) connection->closing = true;
   step_post(connection);
+}
+
+/* Only a peer that closed both ways is gone: one that has said all it wants to may still listen. */
+static void hangup_watch(struct connection *connection) {
+  if (connection->calling && connection->call.gone && !connection->hangup.busy)
+    reactor_poll(connection->control->options.reactor, &connection->hangup, connection->fd, POLLHUP);
+}
+
+static void hung_up(struct reactor_op *op, int result) {
+  struct connection *connection = CONTAINER_OF(op, struct connection, hangup);
+  struct call *call = &connection->call;
+  void (*gone)(struct call *) = connection->calling ? call->gone : NULL;
+  if (result > 0 && gone) {
+    call->gone = NULL;
+    gone(call);
+  }
+  hangup_watch(connection); /* it was the watch of the call before, which has ended */
+  if (connection->closing) connection_close(connection);
 }
 
 static void call_begin(struct connection *connection, const char *line, size_t bytes) {
@@ -151,6 +184,7 @@ static void call_begin(struct connection *connection, const char *line, size_t b
   connection->calling = true;
   if (request_parse(line, bytes, &call->request, &why) == TARN_OK) command_run(connection->control, call);
   else call_misused(call, "%s", why.text);
+  hangup_watch(connection);
 }
 
 /* Takes the next whole line off the buffer and begins its call. False: there is none. */
@@ -320,6 +354,7 @@ static void accepted(struct reactor_op *op, int result) {
     control->connection_count++;
     reactor_op_init(&connection->recv, received);
     reactor_op_init(&connection->send, sent);
+    reactor_op_init(&connection->hangup, hung_up);
     event_init(&connection->step, step_run);
     connection_step(connection);
   } else if (result >= 0) refuse_connection(result);

@@ -55,8 +55,16 @@ static tarn_err volumes_parse(struct create_plan *plan, const struct request *re
 
 static bool image_name_is_taken(const struct mirror_file *file, const char *name) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (strcmp(file->images[i].name, name) == 0) return true;
+    if (file->images[i].present && strcmp(file->images[i].name, name) == 0) return true;
   return false;
+}
+
+/* The first free letter for an image without a name. */
+static void image_name(struct mirror_file *file, uint32_t slot) {
+  char letter[2] = "a";
+  if (file->images[slot].name[0]) return;
+  while (image_name_is_taken(file, letter)) letter[0]++;
+  strcpy(file->images[slot].name, letter);
 }
 
 static tarn_err image_parse(struct create_plan *plan, uint32_t slot, const char *text, struct image_spec *spec,
@@ -79,9 +87,11 @@ static tarn_err image_parse(struct create_plan *plan, uint32_t slot, const char 
                    text, spec->path_count, spec->path_count == 1 ? "" : "s", file->volume_count,
                    file->volume_count == 1 ? "" : "s");
   if (spec->name[0] && image_name_is_taken(file, spec->name))
-    return because(why, TARN_INVALID, "there are two images of the name '%s'", spec->name);
+    return because(why, plan->adding ? TARN_EXISTS : TARN_INVALID, "there %s of the name '%s'",
+                   plan->adding ? "is an image" : "are two images", spec->name);
   struct mirror_file_image *image = &file->images[slot];
   image->present = true;
+  settings_defaults(&image_settings, image->settings.values);
   strcpy(image->name, spec->name);
   for (uint32_t i = 0; i < spec->path_count; i++) {
     if (spec->paths[i][0] != '/')
@@ -105,13 +115,8 @@ static tarn_err images_parse(struct create_plan *plan, const struct request *req
   for (uint32_t i = 0; i < count && err == TARN_OK; i++) err = image_parse(plan, i, texts[i], spec, why);
   free(spec);
   if (err != TARN_OK) return err;
-  plan->file->slot_count = (uint32_t)count;
-  for (uint32_t i = 0; i < count; i++) {
-    char letter[2] = {(char)('a' + i), 0};
-    if (plan->file->images[i].name[0]) continue;
-    while (image_name_is_taken(plan->file, letter)) letter[0] = letter[0] == 'z' ? 'a' : (char)(letter[0] + 1);
-    strcpy(plan->file->images[i].name, letter);
-  }
+  plan->file->slot_count = plan->to = (uint32_t)count;
+  for (uint32_t i = 0; i < count; i++) image_name(plan->file, i);
   return TARN_OK;
 }
 
@@ -124,24 +129,42 @@ tarn_err plan_parse(struct create_plan *plan, const struct request *request, str
   if (err == TARN_OK) err = name_check("mirror", name ? name : "", why);
   if (err != TARN_OK) return err;
   strcpy(plan->file->name, name);
-  settings_defaults(&plan->file->settings);
+  settings_defaults(&mirror_settings, plan->file->settings.values);
   err = volumes_parse(plan, request, why);
   if (err == TARN_OK) err = images_parse(plan, request, why);
   if (err == TARN_OK) err = request_texts(request, "set", texts, COUNT_OF(texts), &count, why);
   for (size_t i = 0; i < count && err == TARN_OK; i++) {
     unsigned index;
-    err = setting_assign(&plan->file->settings, texts[i], &index, why);
+    err = setting_assign(&mirror_settings, plan->file->settings.values, texts[i], &index, why);
   }
   return err;
 }
 
-/* ---- looking ---- */
-
-/* A file made in /dev would take memory, and be gone after a restart. */
-static bool is_device_folder(const char *folder) {
-  bool shared_memory = strncmp(folder, "/dev/shm", 8) == 0 && (folder[8] == 0 || folder[8] == '/');
-  return strncmp(folder, "/dev", 4) == 0 && (folder[4] == 0 || folder[4] == '/') && !shared_memory;
+tarn_err plan_parse_image(struct create_plan *plan, const struct request *request, struct why *why) {
+  struct mirror_file *file = plan->file;
+  const char *text;
+  uint32_t slot = 0;
+  plan->adding = plan->sized = true;
+  tarn_err err = request_text(request, "image", &text, why);
+  if (err == TARN_OK) err = request_flag(request, "assume", &plan->assume, why);
+  if (err == TARN_OK && !text) err = because(why, TARN_INVALID, "the image is missing: write [NAME=]PATH");
+  if (err != TARN_OK) return err;
+  while (slot < IMAGES_MAX && file->images[slot].present) slot++;
+  if (slot == IMAGES_MAX) return because(why, TARN_REFUSED, "a mirror has at most %u images", IMAGES_MAX);
+  struct image_spec *spec = malloc(sizeof *spec);
+  if (!spec) return because(why, TARN_FULL, "there is not enough memory");
+  file->images[slot] = (struct mirror_file_image){.present = false};
+  err = image_parse(plan, slot, text, spec, why);
+  free(spec);
+  if (err != TARN_OK) return err;
+  image_name(file, slot);
+  plan->from = slot;
+  plan->to = slot + 1;
+  if (plan->to > file->slot_count) file->slot_count = plan->to;
+  return TARN_OK;
 }
+
+/* ---- looking ---- */
 
 /* What is at file->path. A missing file is no error here, a missing folder is. */
 static tarn_err file_look(struct plan_file *file, struct why *why) {
@@ -158,16 +181,16 @@ static tarn_err file_look(struct plan_file *file, struct why *why) {
   slash[slash == folder] = 0;
   if (!realpath(folder, resolved))
     return because(why, TARN_REFUSED, "%s: the folder %s cannot be used: %s", file->owner, folder, strerror(errno));
-  if (is_device_folder(resolved))
+  int bytes = snprintf(file->missing_at, sizeof file->missing_at, "%s/%s", strcmp(resolved, "/") == 0 ? "" : resolved,
+                       strrchr(file->path, '/') + 1);
+  if (bytes >= (int)sizeof file->missing_at)
+    return because(why, TARN_REFUSED, "%s: the path %.80s... is too long", file->owner, file->path);
+  if (path_is_for_devices(file->missing_at))
     return because(why, TARN_REFUSED, "%s: there is no device %s", file->owner, file->path);
   if (access(resolved, W_OK | X_OK) != 0)
     return because(why, TARN_REFUSED, "%s: %s is missing and cannot be made: the folder is not writable: %s",
                    file->owner, file->path, strerror(errno));
-  int bytes = snprintf(file->missing_at, sizeof file->missing_at, "%s/%s", strcmp(resolved, "/") == 0 ? "" : resolved,
-                       strrchr(file->path, '/') + 1);
-  return bytes < (int)sizeof file->missing_at
-             ? TARN_OK
-             : because(why, TARN_REFUSED, "%s: the path %.80s... is too long", file->owner, file->path);
+  return TARN_OK;
 }
 static bool is_missing(const struct plan_file *file) { return file->missing_at[0] != 0; }
 
@@ -195,8 +218,8 @@ static bool same_file(const struct plan_file *a, const struct plan_file *b) {
 
 /* Every file of the plan, by number; NULL past the end. */
 static struct plan_file *file_at(struct create_plan *plan, uint32_t index) {
-  uint32_t per_image = plan->file->volume_count + 1, slot = index / per_image, volume = index % per_image;
-  if (slot >= plan->file->slot_count) return NULL;
+  uint32_t per_image = plan->file->volume_count + 1, slot = plan->from + index / per_image, volume = index % per_image;
+  if (slot >= plan->to) return NULL;
   return volume == plan->file->volume_count ? &plan->meta[slot] : &plan->data[slot][volume];
 }
 
@@ -226,7 +249,7 @@ static tarn_err files_are_distinct(struct create_plan *plan, struct why *why) {
 
 static tarn_err data_look(struct create_plan *plan, struct why *why) {
   struct mirror_file *file = plan->file;
-  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+  for (uint32_t slot = plan->from; slot < plan->to; slot++)
     for (uint32_t i = 0; i < file->volume_count; i++) {
       struct plan_file *data = &plan->data[slot][i];
       snprintf(data->owner, sizeof data->owner, "image %s", file->images[slot].name);
@@ -257,12 +280,15 @@ static tarn_err sizes_decide(struct create_plan *plan, struct why *why) {
 static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i, struct why *why) {
   const struct plan_file *data = &plan->data[slot][i];
   uint64_t volume_bytes = plan->file->volumes[i].size_bytes;
+  bool first = slot == 0 && !plan->adding;
+  if (is_missing(data) && plan->assume)
+    return because(why, TARN_REFUSED, "%s: %s does not exist, so it cannot be equal", data->owner, data->path);
   if (is_missing(data)) return TARN_OK;
   if (data->identity.size_bytes < volume_bytes)
     return because(why, TARN_REFUSED, "%s: %s is too small: it has %llu bytes, volume %s has %llu", data->owner,
                    data->path, (unsigned long long)data->identity.size_bytes, plan->file->volumes[i].name,
                    (unsigned long long)volume_bytes);
-  if (slot > 0 && data->identity.has_data && !plan->overwrite[slot])
+  if (!first && !plan->assume && data->identity.has_data && !plan->overwrite[slot])
     return because(why, TARN_REFUSED,
                    "%s: %s holds data, which would be lost; write ',overwrite' behind the image if that is meant",
                    data->owner, data->path);
@@ -332,7 +358,7 @@ static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why 
 
 static tarn_err metas_look(struct create_plan *plan, struct why *why) {
   struct mirror_file *file = plan->file;
-  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+  for (uint32_t slot = plan->from; slot < plan->to; slot++) {
     struct mirror_file_image *image = &file->images[slot];
     struct plan_file *meta = &plan->meta[slot];
     if (!image->meta[0] && plan->data[slot][0].identity.is_block_device)
@@ -350,13 +376,13 @@ static tarn_err metas_look(struct create_plan *plan, struct why *why) {
 tarn_err plan_check(struct create_plan *plan, struct why *why) {
   struct mirror_file *file = plan->file;
   struct stat info;
-  if (lstat(plan->folder, &info) == 0)
+  if (!plan->adding && lstat(plan->folder, &info) == 0)
     return because(why, TARN_EXISTS, "the folder %s exists already: move it away if it is of no use", plan->folder);
   tarn_err err = data_look(plan, why);
   if (err == TARN_OK) err = sizes_decide(plan, why);
   if (err == TARN_OK) err = metas_look(plan, why);
   if (err == TARN_OK) err = files_are_distinct(plan, why);
-  for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++) {
+  for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
     for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++) err = data_decide(plan, slot, i, why);
     if (err == TARN_OK) err = meta_decide(plan, slot, why);
   }
@@ -368,19 +394,24 @@ tarn_err plan_check(struct create_plan *plan, struct why *why) {
 /* All copies of the metadata on one file system, and the data not: losing that one would lose what is known of all images. */
 static void warn_of_one_file_system(struct create_plan *plan) {
   const struct mirror_file *file = plan->file;
-  bool one = file->slot_count > 1, data_elsewhere = false;
+  bool one = true, data_elsewhere = false;
+  uint32_t count = 0;
   struct file_identity first, identity;
-  if (file_inspect(file->images[0].meta, &first, NULL) != TARN_OK) return;
+  const char *shared = file->images[plan->from].meta;
+  if (file_inspect(shared, &first, NULL) != TARN_OK) return;
   for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    if (!file->images[slot].present || file->images[slot].unknown) continue;
     if (file_inspect(file->images[slot].meta, &identity, NULL) != TARN_OK) return;
     one = one && !identity.is_block_device && file_identity_neighbours(&first, &identity);
-    data_elsewhere = data_elsewhere || plan->data[slot][0].identity.is_block_device;
+    count++;
   }
-  if (one && data_elsewhere)
+  for (uint32_t slot = plan->from; slot < plan->to; slot++)
+    data_elsewhere = data_elsewhere || plan->data[slot][0].identity.is_block_device;
+  if (one && count > 1 && data_elsewhere)
     json_array_append_new(
         plan->warnings,
         json_sprintf("all copies of the metadata share one file system (that of %s); give meta=PATH to spread them",
-                     file->images[0].meta));
+                     shared));
 }
 
 /* Makes it, and counts it; what is not counted is not ours to remove. */
@@ -403,7 +434,7 @@ static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *w
   struct mirror_file *file = plan->file;
   uint64_t bytes = meta_bytes(plan);
   tarn_err err = TARN_OK;
-  for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++) {
+  for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
     for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++)
       if (is_missing(&plan->data[slot][i]))
         err = file_make(&plan->data[slot][i], file->volumes[i].size_bytes, made, why);
@@ -412,22 +443,28 @@ static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *w
   return err;
 }
 
-tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
+/* The folder of a new mirror, with its record. */
+static tarn_err folder_make(const struct create_plan *plan, struct why *why) {
   char record[sizeof plan->folder + 16];
-  struct plan_file *one;
-  size_t made = 0;
-  require(!plan->file->unmake);
-  plan->file->unmake = json_array();
-  for (uint32_t i = 0; (one = file_at(plan, i)) != NULL; i++)
-    if (is_missing(one)) json_array_append_new(plan->file->unmake, json_string_nocheck(one->path));
   if (mkdir(plan->folder, 0700) != 0)
     return because(why, TARN_IO, "the folder %s cannot be made: %s", plan->folder, strerror(errno));
   tarn_err err = folder_sync(plan->folder, why);
   if (err == TARN_OK) err = mirror_file_store(plan->folder, plan->file, why);
   snprintf(record, sizeof record, "%s/record", plan->folder);
-  if (err == TARN_OK) err = file_create(record, RECORD_AREA_BYTES, why);
+  return err == TARN_OK ? file_create(record, RECORD_AREA_BYTES, why) : err;
+}
+
+tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
+  json_t **list = plan->adding ? &plan->file->images[plan->from].adding : &plan->file->unmake;
+  struct plan_file *one;
+  size_t made = 0;
+  require(!*list);
+  *list = json_array();
+  for (uint32_t i = 0; (one = file_at(plan, i)) != NULL; i++)
+    if (is_missing(one)) json_array_append_new(*list, json_string_nocheck(one->path));
+  tarn_err err = plan->adding ? mirror_file_store(plan->folder, plan->file, why) : folder_make(plan, why);
   if (err == TARN_OK) err = files_make(plan, &made, why);
   if (err == TARN_OK) warn_of_one_file_system(plan);
-  while (err != TARN_OK && json_array_size(plan->file->unmake) > made) json_array_remove(plan->file->unmake, made);
+  while (err != TARN_OK && json_array_size(*list) > made) json_array_remove(*list, made);
   return err;
 }

@@ -1,11 +1,13 @@
-/* create_plan.h - `tarn mirror create`: from what was typed to files that are ready, or a refusal with nothing changed.
+/* create_plan.h - `tarn mirror create` and `tarn image add`: from what was typed to files that are ready, or a refusal with
+ * nothing changed.
  *
- *   plan_parse()    words only: names, sizes, counts, settings. Errors are bad usage.
+ *   plan_parse()    words only: names, sizes, counts, settings. Errors are bad usage. plan_parse_image(): of one more image.
  *   plan_check()    looks at every file and decides; touches nothing. Blocks.
- *   plan_prepare()  makes what is missing. Blocks. What it has made is in file->unmake, stored before the first is made.
+ *   plan_prepare()  makes what is missing. Blocks. What it has made is in file->unmake, or in the list `adding` of the image;
+ *                   the list is stored before the first is made.
  *
  * The rule for data: what the first image holds is what the mirror starts with; any other that holds something needs
- * `overwrite`. The rule for metadata that is there already: an empty file is used; a record (whose is said), or damage, needs
+ * `overwrite`, unless the administrator says that it is equal. The rule for metadata that is there already: an empty file is used; a record (whose is said), or damage, needs
  * `overwrite`; a newer version's, and that of a mirror of this node, is never replaced. */
 #ifndef TARN_SHELL_CREATE_PLAN_H
 #define TARN_SHELL_CREATE_PLAN_H
@@ -23,17 +25,21 @@ struct plan_file {
 
 struct create_plan {
   struct mirror_file *file; /* the result; size_bytes of volumes 0 until plan_check() */
+  uint32_t from, to;        /* slots of the images that are made: all, or the one that is added */
+  bool adding, assume;      /* assume: what it holds counts as equal */
   bool sized;               /* sizes were given */
   bool overwrite[IMAGES_MAX];
   struct plan_file data[IMAGES_MAX][VOLUMES_MAX], meta[IMAGES_MAX];
   /* the owner's, before plan_check() */
   const char *state, *node;
   char folder[700]; /* STATE/mirrors/NAME */
-  json_t *others;   /* [[path, whose], ...]: files that are in use by mirrors of this node */
+  json_t *others;   /* [[path, whose], ...]: files that are in use by mirrors of this node (manager_files) */
   json_t *warnings;
 };
 
 CHECKED tarn_err plan_parse(struct create_plan *plan, const struct request *request, struct why *why);
+/* plan->file is a copy of the mirror's, and gets the image in its first free slot: plan->from. TARN_REFUSED when there is none. */
+CHECKED tarn_err plan_parse_image(struct create_plan *plan, const struct request *request, struct why *why);
 CHECKED tarn_err plan_check(struct create_plan *plan, struct why *why);
 CHECKED tarn_err plan_prepare(struct create_plan *plan, struct why *why);
 

@@ -1,57 +1,89 @@
 /* A watch is one allocation that outlives its owner's interest while a look is under way: disk_watch_stop() marks it, and the
- * end of the look frees it. */
+ * end of the look frees it. An image's files are an allocation that nobody changes; a look holds on to those that it looks
+ * at, so that they may be replaced meanwhile: what it found about others than the present ones is not told. */
 #include "shell/disk_watch.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "shell/fault_disk.h"
 #include "shell/file_disk.h"
 
 #define LOOK_EVERY_NS NS_PER_S
 
 struct watched {
-  char *path;
-  uint32_t slot;
-  struct file_identity identity;
-  uint64_t size_bytes;
-  tarn_err err; /* what the last look found */
-  struct why why;
-  bool told;
+  uint32_t refs, count;
+  struct {
+    char *path;
+    struct file_identity identity;
+    uint64_t size_bytes;
+  } files[VOLUMES_MAX + 1];
 };
 
 struct disk_watch {
   struct reactor *reactor;
   struct reactor_work work;
   struct timer again;
-  disk_watch_gone *gone;
+  disk_watch_saw *saw;
   void *owner;
   bool looking, stopped;
-  uint32_t count;
-  struct watched files[];
+  struct {
+    struct watched *files;
+    enum watch_verdict told;
+    /* the worker's, during a look */
+    struct watched *looked_at;
+    enum watch_verdict verdict;
+    bool unsure; /* what cannot be told is no reason to drop an image, nor to call it back */
+    struct why why;
+  } slots[IMAGES_MAX];
 };
+
+static void watched_drop(struct watched *watched) {
+  if (!watched || --watched->refs > 0) return;
+  for (uint32_t i = 0; i < watched->count; i++) free(watched->files[i].path);
+  free(watched);
+}
 
 static void watch_free(struct disk_watch *watch) {
   require(!watch->looking);
   timer_cancel(&watch->again);
-  for (uint32_t i = 0; i < watch->count; i++) free(watch->files[i].path);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) watched_drop(watch->slots[slot].files);
   free(watch);
+}
+
+static void look_at(struct disk_watch *watch, uint32_t slot) {
+  const struct watched *watched = watch->slots[slot].looked_at;
+  enum watch_verdict verdict = WATCH_THERE;
+  struct why why;
+  watch->slots[slot].unsure = false;
+  for (uint32_t i = 0; watched && i < watched->count; i++) {
+    tarn_err err =
+        file_still_there(watched->files[i].path, &watched->files[i].identity, watched->files[i].size_bytes, &why);
+    enum watch_verdict found = err == TARN_GONE ? WATCH_GONE : err == TARN_CORRUPT ? WATCH_SPOILED : WATCH_THERE;
+    watch->slots[slot].unsure |= err != TARN_OK && found == WATCH_THERE;
+    if (found <= verdict) continue;
+    verdict = found;
+    watch->slots[slot].why = why;
+  }
+  watch->slots[slot].unsure &= verdict == WATCH_THERE;
+  watch->slots[slot].verdict = verdict;
 }
 
 static void look(struct reactor_work *work) {
   struct disk_watch *watch = CONTAINER_OF(work, struct disk_watch, work);
-  for (uint32_t i = 0; i < watch->count; i++) {
-    struct watched *file = &watch->files[i];
-    if (!file->told) file->err = file_still_there(file->path, &file->identity, file->size_bytes, &file->why);
-  }
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) look_at(watch, slot);
 }
 
 static void looked(struct reactor_work *work) {
   struct disk_watch *watch = CONTAINER_OF(work, struct disk_watch, work);
-  for (uint32_t i = 0; i < watch->count && !watch->stopped; i++) {
-    struct watched *file = &watch->files[i];
-    if (file->told || file->err != TARN_GONE) continue; /* what cannot be told is no reason to drop an image */
-    file->told = true;
-    watch->gone(watch->owner, file->slot, file->why.text);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
+    struct watched *watched = watch->slots[slot].looked_at;
+    bool present = watched && watched == watch->slots[slot].files && !watch->slots[slot].unsure;
+    watch->slots[slot].looked_at = NULL;
+    watched_drop(watched);
+    if (!present || watch->stopped || watch->slots[slot].verdict == watch->slots[slot].told) continue;
+    watch->slots[slot].told = watch->slots[slot].verdict;
+    watch->saw(watch->owner, slot, watch->slots[slot].verdict, watch->slots[slot].why.text);
   }
   watch->looking = false;
   if (watch->stopped) watch_free(watch);
@@ -61,41 +93,48 @@ static void looked(struct reactor_work *work) {
 static void look_again(struct timer *timer) {
   struct disk_watch *watch = CONTAINER_OF(timer, struct disk_watch, again);
   watch->looking = true;
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
+    watch->slots[slot].looked_at = watch->slots[slot].files;
+    if (watch->slots[slot].files) watch->slots[slot].files->refs++;
+  }
   reactor_run_blocking(watch->reactor, &watch->work, look, looked);
 }
 
-static bool watch_add(struct disk_watch *watch, uint32_t slot, const struct disk *disk) {
-  if (!disk) return true;
-  struct watched *file = &watch->files[watch->count];
-  *file = (struct watched){.slot = slot,
-                           .identity = *file_disk_identity(disk),
-                           .size_bytes = disk->caps.size_bytes,
-                           .path = strdup(file_disk_path(disk))};
-  if (!file->path) return false;
-  watch->count++;
+static bool watched_add(struct watched *watched, struct disk *opened) {
+  if (!opened) return true;
+  const struct disk *disk = fault_disk_lower(opened);
+  watched->files[watched->count].path = strdup(file_disk_path(disk));
+  if (!watched->files[watched->count].path) return false;
+  watched->files[watched->count].identity = *file_disk_identity(disk);
+  watched->files[watched->count].size_bytes = disk->caps.size_bytes;
+  watched->count++;
   return true;
 }
 
-struct disk_watch *disk_watch_start(const struct mirror_disks *disks, disk_watch_gone *gone, void *owner) {
-  uint32_t most = disks->file->slot_count * (disks->file->volume_count + 1);
-  struct disk_watch *watch = calloc(1, sizeof *watch + most * sizeof watch->files[0]);
+bool disk_watch_set(struct disk_watch *watch, uint32_t slot, const struct image_disks *disks, uint32_t volume_count) {
+  watched_drop(watch->slots[slot].files);
+  watch->slots[slot].files = NULL;
+  watch->slots[slot].told = WATCH_THERE;
+  if (!disks) return true;
+  struct watched *watched = calloc(1, sizeof *watched);
+  if (!watched) return false;
+  watched->refs = 1;
+  bool good = watched_add(watched, disks->meta);
+  for (uint32_t i = 0; i < volume_count; i++) good = good && watched_add(watched, disks->data[i]);
+  if (good) watch->slots[slot].files = watched;
+  else watched_drop(watched);
+  return good;
+}
+
+struct disk_watch *disk_watch_start(struct reactor *reactor, disk_watch_saw *saw, void *owner) {
+  struct disk_watch *watch = calloc(1, sizeof *watch);
   if (!watch) return NULL;
-  watch->reactor = disks->reactor;
-  watch->gone = gone;
+  watch->reactor = reactor;
+  watch->saw = saw;
   watch->owner = owner;
   timer_init(&watch->again, look_again);
-  bool good = true;
-  for (uint32_t slot = 0; slot < disks->file->slot_count; slot++) {
-    good = good && watch_add(watch, slot, disks->images[slot].meta);
-    for (uint32_t i = 0; i < disks->file->volume_count; i++)
-      good = good && watch_add(watch, slot, disks->images[slot].data[i]);
-  }
-  if (good) {
-    timer_set(reactor_env(watch->reactor), &watch->again, reactor_env(watch->reactor)->now_ns + LOOK_EVERY_NS);
-    return watch;
-  }
-  watch_free(watch);
-  return NULL;
+  timer_set(reactor_env(reactor), &watch->again, reactor_env(reactor)->now_ns + LOOK_EVERY_NS);
+  return watch;
 }
 
 void disk_watch_stop(struct disk_watch *watch) {

@@ -116,9 +116,13 @@ tarn_err file_still_there(const char *path, const struct file_identity *identity
   if (now.is_block_device)
     now.size_bytes = file_device_number(now.device, "size", &sectors) ? sectors * 512 : size_bytes;
   if (now.size_bytes < size_bytes)
-    return because(why, TARN_GONE, "%s was made shorter: it has %llu bytes instead of %llu", path,
+    return because(why, TARN_CORRUPT, "%s was made shorter: it has %llu bytes instead of %llu", path,
                    (unsigned long long)now.size_bytes, (unsigned long long)size_bytes);
   return TARN_OK;
+}
+
+bool path_is_for_devices(const char *path) {
+  return strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0;
 }
 
 bool file_device_number(uint64_t device, const char *name, uint64_t *value) {

@@ -35,11 +35,15 @@ CHECKED tarn_err file_create(const char *path, uint64_t size_bytes, struct why *
 /* The same of an open file; `path` is for the sentence only. */
 CHECKED tarn_err file_identify(int fd, const char *path, struct file_identity *identity, struct why *why);
 
-/* Is the file that is open still the one at its path, and as long as the disk? May block. TARN_OK; TARN_GONE with the
- * reason when it was unlinked, replaced or made shorter; TARN_IO when that cannot be told. `identity` and `size_bytes`
+/* Is the file that is open still the one at its path, and as long as the disk? May block. TARN_OK; with the reason TARN_GONE
+ * when it was unlinked or replaced, TARN_CORRUPT when it was made shorter; TARN_IO when that cannot be told. `identity` and `size_bytes`
  * are what the open file had: copies, so that a worker needs nothing of the disk. */
 CHECKED tarn_err file_still_there(const char *path, const struct file_identity *identity, uint64_t size_bytes,
                                   struct why *why);
+
+/* Does the path lie in /dev? A file that is missing there is a device that is missing: a file made in its place would take
+ * memory, and be gone after a restart. */
+bool path_is_for_devices(const char *path);
 
 /* A number that the kernel tells of the block device `device` (st_dev or st_rdev), or of the disk that it is a partition
  * of: "size", "queue/rotational". False where it does not say. */

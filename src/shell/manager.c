@@ -1,7 +1,4 @@
-/* The life of a mirror here:
- *
- *     closed -- managed_activate() --> opening --> open (ACTIVE) -- deactivate_begin() --> leaving --> closed (INACTIVE)
- *                                         `--> closed (ATTENTION), tried again every ATTENTION_RETRY_S if it is `wanted`
+/* The set of mirrors on this node, the operations on them, start and stop. manager_life.c has one mirror's life.
  *
  * Crash anywhere: config.json tells what there is, the records tell who is current and whether it was ACTIVE. */
 #include "shell/manager.h"
@@ -20,13 +17,33 @@
 
 /* ---- the set of mirrors ---- */
 
-static void retry_fire(struct timer *timer);
+/* A mirror that fell out of ACTIVE, or could not come back: another try, by itself. */
+static void retry_fire(struct timer *timer) {
+  struct managed *managed = CONTAINER_OF(timer, struct managed, retry);
+  if (managed->busy || managed->mirror || managed->manager->stopping) return;
+  managed_begin(managed, NULL, "is being activated");
+  managed->force = false;
+  managed_activate(managed, false);
+}
+
+/* It takes long: what was asked for has begun, and goes on by itself. */
+static void grace_fire(struct timer *timer) {
+  struct managed *managed = CONTAINER_OF(timer, struct managed, grace);
+  if (managed->call) managed_answer(managed);
+}
+
+static void settle_fire(struct timer *timer) { managed_look(CONTAINER_OF(timer, struct managed, settle)); }
+static void look_run(struct event *event) { managed_look(CONTAINER_OF(event, struct managed, look)); }
 
 struct managed *managed_new(struct manager *manager, const char *name) {
   struct managed *managed = calloc(1, sizeof *managed);
   if (!managed) return NULL;
   list_init(&managed->link);
+  list_init(&managed->reopens);
   timer_init(&managed->retry, retry_fire);
+  timer_init(&managed->grace, grace_fire);
+  timer_init(&managed->settle, settle_fire);
+  event_init(&managed->look, look_run);
   managed->manager = manager;
   snprintf(managed->file.name, sizeof managed->file.name, "%s", name);
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", manager->options.state, name);
@@ -35,9 +52,15 @@ struct managed *managed_new(struct manager *manager, const char *name) {
 
 void managed_free(struct managed *managed) {
   require(managed->mirror == NULL && !managed->busy);
+  require(managed->export_count == 0 && list_is_empty(&managed->reopens));
   timer_cancel(&managed->retry);
+  timer_cancel(&managed->grace);
+  timer_cancel(&managed->settle);
+  event_cancel(&managed->look);
   list_remove(&managed->link);
-  json_decref(managed->file.unmake);
+  exports_free(managed);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) faults_forget(managed, slot);
+  mirror_file_release(&managed->file);
   free(managed);
 }
 
@@ -108,6 +131,10 @@ void manager_resume(struct manager *manager) {
   if (!event_is_posted(&manager->resume)) event_post(&manager->env->queue, &manager->resume);
 }
 
+void managed_poke(struct managed *managed) {
+  if (!event_is_posted(&managed->look)) event_post(&managed->manager->env->queue, &managed->look);
+}
+
 void managed_begin(struct managed *managed, struct call *call, const char *busy) {
   require(!managed->busy);
   require(!managed->call);
@@ -116,15 +143,33 @@ void managed_begin(struct managed *managed, struct call *call, const char *busy)
   managed->call = call;
 }
 
+void managed_grace(struct managed *managed) {
+  timer_set(managed->manager->env, &managed->grace, managed->manager->env->now_ns + GRACE_S * NS_PER_S);
+}
+
+void managed_retry(struct managed *managed, uint64_t delay_ns) {
+  struct manager *manager = managed->manager;
+  bool wanted = managed->attention && managed->wanted && managed->file.settings.values[SET_AUTO];
+  if (wanted && !managed->mirror && !managed->busy && !manager->stopping)
+    timer_set(manager->env, &managed->retry, manager->env->now_ns + delay_ns);
+}
+
 void managed_finish(struct managed *managed) {
   require(managed->busy != NULL);
   struct manager *manager = managed->manager;
   managed->busy = NULL;
   managed->call = NULL;
+  timer_cancel(&managed->grace);
   if (managed->starting) managed->starting = false, manager->starting_count--;
-  if (managed->attention && managed->wanted && managed->file.settings.values[SET_AUTO] && !manager->stopping)
-    timer_set(manager->env, &managed->retry, manager->env->now_ns + ATTENTION_RETRY_S * NS_PER_S);
+  managed_retry(managed, ATTENTION_RETRY_S * NS_PER_S);
+  managed_poke(managed);
   manager_resume(manager);
+}
+
+void managed_answer(struct managed *managed) {
+  struct call *call = managed->call;
+  managed->call = NULL;
+  if (call) call_done(call, managed_status_json(managed));
 }
 
 void managed_refuse(struct managed *managed, const char *text) {
@@ -134,116 +179,20 @@ void managed_refuse(struct managed *managed, const char *text) {
   else report(managed->manager->env, REPORT_ERROR, managed->file.name, "%s", text);
 }
 
-/* ---- activate ---- */
+void managed_fail(struct managed *managed, const char *why) {
+  struct call *call = managed->call;
+  managed->call = NULL;
+  if (call) call_refuse(call, "mirror %s: %s", managed->file.name, why);
+  else report(managed->manager->env, REPORT_ERROR, managed->file.name, "%s", why);
+}
 
-void managed_config(const struct managed *managed, struct mirror_config *config) {
-  const struct mirror_file *file = &managed->file;
-  *config = (struct mirror_config){
-      .region_bytes = (uint32_t)file->settings.values[SET_REGION],
-      .extent_bytes = (uint32_t)file->settings.values[SET_EXTENT],
-      .mark_count = (uint32_t)file->settings.values[SET_MARKS],
-      .max_missing = (int32_t)file->settings.values[SET_MAX_MISSING],
-      .min_images = (int32_t)file->settings.values[SET_MIN_IMAGES],
-      .volume_count = file->volume_count,
-      .image_count = file->slot_count,
-      .home = managed->disks.home,
-  };
-  snprintf(config->name, sizeof config->name, "%s", file->name);
-  snprintf(config->node, sizeof config->node, "%s", managed->manager->options.node);
-  for (uint32_t i = 0; i < file->volume_count; i++) {
-    snprintf(config->volumes[i].name, sizeof config->volumes[i].name, "%s", file->volumes[i].name);
-    config->volumes[i].size_bytes = file->volumes[i].size_bytes;
+void managed_warn(struct managed *managed, json_t *warnings) {
+  for (size_t i = 0; i < json_array_size(warnings); i++) {
+    const char *text = json_string_value(json_array_get(warnings, i));
+    if (managed->call) call_warn(managed->call, "%s", text);
+    else report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s", text);
   }
-  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
-    struct mirror_image_config *image = &config->images[slot];
-    snprintf(image->name, sizeof image->name, "%s", file->images[slot].name);
-    snprintf(image->node, sizeof image->node, "%s", managed->manager->options.node);
-    memcpy(image->data, managed->disks.images[slot].data, sizeof image->data);
-    image->meta = managed->disks.images[slot].meta;
-    image->policy = image_policy_default;
-    image->error = managed->disks.images[slot].why.text[0] ? managed->disks.images[slot].why.text : NULL;
-    mirror_disks_found(&managed->disks, slot, &image->found);
-  }
-}
-
-static void mirror_changed(struct mirror *mirror) {
-  struct managed *managed = mirror_owner(mirror);
-  if (mirror_state_now(mirror) != MIRROR_ATTENTION || managed->busy) return;
-  if (!managed->file.settings.values[SET_AUTO] || timer_is_armed(&managed->retry)) return;
-  timer_set(managed->manager->env, &managed->retry, managed->manager->env->now_ns + ATTENTION_RETRY_S * NS_PER_S);
-}
-
-void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp) {
-  const struct managed *managed = mirror_owner(mirror);
-  mirror_disks_stamp(&managed->disks, image, stamp);
-}
-
-bool managed_open_mirror(struct managed *managed, struct why *why) {
-  require(managed->mirror == NULL);
-  struct mirror_config config;
-  managed_config(managed, &config);
-  const char *wrong = mirror_config_check(&config);
-  if (wrong) return because(why, TARN_INVALID, "%s", wrong) == TARN_OK;
-  struct mirror_options options = {.env = managed->manager->env,
-                                   .arena = &managed->arena,
-                                   .config = &config,
-                                   .owner = managed,
-                                   .changed = mirror_changed,
-                                   .stamp = managed_stamp};
-  managed->mirror = mirror_open(&options);
-  if (managed->mirror) arena_freeze(&managed->arena);
-  return managed->mirror || because(why, TARN_FULL, "there is not enough memory for this mirror's maps") == TARN_OK;
-}
-
-void managed_close(struct managed *managed) {
-  require(managed->export_count == 0);
-  require(managed->watch == NULL);
-  if (managed->mirror) {
-    require(mirror_is_idle(managed->mirror));
-    mirror_close(managed->mirror);
-  }
-  managed->mirror = NULL;
-  mirror_disks_close(&managed->disks);
-  arena_destroy(&managed->arena);
-  managed_record_load(managed);
-}
-
-/* Failed: closes again, keeps what was seen for `tarn status`. `why` may be the mirror's, and go with it. */
-static void activate_failed(struct managed *managed, const char *why) {
-  struct why text;
-  bool repeated = managed->attention && strcmp(managed->attention_why, why) == 0;
-  because(&text, TARN_REFUSED, "cannot be activated: %s", why);
-  snprintf(managed->attention_why, sizeof managed->attention_why, "%s", why);
-  managed->attention = true;
-  managed->last.image_count = 0;
-  if (managed->mirror) mirror_status(managed->mirror, &managed->last);
-  managed_close(managed);
-  if (managed->call || !repeated) managed_refuse(managed, text.text);
-  managed_finish(managed);
-}
-
-static void exports_add(struct managed *managed) {
-  require(managed->export_count == 0);
-  const struct mirror_file *file = &managed->file;
-  for (uint32_t i = 0; i < file->volume_count; i++) {
-    struct managed_export *export = &managed->exports[i];
-    bool only = file->volume_count == 1;
-    *export = (struct managed_export){.managed = managed};
-    stpcpy(stpcpy(stpcpy(export->alias, file->name), "/"), file->volumes[i].name);
-    strcpy(export->name, only ? file->name : export->alias);
-    export->server.nbd = (struct nbd_export){.name = export->name, .disk = mirror_volume(managed->mirror, i)};
-    export->server.alias = only ? export->alias : NULL;
-    tarn_err err = nbd_server_add(managed->manager->options.nbd, &export->server);
-    require(err == TARN_OK); /* mirror names are unique and hold no slash */
-  }
-  managed->export_count = file->volume_count;
-}
-
-static void activate_stored(struct reactor_work *work) {
-  struct managed *managed = CONTAINER_OF(work, struct managed, work);
-  if (managed->work_err != TARN_OK)
-    report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s", managed->work_why.text);
-  managed_finish(managed);
+  json_decref(warnings);
 }
 
 void managed_store_work(struct reactor_work *work) {
@@ -252,119 +201,100 @@ void managed_store_work(struct reactor_work *work) {
       mirror_file_store(managed->folder, managed->new_file ? managed->new_file : &managed->file, &managed->work_why);
 }
 
-static void file_gone(void *owner, uint32_t slot, const char *why) {
-  struct managed *managed = owner;
-  mirror_image_failed(managed->mirror, slot, why);
+/* ---- what a call names ---- */
+
+static const char *mirror_name_at(const void *context, size_t index) {
+  const struct manager *manager = context;
+  LIST_EACH(&manager->mirrors, node)
+  if (index-- == 0) return LIST_ENTRY(node, struct managed, link)->file.name;
+  return NULL;
 }
 
-static void activated(struct mirror *mirror, tarn_err err, const char *why, void *context) {
-  struct managed *managed = context;
-  require(managed->mirror == mirror);
-  if (err != TARN_OK) {
-    activate_failed(managed, why && why[0] ? why : tarn_err_text(err));
-    return;
-  }
-  managed->attention = false;
-  managed->wanted = true;
-  exports_add(managed);
-  managed->watch = disk_watch_start(&managed->disks, file_gone, managed);
-  report(managed->manager->env, REPORT_INFO, managed->file.name, "is ACTIVE, exported as %s", managed->exports[0].name);
-  struct call *call = managed->call;
-  if (why && why[0]) report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s", why);
-  managed->call = NULL;
-  if (call) {
-    if (why && why[0]) call_warn(call, "%s", why);
-    call_done(call, managed_status_json(managed));
-  }
-  if (!managed->file.stay_inactive) {
-    managed_finish(managed);
-    return;
-  }
-  managed->file.stay_inactive = false;
-  reactor_run_blocking(managed->manager->options.reactor, &managed->work, managed_store_work, activate_stored);
-}
-
-static void activate_opened(struct mirror_disks *disks) {
-  struct managed *managed = CONTAINER_OF(disks, struct managed, disks);
+struct managed *call_mirror(struct manager *manager, struct call *call, const char *key, const char *const *known,
+                            void (*again)(void *, struct call *)) {
+  const char *name;
   struct why why;
-  /* When stopping: what is not here now may just be locked, and must not be recorded as missing. */
-  if (managed->manager->stopping) activate_failed(managed, "the daemon is stopping");
-  else if (!disks->home) activate_failed(managed, disks->home_why.text);
-  else if (!managed_open_mirror(managed, &why)) activate_failed(managed, why.text);
-  else mirror_activate(managed->mirror, &(struct mirror_activation){.force = managed->force}, activated, managed);
-}
-
-void managed_activate(struct managed *managed, bool wait_for_locks) {
-  require(managed->busy && !managed->mirror);
-  struct mirror_config config;
-  managed->disks = (struct mirror_disks){.file = &managed->file};
-  managed_config(managed, &config);
-  managed->disks.reactor = managed->manager->options.reactor;
-  managed->disks.meta_bytes = mirror_meta_bytes(&config);
-  managed->disks.wait_for_locks = wait_for_locks;
-  managed->disks.opened = activate_opened;
-  snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
-  arena_init(&managed->arena);
-  mirror_disks_open(&managed->disks);
-}
-
-/* ---- deactivate ---- */
-
-static void deactivated(struct mirror *mirror, tarn_err err, const char *why, void *context) {
-  struct managed *managed = context;
-  require(managed->mirror == mirror);
-  struct why text; /* `why` goes with the mirror */
-  because(&text, err, "%s", why && why[0] ? why : tarn_err_text(err));
-  managed->export_count = 0;
-  managed->wanted = managed->stay;
-  managed->attention = false;
-  managed_close(managed);
-  if (managed->then_activate) {
-    managed->then_activate = false;
-    managed_activate(managed, false);
-    return;
+  char hint[HINT_TEXT];
+  if (manager->stopping) {
+    call_refuse(call, "the daemon is stopping");
+    return NULL;
   }
-  struct call *call = managed->call;
-  managed->call = NULL;
-  if (err == TARN_OK)
-    report(managed->manager->env, REPORT_INFO, managed->file.name,
-           managed->stay ? "is closed cleanly, to be ACTIVE again at the next start" : "is INACTIVE");
-  else
-    report(managed->manager->env, REPORT_ERROR, managed->file.name,
-           "is closed, but could not be deactivated cleanly: %s", text.text);
-  if (call && err == TARN_OK) call_done(call, managed_status_json(managed));
-  if (call && err != TARN_OK)
-    call_refuse(call, "mirror %s is closed, but could not be deactivated cleanly: %s", managed->file.name, text.text);
-  managed_finish(managed);
+  if (request_only(&call->request, known, &why) != TARN_OK ||
+      request_text(&call->request, key, &name, &why) != TARN_OK ||
+      name_check("mirror", name ? name : "", &why) != TARN_OK) {
+    call_misused(call, "%s", why.text);
+    return NULL;
+  }
+  struct managed *managed = managed_find(manager, name);
+  if (!managed) {
+    call_refuse(call, "there is no mirror '%s'%s; 'tarn status' lists them", name,
+                hint_text(nearest_word(name, mirror_name_at, manager), hint));
+    return NULL;
+  }
+  if (managed->busy) {
+    manager_wait(manager, call, again);
+    return NULL;
+  }
+  return managed;
 }
 
-static void export_removed(struct nbd_server_export *export) {
-  struct managed *managed = CONTAINER_OF(export, struct managed_export, server)->managed;
-  require(managed->exports_leaving > 0);
-  if (--managed->exports_leaving == 0) mirror_deactivate(managed->mirror, managed->stay, deactivated, managed);
+static const char *image_name_at(const void *context, size_t index) {
+  const struct mirror_file *file = context;
+  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+    if (file->images[slot].present && index-- == 0) return file->images[slot].name;
+  return NULL;
 }
 
-void managed_deactivate(struct managed *managed, bool stay) {
-  require(managed->busy && managed->mirror);
-  require(managed->export_count > 0);
-  managed->stay = stay;
-  disk_watch_stop(managed->watch);
-  managed->watch = NULL;
-  managed->exports_leaving = managed->export_count;
-  for (uint32_t i = 0; i < managed->export_count; i++)
-    nbd_server_remove(managed->manager->options.nbd, &managed->exports[i].server, export_removed);
+bool managed_image(const struct managed *managed, const char *name, uint32_t *slot) {
+  for (*slot = 0; *slot < managed->file.slot_count; (*slot)++)
+    if (managed->file.images[*slot].present && strcmp(managed->file.images[*slot].name, name) == 0) return true;
+  return false;
 }
 
-/* A mirror that fell out of ACTIVE, or could not come back: another try, quietly. */
-static void retry_fire(struct timer *timer) {
-  struct managed *managed = CONTAINER_OF(timer, struct managed, retry);
-  if (managed->busy || managed->manager->stopping) return;
-  managed->force = false;
-  if (managed->mirror && mirror_state_now(managed->mirror) != MIRROR_ATTENTION) return;
-  managed_begin(managed, NULL, "is being activated");
-  managed->then_activate = managed->mirror != NULL;
-  if (managed->mirror) managed_deactivate(managed, true);
-  else managed_activate(managed, false);
+bool call_image(struct managed *managed, struct call *call, const char *key, uint32_t *slot) {
+  const char *name;
+  struct why why;
+  char hint[HINT_TEXT];
+  if (request_text(&call->request, key, &name, &why) != TARN_OK ||
+      name_check("image", name ? name : "", &why) != TARN_OK) {
+    call_misused(call, "%s", why.text);
+    return false;
+  }
+  if (!managed_image(managed, name, slot)) {
+    call_refuse(call, "mirror %s has no image '%s'%s; 'tarn status %s' lists them", managed->file.name, name,
+                hint_text(nearest_word(name, image_name_at, &managed->file), hint), managed->file.name);
+    return false;
+  }
+  if (!(managed->leaving & 1u << *slot)) return true;
+  call_refuse(call, "image %s of mirror %s is removed already; its files are released once its disk has answered", name,
+              managed->file.name);
+  return false;
+}
+
+json_t *manager_files(const struct manager *manager) {
+  json_t *list = json_array();
+  LIST_EACH(&manager->mirrors, node) {
+    const struct managed *managed = LIST_ENTRY(node, struct managed, link);
+    const struct mirror_file *file = &managed->file;
+    char path[FOLDER_PATH_MAX + 32];
+    const char *const own[] = {"record", "config.json"};
+    for (size_t i = 0; i < COUNT_OF(own); i++) {
+      snprintf(path, sizeof path, "%s/%s", managed->folder, own[i]);
+      json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(path),
+                                            json_sprintf("mirror %s, as its %s", file->name, own[i])));
+    }
+    for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+      const struct mirror_file_image *image = &file->images[slot];
+      if (!image->present || image->unknown) continue;
+      for (uint32_t i = 0; i < file->volume_count; i++)
+        json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(image->paths[i]),
+                                              json_sprintf("image %s of mirror %s", image->name, file->name)));
+      json_array_append_new(list,
+                            json_pack("[o, o]", json_string_nocheck(image->meta),
+                                      json_sprintf("image %s of mirror %s, as its metadata", image->name, file->name)));
+    }
+  }
+  return list;
 }
 
 /* ---- start and stop ---- */
@@ -416,6 +346,7 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
   } else {
     keep = true;
     managed_record_load(managed);
+    reconcile_at_start(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
     managed_insert(managed);
   }
@@ -461,24 +392,49 @@ void manager_start(struct manager *manager, void *owner, void (*started)(void *o
   manager_resume(manager);
 }
 
-/* Begins to close all that are open and idle; once all are closed, says so. */
-static void stop_next(struct manager *manager) {
-  bool closed = !manager->creating;
-  LIST_EACH(&manager->mirrors, node) {
-    struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    timer_cancel(&managed->retry);
-    if (managed->mirror && !managed->busy) {
-      managed_begin(managed, NULL, "is being deactivated");
-      managed_deactivate(managed, true);
-    } else if (managed->busy) {
-      mirror_disks_hurry(&managed->disks);
-    }
-    closed = closed && !managed->busy;
+static void stop_down(struct managed *managed, tarn_err err, const char *why) {
+  bool stay = managed->wanted;
+  if (err != TARN_OK)
+    report(managed->manager->env, REPORT_ERROR, managed->file.name, "is closed, but not cleanly: %s", why);
+  else if (stay && !managed->attention)
+    report(managed->manager->env, REPORT_INFO, managed->file.name,
+           "is closed cleanly, to be ACTIVE again at the next start");
+  managed_finish(managed);
+}
+
+static void stop_left(struct managed *managed) { managed_finish(managed); }
+
+/* Begins to close this one; true: it is closed, or stays open only because a disk holds requests of it, which nobody waits
+ * for any more. */
+static bool stop_one(struct managed *managed) {
+  bool open = managed->mirror && !managed->ending;
+  timer_cancel(&managed->retry);
+  if (managed->busy) {
+    mirror_disks_hurry(&managed->disks);
+    reopens_give_up(managed, "the daemon is stopping");
+    return false;
   }
+  if (!open && managed->export_count == 0) return true;
+  managed_begin(managed, NULL, "is being deactivated");
+  if (open) managed_down(managed, managed->wanted, true, stop_down);
+  else exports_remove(managed, stop_left);
+  return false;
+}
+
+static void stop_next(struct manager *manager) {
+  const struct managed *creating = manager->creating;
+  bool closed = !creating || (creating->ending && mirror_is_idle(creating->mirror));
+  LIST_EACH(&manager->mirrors, node) closed = stop_one(LIST_ENTRY(node, struct managed, link)) && closed;
   if (!closed || !manager->stopped) return;
   void (*stopped)(void *) = manager->stopped;
   manager->stopped = NULL;
   stopped(manager->stopped_owner);
+}
+
+bool manager_is_quiet(const struct manager *manager) {
+  LIST_EACH(&manager->mirrors, node)
+  if (LIST_ENTRY(node, struct managed, link)->mirror) return false;
+  return manager->strays == 0 && !manager->creating;
 }
 
 void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *owner)) {

@@ -1,159 +1,130 @@
 /* Commands on a mirror that exists: each checks what may not be, then begins its operation. */
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "shell/file_identity.h"
+#include "core/states.h"
 #include "shell/manager_internal.h"
-#include "shell/words.h"
 
-static const char *mirror_name_at(const void *context, size_t index) {
-  const struct manager *manager = context;
-  LIST_EACH(&manager->mirrors, node)
-  if (index-- == 0) return LIST_ENTRY(node, struct managed, link)->file.name;
-  return NULL;
+/* ---- activate ---- */
+
+/* The quiet service that was in the way has ended. */
+static void activate_quiet_ended(struct managed *managed, tarn_err err, const char *why) {
+  struct why text;
+  if (managed->mirror) {
+    (void)managed_is_stuck(managed, &text);
+    managed_refuse(managed, text.text);
+    managed_finish(managed);
+    return;
+  }
+  if (err != TARN_OK) report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s", why);
+  managed_activate(managed, true);
 }
-
-/* The mirror that the call names, when its turn has come. NULL: the call was answered, or waits in line. */
-static struct managed *call_mirror(struct manager *manager, struct call *call, const char *const *known,
-                                   void (*again)(void *, struct call *)) {
-  const char *name;
-  struct why why;
-  char hint[HINT_TEXT];
-  if (manager->stopping) {
-    call_refuse(call, "the daemon is stopping");
-    return NULL;
-  }
-  if (request_only(&call->request, known, &why) != TARN_OK ||
-      request_text(&call->request, "name", &name, &why) != TARN_OK ||
-      name_check("mirror", name ? name : "", &why) != TARN_OK) {
-    call_misused(call, "%s", why.text);
-    return NULL;
-  }
-  struct managed *managed = managed_find(manager, name);
-  if (!managed) {
-    call_refuse(call, "there is no mirror '%s'%s; 'tarn status' lists them", name,
-                hint_text(nearest_word(name, mirror_name_at, manager), hint));
-    return NULL;
-  }
-  if (managed->busy) {
-    manager_wait(manager, call, again);
-    return NULL;
-  }
-  return managed;
-}
-
-/* ---- activate, deactivate ---- */
 
 static void activate_again(void *owner, struct call *call) { manager_mirror_activate(owner, call); }
 void manager_mirror_activate(struct manager *manager, struct call *call) {
   static const char *const known[] = {"name", "force", NULL};
-  struct managed *managed = call_mirror(manager, call, known, activate_again);
+  struct managed *managed = call_mirror(manager, call, "name", known, activate_again);
   bool force;
   struct why why;
   if (!managed) return;
-  if (request_flag(&call->request, "force", &force, &why) != TARN_OK) {
-    call_misused(call, "%s", why.text);
-    return;
+  if (request_flag(&call->request, "force", &force, &why) != TARN_OK) call_misused(call, "%s", why.text);
+  else if (managed->service == SERVICE_CLIENTS && !managed->fallen)
+    call_refuse(call, "mirror %s %s", managed->file.name, mirror_refusal(MIRROR_ACTIVE, MIRROR_ACTIVATED));
+  else if (managed_is_stuck(managed, &why))
+    call_refuse(call, "mirror %s cannot be activated now: %s", managed->file.name, why.text);
+  else {
+    managed_begin(managed, call, "is being activated");
+    managed->force = force;
+    if (managed->mirror) managed_down(managed, managed->wanted, false, activate_quiet_ended);
+    else managed_activate(managed, true);
   }
-  if (managed->mirror && mirror_state_now(managed->mirror) == MIRROR_ACTIVE) {
-    call_refuse(call, "mirror %s is ACTIVE already", managed->file.name);
-    return;
-  }
-  managed_begin(managed, call, "is being activated");
-  managed->force = force;
-  managed->then_activate = managed->mirror != NULL;
-  if (managed->mirror) managed_deactivate(managed, true);
-  else managed_activate(managed, true);
 }
 
-/* "peer, peer" of all volumes; how many. */
-static uint32_t clients_list(struct managed *managed, char *text, size_t bytes) {
-  uint32_t count = 0;
-  text[0] = 0;
-  for (uint32_t i = 0; i < managed->export_count; i++) {
-    size_t used = strlen(text);
-    if (used + 16 < bytes && count > 0) used += (size_t)snprintf(text + used, bytes - used, ", ");
-    uint32_t here =
-        nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, text + used, bytes - used);
-    if (here == 0 && count > 0) text[used - 2] = 0;
-    count += here;
-  }
-  return count;
+/* ---- deactivate ---- */
+
+static void deactivate_end(struct managed *managed) {
+  struct why why;
+  if (managed->mirror && managed_is_stuck(managed, &why) && managed->call) call_warn(managed->call, "%s", why.text);
+  managed_answer(managed);
+  managed_finish(managed);
 }
 
 static void stay_inactive_stored(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
-  struct call *call = managed->call;
-  managed->call = NULL;
-  if (managed->work_err != TARN_OK) call_refuse(call, "%s", managed->work_why.text);
-  else call_done(call, managed_status_json(managed));
+  if (managed->work_err != TARN_OK) {
+    managed_fail(managed, managed->work_why.text);
+    managed_finish(managed);
+  } else deactivate_end(managed);
+}
+
+/* It is closed. A record that says ACTIVE, and cannot be changed any more, is contradicted beside it. */
+static void deactivate_closed(struct managed *managed) {
+  managed->attention = managed->wanted = false;
+  managed_record_load(managed);
+  if (!managed->has_record || !managed->record.active || managed->file.stay_inactive) {
+    deactivate_end(managed);
+    return;
+  }
+  managed->file.stay_inactive = true;
+  reactor_run_blocking(managed->manager->options.reactor, &managed->work, managed_store_work, stay_inactive_stored);
+}
+
+static void deactivated(struct managed *managed, tarn_err err, const char *why) {
+  struct why text;
+  if (err == TARN_OK) {
+    report(managed->manager->env, REPORT_INFO, managed->file.name, "is INACTIVE");
+    deactivate_closed(managed);
+    return;
+  }
+  managed->attention = managed->wanted = false;
+  because(&text, err, "is closed, but could not be deactivated cleanly: %s", why);
+  managed_refuse(managed, text.text);
   managed_finish(managed);
 }
 
+static void deactivate_left(struct managed *managed) { deactivate_closed(managed); }
+
 static void deactivate_again(void *owner, struct call *call) { manager_mirror_deactivate(owner, call); }
 void manager_mirror_deactivate(struct manager *manager, struct call *call) {
-  static const char *const known[] = {"name", "force", NULL};
-  struct managed *managed = call_mirror(manager, call, known, deactivate_again);
-  bool force;
+  static const char *const known[] = {"name", "force", "wait", NULL};
+  struct managed *managed = call_mirror(manager, call, "name", known, deactivate_again);
+  bool force, wait;
   struct why why;
   char clients[240];
   if (!managed) return;
-  if (request_flag(&call->request, "force", &force, &why) != TARN_OK) {
+  if (request_flag(&call->request, "force", &force, &why) != TARN_OK ||
+      request_flag(&call->request, "wait", &wait, &why) != TARN_OK) {
     call_misused(call, "%s", why.text);
     return;
   }
-  if (!managed->mirror && !managed->attention) {
-    call_refuse(call, "mirror %s is INACTIVE already", managed->file.name);
+  bool open = managed->mirror && !managed->ending;
+  if (!open && !managed->attention) {
+    call_refuse(call, "mirror %s %s", managed->file.name, mirror_refusal(MIRROR_INACTIVE, MIRROR_DEACTIVATE));
     return;
   }
-  uint32_t count = managed->mirror ? clients_list(managed, clients, sizeof clients) : 0;
+  uint32_t count = exports_clients(managed, clients, sizeof clients);
   if (count > 0 && !force) {
     call_refuse(call, "mirror %s has %u client%s connected: %s; disconnect them, or hang up on them with --force",
                 managed->file.name, count, count == 1 ? "" : "s", clients);
     return;
   }
   managed_begin(managed, call, "is being deactivated");
-  if (managed->mirror) {
-    managed_deactivate(managed, false);
-    return;
-  }
-  /* Its record says ACTIVE and cannot be changed on its images: what the administrator wants is kept beside it. */
-  managed->attention = false;
-  managed->wanted = false;
-  managed->file.stay_inactive = true;
-  reactor_run_blocking(manager->options.reactor, &managed->work, managed_store_work, stay_inactive_stored);
+  if (!wait) managed_grace(managed);
+  if (open) managed_down(managed, false, true, deactivated);
+  else exports_remove(managed, deactivate_left);
 }
 
 /* ---- destroy ---- */
 
-/* Does the metadata at `path` belong to another mirror by now? */
-static bool is_foreign(const struct managed *managed, const char *path) {
-  uint8_t area[RECORD_AREA_BYTES];
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0 || !managed->has_record) return false;
-  bool foreign = false;
-  ssize_t bytes = pread(fd, area, sizeof area, 0);
-  close(fd);
-  for (size_t slot = 0; slot < 2 && bytes == (ssize_t)sizeof area; slot++) {
-    struct record record;
-    if (record_decode(&record, area + slot * RECORD_SLOT_BYTES) == TARN_OK)
-      foreign = memcmp(record.mirror_uuid, managed->record.mirror_uuid, sizeof record.mirror_uuid) != 0;
-  }
-  return foreign;
-}
-
 static void destroy_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
-    const char *meta = managed->file.images[slot].meta;
-    if (!managed->file.images[slot].present) continue;
-    if (is_foreign(managed, meta))
+    const struct mirror_file_image *image = &managed->file.images[slot];
+    if (!image->present || image->unknown) continue;
+    if (managed->has_record && metadata_is_foreign(managed->record.mirror_uuid, image->meta))
       json_array_append_new(managed->work_warnings,
-                            json_sprintf("%s is left in place: it belongs to another mirror", meta));
-    else unmake_add(&managed->file, meta);
+                            json_sprintf("%s is left in place: it belongs to another mirror", image->meta));
+    else unmake_add(&managed->file, image->meta);
   }
   if (!managed->file.unmake) managed->file.unmake = json_array();
   managed->work_err = mirror_file_store(managed->folder, &managed->file, &managed->work_why);
@@ -165,9 +136,7 @@ static void destroy_worked(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   struct call *call = managed->call;
   bool gone = managed->work_err == TARN_OK;
-  for (size_t i = 0; i < json_array_size(managed->work_warnings); i++)
-    call_warn(call, "%s", json_string_value(json_array_get(managed->work_warnings, i)));
-  json_decref(managed->work_warnings);
+  managed_warn(managed, managed->work_warnings);
   managed->work_warnings = NULL;
   managed->call = NULL;
   if (gone) {
@@ -179,105 +148,60 @@ static void destroy_worked(struct reactor_work *work) {
   if (gone) managed_free(managed);
 }
 
+static void destroy_begin(struct managed *managed) {
+  managed->work_warnings = json_array();
+  reactor_run_blocking(managed->manager->options.reactor, &managed->work, destroy_work, destroy_worked);
+}
+
+static void destroy_quiet_ended(struct managed *managed, tarn_err err, const char *why) {
+  struct why text;
+  (void)err, (void)why;
+  if (managed->mirror) {
+    (void)managed_is_stuck(managed, &text);
+    managed_fail(managed, text.text);
+    managed_finish(managed);
+  } else destroy_begin(managed);
+}
+
+/* "b, c": what there is beside the master. */
+static uint32_t other_images(const struct managed *managed, char *text, size_t bytes) {
+  uint32_t count = 0, keep = managed->has_record ? managed->record.master : 0;
+  size_t used = 0;
+  if (keep >= managed->file.slot_count || !managed->file.images[keep].present) keep = IMAGES_MAX;
+  text[0] = 0;
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
+    if (!managed->file.images[slot].present) continue;
+    if (keep == IMAGES_MAX) keep = slot;
+    if (slot == keep) continue;
+    if (used < bytes)
+      used += (size_t)snprintf(text + used, bytes - used, "%s%s", count ? ", " : "", managed->file.images[slot].name);
+    count++;
+  }
+  return count;
+}
+
 static void destroy_again(void *owner, struct call *call) { manager_mirror_destroy(owner, call); }
 void manager_mirror_destroy(struct manager *manager, struct call *call) {
-  static const char *const known[] = {"name", NULL};
-  struct managed *managed = call_mirror(manager, call, known, destroy_again);
-  if (!managed) return;
-  if (managed->mirror || managed->attention) {
-    call_refuse(call, "mirror %s is %s, only an INACTIVE one can be destroyed: 'tarn mirror deactivate %s' first",
-                managed->file.name,
-                managed->mirror ? mirror_state_name(mirror_state_now(managed->mirror)) : "in ATTENTION",
-                managed->file.name);
-    return;
-  }
-  managed_begin(managed, call, "is being destroyed");
-  managed->work_warnings = json_array();
-  reactor_run_blocking(manager->options.reactor, &managed->work, destroy_work, destroy_worked);
-}
-
-/* ---- set, get ---- */
-
-static json_t *setting_json(unsigned index, int64_t value) {
-  return mirror_settings[index].unit == SETTING_ON_OFF ? json_string(value ? "on" : "off") : json_integer(value);
-}
-
-static json_t *settings_json(const struct managed *managed) {
-  json_t *json = json_object();
-  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++)
-    json_object_set_new(json, mirror_settings[i].name, setting_json(i, managed->file.settings.values[i]));
-  return json_pack("{s:s, s:o}", "name", managed->file.name, "settings", json);
-}
-
-static void set_stored(struct reactor_work *work) {
-  struct managed *managed = CONTAINER_OF(work, struct managed, work);
-  struct call *call = managed->call;
-  managed->call = NULL;
-  if (managed->work_err == TARN_OK) {
-    managed->file.settings = managed->new_file->settings;
-    report(managed->manager->env, REPORT_INFO, managed->file.name, "settings were changed");
-    call_done(call, settings_json(managed));
-  } else call_refuse(call, "%s", managed->work_why.text);
-  free(managed->new_file);
-  managed->new_file = NULL;
-  managed_finish(managed);
-}
-
-/* Parses the call's settings into `settings`; false when the call was answered. */
-static bool set_parse(struct managed *managed, struct call *call, struct settings *settings) {
-  const char *texts[2 * MIRROR_SETTING_COUNT];
-  size_t count;
+  static const char *const known[] = {"name", "force", NULL};
+  struct managed *managed = call_mirror(manager, call, "name", known, destroy_again);
   struct why why;
-  tarn_err err = request_texts(&call->request, "set", texts, COUNT_OF(texts), &count, &why);
-  if (err == TARN_OK && count == 0) err = because(&why, TARN_INVALID, "nothing to set: give KEY=VALUE");
-  for (size_t i = 0; i < count && err == TARN_OK; i++) {
-    unsigned index;
-    err = setting_assign(settings, texts[i], &index, &why);
-    if (err != TARN_OK) break;
-    bool differs = settings->values[index] != managed->file.settings.values[index];
-    if (differs && mirror_settings[index].at_create) {
-      call_refuse(call, "'%s' is fixed when a mirror is created", mirror_settings[index].name);
-      return false;
-    }
-    if (differs && mirror_settings[index].at_activation && managed->mirror)
-      call_warn(call, "the new '%s' holds from the next activation of mirror %s", mirror_settings[index].name,
-                managed->file.name);
-  }
-  if (err != TARN_OK) call_misused(call, "%s", why.text);
-  return err == TARN_OK;
-}
-
-static void set_again(void *owner, struct call *call) { manager_mirror_set(owner, call); }
-void manager_mirror_set(struct manager *manager, struct call *call) {
-  static const char *const known[] = {"name", "set", NULL};
-  struct managed *managed = call_mirror(manager, call, known, set_again);
+  bool force;
+  char others[200];
   if (!managed) return;
-  struct settings settings = managed->file.settings;
-  if (!set_parse(managed, call, &settings)) return;
-  struct mirror_file *file = malloc(sizeof *file);
-  if (!file) {
-    call_refuse(call, "there is not enough memory");
-    return;
+  const char *name = managed->file.name;
+  bool active = managed->service == SERVICE_CLIENTS && !managed->fallen;
+  if (request_flag(&call->request, "force", &force, &why) != TARN_OK) call_misused(call, "%s", why.text);
+  else if (active || managed->attention)
+    call_refuse(call, "mirror %s %s", name, mirror_refusal(active ? MIRROR_ACTIVE : MIRROR_ATTENTION, MIRROR_DESTROY));
+  else if (!force && other_images(managed, others, sizeof others) > 0)
+    call_refuse(call,
+                "mirror %s has more images than its master: %s; remove them first with 'tarn image remove %s IMAGE', "
+                "or destroy it with them with --force",
+                name, others, name);
+  else if (managed_is_stuck(managed, &why)) call_refuse(call, "mirror %s cannot be destroyed now: %s", name, why.text);
+  else {
+    managed_begin(managed, call, "is being destroyed");
+    if (managed->mirror) managed_down(managed, false, true, destroy_quiet_ended);
+    else destroy_begin(managed);
   }
-  *file = managed->file;
-  file->settings = settings;
-  managed_begin(managed, call, "is being changed");
-  managed->new_file = file;
-  reactor_run_blocking(manager->options.reactor, &managed->work, managed_store_work, set_stored);
-}
-
-static void get_again(void *owner, struct call *call) { manager_mirror_get(owner, call); }
-void manager_mirror_get(struct manager *manager, struct call *call) {
-  static const char *const known[] = {"name", "key", NULL};
-  struct managed *managed = call_mirror(manager, call, known, get_again);
-  const char *key;
-  struct why why;
-  unsigned index;
-  if (!managed) return;
-  if (request_text(&call->request, "key", &key, &why) != TARN_OK || (key && setting_find(key, &index, &why) != TARN_OK))
-    call_misused(call, "%s", why.text);
-  else if (!key) call_done(call, settings_json(managed));
-  else
-    call_done(call, json_pack("{s:s, s:{s:o}}", "name", managed->file.name, "settings", key,
-                              setting_json(index, managed->file.settings.values[index])));
 }

@@ -30,7 +30,7 @@ static void create_end(struct create *create) {
   struct managed *managed = create->managed;
   struct manager *manager = managed->manager;
   struct call *call = create->call;
-  manager->creating = false;
+  manager->creating = NULL;
   if (create->err != TARN_OK) {
     if (create->err == TARN_INVALID) call_misused(call, "%s", create->why.text);
     else call_refuse(call, "%s", create->why.text);
@@ -82,15 +82,26 @@ static void finished(struct reactor_work *work) {
   else create_end(create);
 }
 
+static void create_closed(struct managed *managed) {
+  struct create *create = managed->creator;
+  managed->close_wholly = false;
+  if (create->err != TARN_OK) create_undo(create);
+  else reactor_run_blocking(managed->manager->options.reactor, &create->work, finish_work, finished);
+}
+
+/* What is undone must be closed, so this waits until no disk holds a request. */
+static void create_close(struct create *create) {
+  create->managed->close_wholly = true;
+  managed_close(create->managed, create_closed);
+}
+
 static void formatted(struct mirror *mirror, tarn_err err, const char *why, void *context) {
   struct create *create = context;
   require(create->managed->mirror == mirror);
   create->err = err;
   if (err != TARN_OK)
     because(&create->why, err, "the metadata cannot be written: %s", why && why[0] ? why : tarn_err_text(err));
-  managed_close(create->managed);
-  if (err != TARN_OK) create_undo(create);
-  else reactor_run_blocking(create->managed->manager->options.reactor, &create->work, finish_work, finished);
+  create_close(create);
 }
 
 /* Under the locks: what the images hold is looked at once more, for that is what counts. */
@@ -129,9 +140,7 @@ static tarn_err create_format(struct create *create) {
 static void create_opened(struct mirror_disks *disks) {
   struct create *create = CONTAINER_OF(disks, struct managed, disks)->creator;
   create->err = create_format(create);
-  if (create->err == TARN_OK) return;
-  managed_close(create->managed);
-  create_undo(create);
+  if (create->err != TARN_OK) create_close(create);
 }
 
 static void prepare_work(struct reactor_work *work) {
@@ -152,48 +161,14 @@ static void prepare_work(struct reactor_work *work) {
 static void prepared(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);
   struct managed *managed = create->managed;
-  struct mirror_config config;
   if (create->err != TARN_OK) {
     if (create->err == TARN_INVALID) create->err = TARN_REFUSED; /* of a file, not of the words */
     if (create->prepared) create_undo(create);
     else create_end(create);
     return;
   }
-  managed_config(managed, &config);
-  managed->disks = (struct mirror_disks){.file = &managed->file};
-  managed->disks.reactor = managed->manager->options.reactor;
-  managed->disks.meta_bytes = mirror_meta_bytes(&config);
-  managed->disks.opened = create_opened;
-  snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
-  arena_init(&managed->arena);
+  managed_disks_prepare(managed, create_opened);
   mirror_disks_open(&managed->disks);
-}
-
-/* Whose file is what, on this node: all that no new image may use. */
-static json_t *files_in_use(const struct manager *manager) {
-  json_t *list = json_array();
-  LIST_EACH(&manager->mirrors, node) {
-    const struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    const struct mirror_file *file = &managed->file;
-    char path[FOLDER_PATH_MAX + 32];
-    const char *const own[] = {"record", "config.json"};
-    for (size_t i = 0; i < COUNT_OF(own); i++) {
-      snprintf(path, sizeof path, "%s/%s", managed->folder, own[i]);
-      json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(path),
-                                            json_sprintf("mirror %s, as its %s", file->name, own[i])));
-    }
-    for (uint32_t slot = 0; slot < file->slot_count; slot++) {
-      const struct mirror_file_image *image = &file->images[slot];
-      if (!image->present) continue;
-      for (uint32_t i = 0; i < file->volume_count; i++)
-        json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(image->paths[i]),
-                                              json_sprintf("image %s of mirror %s", image->name, file->name)));
-      json_array_append_new(list,
-                            json_pack("[o, o]", json_string_nocheck(image->meta),
-                                      json_sprintf("image %s of mirror %s, as its metadata", image->name, file->name)));
-    }
-  }
-  return list;
 }
 
 static void create_again(void *owner, struct call *call) { manager_mirror_create(owner, call); }
@@ -213,7 +188,7 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
     call_refuse(call, "there is not enough memory");
     return;
   }
-  manager->creating = true;
+  manager->creating = managed;
   managed->creator = create;
   create->managed = managed;
   create->call = call;
@@ -221,7 +196,7 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
   create->plan.state = manager->options.state;
   create->plan.node = manager->options.node;
   create->plan.warnings = json_array();
-  create->plan.others = files_in_use(manager);
+  create->plan.others = manager_files(manager);
   create->err = plan_parse(&create->plan, &call->request, &create->why);
   if (create->err == TARN_OK) create->err = request_flag(&call->request, "activate", &create->activate, &create->why);
   if (create->err == TARN_OK && managed_find(manager, managed->file.name))

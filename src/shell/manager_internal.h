@@ -1,9 +1,25 @@
-/* manager_internal.h - shared by manager*.c only. */
+/* manager_internal.h - shared by manager*.c only.
+ *
+ *   manager.c           the set of mirrors; operations begin, wait and end; start and stop
+ *   manager_life.c      one mirror's way up, down and back: opening, falling, closing
+ *   manager_export.c    what clients see of it: exports and their gates
+ *   manager_reopen.c    an image that comes back; files that leave their paths
+ *   manager_commands.c  commands on a mirror        manager_settings.c   set, get
+ *   manager_create.c    `mirror create`             manager_status.c     `status`
+ *   manager_image.c     commands on an image        manager_add.c        `image add`
+ *   manager_tidy.c      images half added or removed
+ *   manager_verify.c    `mirror verify`             manager_unmake.c     removing files
+ *   manager_fault.c     `fault`
+ *
+ * One operation at a time on a mirror: managed_begin() ... managed_finish(). It answers its call at its end, or earlier, when
+ * what is left is long. What happens by itself (falling, another try, the end of a copy) takes its turn in managed_look(). */
 #ifndef TARN_SHELL_MANAGER_INTERNAL_H
 #define TARN_SHELL_MANAGER_INTERNAL_H
 
+#include "core/gate.h"
 #include "core/mirror.h"
 #include "shell/disk_watch.h"
+#include "shell/fault_disk.h"
 #include "shell/manager.h"
 #include "shell/mirror_disks.h"
 #include "shell/mirror_file.h"
@@ -11,41 +27,88 @@
 #define STATE_PATH_MAX    512u                    /* of the state directory */
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
 #define ATTENTION_RETRY_S 5u
+#define GRACE_S           2u /* a command whose end may take long answers by then that it has begun */
 
 struct managed;
 struct managed_export {
   struct nbd_server_export server;
+  struct gate gate;
   struct managed *managed;
   char name[2 * TARN_NAME_MAX + 2], alias[2 * TARN_NAME_MAX + 2];
 };
+
+/* What the open mirror is for, from its activation until it is on its way down. */
+enum service { SERVICE_NONE, SERVICE_CLIENTS, SERVICE_QUIET };
+
+/* How something that takes a while ended; `why` is valid during the call. */
+typedef void managed_done(struct managed *managed, tarn_err err, const char *why);
 
 struct managed {
   struct list link; /* in manager->mirrors, sorted by name */
   struct manager *manager;
   struct mirror_file file;
   char folder[FOLDER_PATH_MAX];
-  const char *busy;  /* NULL, or "is being ...": an operation is under way */
-  struct call *call; /* who asked for it; NULL: the daemon itself */
-  bool force, stay, then_activate;
-  bool starting;   /* its activation at start has not answered yet */
+
+  /* the operation under way */
+  const char *busy;   /* NULL, or "is being ..." */
+  struct call *call;  /* who asked for it; NULL: the daemon itself, or answered already */
+  struct timer grace; /* then it is told that it has begun */
+  bool force, starting /* its activation at start has not answered yet */;
+  struct event look; /* something may have to be done that nobody asked for */
+
+  /* what is known of it while it is closed */
   bool wanted;     /* was ACTIVE: comes back by itself if `auto` */
   bool has_record; /* as of the last close or load */
   struct record record;
-  bool attention; /* closed, because it could not be activated: `last` and `attention_why` tell */
-  char attention_why[sizeof((struct why){}).text];
+  bool attention; /* it could not be activated, or fell: `last` and `attention_why` tell */
+  struct why attention_why;
   struct mirror_status last;
-  /* while it is open */
+  struct timer retry;
+
+  /* while it is open (manager_life.c) */
   struct mirror *mirror;
   struct arena arena;
   struct mirror_disks disks;
-  struct managed_export exports[VOLUMES_MAX];
-  uint32_t export_count, exports_leaving;
+  enum service service;
+  bool fallen, ending; /* ending: closed as soon as no disk holds a request of it */
+  bool close_wholly;   /* ... and only then `closed` runs */
+  struct timer settle; /* looks whether that is so */
+  uint64_t up_ns;      /* when it was activated */
+  struct mirror_activation how;
+  managed_done *up_done, *down_done;
+  void (*closed)(struct managed *managed);
+  bool stay, hang_up;
+  tarn_err end_err; /* of what ends it, until it is closed */
+  struct why end_why;
+  uint32_t last_good;     /* by image: SYNCHRONIZED when it fell */
+  uint32_t gone, spoiled; /* by image: files that are not at their paths; that lost a part of what they held */
+  uint32_t quiet_for;     /* by image: a quiet service goes on until they are copied */
   struct disk_watch *watch;
-  struct timer retry;
-  struct create *creator; /* manager_create.c, while it is being made */
+  struct faults *faults[IMAGES_MAX]; /* manager_fault.c; NULL: none were asked for */
+  struct list reopens;               /* manager_reopen.c */
+  uint32_t reopen_refused;           /* by image: to be answered that it cannot be */
+
+  /* its exports: from the first activation on, also while it is in ATTENTION after that (manager_export.c) */
+  struct managed_export exports[VOLUMES_MAX];
+  struct arena gates;
+  bool gates_made, lost /* answered writes may not have survived */;
+  uint32_t export_count, exports_leaving;
+  void (*exports_left)(struct managed *managed), (*exports_opened)(struct managed *managed);
+
+  struct create *creator;   /* manager_create.c, while it is being made */
+  struct image_task *task;  /* manager_image.c, manager_add.c: the operation on an image */
+  uint32_t leaving;         /* by image: of the mirror no more; its files are released when they are quiet */
+  uint32_t forgetting;      /* of them, the one that is being forgotten */
+  uint8_t uuid[16];         /* the mirror's, for the worker that does that */
+  bool store_wanted;        /* config.json has still to be told that an image is added */
+  struct call *verify_call; /* manager_verify.c */
+  bool verifying;
+  void (*verify_ended)(struct managed *managed);
+
   /* a worker's job on its files */
   struct reactor_work work;
   struct mirror_file *new_file;
+  uint32_t set_slot; /* of settings that are being changed: whose; IMAGES_MAX: the mirror's */
   tarn_err work_err;
   struct why work_why;
   json_t *work_warnings;
@@ -57,8 +120,10 @@ struct manager {
   struct list mirrors; /* struct managed */
   struct list waiting; /* struct call, each to be run again by call->again */
   struct event resume;
-  bool creating, stopping;
+  struct managed *creating; /* not in the list yet; or NULL */
+  bool stopping;
   uint32_t starting_count;
+  uint32_t strays; /* workers that still open files which nobody waits for */
   void *started_owner, *stopped_owner;
   void (*started)(void *owner);
   void (*stopped)(void *owner);
@@ -70,35 +135,149 @@ void managed_free(struct managed *managed);
 struct managed *managed_find(struct manager *manager, const char *name);
 void managed_insert(struct managed *managed);
 void managed_record_load(struct managed *managed);
-/* The core's view of it: disks and reasons as opened, or NULLs. */
-void managed_config(const struct managed *managed, struct mirror_config *config);
-/* From disks that are open: the mirror object. False with the reason; then close. */
-bool managed_open_mirror(struct managed *managed, struct why *why);
-/* What a mirror asks of its files (core/mirror.h: stamp). */
-void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
-void managed_close(struct managed *managed);
-/* Requires a closed mirror with an operation begun. */
-void managed_activate(struct managed *managed, bool wait_for_locks);
-/* Requires an open mirror with an operation begun. Hangs up on its clients. */
-void managed_deactivate(struct managed *managed, bool stay);
 /* An operation begins; `busy` is "is being ...". */
 void managed_begin(struct managed *managed, struct call *call, const char *busy);
+/* If it has not ended after GRACE_S its call is answered that it has begun. */
+void managed_grace(struct managed *managed);
+/* Another try to activate it, if it is in ATTENTION, was ACTIVE before, and `auto` is on. */
+void managed_retry(struct managed *managed, uint64_t delay_ns);
 /* Ends the operation under way; calls that wait get their turn. */
 void managed_finish(struct managed *managed);
+/* The operation has succeeded, or failed: answers its call, if it still waits. `text` goes on after the mirror's name. */
+void managed_answer(struct managed *managed);
+void managed_refuse(struct managed *managed, const char *text);
+/* The same for a sentence of its own. */
+void managed_fail(struct managed *managed, const char *why);
+/* Passes warnings (an array of texts, taken) on to the call, or to the event log. */
+void managed_warn(struct managed *managed, json_t *warnings);
+/* Sees to it that managed_look() runs soon. */
+void managed_poke(struct managed *managed);
 /* Puts the call in line, to be run again when something has finished. */
 void manager_wait(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call));
 void manager_resume(struct manager *manager);
-/* Answers for the operation under way: the call if there is one, else the event log. `text` goes on after the name. */
-void managed_refuse(struct managed *managed, const char *text);
-
 /* Writes managed->new_file, or else managed->file, to the state directory; blocks. The result is in work_err, work_why. */
 void managed_store_work(struct reactor_work *work);
+/* The mirror that the call names by argument `key`, when its turn has come. NULL: the call was answered, or waits in line. */
+struct managed *call_mirror(struct manager *manager, struct call *call, const char *key, const char *const *known,
+                            void (*again)(void *, struct call *));
+/* The image that the call names by argument `key`. False: the call was answered. */
+bool call_image(struct managed *managed, struct call *call, const char *key, uint32_t *slot);
+bool managed_image(const struct managed *managed, const char *name, uint32_t *slot);
+/* [[path, whose], ...]: all files that no new image may use. */
+json_t *manager_files(const struct manager *manager);
+
+/* ---- manager_life.c ---- */
+/* The core's view of it: disks and reasons as opened, or NULLs. */
+void managed_config(const struct managed *managed, struct mirror_config *config);
+void managed_image_config(const struct managed *managed, uint32_t slot, struct mirror_image_config *config);
+void managed_policy(const struct mirror_file_image *image, struct image_policy *policy);
+void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror_disks *disks));
+/* What a mirror asks of its files (core/mirror.h: stamp). */
+void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
+/* Opens and activates it. Requires a closed mirror with an operation begun. On an error it is closed again, and `last` tells
+ * what was seen. */
+void managed_up(struct managed *managed, const struct mirror_activation *how, bool wait_for_locks, managed_done *done);
+/* Ends the service of an open mirror, and closes it. Requires an operation begun. `hang_up`: its clients go too. `stay`: it
+ * was ACTIVE, and is to be so again at the next start. When a disk still holds requests it stays open for now (`ending`). */
+void managed_down(struct managed *managed, bool stay, bool hang_up, managed_done *done);
+/* Closes it, at once or as soon as that is possible; `closed` runs when it is idle. NULL is allowed. */
+void managed_close(struct managed *managed, void (*closed)(struct managed *managed));
+/* Does the mirror run (for clients, or quietly)? */
+static inline bool managed_runs(const struct managed *managed) {
+  return managed->service != SERVICE_NONE && !managed->fallen;
+}
+/* It fell, and must stay open: no name leads to the data of its last good image any more. */
+bool managed_is_kept(const struct managed *managed);
+/* Why a mirror that does not run any more is still open, as a sentence; false: it is not. */
+bool managed_explain(const struct managed *managed, struct why *why);
+/* The same, after closing it if that is possible by now. */
+bool managed_is_stuck(struct managed *managed, struct why *why);
+/* The end of an activation that was not a quiet one. */
+void managed_activate(struct managed *managed, bool wait_for_locks);
+void managed_look(struct managed *managed);
+
+/* ---- manager_export.c ---- */
+/* Takes the memory of its gates. */
+CHECKED tarn_err exports_prepare(struct managed *managed, struct why *why);
+/* The mirror runs: lets its clients in, or in again; `opened` runs when they may come, perhaps at once. */
+void exports_open(struct managed *managed, void (*opened)(struct managed *managed));
+/* Requests wait from now on, `suspend` seconds. */
+void exports_shut(struct managed *managed);
+/* Hangs up on its clients; `left` runs when the last one is gone, at once if there are no exports. */
+void exports_remove(struct managed *managed, void (*left)(struct managed *managed));
+/* Gives the memory back. Requires that there are none. */
+void exports_free(struct managed *managed);
+bool exports_are_idle(const struct managed *managed);
+/* "peer, peer" of all volumes; how many. */
+uint32_t exports_clients(struct managed *managed, char *text, size_t bytes);
+uint32_t exports_waiting(const struct managed *managed);
+
+/* ---- manager_reopen.c ---- */
+void managed_reopen(struct mirror *mirror, uint32_t image, bool make);
+/* Answers what is under way: it will not be. */
+void reopens_give_up(struct managed *managed, const char *why);
+void reopens_look(struct managed *managed);
+void watch_start(struct managed *managed);
+/* The image's disks are others now. */
+void watch_image(struct managed *managed, uint32_t slot);
+/* "the file of image a ... /proc/1/fd/7": where the data of the images is that must not be closed. */
+void kept_explain(const struct managed *managed, struct why *why);
+
+/* ---- manager_image.c: an operation on an image, on a mirror that runs, or that is opened quietly for it ---- */
+struct image_task {
+  uint32_t slot;
+  enum mirror_image_op op;
+  bool force;
+  bool opened; /* for this, and to be closed after it */
+  bool stays;  /* after success a quiet mirror goes on until the image is copied */
+  tarn_err err;
+  struct why why;
+  void (*act)(struct managed *managed); /* it runs: do it, then image_task_acted() */
+  void (*end)(struct managed *managed); /* the mirror is again what it was, `err` and `why` tell how it went */
+  /* manager_tidy.c */
+  void (*released)(struct managed *managed);
+  uint64_t release_deadline_ns;
+  struct adding *adding; /* manager_add.c */
+};
+/* Requires an operation begun, and managed->task. */
+void image_task_run(struct managed *managed, const struct mirror_activation *how);
+void image_task_acted(struct managed *managed, tarn_err err, const char *why);
+/* The quiet service has done what it is for: ends it. */
+void image_look(struct managed *managed);
+
+/* ---- manager_tidy.c: images that are half added or half removed ---- */
+/* The image is none of the mirror's (any more): closes its files as soon as they are quiet, removes its metadata or what was
+ * made for it, forgets it. `released` runs then, or when that takes long: it is done later by itself. */
+void image_release(struct managed *managed, void (*released)(struct managed *managed));
+void leaving_look(struct managed *managed);
+/* What an activation has shown of images that were being added or removed at a crash. */
+void reconcile(struct managed *managed);
+/* The same from the record in the state directory, at start. Blocks. */
+void reconcile_at_start(struct managed *managed);
+
+/* ---- manager_verify.c ---- */
+/* Ends a verify that runs; `ended` runs then, at once if there is none. */
+void verify_end(struct managed *managed, void (*ended)(struct managed *managed));
+json_t *verify_json(const struct managed *managed);
 
 /* ---- manager_unmake.c: removing what a mirror has on disk; all of these block ---- */
 /* Removes the files in file->unmake, then the folder. What cannot be removed is added to `warnings` and stays. */
 void unmake(const char *folder, const struct mirror_file *file, json_t *warnings);
 /* Adds a path to file->unmake. */
 void unmake_add(struct mirror_file *file, const char *path);
+/* Removes files that were made for an image. */
+void unmake_files(const json_t *paths, json_t *warnings);
+/* Removes the metadata of an image of that mirror, unless it belongs to another one by now. */
+void unmake_metadata(const uint8_t mirror_uuid[16], const char *path, json_t *warnings);
+bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path);
+
+/* ---- manager_fault.c ---- */
+/* With --enable-faults: puts a fault disk over each data disk of the image. */
+void faults_wrap(struct managed *managed, uint32_t slot, struct image_disks *disks);
+/* The image is gone. Requires that its disks are closed. */
+void faults_forget(struct managed *managed, uint32_t slot);
+/* An array of texts. */
+json_t *faults_json(const struct managed *managed, uint32_t slot);
 
 /* ---- manager_status.c ---- */
 json_t *managed_status_json(const struct managed *managed);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shell/event_log.h"
 #include "shell/manager_internal.h"
 #include "shell/words.h"
 
@@ -28,32 +29,59 @@ static void status_from_record(const struct managed *managed, struct mirror_stat
     struct mirror_image_status *image = &status->images[slot];
     const struct record_image *known = &record->images[slot];
     if (!managed->has_record || !known->present) continue;
-    image->master = record->master == slot;
-    image->state = known->state;
+    image->present = true;
+    image->master = record->master == slot && !record->demoted;
+    /* What was being copied to when its mirror was closed is not any more. */
+    image->state = known->state == IMAGE_SYNCHRONIZING ? IMAGE_UNSYNCHRONIZED : known->state;
     image->missing = known->missing;
     if (known->all_missed) image->missed_bytes = bytes;
-    if (known->state != IMAGE_SYNCHRONIZED)
+    if (known->state != IMAGE_SYNCHRONIZED) {
+      image->out_since_ns = known->moment_ns;
       snprintf(image->reason, sizeof image->reason, "%s",
-               known->all_missed ? "everything is still to be copied to it" : "blocks are still to be copied to it");
+               known->missing == MISSING_FRACTURED ? "it was fractured: 'tarn image restore' brings it back"
+               : known->all_missed                 ? "everything is still to be copied to it"
+                                                   : "blocks are still to be copied to it");
+    }
   }
+  if (managed->has_record && record->demoted)
+    snprintf(status->reason, sizeof status->reason, "it has no master: 'tarn image promote %s IMAGE' makes one",
+             file->name);
 }
 
 static void managed_status(const struct managed *managed, struct mirror_status *status) {
-  if (managed->mirror) {
-    mirror_status(managed->mirror, status);
-    return;
-  }
-  if (managed->attention && managed->last.image_count > 0) *status = managed->last;
+  bool open = managed->mirror != NULL && !managed->ending;
+  if (open) mirror_status(managed->mirror, status);
+  else if (managed->attention && managed->last.image_count > 0) *status = managed->last;
   else status_from_record(managed, status);
-  if (!managed->attention) return;
-  status->state = MIRROR_ATTENTION;
-  snprintf(status->reason, sizeof status->reason, "%.*s", (int)sizeof status->reason - 1, managed->attention_why);
+  if (managed->service == SERVICE_CLIENTS && !managed->fallen) return;
+  status->state = managed->attention ? MIRROR_ATTENTION : MIRROR_INACTIVE;
+}
+
+#define REASON_TEXT 4096u /* several sentences */
+static void reason_add(char *out, const char *text) {
+  size_t used = strlen(out);
+  if (text[0]) snprintf(out + used, REASON_TEXT - used, "%s%s", used ? "; " : "", text);
+}
+
+/* Why the state is not the good one, and what to do. */
+static void reason_of(const struct managed *managed, const struct mirror_status *status, char *out) {
+  struct why more;
+  out[0] = 0;
+  reason_add(out, managed->attention ? managed->attention_why.text : status->reason);
+  if (managed_explain(managed, &more)) reason_add(out, more.text);
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
+    if (!(managed->leaving & 1u << slot)) continue;
+    because(&more, TARN_OK, "image %s is removed, and its files are released once its disk has answered",
+            managed->file.images[slot].name);
+    reason_add(out, more.text);
+  }
 }
 
 static json_t *text_or_null(const char *text) { return text && text[0] ? json_string(text) : json_null(); }
 
 static json_t *sync_json(const struct mirror_image_status *image) {
-  static const char *const kinds[] = {[SYNC_FULL] = "full", [SYNC_MISSED] = "missed", [SYNC_INTENT] = "intent"};
+  static const char *const kinds[] = {
+      [SYNC_FULL] = "full", [SYNC_MISSED] = "missed", [SYNC_INTENT] = "intent", [SYNC_VERIFY] = "verify"};
   if (image->sync.kind == SYNC_NONE) return json_null();
   return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o}", "kind", kinds[image->sync.kind], "done_bytes",
                    (json_int_t)image->sync.done_bytes, "total_bytes", (json_int_t)image->sync.total_bytes,
@@ -61,31 +89,50 @@ static json_t *sync_json(const struct mirror_image_status *image) {
                    (json_int_t)image->sync.eta_seconds, "waiting_for", text_or_null(image->sync.waiting_for));
 }
 
+/* Until when it was equal, and how much it has missed since: of an image that is cut off in good order. */
+static json_t *moment_json(const struct mirror_image_status *image) {
+  char time[TIME_TEXT];
+  if (image->state != IMAGE_CONSISTENT) return json_null();
+  return json_pack("{s:o, s:I}", "time",
+                   image->out_since_ns ? json_string(time_text(image->out_since_ns, time)) : json_null(),
+                   "bytes_behind", (json_int_t)image->missed_bytes);
+}
+
+static const char *error_of(const struct managed *managed, uint32_t slot) {
+  bool tried = (managed->mirror && !managed->ending) || managed->attention;
+  return tried ? managed->disks.images[slot].why.text : NULL;
+}
+
 static json_t *image_json(const struct managed *managed, uint32_t slot, const struct mirror_image_status *image) {
   const struct mirror_file_image *kept = &managed->file.images[slot];
+  char time[TIME_TEXT];
   json_t *disks = json_array();
-  for (uint32_t i = 0; i < managed->file.volume_count; i++)
+  for (uint32_t i = 0; i < managed->file.volume_count && !kept->unknown; i++)
     json_array_append_new(disks, json_string_nocheck(kept->paths[i]));
   const char *missing = image_missing_name(image->missing);
-  bool tried = managed->mirror || managed->attention;
-  json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", kept->name, "node",
-                           managed->manager->options.node, "role", image->master ? "master" : "slave", "policy", "sync",
-                           "state", image_state_name(image->state), "reason", text_or_null(image->reason), "missing",
-                           missing ? json_string(missing) : json_null(), "error",
-                           tried ? text_or_null(managed->disks.images[slot].why.text) : json_null(), "disks", disks);
+  json_t *json = json_pack(
+      "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "name", kept->name, "node",
+      managed->manager->options.node, "role", image->master ? "master" : "slave", "policy", "sync", "state",
+      image_state_name(image->state), "reason", text_or_null(image->reason), "missing",
+      missing ? json_string(missing) : json_null(), "error", text_or_null(error_of(managed, slot)), "disks", disks,
+      "moment", moment_json(image), "out_since",
+      image->out_since_ns ? json_string(time_text(image->out_since_ns, time)) : json_null(), "returning",
+      image->returning, "return_in_seconds",
+      image->return_in_ns ? json_integer((json_int_t)((image->return_in_ns + NS_PER_S - 1) / NS_PER_S)) : json_null());
   const struct {
     const char *key;
     uint64_t value;
   } numbers[] = {{"missed_bytes", image->missed_bytes},
                  {"queued_bytes", 0},
                  {"unreadable_bytes", image->unreadable_bytes},
+                 {"held_requests", image->io_held},
                  {"reads", image->reads},
                  {"writes", image->writes},
                  {"read_errors", image->read_errors},
                  {"write_errors", image->write_errors},
                  {"repaired_blocks", image->repaired_blocks}};
-  json_object_set_new(json, "moment", json_null());
   json_object_set_new(json, "sync", sync_json(image));
+  if (managed->manager->options.faults) json_object_set_new(json, "faults", faults_json(managed, slot));
   json_object_set_new(json, "meta", json_string_nocheck(kept->meta));
   for (size_t i = 0; i < COUNT_OF(numbers); i++)
     json_object_set_new(json, numbers[i].key, json_integer((json_int_t)numbers[i].value));
@@ -125,19 +172,21 @@ static const char *uuid_text(const uint8_t uuid[16], char out[40]) {
 
 json_t *managed_status_json(const struct managed *managed) {
   struct mirror_status status;
-  char uuid[40], epoch[TARN_NAME_MAX + 32];
+  char uuid[40], epoch[TARN_NAME_MAX + 32], reason[REASON_TEXT];
   managed_status(managed, &status);
+  reason_of(managed, &status, reason);
   json_t *images = json_array();
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
-    if (managed->file.images[slot].present)
+    if (managed->file.images[slot].present && (status.images[slot].present || !managed_runs(managed)))
       json_array_append_new(images, image_json(managed, slot, &status.images[slot]));
   snprintf(epoch, sizeof epoch, "%" PRIu64 "@%s", status.epoch,
            status.epoch_node[0] ? status.epoch_node : managed->manager->options.node);
   json_t *json =
-      json_pack("{s:s, s:s, s:s, s:o, s:b, s:s, s:o, s:o, s:I, s:o}", "name", managed->file.name, "uuid",
-                uuid_text(status.uuid, uuid), "state", mirror_state_name(status.state), "reason",
-                text_or_null(status.reason), "split", 0, "epoch", epoch, "volumes", volumes_json(managed), "images",
-                images, "marked_regions", (json_int_t)status.marked_regions, "last_recovery", recovery_json(&status));
+      json_pack("{s:s, s:s, s:s, s:o, s:b, s:s, s:o, s:o, s:I, s:o, s:i, s:o}", "name", managed->file.name, "uuid",
+                uuid_text(status.uuid, uuid), "state", mirror_state_name(status.state), "reason", text_or_null(reason),
+                "split", 0, "epoch", epoch, "volumes", volumes_json(managed), "images", images, "marked_regions",
+                (json_int_t)status.marked_regions, "last_recovery", recovery_json(&status), "waiting_requests",
+                (int)exports_waiting(managed), "verify", verify_json(managed));
   if (managed->busy) json_object_set_new(json, "busy", json_string(managed->busy));
   return json;
 }

@@ -1,5 +1,5 @@
-/* Removing what a mirror has on disk. The order is the crash argument: config.json with its list `unmake` goes last, so
- * that whatever a crash leaves behind is found and removed at the next start. */
+/* Removing what a mirror, or an image of it, has on disk. The order is the crash argument: config.json with its list `unmake`,
+ * or with the image, goes last, so that whatever a crash leaves behind is found and removed at the next start. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,10 +36,34 @@ static void remove_one(const char *path, json_t *warnings) {
   json_array_append_new(warnings, json_string(why.text));
 }
 
+void unmake_files(const json_t *paths, json_t *warnings) {
+  for (size_t i = 0; i < json_array_size(paths); i++) remove_one(json_string_value(json_array_get(paths, i)), warnings);
+}
+
+bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path) {
+  uint8_t area[RECORD_AREA_BYTES];
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  bool foreign = false;
+  ssize_t bytes = pread(fd, area, sizeof area, 0);
+  close(fd);
+  for (size_t slot = 0; slot < 2 && bytes == (ssize_t)sizeof area; slot++) {
+    struct record record;
+    if (record_decode(&record, area + slot * RECORD_SLOT_BYTES) == TARN_OK)
+      foreign = memcmp(record.mirror_uuid, mirror_uuid, sizeof record.mirror_uuid) != 0;
+  }
+  return foreign;
+}
+
+void unmake_metadata(const uint8_t mirror_uuid[16], const char *path, json_t *warnings) {
+  if (metadata_is_foreign(mirror_uuid, path))
+    json_array_append_new(warnings, json_sprintf("%s is left in place: it belongs to another mirror", path));
+  else remove_one(path, warnings);
+}
+
 void unmake(const char *folder, const struct mirror_file *file, json_t *warnings) {
   static const char *const own[] = {"record", "config.json.new", "config.json"};
-  for (size_t i = 0; i < json_array_size(file->unmake); i++)
-    remove_one(json_string_value(json_array_get(file->unmake, i)), warnings);
+  unmake_files(file->unmake, warnings);
   for (size_t i = 0; i < COUNT_OF(own); i++) {
     char path[FOLDER_PATH_MAX + 32];
     snprintf(path, sizeof path, "%s/%s", folder, own[i]);

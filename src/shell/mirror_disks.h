@@ -1,4 +1,4 @@
-/* mirror_disks.h - all files of one mirror, opened together and closed together.
+/* mirror_disks.h - all files of one mirror, opened together and closed together; or those of one image by themselves.
  *
  * Opening runs in a worker thread. A file that cannot be opened leaves its disk NULL and says why, so that the mirror goes on
  * without that image. One that is locked by another process is tried again until its last I/O must be over (rule 7:
@@ -10,7 +10,24 @@
 #include "shell/mirror_file.h"
 #include "shell/reactor.h"
 
-#define LOCK_WAIT_S 15u /* hang (10) + 5 */
+#define LOCK_WAIT_MORE_S 5u /* than the longest `hang` of an image */
+
+/* The disks of one image. */
+struct image_disks {
+  struct disk *data[VOLUMES_MAX], *meta;
+  bool has_data;  /* some volume's file has a data extent */
+  bool locked;    /* not all are open, because of another process's lock */
+  struct why why; /* empty when all are open */
+};
+/* Opens what is not open yet, as `file` has it. Blocks: for a worker, with `file` and `disks` lent to it. */
+void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot, uint64_t meta_bytes,
+                      struct image_disks *disks);
+/* Requires disks with no I/O in flight. */
+void image_disks_close(struct image_disks *disks);
+/* What an image's files are like now, as one number each (format/record.h). May block. */
+void image_disks_stamp(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp);
+/* ... and what they were like before they were opened. */
+void image_disks_found(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp);
 
 struct mirror_disks {
   /* the owner's; unchanged until `opened` */
@@ -20,19 +37,15 @@ struct mirror_disks {
   uint64_t meta_bytes;
   bool wait_for_locks;
   void (*opened)(struct mirror_disks *disks);
-  /* what was found */
+  /* what was found, from `opened` on */
   struct disk *home;
   struct why home_why; /* when home is NULL */
-  struct {
-    struct disk *data[VOLUMES_MAX], *meta;
-    bool has_data;  /* some volume's file has a data extent */
-    struct why why; /* empty when all are open */
-    bool locked;    /* ... because of another process's lock */
-  } images[IMAGES_MAX];
+  struct image_disks images[IMAGES_MAX];
   /* private */
+  struct image_disks opening[IMAGES_MAX]; /* the worker's */
   struct reactor_work work;
   struct timer again;
-  uint64_t deadline_ns;
+  uint64_t wait_s, deadline_ns;
   bool told;
 };
 
@@ -42,10 +55,5 @@ void mirror_disks_open(struct mirror_disks *disks);
 void mirror_disks_hurry(struct mirror_disks *disks);
 /* Closes what is open, and with it gives the locks back. Requires disks with no I/O in flight. */
 void mirror_disks_close(struct mirror_disks *disks);
-
-/* What an image's files are like now, as one number each (format/record.h). May block. */
-void mirror_disks_stamp(const struct mirror_disks *disks, uint32_t slot, struct image_stamp *stamp);
-/* ... and what they were like before they were opened. */
-void mirror_disks_found(const struct mirror_disks *disks, uint32_t slot, struct image_stamp *stamp);
 
 #endif

@@ -1,5 +1,6 @@
 /* {"version": 1, "name": "vol0", "volumes": [{"name": "0", "size": 1073741824}],
- *  "images": [{"slot": 0, "name": "a", "paths": ["/srv/a.img"], "meta": "/srv/a.img.tarn"}],
+ *  "images": [{"slot": 0, "name": "a", "paths": ["/srv/a.img"], "meta": "/srv/a.img.tarn", "settings": {"hang": 10, ...},
+ *              "adding": ["/srv/a.img"]}],
  *  "settings": {"auto": 1, ...}, "stay_inactive": false, "unmake": ["/srv/a.img.tarn"]} */
 #include "shell/mirror_file.h"
 
@@ -13,25 +14,52 @@
 
 #define MIRROR_FILE_VERSION 1
 
+void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
+  *to = *from;
+  to->unmake = json_deep_copy(from->unmake);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
+    to->images[slot].adding = json_deep_copy(from->images[slot].adding);
+}
+
+void mirror_file_release(struct mirror_file *file) {
+  json_decref(file->unmake);
+  file->unmake = NULL;
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
+    json_decref(file->images[slot].adding);
+    file->images[slot].adding = NULL;
+  }
+}
+
+static json_t *settings_to_json(const struct settings_table *table, const int64_t *values) {
+  json_t *settings = json_object();
+  for (unsigned i = 0; i < table->count; i++)
+    json_object_set_new(settings, table->rows[i].name, json_integer(values[i]));
+  return settings;
+}
+
+static json_t *image_to_json(const struct mirror_file *file, uint32_t slot) {
+  const struct mirror_file_image *image = &file->images[slot];
+  json_t *paths = json_array();
+  for (uint32_t i = 0; i < file->volume_count; i++) json_array_append_new(paths, json_string_nocheck(image->paths[i]));
+  json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths", paths, "meta",
+                           json_string_nocheck(image->meta), "settings",
+                           settings_to_json(&image_settings, image->settings.values));
+  if (json && image->adding) json_object_set(json, "adding", image->adding);
+  return json;
+}
+
 json_t *mirror_file_to_json(const struct mirror_file *file) {
-  json_t *volumes = json_array(), *images = json_array(), *settings = json_object();
+  json_t *volumes = json_array(), *images = json_array();
   for (uint32_t i = 0; i < file->volume_count; i++)
     json_array_append_new(volumes, json_pack("{s:s, s:I}", "name", file->volumes[i].name, "size",
                                              (json_int_t)file->volumes[i].size_bytes));
-  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
-    const struct mirror_file_image *image = &file->images[slot];
-    if (!image->present) continue;
-    json_t *paths = json_array();
-    for (uint32_t i = 0; i < file->volume_count; i++)
-      json_array_append_new(paths, json_string_nocheck(image->paths[i]));
-    json_array_append_new(images, json_pack("{s:i, s:s, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths",
-                                            paths, "meta", json_string_nocheck(image->meta)));
-  }
-  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++)
-    json_object_set_new(settings, mirror_settings[i].name, json_integer(file->settings.values[i]));
+  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+    if (file->images[slot].present && !file->images[slot].unknown)
+      json_array_append_new(images, image_to_json(file, slot));
   json_t *json =
       json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", MIRROR_FILE_VERSION, "name", file->name, "volumes",
-                volumes, "images", images, "settings", settings, "stay_inactive", file->stay_inactive);
+                volumes, "images", images, "settings", settings_to_json(&mirror_settings, file->settings.values),
+                "stay_inactive", file->stay_inactive);
   if (json && file->unmake) json_object_set(json, "unmake", file->unmake);
   return json;
 }
@@ -62,47 +90,51 @@ static bool volumes_read(const json_t *json, struct mirror_file *file) {
   return true;
 }
 
-static bool images_read(const json_t *json, struct mirror_file *file) {
-  size_t count = json_array_size(json);
-  if (count < 1 || count > IMAGES_MAX) return false;
-  for (size_t i = 0; i < count; i++) {
-    const json_t *one = json_array_get(json, i), *slot = json_object_get(one, "slot"),
-                 *paths = json_object_get(one, "paths");
-    if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
-    struct mirror_file_image *image = &file->images[json_integer_value(slot)];
-    if (image->present || json_array_size(paths) != file->volume_count) return false;
-    if (!name_copy(json_object_get(one, "name"), image->name)) return false;
-    if (!path_copy(json_object_get(one, "meta"), image->meta, sizeof image->meta)) return false;
-    for (size_t j = 0; j < file->volume_count; j++)
-      if (!path_copy(json_array_get(paths, j), image->paths[j], sizeof image->paths[j])) return false;
-    image->present = true;
-    if ((uint32_t)json_integer_value(slot) >= file->slot_count)
-      file->slot_count = (uint32_t)json_integer_value(slot) + 1;
-  }
-  return true;
-}
-
-static bool settings_read(const json_t *json, struct mirror_file *file) {
-  settings_defaults(&file->settings);
-  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++) {
-    const json_t *value = json_object_get(json, mirror_settings[i].name);
+static bool settings_read(const json_t *json, const struct settings_table *table, int64_t *values) {
+  settings_defaults(table, values);
+  for (unsigned i = 0; i < table->count; i++) {
+    const json_t *value = json_object_get(json, table->rows[i].name);
     if (!value) continue; /* newer than the file: the default */
     if (!json_is_integer(value)) return false;
-    file->settings.values[i] = json_integer_value(value);
-    if (file->settings.values[i] < mirror_settings[i].min || file->settings.values[i] > mirror_settings[i].max)
-      return false;
+    values[i] = json_integer_value(value);
+    if (!setting_is_valid(&table->rows[i], values[i])) return false;
   }
   return true;
 }
 
-static bool unmake_read(const json_t *json, struct mirror_file *file) {
-  if (!json) return true;
+/* A list of files to remove; there may be none. */
+static bool files_read(const json_t *json, json_t **files) {
   char path[META_PATH_BYTES_MAX + 1];
+  *files = NULL;
+  if (!json) return true;
   if (!json_is_array(json)) return false;
   for (size_t i = 0; i < json_array_size(json); i++)
     if (!path_copy(json_array_get(json, i), path, sizeof path)) return false;
-  file->unmake = json_deep_copy(json);
-  return file->unmake != NULL;
+  *files = json_deep_copy(json);
+  return *files != NULL;
+}
+
+static bool image_read(const json_t *json, struct mirror_file *file) {
+  const json_t *slot = json_object_get(json, "slot"), *paths = json_object_get(json, "paths");
+  if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
+  struct mirror_file_image *image = &file->images[json_integer_value(slot)];
+  if (image->present || json_array_size(paths) != file->volume_count) return false;
+  if (!name_copy(json_object_get(json, "name"), image->name)) return false;
+  if (!path_copy(json_object_get(json, "meta"), image->meta, sizeof image->meta)) return false;
+  for (size_t j = 0; j < file->volume_count; j++)
+    if (!path_copy(json_array_get(paths, j), image->paths[j], sizeof image->paths[j])) return false;
+  if (!settings_read(json_object_get(json, "settings"), &image_settings, image->settings.values)) return false;
+  if (!files_read(json_object_get(json, "adding"), &image->adding)) return false;
+  image->present = true;
+  if ((uint32_t)json_integer_value(slot) >= file->slot_count) file->slot_count = (uint32_t)json_integer_value(slot) + 1;
+  return true;
+}
+
+static bool images_read(const json_t *json, struct mirror_file *file) {
+  size_t count = json_array_size(json);
+  bool good = count >= 1 && count <= IMAGES_MAX;
+  for (size_t i = 0; i < count && good; i++) good = image_read(json_array_get(json, i), file);
+  return good;
 }
 
 tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, struct why *why) {
@@ -116,9 +148,12 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
   else if (!name_copy(json_object_get(json, "name"), file->name)) bad = "name";
   else if (!volumes_read(json_object_get(json, "volumes"), file)) bad = "volumes";
   else if (!images_read(json_object_get(json, "images"), file)) bad = "images";
-  else if (!settings_read(json_object_get(json, "settings"), file)) bad = "settings";
-  else if (!unmake_read(json_object_get(json, "unmake"), file)) bad = "unmake";
-  if (bad) return because(why, TARN_CORRUPT, "has a wrong or missing '%s'", bad);
+  else if (!settings_read(json_object_get(json, "settings"), &mirror_settings, file->settings.values)) bad = "settings";
+  else if (!files_read(json_object_get(json, "unmake"), &file->unmake)) bad = "unmake";
+  if (bad) {
+    mirror_file_release(file);
+    return because(why, TARN_CORRUPT, "has a wrong or missing '%s'", bad);
+  }
   file->stay_inactive = json_is_true(json_object_get(json, "stay_inactive"));
   return TARN_OK;
 }

@@ -6,7 +6,8 @@
  * The file is written to a temporary name, synced, renamed, and the folder synced: after a crash it is the old one or the
  * new one. It exists before anything that belongs to the mirror is made, and until all of that is gone: while a mirror is
  * being made or unmade it carries the list `unmake`, the files to remove; a daemon that finds one at start finishes that
- * removal. So a crash in the middle of create or destroy leaves no stray file.
+ * removal. So a crash in the middle of create or destroy leaves no stray file. An image that is being added carries the
+ * list `adding` in the same way, until the mirror's record has it.
  *
  * Parsing and formatting are pure; load and store block. */
 #ifndef TARN_SHELL_MIRROR_FILE_H
@@ -21,9 +22,12 @@
 
 struct mirror_file_image {
   bool present; /* the slot is in use: an image keeps its slot for ever */
+  bool unknown; /* only the mirror's record knows it, where its files lie was lost: never stored, no paths */
   char name[TARN_NAME_MAX + 1];
   char paths[VOLUMES_MAX][PATH_BYTES_MAX + 1];
   char meta[META_PATH_BYTES_MAX + 1];
+  struct image_settings settings;
+  json_t *adding; /* array of the files that were made for it, or NULL; owned by the struct */
 };
 
 struct mirror_file {
@@ -41,9 +45,12 @@ struct mirror_file {
   json_t *unmake; /* array of paths, or NULL; owned by the struct */
 };
 
+/* A copy that shares nothing, or release: what the struct owns. */
+void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from);
+void mirror_file_release(struct mirror_file *file);
 /* A new reference; "host" fields that this version does not know are not kept. */
 json_t *mirror_file_to_json(const struct mirror_file *file);
-/* TARN_CORRUPT, TARN_VERSION with a sentence. On success the caller owns file->unmake. */
+/* TARN_CORRUPT, TARN_VERSION with a sentence. On success mirror_file_release() is due. */
 CHECKED tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, struct why *why);
 
 /* `folder` is STATE/mirrors/NAME. TARN_NOT_FOUND when there is no config.json in it. */

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/require.h"
-#include "shell/settings.h"
 #include "shell/words.h"
 
 enum global { GLOBAL_STATE = 256, GLOBAL_CONTROL, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };
@@ -47,12 +46,11 @@ static const char *argument_usage(const struct tarn_argument *argument, char out
   return out;
 }
 
-static void print_settings(void) {
+static void print_settings(const struct settings_table *settings) {
   struct table table = {.column_count = 4};
   char first[SETTING_TEXT], range[SETTING_RANGE_TEXT];
-  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++)
-    table_add(&table, mirror_settings[i].name, setting_range_text(i, range),
-              setting_text(i, mirror_settings[i].value, first), mirror_settings[i].help);
+  for (const struct setting *row = settings->rows; row < settings->rows + settings->count; row++)
+    table_add(&table, row->name, setting_range_text(row, range), setting_text(row, row->value, first), row->help);
   printf("\nSettings (allowed, default):\n");
   table_print(&table, 2, stdout);
   table_free(&table);
@@ -60,7 +58,6 @@ static void print_settings(void) {
 
 static void print_command_help(const struct tarn_command *command) {
   char usage[80];
-  bool settings = false;
   printf("Usage: tarn %s", command->name);
   for (const struct tarn_argument *argument = command->arguments; argument->name; argument++)
     printf(" %s", argument_usage(argument, usage));
@@ -69,11 +66,10 @@ static void print_command_help(const struct tarn_command *command) {
     snprintf(usage, sizeof usage, "%s%s%s", argument->name, argument->value ? " " : "",
              argument->value ? argument->value : "");
     printf("  %-20s %s\n", usage, argument->help);
-    settings = settings || (argument->key && (strcmp(argument->key, "set") == 0 || strcmp(argument->key, "key") == 0));
   }
   printf("  %-20s %s\n", "--json", "one JSON document on standard output");
   if (command->help) printf("\n%s", command->help);
-  if (settings) print_settings();
+  if (command->settings) print_settings(command->settings);
 }
 
 static void print_group_help(const char *group) {
@@ -278,7 +274,8 @@ static int arguments_parse(struct tarn *tarn, const struct tarn_command *command
       const struct tarn_argument *argument = by_option[option];
       if (argument->kind != ARGUMENT_FLAG) err = argument_put(request, argument, optarg, &why);
       else if (argument->key) json_object_set_new(request, argument->key, json_true());
-      else tarn->watch = true; /* the only one that is the client's alone */
+      else if (strcmp(argument->name, "--watch") == 0) tarn->watch = true;
+      else tarn->wait = true; /* these two are the client's alone */
     }
     if (err != TARN_OK) return tarn_fail(tarn, EXIT_USAGE, "%s", why.text);
   }

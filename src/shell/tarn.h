@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "shell/why.h"
+#include "shell/settings.h"
 
 #define EXIT_DONE    0
 #define EXIT_REFUSED 1
@@ -19,7 +19,7 @@
 struct tarn {
   char control[600]; /* path of the daemon's control socket */
   bool json;
-  bool watch, help;
+  bool watch, wait, help;
 };
 
 enum argument_kind {
@@ -36,7 +36,7 @@ typedef tarn_err argument_check(char **text, struct why *why);
 struct tarn_argument {
   enum argument_kind kind;
   const char *name;  /* "NAME", "--size" */
-  const char *key;   /* in the request; NULL: for the client alone (--watch) */
+  const char *key;   /* in the request; NULL: for the client alone (--watch, --wait) */
   const char *value; /* "SIZE", for help */
   bool required;
   argument_check *check; /* may be NULL */
@@ -47,7 +47,8 @@ struct tarn_argument {
 struct tarn_command {
   const char *name; /* "mirror create" */
   const char *summary;
-  const char *help; /* paragraphs and examples; NULL: none */
+  const char *help;                      /* paragraphs and examples; NULL: none */
+  const struct settings_table *settings; /* that it takes: listed in the help; NULL: none */
   struct tarn_argument arguments[ARGUMENTS_MAX];
   /* Sends the request and shows the result; NULL: tarn_ask() and `show`. */
   int (*run)(struct tarn *tarn, json_t *request);
@@ -62,6 +63,9 @@ __attribute__((format(printf, 3, 4))) int tarn_fail(const struct tarn *tarn, int
 /* Sends `request` (taken) and waits for the answer. EXIT_DONE and the result (a new reference), or NULL and
  * tells why not. */
 int tarn_ask(const struct tarn *tarn, json_t *request, json_t **result);
+/* The same for what takes long: `tick` is called a few times a second until the answer is here. */
+int tarn_ask_long(const struct tarn *tarn, json_t *request, json_t **result,
+                  void (*tick)(const struct tarn *tarn, const json_t *request));
 /* The same, and then every line that follows goes to `line`, until it answers false or the daemon ends. */
 int tarn_stream(const struct tarn *tarn, json_t *request, bool (*line)(const struct tarn *tarn, const json_t *json));
 /* One document on standard output. */
@@ -69,6 +73,16 @@ void tarn_print_json(const json_t *json, bool one_line);
 
 /* ---- tarn_status.c ---- */
 int status_run(struct tarn *tarn, json_t *request);
+
+/* ---- tarn_image.c: operations on images, verify ---- */
+int image_run(struct tarn *tarn, json_t *request);
+int verify_run(struct tarn *tarn, json_t *request);
+void show_fault(const json_t *result, const json_t *request);
+
+/* ---- tarn_progress.c: one line that is drawn over and over, where standard output is a terminal ---- */
+void progress_draw(const struct tarn *tarn, const char *what, uint64_t done, uint64_t total, const char *note);
+/* Wipes it, before something else is printed. */
+void progress_end(void);
 
 /* ---- tarn_table.c: aligned columns ---- */
 struct table {

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,8 @@
 
 #include "shell/listen.h"
 #include "shell/tarn.h"
+
+#define TICK_MS 300
 
 int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   char text[1024];
@@ -98,9 +101,17 @@ static int answer_read(const struct tarn *tarn, FILE *stream, json_t **result) {
 }
 
 int tarn_ask(const struct tarn *tarn, json_t *request, json_t **result) {
+  return tarn_ask_long(tarn, request, result, NULL);
+}
+
+int tarn_ask_long(const struct tarn *tarn, json_t *request, json_t **result,
+                  void (*tick)(const struct tarn *tarn, const json_t *request)) {
   int status;
   *result = NULL;
-  FILE *stream = request_send(tarn, request, &status);
+  FILE *stream = request_send(tarn, json_incref(request), &status);
+  struct pollfd answer = {.fd = stream ? fileno(stream) : -1, .events = POLLIN};
+  while (stream && tick && poll(&answer, 1, TICK_MS) == 0) tick(tarn, request);
+  json_decref(request);
   if (!stream) return status;
   status = answer_read(tarn, stream, result);
   fclose(stream);

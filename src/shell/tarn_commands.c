@@ -26,15 +26,26 @@ static tarn_err check_size(char **text, struct why *why) {
   return err;
 }
 
-static tarn_err check_key(char **text, struct why *why) {
+static tarn_err check_image_name(char **text, struct why *why) { return name_check("image", *text, why); }
+
+static tarn_err check_mirror_key(char **text, struct why *why) {
   unsigned index;
-  return setting_find(*text, &index, why);
+  return setting_find(&mirror_settings, *text, &index, why);
+}
+static tarn_err check_image_key(char **text, struct why *why) {
+  unsigned index;
+  return setting_find(&image_settings, *text, &index, why);
 }
 
-static tarn_err check_assignment(char **text, struct why *why) {
+static tarn_err check_mirror_setting(char **text, struct why *why) {
   struct settings settings;
   unsigned index;
-  return setting_assign(&settings, *text, &index, why);
+  return setting_assign(&mirror_settings, settings.values, *text, &index, why);
+}
+static tarn_err check_image_setting(char **text, struct why *why) {
+  struct image_settings settings;
+  unsigned index;
+  return setting_assign(&image_settings, settings.values, *text, &index, why);
 }
 
 /* Relative paths are this process's: the daemon's folder is another one. */
@@ -80,30 +91,42 @@ static void show_destroyed(const json_t *result, const json_t *request) {
   printf("mirror %s is destroyed; the data of its images is left in place\n", text_of(result, "name"));
 }
 
-static void value_text(unsigned index, const json_t *value, char *out) {
-  if (json_is_string(value)) snprintf(out, SETTING_TEXT, "%s", json_string_value(value));
-  else setting_text(index, json_integer_value(value), out);
+static void show_deactivated(const json_t *result, const json_t *request) {
+  bool busy = text_of(result, "busy")[0] && strcmp(text_of(result, "state"), "INACTIVE") != 0;
+  if (busy)
+    printf("mirror %s is being deactivated; 'tarn status %s' shows when it is INACTIVE\n", text_of(result, "name"),
+           text_of(result, "name"));
+  else show_state(result, request);
 }
 
+static void value_text(const struct setting *setting, const json_t *value, char *out) {
+  if (json_is_string(value)) snprintf(out, SETTING_TEXT, "%s", json_string_value(value));
+  else setting_text(setting, json_integer_value(value), out);
+}
+
+/* Of a mirror, or of an image. */
 static void show_settings(const json_t *result, const json_t *request) {
-  const json_t *settings = json_object_get(result, "settings");
+  const struct settings_table *settings = json_object_get(result, "image") ? &image_settings : &mirror_settings;
+  const json_t *values = json_object_get(result, "settings");
   struct table table = {.column_count = 5};
   table_add(&table, "SETTING", "VALUE", "DEFAULT", "ALLOWED", "");
-  for (unsigned i = 0; i < MIRROR_SETTING_COUNT; i++) {
-    const json_t *value = json_object_get(settings, mirror_settings[i].name);
+  for (const struct setting *row = settings->rows; row < settings->rows + settings->count; row++) {
+    const json_t *value = json_object_get(values, row->name);
     char text[SETTING_TEXT], first[SETTING_TEXT], range[SETTING_RANGE_TEXT];
     if (!value) continue;
-    value_text(i, value, text);
+    value_text(row, value, text);
     if (json_object_get(request, "key")) printf("%s\n", text);
-    table_add(&table, mirror_settings[i].name, text, setting_text(i, mirror_settings[i].value, first),
-              setting_range_text(i, range), mirror_settings[i].at_create ? "fixed at create" : "");
+    table_add(&table, row->name, text, setting_text(row, row->value, first), setting_range_text(row, range),
+              row->at_create ? "fixed at create" : "");
   }
   if (!json_object_get(request, "key")) table_print(&table, 0, stdout);
   table_free(&table);
 }
 static void show_set(const json_t *result, const json_t *request) {
+  const char *image = text_of(result, "image");
   (void)request;
-  printf("settings of mirror %s are changed\n", text_of(result, "name"));
+  if (image[0]) printf("settings of image %s of mirror %s are changed\n", image, text_of(result, "mirror"));
+  else printf("settings of mirror %s are changed\n", text_of(result, "name"));
 }
 
 static bool event_show(const struct tarn *tarn, const json_t *line) {
@@ -120,6 +143,12 @@ static int events_run(struct tarn *tarn, json_t *request) { return tarn_stream(t
 
 #define NAME_ARGUMENT \
   { ARGUMENT_POSITIONAL, "NAME", "name", NULL, true, check_mirror, "the mirror" }
+#define MIRROR_ARGUMENT \
+  { ARGUMENT_POSITIONAL, "MIRROR", "mirror", NULL, true, check_mirror, "the mirror" }
+#define IMAGE_ARGUMENT \
+  { ARGUMENT_POSITIONAL, "IMAGE", "image", NULL, true, check_image_name, "its image, by name" }
+#define WAIT_ARGUMENT \
+  { ARGUMENT_FLAG, "--wait", NULL, NULL, false, NULL, "stay until it is done, and show progress" }
 
 const struct tarn_command tarn_commands[] = {
     {.name = "status",
@@ -149,13 +178,14 @@ const struct tarn_command tarn_commands[] = {
          "  tarn mirror create vol0 --size 10G --image /disk1/vol0.img --image /disk2/vol0.img --activate\n"
          "  tarn mirror create old --image ./adopt-me.img --image copy=/disk2/old.img\n"
          "  tarn mirror create db --volume data:10G --volume log:1G --image /a/data+/a/log --image /b/data+/b/log\n",
+     .settings = &mirror_settings,
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_VALUE, "--size", "size", "SIZE", false, check_size,
                     "bytes, or with K M G T P [size of the first image]"},
                    {ARGUMENT_LIST, "--volume", "volumes", "VOL:SIZE", false, NULL,
                     "a volume of its own name; again for more"},
                    {ARGUMENT_LIST, "--image", "images", "IMAGE", true, check_image, "a copy; the first is the master"},
-                   {ARGUMENT_LIST, "--set", "set", "KEY=VALUE", false, check_assignment, "a setting"},
+                   {ARGUMENT_LIST, "--set", "set", "KEY=VALUE", false, check_mirror_setting, "a setting"},
                    {ARGUMENT_FLAG, "--activate", "activate", NULL, false, NULL, "serve it at once"}},
      .show = show_created},
     {.name = "mirror activate",
@@ -169,22 +199,148 @@ const struct tarn_command tarn_commands[] = {
      .show = show_state},
     {.name = "mirror deactivate",
      .summary = "close a mirror: finish writes, flush, release its files",
+     .help = "When a disk takes long to finish, this returns after two seconds, and it goes on by itself.\n"
+             "A disk that never answers keeps its files open until it does; 'tarn status' says so.\n",
      .arguments = {NAME_ARGUMENT,
-                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "hang up on clients that are connected"}},
-     .show = show_state},
+                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "hang up on clients that are connected"},
+                   {ARGUMENT_FLAG, "--wait", "wait", NULL, false, NULL, "stay until it is done"}},
+     .show = show_deactivated},
     {.name = "mirror destroy",
      .summary = "forget an INACTIVE mirror; the data of its images is left in place",
-     .arguments = {NAME_ARGUMENT},
+     .help = "Refused while there are more images than the master: remove them first.\n",
+     .arguments = {NAME_ARGUMENT,
+                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "with all images that it still has"}},
      .show = show_destroyed},
     {.name = "mirror set",
      .summary = "change settings",
+     .settings = &mirror_settings,
      .arguments = {NAME_ARGUMENT,
-                   {ARGUMENT_REST, "KEY=VALUE", "set", NULL, true, check_assignment, "a setting; again for more"}},
+                   {ARGUMENT_REST, "KEY=VALUE", "set", NULL, true, check_mirror_setting, "a setting; again for more"}},
      .show = show_set},
     {.name = "mirror get",
      .summary = "show settings",
+     .settings = &mirror_settings,
      .arguments = {NAME_ARGUMENT,
-                   {ARGUMENT_POSITIONAL, "KEY", "key", NULL, false, check_key, "this one only: just its value"}},
+                   {ARGUMENT_POSITIONAL, "KEY", "key", NULL, false, check_mirror_key, "this one only: just its value"}},
      .show = show_settings},
+    {.name = "mirror verify",
+     .summary = "compare all images on line, while clients are served",
+     .help = "Reads all images range by range and compares them by SHA-256. Exits with 1 if they differ, and shows "
+             "where, and\n"
+             "which of them agree. Tarn cannot know which one is right: --repair=IMAGE says it, and copies IMAGE over "
+             "the others\n"
+             "where they differ. It ends when this command does.\n"
+             "\n"
+             "Examples:\n"
+             "  tarn mirror verify vol0\n"
+             "  tarn mirror verify vol0 --repair=a\n",
+     .arguments = {NAME_ARGUMENT,
+                   {ARGUMENT_VALUE, "--repair", "repair", "IMAGE", false, check_image_name,
+                    "the image that is right: copied over the others where they differ"}},
+     .run = verify_run},
+    {.name = "image add",
+     .summary = "give a mirror another image",
+     .help = "IMAGE is as for 'tarn mirror create': [NAME=]PATH[+PATH...][,KEY=VALUE...]. A missing file is made, "
+             "sparse. While\n"
+             "the mirror is ACTIVE everything is copied to the image at once, and clients are served meanwhile; else "
+             "when it is\n"
+             "activated. An image that holds something is refused unless it carries ,overwrite.\n"
+             "\n"
+             "--assume-synchronized believes you that the image holds the same bytes already (you have copied them "
+             "while the\n"
+             "mirror was INACTIVE); nothing is copied. 'tarn mirror verify' finds out later.\n"
+             "\n"
+             "Examples:\n"
+             "  tarn image add vol0 /disk3/vol0.img\n"
+             "  tarn image add vol0 spare=/dev/sdx,overwrite --wait\n",
+     .arguments = {MIRROR_ARGUMENT,
+                   {ARGUMENT_POSITIONAL, "IMAGE", "image", NULL, true, check_image, "the new image: [NAME=]PATH"},
+                   {ARGUMENT_FLAG, "--assume-synchronized", "assume", NULL, false, NULL,
+                    "it is equal already (only while INACTIVE)"},
+                   WAIT_ARGUMENT},
+     .run = image_run},
+    {.name = "image remove",
+     .summary = "take an image out of a mirror for good; its data is left in place",
+     .help = "Works while the mirror is ACTIVE. Writes under way finish first, so that the image holds what was "
+             "answered. Its\n"
+             "metadata is removed. The master cannot be removed: promote another image first; nor can the only "
+             "image: destroy\n"
+             "the mirror.\n",
+     .arguments = {MIRROR_ARGUMENT,
+                   IMAGE_ARGUMENT,
+                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL,
+                    "at once, without finishing what is under way"},
+                   WAIT_ARGUMENT},
+     .run = image_run},
+    {.name = "image sync",
+     .summary = "copy everything to an image, whatever it holds",
+     .help = "For an image that you do not trust. Works while the mirror is ACTIVE, and while it is INACTIVE: then its "
+             "files are\n"
+             "opened for the copy, and closed after it.\n",
+     .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT, WAIT_ARGUMENT},
+     .run = image_run},
+    {.name = "image fracture",
+     .summary = "stop updating an image: it stays as it is now",
+     .help = "The image is CONSISTENT: equal to the master at this moment. What it misses from now on is recorded, so "
+             "that\n"
+             "'tarn image restore' copies only that.\n",
+     .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT},
+     .run = image_run},
+    {.name = "image restore",
+     .summary = "bring back an image that was fractured, failed or repaired",
+     .help = "Opens its files anew, and copies only what it missed; everything, if it is not what it was.\n",
+     .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT, WAIT_ARGUMENT},
+     .run = image_run},
+    {.name = "image promote",
+     .summary = "make an image the master",
+     .help = "While the mirror is ACTIVE only a SYNCHRONIZED image. While it is INACTIVE or in ATTENTION also another, "
+             "as it is;\n"
+             "what may be lost by that needs --force, and is said. The other images are then copied from it.\n",
+     .arguments = {MIRROR_ARGUMENT,
+                   IMAGE_ARGUMENT,
+                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "though newer data may be lost"}},
+     .run = image_run},
+    {.name = "image demote",
+     .summary = "leave a mirror without a master, until one is promoted",
+     .help = "Only while the mirror is INACTIVE. It cannot be activated before an image is promoted.\n",
+     .arguments = {MIRROR_ARGUMENT,
+                   IMAGE_ARGUMENT,
+                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "though newer data may be lost"}},
+     .run = image_run},
+    {.name = "image set",
+     .summary = "change settings of an image",
+     .settings = &image_settings,
+     .arguments = {MIRROR_ARGUMENT,
+                   IMAGE_ARGUMENT,
+                   {ARGUMENT_REST, "KEY=VALUE", "set", NULL, true, check_image_setting, "a setting; again for more"}},
+     .show = show_set},
+    {.name = "image get",
+     .summary = "show settings of an image",
+     .settings = &image_settings,
+     .arguments = {MIRROR_ARGUMENT,
+                   IMAGE_ARGUMENT,
+                   {ARGUMENT_POSITIONAL, "KEY", "key", NULL, false, check_image_key, "this one only: just its value"}},
+     .show = show_settings},
+    {.name = "fault",
+     .summary = "make an image's disks fail (only with tarnd --enable-faults)",
+     .help = "To see what happens then, and for tests. FAULT is one of\n"
+             "  fail        its I/Os fail\n"
+             "  hang        they are not answered, until 'heal': then they are done, late\n"
+             "  delay=MS    they take that many milliseconds longer\n"
+             "  corrupt     reads return wrong bytes\n"
+             "  heal        ends all faults of the image\n"
+             "Nothing of this is stored, and it ends with the daemon.\n"
+             "\n"
+             "Examples:\n"
+             "  tarn fault vol0 b fail --on write\n"
+             "  tarn fault vol0 b corrupt --range 1M+64K\n"
+             "  tarn fault vol0 b heal\n",
+     .arguments = {MIRROR_ARGUMENT,
+                   IMAGE_ARGUMENT,
+                   {ARGUMENT_POSITIONAL, "FAULT", "fault", NULL, true, NULL, "fail, hang, delay=MS, corrupt or heal"},
+                   {ARGUMENT_VALUE, "--range", "range", "OFFSET+LENGTH", false, NULL,
+                    "only there, in each volume [everywhere]"},
+                   {ARGUMENT_VALUE, "--on", "on", "OPS", false, NULL, "read,write,flush: only these"}},
+     .show = show_fault},
 };
 const size_t tarn_command_count = sizeof tarn_commands / sizeof tarn_commands[0];

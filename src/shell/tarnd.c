@@ -180,7 +180,8 @@ static tarn_err start(struct tarnd *daemon, struct why *why) {
                                     .pool = &daemon->pool,
                                     .nbd = daemon->nbd,
                                     .state = daemon->config.state,
-                                    .node = daemon->config.name};
+                                    .node = daemon->config.name,
+                                    .faults = daemon->config.faults};
   daemon->manager = manager_create(&options);
   if (!daemon->manager) return because(why, TARN_FULL, "there is not enough memory");
   err = manager_load(daemon->manager, why);
@@ -243,6 +244,11 @@ int main(int argc, char **argv) {
   reactor_on_signal(daemon->reactor, daemon, signalled);
   if (start(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   reactor_run(daemon->reactor);
+  if (!manager_is_quiet(daemon->manager)) { /* what a dead disk still has cannot be waited for */
+    report(daemon->env, REPORT_WARNING, "tarnd", "stopped; a disk has not answered all that it was asked");
+    fflush(NULL);
+    _exit(0);
+  }
   control_destroy(daemon->control);
   daemon->control = NULL;
   manager_destroy(daemon->manager);

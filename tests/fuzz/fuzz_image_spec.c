@@ -34,19 +34,19 @@ static void check_size(const char *text) {
   }
 }
 
-static void check_setting(const char *text) {
-  struct settings settings;
+static void check_setting(const struct settings_table *table, const char *text) {
+  int64_t values[MIRROR_SETTING_COUNT + IMAGE_SETTING_COUNT], again;
   unsigned index;
-  int64_t again;
   char out[SETTING_TEXT];
   struct why why = {""};
-  settings_defaults(&settings);
-  if (setting_assign(&settings, text, &index, &why) != TARN_OK) {
+  settings_defaults(table, values);
+  if (setting_assign(table, values, text, &index, &why) != TARN_OK) {
     require(why.text[0] != 0);
     return;
   }
-  require(setting_parse(index, setting_text(index, settings.values[index], out), &again, NULL) == TARN_OK);
-  require(again == settings.values[index]);
+  require(setting_parse(&table->rows[index], setting_text(&table->rows[index], values[index], out), &again, NULL) ==
+          TARN_OK);
+  require(again == values[index]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
@@ -56,6 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   text[bytes] = 0;
   check_image(text);
   check_size(text);
-  check_setting(text);
+  check_setting(&mirror_settings, text);
+  check_setting(&image_settings, text);
   return 0;
 }

@@ -19,7 +19,7 @@ static void there_and_back(void **state) {
   assert_false(file.images[1].present);
   assert_true(file.images[2].present);
   assert_int_equal(file.settings.values[SET_AUTO], 0);
-  assert_int_equal(file.settings.values[SET_MARKS], mirror_settings[SET_MARKS].value);
+  assert_int_equal(file.settings.values[SET_MARKS], mirror_settings.rows[SET_MARKS].value);
   assert_true(file.stay_inactive);
   json = mirror_file_to_json(&file);
   assert_int_equal(mirror_file_from_json(json, &again, NULL), TARN_OK);

@@ -1,0 +1,192 @@
+/* `tarn image add`: check (worker) -> open the mirror quietly, if it does not run -> config.json, make files, open them (worker)
+ * -> the core adds it -> config.json without the list of what was made (worker). manager_tidy.c has the crash argument. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shell/create_plan.h"
+#include "shell/manager_internal.h"
+
+struct adding {
+  struct managed *managed;
+  struct create_plan plan;
+  struct mirror_file file; /* the mirror's, with the image */
+  uint64_t meta_bytes;
+  struct image_disks disks;
+  struct reactor_work work;
+  tarn_err err;
+  struct why why;
+};
+
+static void adding_free(struct adding *adding) {
+  json_decref(adding->plan.others);
+  json_decref(adding->plan.warnings);
+  mirror_file_release(&adding->file);
+  free(adding);
+}
+
+static void add_end(struct managed *managed) {
+  struct image_task *task = managed->task;
+  struct adding *adding = task->adding;
+  bool done = task->err == TARN_OK;
+  if (done) {
+    struct call *call = managed->call;
+    json_t *status = managed_status_json(managed);
+    managed_warn(managed, json_incref(adding->plan.warnings));
+    managed->call = NULL;
+    json_object_set_new(status, "added", json_string(managed->file.images[task->slot].name));
+    call_done(call, status);
+  } else managed_fail(managed, task->why.text);
+  adding_free(adding);
+  managed->task = NULL;
+  free(task);
+  managed_finish(managed);
+  if (done) managed_retry(managed, 1);
+}
+
+/* ---- it is added, or not ---- */
+
+static void undone(struct managed *managed) {
+  struct adding *adding = managed->task->adding;
+  image_task_acted(managed, adding->err, adding->why.text);
+}
+
+/* The image is in managed->file, with what was made for it; its files are open perhaps. */
+static void add_undo(struct adding *adding) {
+  require(adding->err != TARN_OK);
+  image_release(adding->managed, undone);
+}
+
+static void stored(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  /* It is added all the same: the next start, or the next change, brings config.json up to date. */
+  if (managed->work_err != TARN_OK)
+    json_array_append_new(managed->task->adding->plan.warnings, json_string(managed->work_why.text));
+  image_task_acted(managed, TARN_OK, "");
+}
+
+static void added(struct mirror *mirror, tarn_err err, const char *why, void *context) {
+  struct adding *adding = context;
+  struct managed *managed = adding->managed;
+  struct mirror_file_image *image = &managed->file.images[managed->task->slot];
+  require(managed->mirror == mirror);
+  adding->err = err;
+  if (err != TARN_OK) {
+    because(&adding->why, err, "%s", why && why[0] ? why : tarn_err_text(err));
+    add_undo(adding);
+    return;
+  }
+  json_decref(image->adding);
+  image->adding = NULL;
+  watch_image(managed, managed->task->slot);
+  reactor_run_blocking(managed->manager->options.reactor, &managed->work, managed_store_work, stored);
+}
+
+/* ---- its files ---- */
+
+static void prepare_work(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct adding, work);
+  uint32_t slot = adding->plan.from;
+  adding->err = plan_prepare(&adding->plan, &adding->why);
+  if (adding->err != TARN_OK) return;
+  image_disks_open(adding->managed->manager->options.reactor, &adding->file, slot, adding->meta_bytes, &adding->disks);
+  if (adding->disks.why.text[0])
+    adding->err =
+        because(&adding->why, TARN_REFUSED, "image %s: %s", adding->file.images[slot].name, adding->disks.why.text);
+  else if (adding->disks.has_data && !adding->plan.overwrite[slot] && !adding->plan.assume)
+    adding->err = because(&adding->why, TARN_REFUSED, "image %s was just written to by somebody else",
+                          adding->file.images[slot].name);
+}
+
+static void prepared(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct adding, work);
+  struct managed *managed = adding->managed;
+  uint32_t slot = adding->plan.from;
+  struct mirror_image_config config;
+  mirror_file_release(&managed->file);
+  mirror_file_copy(&managed->file, &adding->file);
+  faults_wrap(managed, slot, &adding->disks);
+  managed->disks.images[slot] = adding->disks;
+  if (adding->err != TARN_OK) {
+    add_undo(adding);
+    return;
+  }
+  managed_image_config(managed, slot, &config);
+  config.assumed = adding->plan.assume;
+  mirror_image_add(managed->mirror, slot, &config, added, adding);
+}
+
+static void add_act(struct managed *managed) {
+  struct adding *adding = managed->task->adding;
+  adding->meta_bytes = managed->disks.meta_bytes;
+  reactor_run_blocking(managed->manager->options.reactor, &adding->work, prepare_work, prepared);
+}
+
+static void check_work(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct adding, work);
+  adding->err = plan_check(&adding->plan, &adding->why);
+}
+
+static void checked(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct adding, work);
+  struct managed *managed = adding->managed;
+  if (adding->err == TARN_OK) {
+    image_task_run(managed, &(struct mirror_activation){.quiet = true});
+    return;
+  }
+  managed->task->err = adding->err;
+  managed->task->why = adding->why;
+  managed->task->end(managed);
+}
+
+/* ---- the command ---- */
+
+static void add_begin(struct managed *managed, struct call *call, struct adding *adding) {
+  struct image_task *task = calloc(1, sizeof *task);
+  if (!task) {
+    call_refuse(call, "there is not enough memory");
+    adding_free(adding);
+    return;
+  }
+  *task = (struct image_task){.slot = adding->plan.from, .act = add_act, .end = add_end, .adding = adding};
+  managed_begin(managed, call, "is having an image added");
+  managed->task = task;
+  reactor_run_blocking(managed->manager->options.reactor, &adding->work, check_work, checked);
+}
+
+static void add_again(void *owner, struct call *call) { manager_image_add(owner, call); }
+void manager_image_add(struct manager *manager, struct call *call) {
+  static const char *const known[] = {"mirror", "image", "assume", NULL};
+  struct managed *managed = call_mirror(manager, call, "mirror", known, add_again);
+  struct why why;
+  if (!managed) return;
+  if (managed_is_stuck(managed, &why)) {
+    call_refuse(call, "mirror %s: %s", managed->file.name, why.text);
+    return;
+  }
+  struct adding *adding = calloc(1, sizeof *adding);
+  if (!adding) {
+    call_refuse(call, "there is not enough memory");
+    return;
+  }
+  adding->managed = managed;
+  mirror_file_copy(&adding->file, &managed->file);
+  adding->plan.file = &adding->file;
+  adding->plan.state = manager->options.state;
+  adding->plan.node = manager->options.node;
+  adding->plan.warnings = json_array();
+  adding->plan.others = manager_files(manager);
+  snprintf(adding->plan.folder, sizeof adding->plan.folder, "%s", managed->folder);
+  tarn_err err = plan_parse_image(&adding->plan, &call->request, &why);
+  if (err == TARN_OK && adding->plan.assume && managed->service == SERVICE_CLIENTS)
+    err = because(&why, TARN_REFUSED,
+                  "only an INACTIVE mirror takes an image as equal: deactivate it first, or leave out "
+                  "--assume-synchronized");
+  if (err == TARN_OK) {
+    add_begin(managed, call, adding);
+    return;
+  }
+  if (err == TARN_INVALID) call_misused(call, "%s", why.text);
+  else call_refuse(call, "mirror %s: %s", managed->file.name, why.text);
+  adding_free(adding);
+}

@@ -1,0 +1,150 @@
+/* What clients see of a mirror: an export per volume, whose disk is a gate (core/gate.h). Exports outlive the mirror object:
+ * while the mirror is in ATTENTION its clients stay connected, and their requests wait at the gate. */
+#include <stdio.h>
+#include <string.h>
+
+#include "shell/manager_internal.h"
+
+#define GATE_SLOTS MIRROR_OPS_MAX /* more would only wait in the mirror's line instead of the gate's */
+
+tarn_err exports_prepare(struct managed *managed, struct why *why) {
+  tarn_err err = TARN_OK;
+  if (managed->gates_made) return TARN_OK;
+  arena_init(&managed->gates);
+  for (uint32_t i = 0; i < managed->file.volume_count && err == TARN_OK; i++) {
+    managed->exports[i] = (struct managed_export){.managed = managed};
+    err = gate_init(&managed->exports[i].gate, managed->manager->env, &managed->gates, GATE_SLOTS);
+  }
+  if (err != TARN_OK) {
+    arena_destroy(&managed->gates);
+    return because(why, err, "there is not enough memory for its exports");
+  }
+  arena_freeze(&managed->gates);
+  managed->gates_made = true;
+  return TARN_OK;
+}
+
+void exports_free(struct managed *managed) {
+  require(managed->export_count == 0);
+  if (!managed->gates_made) return;
+  for (uint32_t i = 0; i < managed->file.volume_count; i++) {
+    gate_fail(&managed->exports[i].gate); /* nobody is there: this only stops its timer */
+    require(managed->exports[i].gate.disk.in_flight == 0);
+  }
+  arena_destroy(&managed->gates);
+  managed->gates_made = false;
+  managed->lost = false;
+}
+
+static void exports_add(struct managed *managed) {
+  const struct mirror_file *file = &managed->file;
+  for (uint32_t i = 0; i < file->volume_count; i++) {
+    struct managed_export *export = &managed->exports[i];
+    bool only = file->volume_count == 1;
+    stpcpy(stpcpy(stpcpy(export->alias, file->name), "/"), file->volumes[i].name);
+    strcpy(export->name, only ? file->name : export->alias);
+    export->server.nbd = (struct nbd_export){.name = export->name, .disk = &export->gate.disk};
+    export->server.alias = only ? export->alias : NULL;
+    tarn_err err = nbd_server_add(managed->manager->options.nbd, &export->server);
+    require(err == TARN_OK); /* mirror names are unique and hold no slash */
+  }
+  managed->export_count = file->volume_count;
+}
+
+static void gates_open(struct managed *managed) {
+  for (uint32_t i = 0; i < managed->file.volume_count; i++)
+    gate_open(&managed->exports[i].gate, mirror_volume(managed->mirror, i), managed->lost);
+  managed->lost = false;
+}
+
+/* Its clients were told of capabilities that it has no more, and are gone. */
+static void exports_anew(struct managed *managed) {
+  void (*opened)(struct managed *) = managed->exports_opened;
+  struct why why;
+  managed->exports_opened = NULL;
+  if (!managed_runs(managed)) { /* fallen again: the next activation sees to it */
+  } else if (exports_prepare(managed, &why) != TARN_OK) {
+    report(managed->manager->env, REPORT_ERROR, managed->file.name, "cannot be exported: %s", why.text);
+  } else {
+    gates_open(managed);
+    exports_add(managed);
+  }
+  opened(managed);
+}
+
+void exports_open(struct managed *managed, void (*opened)(struct managed *)) {
+  bool fit = true;
+  require(managed->gates_made);
+  for (uint32_t i = 0; i < managed->export_count; i++)
+    fit = fit && gate_fits(&managed->exports[i].gate, mirror_volume(managed->mirror, i));
+  if (!fit) {
+    report(managed->manager->env, REPORT_WARNING, managed->file.name,
+           "can do less than before on the disks that are left: its clients are disconnected, and may come again");
+    managed->exports_opened = opened;
+    exports_remove(managed, exports_anew);
+    return;
+  }
+  gates_open(managed);
+  if (managed->export_count == 0) exports_add(managed);
+  opened(managed);
+}
+
+void exports_shut(struct managed *managed) {
+  uint64_t patience_ns = (uint64_t)managed->file.settings.values[SET_SUSPEND] * NS_PER_S;
+  if (managed->exports_leaving > 0) patience_ns = 0; /* they are hung up on: nobody waits */
+  for (uint32_t i = 0; i < managed->export_count; i++)
+    if (managed->exports[i].gate.state == GATE_OPEN) gate_shut(&managed->exports[i].gate, patience_ns);
+}
+
+static void exports_gone(struct managed *managed) {
+  void (*left)(struct managed *) = managed->exports_left;
+  managed->exports_left = NULL;
+  managed->export_count = 0;
+  if (exports_are_idle(managed)) exports_free(managed);
+  left(managed);
+}
+
+static void export_removed(struct nbd_server_export *export) {
+  struct managed *managed = CONTAINER_OF(export, struct managed_export, server)->managed;
+  require(managed->exports_leaving > 0);
+  if (--managed->exports_leaving == 0) exports_gone(managed);
+}
+
+void exports_remove(struct managed *managed, void (*left)(struct managed *)) {
+  require(!managed->exports_left);
+  managed->exports_left = left;
+  managed->exports_leaving = managed->export_count;
+  if (managed->export_count == 0) exports_gone(managed);
+  for (uint32_t i = 0; i < managed->exports_leaving; i++) {
+    struct managed_export *export = &managed->exports[i];
+    if (export->gate.state == GATE_SHUT) gate_fail(&export->gate); /* or else who waits there would stay */
+    nbd_server_remove(managed->manager->options.nbd, &export->server, export_removed);
+  }
+}
+
+bool exports_are_idle(const struct managed *managed) {
+  bool idle = true;
+  for (uint32_t i = 0; i < managed->file.volume_count && managed->gates_made; i++)
+    idle = idle && gate_is_idle(&managed->exports[i].gate);
+  return idle;
+}
+
+uint32_t exports_clients(struct managed *managed, char *text, size_t bytes) {
+  uint32_t count = 0;
+  text[0] = 0;
+  for (uint32_t i = 0; i < managed->export_count; i++) {
+    size_t used = strlen(text);
+    if (used + 16 < bytes && count > 0) used += (size_t)snprintf(text + used, bytes - used, ", ");
+    uint32_t here =
+        nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, text + used, bytes - used);
+    if (here == 0 && count > 0) text[used - 2] = 0;
+    count += here;
+  }
+  return count;
+}
+
+uint32_t exports_waiting(const struct managed *managed) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < managed->export_count; i++) count += managed->exports[i].gate.waiting;
+  return count;
+}

@@ -1,0 +1,171 @@
+/* Files come and go while a mirror runs: what the watch has seen of them (disk_watch.h), and opening an image's disks anew
+ * when the core asks for it.
+ *
+ * Opening may hang with its file system. So a job has a copy of all it needs; when the mirror must go on without it, the core is
+ * answered that it failed, and the job, a stray from then on, closes what it has opened when it ends. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shell/file_disk.h"
+#include "shell/manager_internal.h"
+
+struct reopen {
+  struct list link;        /* in managed->reopens */
+  struct managed *managed; /* NULL: a stray */
+  struct manager *manager;
+  struct reactor_work work;
+  struct mirror_file file; /* a copy, for the worker */
+  uint64_t meta_bytes;
+  uint32_t slot;
+  bool make;
+  struct image_disks disks;
+};
+
+/* ---- opening ---- */
+
+/* The administrator wants this image back: what its metadata needs is there, or is made, but never in place of a device. */
+static void metadata_make(const struct reopen *reopen) {
+  const char *path = reopen->file.images[reopen->slot].meta;
+  struct file_identity identity;
+  tarn_err err = file_inspect(path, &identity, NULL);
+  if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) err = file_create(path, reopen->meta_bytes, NULL);
+  else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta_bytes)
+    err = truncate(path, (off_t)reopen->meta_bytes) == 0 ? TARN_OK : TARN_IO;
+  (void)err; /* opening it tells */
+}
+
+static void reopen_work(struct reactor_work *work) {
+  struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
+  if (reopen->make && !reopen->file.images[reopen->slot].unknown) metadata_make(reopen);
+  image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, reopen->meta_bytes, &reopen->disks);
+}
+
+static void reopen_free(struct reopen *reopen) {
+  mirror_file_release(&reopen->file);
+  free(reopen);
+}
+
+static void reopened(struct reactor_work *work) {
+  struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
+  struct managed *managed = reopen->managed;
+  uint32_t slot = reopen->slot;
+  if (!managed) {
+    image_disks_close(&reopen->disks);
+    reopen->manager->strays--;
+    manager_resume(reopen->manager);
+    reopen_free(reopen);
+    return;
+  }
+  struct mirror_image_config config;
+  list_remove(&reopen->link);
+  if (reopen->disks.why.text[0]) image_disks_close(&reopen->disks); /* some of them is no use */
+  else {
+    faults_wrap(managed, slot, &reopen->disks);
+    managed->gone &= ~(1u << slot);
+  }
+  managed->disks.images[slot] = reopen->disks;
+  reopen_free(reopen);
+  watch_image(managed, slot);
+  managed_image_config(managed, slot, &config);
+  mirror_image_reopened(managed->mirror, slot, &config);
+}
+
+void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
+  struct managed *managed = mirror_owner(mirror);
+  if (managed->watch) disk_watch_set(managed->watch, slot, NULL, 0);
+  image_disks_close(&managed->disks.images[slot]);
+  struct reopen *reopen = managed_runs(managed) ? calloc(1, sizeof *reopen) : NULL;
+  if (!reopen) { /* the answer must come later */
+    managed->reopen_refused |= 1u << slot;
+    managed_poke(managed);
+    return;
+  }
+  reopen->managed = managed;
+  reopen->manager = managed->manager;
+  reopen->slot = slot;
+  reopen->make = make;
+  reopen->meta_bytes = managed->disks.meta_bytes;
+  mirror_file_copy(&reopen->file, &managed->file);
+  list_init(&reopen->link);
+  list_push(&managed->reopens, &reopen->link);
+  reactor_run_blocking(managed->manager->options.reactor, &reopen->work, reopen_work, reopened);
+}
+
+static void reopen_refuse(struct managed *managed, uint32_t slot, const char *why) {
+  struct mirror_image_config config;
+  managed->disks.images[slot] = (struct image_disks){.locked = false};
+  because(&managed->disks.images[slot].why, TARN_REFUSED, "%s", why);
+  managed_image_config(managed, slot, &config);
+  mirror_image_reopened(managed->mirror, slot, &config);
+}
+
+void reopens_look(struct managed *managed) {
+  while (managed->reopen_refused) {
+    uint32_t slot = (uint32_t)__builtin_ctz(managed->reopen_refused);
+    managed->reopen_refused &= managed->reopen_refused - 1;
+    reopen_refuse(managed, slot, managed_runs(managed) ? "there is not enough memory" : "the mirror is stopping");
+  }
+}
+
+void reopens_give_up(struct managed *managed, const char *why) {
+  struct list *node;
+  while ((node = list_pop(&managed->reopens)) != NULL) {
+    struct reopen *reopen = LIST_ENTRY(node, struct reopen, link);
+    uint32_t slot = reopen->slot;
+    reopen->managed = NULL;
+    managed->manager->strays++;
+    reopen_refuse(managed, slot, why);
+  }
+  if (managed->mirror) reopens_look(managed);
+}
+
+/* ---- watching ---- */
+
+static void watch_saw(void *owner, uint32_t slot, enum watch_verdict verdict, const char *why) {
+  struct managed *managed = owner;
+  uint32_t bit = 1u << slot;
+  if (verdict == WATCH_THERE) managed->gone &= ~bit;
+  else managed->gone |= bit;
+  if (verdict == WATCH_SPOILED) managed->spoiled |= bit;
+  if (verdict == WATCH_THERE)
+    report(managed->manager->env, REPORT_INFO, managed->file.name, "the files of image %s are at their paths again",
+           managed->file.images[slot].name);
+  else if (managed_runs(managed)) mirror_image_failed(managed->mirror, slot, why);
+  managed_poke(managed);
+}
+
+void watch_image(struct managed *managed, uint32_t slot) {
+  if (!managed->watch) return;
+  if (!disk_watch_set(managed->watch, slot, &managed->disks.images[slot], managed->file.volume_count))
+    report(managed->manager->env, REPORT_WARNING, managed->file.name,
+           "the files of image %s are not watched: there is not enough memory", managed->file.images[slot].name);
+}
+
+void watch_start(struct managed *managed) {
+  managed->watch = disk_watch_start(managed->manager->options.reactor, watch_saw, managed);
+  if (!managed->watch)
+    report(managed->manager->env, REPORT_WARNING, managed->file.name,
+           "its files are not watched: there is not enough memory");
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
+    if (managed->file.images[slot].present) watch_image(managed, slot);
+}
+
+void kept_explain(const struct managed *managed, struct why *why) {
+  uint32_t slot = (uint32_t)__builtin_ctz(managed->last_good);
+  const char *name = managed->file.images[slot].name, *mirror = managed->file.name;
+  struct disk *disk = managed->disks.images[slot].data[0];
+  int pid = (int)getpid(), fd = disk ? file_disk_fd(fault_disk_lower(disk)) : -1;
+  if (managed->spoiled & 1u << slot)
+    because(why, TARN_REFUSED,
+            "the file of image %s, the last good one, was made shorter, so a part of its data is lost; save the rest "
+            "from /proc/%d/fd/%d, then 'tarn mirror deactivate %s'",
+            name, pid, fd, mirror);
+  else
+    because(why, TARN_REFUSED,
+            "a file of image %s, the last good one, is not at its path any more: put it back; or save its data from "
+            "/proc/%d/fd/%d, then 'tarn mirror deactivate %s' gives it up",
+            name, pid, fd, mirror);
+}

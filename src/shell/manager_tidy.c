@@ -1,0 +1,191 @@
+/* Images that are not of their mirror any more, or never became so. What counts is the mirror's record; config.json follows:
+ *
+ *     adding    config.json has the image with the list of what is made for it -> the files -> the record -> the list goes
+ *     removing  the record -> its files are closed -> its metadata is removed -> config.json forgets it
+ *
+ * Power lost anywhere: an image that config.json has and the record has not was never added, or is removed: it is forgotten
+ * (at start when it has a list, else by the next activation, whose record is surely the newest), and what was made for it goes
+ * with it. One that the record has and config.json has not (somebody restored an old one) is shown, to be removed by hand. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shell/manager_internal.h"
+
+static void slots_count(struct mirror_file *file) {
+  file->slot_count = 0;
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
+    if (file->images[slot].present) file->slot_count = slot + 1;
+}
+
+static void image_clear(struct mirror_file *file, uint32_t slot) {
+  json_decref(file->images[slot].adding);
+  file->images[slot] = (struct mirror_file_image){.present = false};
+  slots_count(file);
+}
+
+/* ---- forgetting ---- */
+
+static void forget_work(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  const struct mirror_file_image *image = &managed->file.images[managed->forgetting];
+  if (image->adding) unmake_files(image->adding, managed->work_warnings);
+  else if (!image->unknown) unmake_metadata(managed->uuid, image->meta, managed->work_warnings);
+  managed_store_work(work);
+}
+
+static void forgotten(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  struct image_task *task = managed->task;
+  uint32_t slot = managed->forgetting;
+  /* If config.json could not be written it is forgotten at the next start. */
+  if (managed->work_err != TARN_OK) json_array_append_new(managed->work_warnings, json_string(managed->work_why.text));
+  managed_warn(managed, managed->work_warnings);
+  managed->work_warnings = NULL;
+  mirror_file_release(managed->new_file);
+  free(managed->new_file);
+  managed->new_file = NULL;
+  faults_forget(managed, slot);
+  image_clear(&managed->file, slot);
+  managed->leaving &= ~(1u << slot);
+  managed->spoiled &= ~(1u << slot);
+  if (task && task->released) {
+    void (*released)(struct managed *) = task->released;
+    task->released = NULL;
+    released(managed);
+  } else managed_finish(managed);
+}
+
+/* False when memory is short: later, then. */
+static bool forget_prepare(struct managed *managed) {
+  managed->new_file = malloc(sizeof *managed->new_file);
+  return managed->new_file != NULL;
+}
+
+static void forget_begin(struct managed *managed, uint32_t slot) {
+  struct mirror_status status;
+  if (managed->mirror) {
+    if (managed->watch) disk_watch_set(managed->watch, slot, NULL, 0);
+    image_disks_close(&managed->disks.images[slot]);
+    mirror_status(managed->mirror, &status);
+    memcpy(managed->uuid, status.uuid, sizeof managed->uuid);
+  } else memcpy(managed->uuid, managed->record.mirror_uuid, sizeof managed->uuid);
+  mirror_file_copy(managed->new_file, &managed->file);
+  image_clear(managed->new_file, slot);
+  managed->forgetting = slot;
+  managed->work_warnings = json_array();
+  reactor_run_blocking(managed->manager->options.reactor, &managed->work, forget_work, forgotten);
+}
+
+static void added_stored(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  if (managed->work_err != TARN_OK)
+    report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s", managed->work_why.text);
+  managed_finish(managed);
+}
+
+static bool is_free(const struct managed *managed, uint32_t slot) {
+  return !managed->mirror || mirror_image_is_quiet(managed->mirror, slot);
+}
+
+/* The operation under way waits for its image. */
+static void release_look(struct managed *managed) {
+  struct image_task *task = managed->task;
+  if (managed->new_file) return; /* it is being forgotten */
+  if (is_free(managed, task->slot) && forget_prepare(managed)) {
+    forget_begin(managed, task->slot);
+  } else if (managed->manager->env->now_ns >= task->release_deadline_ns) {
+    void (*released)(struct managed *) = task->released;
+    task->released = NULL;
+    released(managed);
+  }
+}
+
+void leaving_look(struct managed *managed) {
+  if (managed->task && managed->task->released) {
+    release_look(managed);
+    return;
+  }
+  if (managed->busy || managed->manager->stopping) return;
+  if (managed->store_wanted) {
+    managed->store_wanted = false;
+    managed_begin(managed, NULL, "is being changed");
+    reactor_run_blocking(managed->manager->options.reactor, &managed->work, managed_store_work, added_stored);
+    return;
+  }
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
+    if (!(managed->leaving & 1u << slot) || !is_free(managed, slot)) continue;
+    if (!forget_prepare(managed)) return;
+    managed_begin(managed, NULL, "is being changed");
+    forget_begin(managed, slot);
+    return;
+  }
+}
+
+void image_release(struct managed *managed, void (*released)(struct managed *)) {
+  struct image_task *task = managed->task;
+  task->released = released;
+  task->release_deadline_ns = managed->manager->env->now_ns + GRACE_S * NS_PER_S;
+  managed->leaving |= 1u << task->slot;
+  managed_poke(managed);
+}
+
+/* ---- after a crash ---- */
+
+/* Only the record knows this image. */
+static void image_unknown(struct managed *managed, uint32_t slot, const char *name) {
+  struct mirror_file *file = &managed->file;
+  file->images[slot] = (struct mirror_file_image){.present = true, .unknown = true};
+  snprintf(file->images[slot].name, sizeof file->images[slot].name, "%s", name);
+  settings_defaults(&image_settings, file->images[slot].settings.values);
+  slots_count(file);
+  report(managed->manager->env, REPORT_WARNING, file->name,
+         "has an image %s whose files config.json does not know; 'tarn image remove %s %s' removes it", name,
+         file->name, name);
+}
+
+void reconcile(struct managed *managed) {
+  struct mirror_file *file = &managed->file;
+  struct mirror_status status;
+  mirror_status(managed->mirror, &status);
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    struct mirror_file_image *image = &file->images[slot];
+    if (!image->present || managed->leaving & 1u << slot) continue;
+    if (slot < status.image_count && status.images[slot].present) {
+      managed->store_wanted = managed->store_wanted || image->adding;
+      json_decref(image->adding);
+      image->adding = NULL;
+    } else {
+      report(managed->manager->env, REPORT_WARNING, file->name,
+             "image %s was being added or removed when the daemon ended, and is no image of it: it is forgotten",
+             image->name);
+      managed->leaving |= 1u << slot;
+    }
+  }
+}
+
+void reconcile_at_start(struct managed *managed) {
+  struct mirror_file *file = &managed->file;
+  json_t *warnings = json_array();
+  bool changed = false;
+  for (uint32_t slot = 0; slot < IMAGES_MAX && managed->has_record; slot++) {
+    struct mirror_file_image *image = &file->images[slot];
+    const struct record_image *known = &managed->record.images[slot];
+    if (!image->present && known->present) image_unknown(managed, slot, known->name);
+    if (!image->adding) continue;
+    changed = true;
+    if (known->present) {
+      json_decref(image->adding);
+      image->adding = NULL;
+      continue;
+    }
+    report(managed->manager->env, REPORT_WARNING, file->name,
+           "image %s was being added when the daemon ended: what was made for it is removed", image->name);
+    unmake_files(image->adding, warnings);
+    image_clear(file, slot);
+  }
+  struct why why;
+  if (changed && mirror_file_store(managed->folder, file, &why) != TARN_OK)
+    json_array_append_new(warnings, json_string(why.text));
+  managed_warn(managed, warnings);
+}

@@ -1,0 +1,102 @@
+/* `tarn mirror verify`: no operation that others wait for. It runs beside them, and ends when its client goes away, when the
+ * mirror stops, or when all is compared. */
+#include <string.h>
+
+#include "shell/manager_internal.h"
+
+static json_t *difference_json(const struct managed *managed, const struct verify_difference *difference) {
+  json_t *images = json_object();
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
+    char group[2] = {difference->groups[slot], 0};
+    if (managed->file.images[slot].present && group[0])
+      json_object_set_new(images, managed->file.images[slot].name, json_string(group));
+  }
+  return json_pack("{s:s, s:I, s:I, s:o}", "volume", managed->file.volumes[difference->volume].name, "offset",
+                   (json_int_t)difference->offset, "length", (json_int_t)difference->length, "images", images);
+}
+
+static json_t *progress_json(const struct verify_result *result) {
+  return json_pack("{s:I, s:I, s:I, s:I, s:I}", "done_bytes", (json_int_t)result->done_bytes, "total_bytes",
+                   (json_int_t)result->total_bytes, "differing_bytes", (json_int_t)result->differing_bytes,
+                   "repaired_bytes", (json_int_t)result->repaired_bytes, "unreadable_bytes",
+                   (json_int_t)result->unreadable_bytes);
+}
+
+static json_t *result_json(const struct managed *managed, const struct verify_result *result) {
+  json_t *json = progress_json(result), *differences = json_array();
+  for (uint32_t i = 0; i < result->difference_count && i < VERIFY_DIFFERENCES_MAX; i++)
+    json_array_append_new(differences, difference_json(managed, &result->differences[i]));
+  json_object_set_new(json, "name", json_string(managed->file.name));
+  json_object_set_new(json, "difference_count", json_integer(result->difference_count));
+  json_object_set_new(json, "differences", differences);
+  json_object_set_new(json, "equal", json_boolean(result->differing_bytes == 0 && result->unreadable_bytes == 0));
+  return json;
+}
+
+json_t *verify_json(const struct managed *managed) {
+  const struct verify_result *result = managed->verifying ? mirror_verify_result(managed->mirror) : NULL;
+  return result ? progress_json(result) : json_null();
+}
+
+static void verified(struct mirror *mirror, tarn_err err, const char *why, void *context) {
+  struct managed *managed = context;
+  struct call *call = managed->verify_call;
+  void (*ended)(struct managed *) = managed->verify_ended;
+  require(managed->verifying && managed->mirror == mirror);
+  managed->verifying = false;
+  managed->verify_call = NULL;
+  managed->verify_ended = NULL;
+  if (err == TARN_OK) call_done(call, result_json(managed, mirror_verify_result(mirror)));
+  else
+    call_refuse(call, "mirror %s: the comparison has not come to its end: %s", managed->file.name,
+                why && why[0] ? why : tarn_err_text(err));
+  if (ended) ended(managed);
+  managed_poke(managed);
+}
+
+void verify_end(struct managed *managed, void (*ended)(struct managed *)) {
+  if (!managed->verifying) {
+    ended(managed);
+    return;
+  }
+  managed->verify_ended = ended;
+  mirror_verify_stop(managed->mirror);
+}
+
+/* Its client has gone: while it still waits in line for its turn, or while it runs. */
+static void client_gone(struct call *call) {
+  struct manager *manager = call->owner;
+  call->is_gone = true;
+  LIST_EACH(&manager->mirrors, node) {
+    struct managed *managed = LIST_ENTRY(node, struct managed, link);
+    if (managed->verify_call == call) mirror_verify_stop(managed->mirror);
+  }
+}
+
+static void verify_again(void *owner, struct call *call) { manager_mirror_verify(owner, call); }
+void manager_mirror_verify(struct manager *manager, struct call *call) {
+  static const char *const known[] = {"name", "repair", NULL};
+  call->owner = manager;
+  if (!call->is_gone) call->gone = client_gone;
+  struct managed *managed = call_mirror(manager, call, "name", known, verify_again);
+  const char *repair;
+  struct why why;
+  uint32_t source = IMAGES_MAX;
+  if (!managed) return;
+  const char *name = managed->file.name;
+  if (request_text(&call->request, "repair", &repair, &why) != TARN_OK) {
+    call_misused(call, "%s", why.text);
+    return;
+  }
+  if (repair && !call_image(managed, call, "repair", &source)) return;
+  if (call->is_gone) call_refuse(call, "nobody waits for this any more");
+  else if (managed->service != SERVICE_CLIENTS || managed->fallen)
+    call_refuse(call, "mirror %s is not ACTIVE: its images are compared while it is; 'tarn mirror activate %s' first",
+                name, name);
+  else if (managed->verifying) call_refuse(call, "mirror %s is being verified already", name);
+  else {
+    managed->verifying = true;
+    managed->verify_call = call;
+    mirror_verify(managed->mirror, source, verified, managed);
+  }
+}

@@ -1,0 +1,241 @@
+/* Operations on images: what is said when they have begun, and --wait; verify. */
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "shell/tarn.h"
+#include "shell/words.h"
+
+static const char *text_of(const json_t *json, const char *key) {
+  const char *text = json_string_value(json_object_get(json, key));
+  return text ? text : "";
+}
+static uint64_t number_of(const json_t *json, const char *key) {
+  return (uint64_t)json_integer_value(json_object_get(json, key));
+}
+
+/* ---- what an image is ---- */
+
+static const json_t *image_of(const json_t *mirror, const char *name) {
+  size_t index;
+  const json_t *image, *images = json_object_get(mirror, "images");
+  json_array_foreach((json_t *)images, index, image) if (strcmp(text_of(image, "name"), name) == 0) return image;
+  return NULL;
+}
+
+/* The one image that was not there before is the one that was added without a name. */
+static const char *image_name(const json_t *mirror, const json_t *request) {
+  const char *name = text_of(request, "image"), *equals = strchr(name, '=');
+  static char given[80];
+  if (strcmp(text_of(request, "command"), "image add") != 0) return name;
+  if (name[0] != '/' && equals) {
+    snprintf(given, sizeof given, "%.*s", (int)(equals - name), name);
+    return given;
+  }
+  return text_of(mirror, "added");
+}
+
+static bool is_copied_to(const json_t *image) {
+  return strcmp(text_of(image, "state"), "SYNCHRONIZING") == 0 || json_is_true(json_object_get(image, "returning"));
+}
+
+static void image_draw(const struct tarn *tarn, const json_t *image) {
+  const json_t *sync = json_object_get(image, "sync");
+  char what[96], note[96] = "", speed[SIZE_TEXT];
+  snprintf(what, sizeof what, "image %.63s", text_of(image, "name"));
+  if (text_of(sync, "waiting_for")[0]) snprintf(note, sizeof note, "waiting for %.70s", text_of(sync, "waiting_for"));
+  else if (json_is_object(sync))
+    snprintf(note, sizeof note, "%s/s, %" PRIu64 " s left", size_text(number_of(sync, "bytes_per_second"), speed),
+             number_of(sync, "eta_seconds"));
+  progress_draw(tarn, what, number_of(sync, "done_bytes"), number_of(sync, "total_bytes"), note);
+}
+
+/* ---- --wait ---- */
+
+static int mirror_ask(const struct tarn *tarn, const char *name, json_t **mirror) {
+  json_t *result;
+  int status = tarn_ask(tarn, json_pack("{s:s, s:s}", "command", "status", "name", name), &result);
+  *mirror = json_incref(json_array_get(json_object_get(result, "mirrors"), 0));
+  json_decref(result);
+  return status;
+}
+
+/* Until nothing is being done with the image any more. Takes over `mirror`, and leaves the newest there. */
+static int image_wait(const struct tarn *tarn, const char *name, json_t **mirror) {
+  char mirror_name[80];
+  snprintf(mirror_name, sizeof mirror_name, "%s", text_of(*mirror, "name"));
+  for (;;) {
+    const json_t *image = image_of(*mirror, name);
+    bool busy = text_of(*mirror, "busy")[0] || (image && is_copied_to(image));
+    if (!busy) break;
+    if (image) image_draw(tarn, image);
+    nanosleep(&(struct timespec){.tv_nsec = 200 * 1000 * 1000}, NULL);
+    json_decref(*mirror);
+    int status = mirror_ask(tarn, mirror_name, mirror);
+    if (status != EXIT_DONE) return status;
+  }
+  progress_end();
+  return EXIT_DONE;
+}
+
+/* ---- what is said ---- */
+
+/* "is being copied to", and the like: of an image that was added, synchronized or restored. */
+static void copy_show(const char *mirror, const json_t *image, const char *mirror_state, const char *did) {
+  const char *name = text_of(image, "name"), *state = text_of(image, "state");
+  if (is_copied_to(image))
+    printf("image %s of mirror %s %s, and is being copied to; 'tarn status %s' shows how far that is\n", name, mirror,
+           did, mirror);
+  else if (strcmp(state, "SYNCHRONIZED") == 0)
+    printf("image %s of mirror %s %s, it is SYNCHRONIZED\n", name, mirror, did);
+  else
+    printf("image %s of mirror %s %s; the mirror is %s, and it is copied to once that is activated\n", name, mirror,
+           did, mirror_state);
+}
+
+static void image_show(const json_t *mirror, const json_t *request, const char *name) {
+  const char *verb = text_of(request, "command") + strlen("image "), *of = text_of(mirror, "name");
+  const json_t *image = image_of(mirror, name);
+  const char *state = text_of(mirror, "state");
+  if (strcmp(verb, "remove") == 0 && image && text_of(mirror, "busy")[0])
+    printf("image %s is being removed from mirror %s; 'tarn status %s' shows when it is gone\n", name, of, of);
+  else if (strcmp(verb, "remove") == 0)
+    printf("image %s is removed from mirror %s; its data is left in place\n", name, of);
+  else if (strcmp(verb, "fracture") == 0)
+    printf("image %s of mirror %s is fractured: it stays as it is now; 'tarn image restore %s %s' brings it back\n",
+           name, of, of, name);
+  else if (strcmp(verb, "promote") == 0) printf("image %s is the master of mirror %s\n", name, of);
+  else if (strcmp(verb, "demote") == 0)
+    printf("mirror %s has no master; 'tarn image promote %s IMAGE' makes one\n", of, of);
+  else if (image)
+    copy_show(of, image, state,
+              strcmp(verb, "add") == 0    ? "is added"
+              : strcmp(verb, "sync") == 0 ? "is copied in full"
+                                          : "is restored");
+}
+
+/* After --wait: has it come to the good end? An image that is added to a mirror that does not run need not be copied yet. */
+static int wait_judge(const struct tarn *tarn, const json_t *mirror, const json_t *request, const char *name) {
+  const char *verb = text_of(request, "command") + strlen("image "), *state = text_of(mirror, "state");
+  const json_t *image = image_of(mirror, name);
+  if (strcmp(verb, "remove") == 0) return EXIT_DONE;
+  if (strcmp(text_of(image, "state"), "SYNCHRONIZED") == 0) return EXIT_DONE;
+  if (strcmp(verb, "add") == 0 && strcmp(state, "ACTIVE") != 0 && image) return EXIT_DONE;
+  return tarn_fail(tarn, EXIT_REFUSED, "image %s of mirror %s is %s: %s; 'tarn events' tells what happened", name,
+                   text_of(mirror, "name"), image ? text_of(image, "state") : "gone",
+                   text_of(image, "reason")[0] ? text_of(image, "reason") : "it was not copied to the end");
+}
+
+int image_run(struct tarn *tarn, json_t *request) {
+  json_t *mirror;
+  char name[80];
+  int status = tarn_ask(tarn, json_incref(request), &mirror);
+  if (status == EXIT_DONE) {
+    snprintf(name, sizeof name, "%s", image_name(mirror, request));
+    if (tarn->wait) status = image_wait(tarn, name, &mirror);
+    if (status == EXIT_DONE && tarn->wait) status = wait_judge(tarn, mirror, request, name);
+    if (status == EXIT_DONE && tarn->json) tarn_print_json(mirror, false);
+    if (status == EXIT_DONE && !tarn->json) image_show(mirror, request, name);
+  }
+  json_decref(mirror);
+  json_decref(request);
+  return status;
+}
+
+/* ---- verify ---- */
+
+static void verify_tick(const struct tarn *tarn, const json_t *request) {
+  json_t *mirror;
+  if (tarn->json) return;
+  if (mirror_ask(tarn, text_of(request, "name"), &mirror) == EXIT_DONE) {
+    const json_t *verify = json_object_get(mirror, "verify");
+    uint64_t differing = number_of(verify, "differing_bytes");
+    char note[64] = "", size[SIZE_TEXT];
+    if (differing > 0) snprintf(note, sizeof note, "%s differ", size_text(differing, size));
+    progress_draw(tarn, "comparing", number_of(verify, "done_bytes"), number_of(verify, "total_bytes"), note);
+  }
+  json_decref(mirror);
+}
+
+/* "a, c | b" */
+static void groups_print(const json_t *images) {
+  bool first_group = true;
+  for (char letter = 'A'; letter <= 'P'; letter++) {
+    bool first = true;
+    const char *name;
+    json_t *group;
+    json_object_foreach((json_t *)images, name, group) {
+      if (json_string_value(group)[0] != letter) continue;
+      printf("%s%s", !first ? ", " : first_group ? "" : " | ", name);
+      first = first_group = false;
+    }
+  }
+  const char *name;
+  json_t *group;
+  json_object_foreach((json_t *)images, name, group) {
+    if (json_string_value(group)[0] == '!') printf("; %s cannot be read", name);
+    if (json_string_value(group)[0] == '-') printf("; %s was not compared", name);
+  }
+  printf("\n");
+}
+
+static void verify_print(const json_t *result) {
+  const json_t *differences = json_object_get(result, "differences");
+  char size[SIZE_TEXT];
+  uint64_t count = number_of(result, "difference_count"), listed = json_array_size(differences);
+  printf("mirror %s: %s compared, ", text_of(result, "name"), size_text(number_of(result, "done_bytes"), size));
+  if (count == 0) {
+    printf("all images agree\n");
+    return;
+  }
+  printf("%s differ in %" PRIu64 " place%s", size_text(number_of(result, "differing_bytes"), size), count,
+         count == 1 ? "" : "s");
+  if (number_of(result, "unreadable_bytes") > 0)
+    printf(", %s cannot be read", size_text(number_of(result, "unreadable_bytes"), size));
+  if (number_of(result, "repaired_bytes") > 0)
+    printf(", %s are repaired", size_text(number_of(result, "repaired_bytes"), size));
+  printf("; images that agree stand on the same side of a |:\n");
+  for (size_t i = 0; i < listed; i++) {
+    const json_t *one = json_array_get(differences, i);
+    printf("  volume %s, %" PRIu64 " bytes at %" PRIu64 ": ", text_of(one, "volume"), number_of(one, "length"),
+           number_of(one, "offset"));
+    groups_print(json_object_get(one, "images"));
+  }
+  if (count > listed) printf("  and %" PRIu64 " more\n", count - listed);
+}
+
+int verify_run(struct tarn *tarn, json_t *request) {
+  json_t *result;
+  int status = tarn_ask_long(tarn, json_incref(request), &result, verify_tick);
+  progress_end();
+  if (status == EXIT_DONE) {
+    uint64_t differing = number_of(result, "differing_bytes"), repaired = number_of(result, "repaired_bytes");
+    bool good = differing <= repaired && number_of(result, "unreadable_bytes") == 0;
+    const char *name = text_of(result, "name");
+    if (tarn->json) tarn_print_json(result, false);
+    else verify_print(result);
+    fflush(stdout);
+    if (!good) {
+      fprintf(stderr,
+              "tarn: the images of mirror %s do not agree; 'tarn mirror verify %s --repair=IMAGE' copies IMAGE "
+              "over the others where they differ\n",
+              name, name);
+      status = EXIT_REFUSED;
+    }
+  }
+  json_decref(result);
+  json_decref(request);
+  return status;
+}
+
+/* ---- fault ---- */
+
+void show_fault(const json_t *result, const json_t *request) {
+  const json_t *faults = json_object_get(result, "faults");
+  (void)request;
+  printf("image %s of mirror %s has ", text_of(result, "image"), text_of(result, "mirror"));
+  if (json_array_size(faults) == 0) printf("no faults");
+  for (size_t i = 0; i < json_array_size(faults); i++)
+    printf("%s%s", i ? "; " : "", json_string_value(json_array_get(faults, i)));
+  printf("\n");
+}
