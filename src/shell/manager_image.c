@@ -163,6 +163,12 @@ static void operation_begin(struct managed *managed, struct call *call, size_t r
   image_task_run(managed);
 }
 
+/* What the record of a closed mirror says that it is already; else the core decides, when it is open. */
+static bool is_done_already(const struct managed *managed, enum mirror_image_op op, uint32_t slot) {
+  return op == IMAGE_OP_PROMOTE && !managed_runs(managed) && managed->has_record && managed->record.master == slot &&
+         !managed->record.demoted;
+}
+
 static void operation_again(void *owner, struct call *call) { manager_image_operation(owner, call); }
 void manager_image_operation(struct manager *manager, struct call *call) {
   static const char *const known[] = {"mirror", "image", NULL}, *const forceable[] = {"mirror", "image", "force", NULL};
@@ -181,5 +187,7 @@ void manager_image_operation(struct manager *manager, struct call *call) {
     call_refuse(call, "mirror %s is ACTIVE, its master can be demoted only while it is INACTIVE: deactivate it first",
                 name);
   else if (managed_is_stuck(managed, &why)) call_refuse(call, "mirror %s: %s", name, why.text);
+  else if (!force && is_done_already(managed, operations[row].op, slot))
+    call_refuse(call, "mirror %s: image %s is the master already", name, managed->file.images[slot].name);
   else operation_begin(managed, call, row, slot, force);
 }

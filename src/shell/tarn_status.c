@@ -25,7 +25,7 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
   uint64_t done = number_of(sync, "done_bytes"), total = number_of(sync, "total_bytes");
   const char *missing = text_of(image, "missing");
   int used = snprintf(out, bytes, "%s", text_of(image, "state"));
-  if (json_is_object(sync) && total > 0)
+  if (json_is_object(sync) && total > 0 && strcmp(text_of(sync, "kind"), "verify") != 0)
     used +=
         snprintf(out + used, bytes - (size_t)used, " %" PRIu64 "%%", (uint64_t)((double)done / (double)total * 100));
   if (missing[0]) snprintf(out + used, bytes - (size_t)used, " (%s)", missing);
@@ -34,7 +34,7 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
 static void sync_print(FILE *out, const json_t *image) {
   const json_t *sync = json_object_get(image, "sync");
   char done[SIZE_TEXT], total[SIZE_TEXT], speed[SIZE_TEXT];
-  if (!json_is_object(sync)) return;
+  if (!json_is_object(sync) || strcmp(text_of(sync, "kind"), "verify") == 0) return; /* verify: of the whole mirror */
   fprintf(out, "      image %s: %s copy, %s of %s", text_of(image, "name"), text_of(sync, "kind"),
           size_text(number_of(sync, "done_bytes"), done), size_text(number_of(sync, "total_bytes"), total));
   const char *waiting = text_of(sync, "waiting_for");
