@@ -50,6 +50,9 @@
   X(op_verify, "comparisons by the mirror that came to their end")                 \
   X(image_unplugged, "F25 images taken away while their mirror served")            \
   X(gate_misfit, "mirrors that came back able to do less than their clients know") \
+  X(place_left_behind, "places that no image could read")                          \
+  X(place_healed, "such places that were written")                                 \
+  X(block_repaired, "blocks that were written again by read repair")               \
   X(image_reopened, "images whose disks were opened anew")                         \
   X(several_mirrors, "seeds with several mirrors on the node")                     \
   X(activated, "activations that succeeded")                                       \
@@ -59,9 +62,6 @@
   X(recovery_finished, "recoveries that ran to their end")                         \
   X(image_failed, "images seen to leave the set")                                  \
   X(image_returned, "images that were brought back up to date")                    \
-  X(place_left_behind, "places that no image could read")                          \
-  X(place_healed, "such places that were written")                                 \
-  X(block_repaired, "blocks that were written again by read repair")               \
   X(read_checked, "reads checked")                                                 \
   X(read_overlapping_write, "reads that met a write in flight")                    \
   X(read_in_recovery, "reads answered during a recovery")                          \

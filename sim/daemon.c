@@ -133,6 +133,24 @@ void sim_mirror_format(struct sim_mirror *mirror) {
   mirror_format(mirror->core, false, operation_done, mirror);
 }
 
+/* ---- which images there are ---- */
+
+static void leave_alone(struct sim_image *image, bool forbidden) {
+  image->removed = forbidden;
+  image->configured = !forbidden;
+  image->meta.forbidden = forbidden;
+  for (uint32_t v = 0; v < image->mirror->volume_count; v++) image->data[v].forbidden = forbidden;
+}
+
+/* What the mirror's file says is what the mirror says: a crash, or an error, leaves it open whether an image was added or
+ * removed. */
+static void take_members(struct sim_mirror *mirror) {
+  const struct mirror_status *status = sim_mirror_status(mirror);
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    if (status->images[i].present != mirror->images[i].configured)
+      leave_alone(&mirror->images[i], !status->images[i].present);
+}
+
 /* ---- activate, deactivate ---- */
 
 /* Requests that waited go on. From here on a client may see what the fall has changed. */
@@ -152,18 +170,6 @@ static void serve(struct sim_mirror *mirror) {
   }
   if (again) sim_mirror_tell_doubt(mirror);
   mirror->lost = mirror->lost_untold = false;
-}
-
-/* What the mirror's file says is what the mirror says. */
-static void take_members(struct sim_mirror *mirror) {
-  const struct mirror_status *status = sim_mirror_status(mirror);
-  for (uint32_t i = 0; i < mirror->image_count; i++) {
-    struct sim_image *image = &mirror->images[i];
-    if (status->images[i].present || !image->configured) continue;
-    image->configured = false;
-    image->removed = image->meta.forbidden = true;
-    for (uint32_t v = 0; v < mirror->volume_count; v++) image->data[v].forbidden = true;
-  }
 }
 
 static void activated(struct mirror *core, tarn_err err, const char *why, void *context) {
@@ -212,13 +218,6 @@ void sim_mirror_deactivate(struct sim_mirror *mirror) {
 }
 
 /* ---- images ---- */
-
-static void leave_alone(struct sim_image *image, bool forbidden) {
-  image->removed = forbidden;
-  image->configured = !forbidden;
-  image->meta.forbidden = forbidden;
-  for (uint32_t v = 0; v < image->mirror->volume_count; v++) image->data[v].forbidden = forbidden;
-}
 
 static void count_op(struct sim_mirror *mirror, tarn_err err) {
   struct sim_counters *counters = &mirror->world->counters;

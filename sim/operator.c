@@ -13,10 +13,9 @@ static void wait_for_turn(struct operator* operator) {
   world_at(world, &operator->turn, world_now(world) + prng_between(&operator->prng, 1000, most_ns));
 }
 
-void operator_begin(struct operator* operator, uint32_t spared, bool bold, bool may_stop) {
+void operator_begin(struct operator* operator, uint32_t spared, bool bold) {
   operator->spared = spared;
   operator->bold = bold;
-  operator->may_stop = may_stop;
   operator->down = false;
   operator->pause_ns = NS_PER_MS << prng_below(&operator->prng, 9);
   operator->mirror->op_image = UINT32_MAX;
@@ -159,7 +158,6 @@ static void do_fail(struct operator* operator) {
 
 static void do_deactivate(struct operator* operator) {
   struct sim_mirror *mirror = operator->mirror;
-  if (!operator->may_stop) return;
   mirror->rules.stopping = true;
   mirror->world->counters.op_deactivate += mirror->serving;
   operator->down = true;

@@ -10,14 +10,13 @@ struct operator{
   struct sim_event turn;
   uint32_t spared;   /* the image that must stay SYNCHRONIZED; an impossible one: none */
   bool bold;         /* errors are allowed: he may also break the mirror's conditions */
-  bool may_stop;     /* the mirror, for a while */
   bool down;         /* he has stopped it, and will have it ACTIVE again */
   uint64_t pause_ns; /* between two operations, most of the time */
 };
 
 void operator_init(struct operator* operator, struct sim_mirror * mirror);
 /* From now on, while the mirror serves. */
-void operator_begin(struct operator* operator, uint32_t spared, bool bold, bool may_stop);
+void operator_begin(struct operator* operator, uint32_t spared, bool bold);
 /* No operation any more. What was begun goes on. */
 void operator_end(struct operator* operator);
 

@@ -5,7 +5,6 @@
 
 #include "base/crc32c.h"
 #include "sim/node.h"
-#include "sim/sim_mirror.h"
 
 #define STATUS_EVERY_NS (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
 
@@ -16,17 +15,37 @@ static bool image_is_untold(const struct sim_mirror *mirror, uint32_t i) {
   return false;
 }
 
+/* ---- places that no image can read ---- */
+
+static bool page_is_unreadable(const struct sim_mirror *mirror, uint32_t v, uint64_t page) {
+  const struct unreadable *list = mirror_unreadable(mirror->core);
+  uint64_t start = mirror->layout.volume_base[v] + page * MEDIUM_PAGE;
+  for (uint32_t r = 0; r < list->count; r++)
+    if (list->ranges[r].start < start + MEDIUM_PAGE && start < list->ranges[r].start + list->ranges[r].length)
+      return true;
+  return false;
+}
+
 /* ---- images that were cut off hold the bytes of one moment ---- */
 
 static uint32_t crc_of(const struct sim_mirror *mirror, uint32_t i, uint32_t v) {
   return crc32c(mirror->images[i].data[v].medium->visible, mirror->config.volumes[v].size_bytes);
 }
 
+static bool volumes_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other, uint32_t v) {
+  const uint8_t *a = mirror->images[image].data[v].medium->visible, *b = mirror->images[other].data[v].medium->visible;
+  uint64_t size = mirror->config.volumes[v].size_bytes;
+  if (memcmp(a, b, size) == 0) return true;
+  for (uint64_t at = 0; at < size; at += MEDIUM_PAGE)
+    if (!page_is_unreadable(mirror, v, at / MEDIUM_PAGE) &&
+        memcmp(a + at, b + at, min_u64(MEDIUM_PAGE, size - at)) != 0)
+      return false;
+  return true;
+}
+
 bool sim_mirror_images_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other) {
-  for (uint32_t v = 0; v < mirror->volume_count; v++) {
-    const struct medium *a = mirror->images[image].data[v].medium, *b = mirror->images[other].data[v].medium;
-    if (a->dirty_count > 0 || memcmp(a->visible, b->visible, mirror->config.volumes[v].size_bytes) != 0) return false;
-  }
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (mirror->images[image].data[v].medium->dirty_count > 0 || !volumes_equal(mirror, image, other, v)) return false;
   return true;
 }
 
@@ -106,17 +125,6 @@ static void watch_status(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++)
     if (now->images[i].repaired_blocks > before->images[i].repaired_blocks)
       world->counters.block_repaired += now->images[i].repaired_blocks - before->images[i].repaired_blocks;
-}
-
-/* ---- places that no image can read ---- */
-
-static bool page_is_unreadable(const struct sim_mirror *mirror, uint32_t v, uint64_t page) {
-  const struct unreadable *list = mirror_unreadable(mirror->core);
-  uint64_t start = mirror->layout.volume_base[v] + page * MEDIUM_PAGE;
-  for (uint32_t r = 0; r < list->count; r++)
-    if (list->ranges[r].start < start + MEDIUM_PAGE && start < list->ranges[r].start + list->ranges[r].length)
-      return true;
-  return false;
 }
 
 static void watch_unreadable(struct sim_mirror *mirror) {
