@@ -121,7 +121,7 @@ void copy_begin(struct copy *copy, enum copy_kind kind, uint64_t start, uint64_t
 void copy_lock(struct copy *copy) {
   enum range_mode mode = copy->kind == COPY_VERIFY ? RANGE_SHARED : RANGE_EXCLUSIVE;
   require(!copy->holding);
-  if (PLANTED(repair_unlocked) && copy->kind == COPY_REPAIR && copy->piece == 0) {
+  if (copy->kind == COPY_REPAIR && copy->piece == 0 && PLANTED(repair_unlocked)) {
     copy_piece(copy);
     return;
   }

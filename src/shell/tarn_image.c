@@ -108,8 +108,7 @@ static void image_show(const json_t *mirror, const json_t *request, const char *
   else if (strcmp(verb, "promote") == 0) printf("image %s is the master of mirror %s\n", name, of);
   else if (strcmp(verb, "demote") == 0)
     printf("mirror %s has no master; 'tarn image promote %s IMAGE' makes one\n", of, of);
-  else if (image)
-    copy_show(of, image, state, verb);
+  else if (image) copy_show(of, image, state, verb);
 }
 
 /* After --wait: has it come to the good end? An image that is added to a mirror that does not run need not be copied yet. */

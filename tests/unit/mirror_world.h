@@ -1,0 +1,330 @@
+/* mirror_world.h - a mirror of one volume on disks of memory, in virtual time: for tests of what the core does with them.
+ *
+ * A RAM disk answers from the event queue at once, unless the test holds its answers back; places of it can be made to fail.
+ * What a process leaves behind is the disks: world_die() forgets the mirror as a crash does, and world_open() begins anew. */
+#ifndef TARN_TESTS_MIRROR_WORLD_H
+#define TARN_TESTS_MIRROR_WORLD_H
+
+#include "core/mirror.h"
+#include "unit.h"
+
+#define RAM_BAD_MAX 200
+enum ram_what { RAM_READS = 1, RAM_WRITES = 2, RAM_FLUSHES = 4 };
+
+struct ram_disk {
+  struct disk disk;
+  uint8_t *bytes;
+  struct {
+    uint64_t start, end;
+    uint32_t what; /* enum ram_what; a write that is done makes reads good again */
+  } bad[RAM_BAD_MAX];
+  uint32_t bad_count;
+  uint32_t fails;     /* enum ram_what: everything of that kind */
+  uint32_t fail_once; /* so many reads, then none */
+  uint32_t holds;     /* enum ram_what: kept until ram_answer() */
+  struct list held;   /* in order of arrival */
+  uint32_t held_count;
+  uint32_t reads, writes, flushes;
+  uint64_t bytes_written, bytes_zeroed;
+  uint32_t last_flags; /* of a write */
+};
+
+#define WORLD_IMAGES 4
+struct mirror_world {
+  struct env env;
+  struct arena arena, disks;
+  struct buffer_pool pool;
+  uint64_t pool_bytes; /* the smallest pool, unless the test says otherwise before world_open() */
+  struct mirror_config config;
+  struct ram_disk data[WORLD_IMAGES], meta[WORLD_IMAGES], home;
+  struct mirror *m;
+  bool open;
+  uint64_t random;
+  char log[16384]; /* what was reported, a line each */
+  /* of the operation that was asked for last */
+  bool done;
+  tarn_err err;
+  char why[400];
+  uint32_t reopened;
+};
+
+/* ---- disks ---- */
+
+static bool ram_overlaps(const struct ram_disk *ram, uint32_t i, const struct disk_io *io) {
+  return ram->bad[i].start < io->offset + io->length && io->offset < ram->bad[i].end;
+}
+
+static tarn_err ram_judge(struct ram_disk *ram, const struct disk_io *io, uint32_t what) {
+  if (ram->fails & what) return TARN_IO;
+  if (what == RAM_READS && ram->fail_once > 0) {
+    ram->fail_once--;
+    return TARN_IO;
+  }
+  for (uint32_t i = 0; i < ram->bad_count && what != RAM_FLUSHES; i++)
+    if (ram->bad[i].what & what && ram_overlaps(ram, i, io)) return TARN_IO;
+  return TARN_OK;
+}
+
+/* A write that covers all of a place makes it good. */
+static void ram_heal(struct ram_disk *ram, const struct disk_io *io) {
+  for (uint32_t i = 0; i < ram->bad_count; i++)
+    if (io->offset <= ram->bad[i].start && ram->bad[i].end <= io->offset + io->length)
+      ram->bad[i].what &= ~(uint32_t)RAM_READS;
+}
+
+static void ram_do(struct ram_disk *ram, struct disk_io *io) {
+  static const uint32_t kinds[DISK_OP_COUNT] = {[DISK_READ] = RAM_READS,
+                                                [DISK_WRITE] = RAM_WRITES,
+                                                [DISK_TRIM] = RAM_WRITES,
+                                                [DISK_WRITE_ZEROES] = RAM_WRITES,
+                                                [DISK_FLUSH] = RAM_FLUSHES};
+  tarn_err err = ram_judge(ram, io, kinds[io->op]);
+  if (io->op == DISK_READ) {
+    if (err == TARN_OK) memcpy(io->data, ram->bytes + io->offset, io->length);
+    else memset(io->data, 0xee, io->length);
+  } else if (io->op != DISK_FLUSH && err == TARN_OK) {
+    ram->last_flags = io->flags;
+    if (io->op == DISK_WRITE) memcpy(ram->bytes + io->offset, io->data, io->length);
+    else memset(ram->bytes + io->offset, 0, io->length);
+    if (io->op == DISK_WRITE) ram->bytes_written += io->length;
+    else ram->bytes_zeroed += io->length;
+    ram_heal(ram, io);
+  }
+  disk_complete(io, err);
+}
+
+static void ram_submit(struct disk *disk, struct disk_io *io) {
+  struct ram_disk *ram = CONTAINER_OF(disk, struct ram_disk, disk);
+  uint32_t what = io->op == DISK_READ ? RAM_READS : io->op == DISK_FLUSH ? RAM_FLUSHES : RAM_WRITES;
+  if (what == RAM_READS) ram->reads++;
+  if (what == RAM_WRITES) ram->writes++;
+  if (what == RAM_FLUSHES) ram->flushes++;
+  if (ram->holds & what) {
+    list_push(&ram->held, &io->link);
+    ram->held_count++;
+  } else {
+    ram_do(ram, io);
+  }
+}
+
+static void ram_close(struct disk *disk) { (void)disk; }
+
+static inline void ram_init(struct ram_disk *ram, struct arena *arena, uint64_t bytes, uint32_t block) {
+  static const struct disk_ops ops = {.kind = "ram", .submit = ram_submit, .close = ram_close};
+  *ram = (struct ram_disk){.disk = {.ops = &ops,
+                                    .caps = {.size_bytes = bytes,
+                                             .block_bytes = block,
+                                             .align_bytes = block,
+                                             .io_bytes_max = BUFFER_DATA_MAX,
+                                             .zero_block_bytes = 4096,
+                                             .zero_bytes_max = 1 << 20,
+                                             .can_zero = true,
+                                             .can_trim = true,
+                                             .volatile_cache = true}}};
+  ram->bytes = arena_take(arena, bytes, 4096);
+  list_init(&ram->held);
+  assert_non_null(ram->bytes);
+}
+
+static inline void ram_spoil(struct ram_disk *ram, uint64_t start, uint64_t length, uint32_t what) {
+  require(ram->bad_count < RAM_BAD_MAX);
+  ram->bad[ram->bad_count].start = start;
+  ram->bad[ram->bad_count].end = start + length;
+  ram->bad[ram->bad_count++].what = what;
+}
+
+/* The oldest one that it holds is done now. */
+static inline void ram_answer(struct ram_disk *ram) {
+  require(ram->held_count > 0);
+  ram->held_count--;
+  ram_do(ram, LIST_ENTRY(list_pop(&ram->held), struct disk_io, link));
+}
+
+/* ---- time ---- */
+
+static inline void world_run(struct mirror_world *w) {
+  while (event_run_one(&w->env.queue)) {
+    if (w->m) mirror_check(w->m);
+  }
+}
+
+static inline void world_pass(struct mirror_world *w, uint64_t ns) {
+  uint64_t end = w->env.now_ns + ns;
+  world_run(w);
+  while (timers_next_ns(&w->env) <= end) {
+    w->env.now_ns = max_u64(w->env.now_ns, timers_next_ns(&w->env));
+    timers_run(&w->env);
+    world_run(w);
+  }
+  w->env.now_ns = end;
+}
+
+/* ---- the mirror ---- */
+
+static struct mirror_world *world_of_env(struct env *env) { return CONTAINER_OF(env, struct mirror_world, env); }
+
+static void world_report(struct env *env, enum report_level level, const char *subject, const char *text) {
+  struct mirror_world *w = world_of_env(env);
+  (void)level;
+  size_t used = strlen(w->log);
+  snprintf(w->log + used, sizeof w->log - used, "%s: %s\n", subject, text);
+}
+
+static uint64_t world_random(struct env *env) { return ++world_of_env(env)->random * 0x9e3779b97f4a7c15u; }
+
+static void world_done(struct mirror *m, tarn_err err, const char *why, void *context) {
+  struct mirror_world *w = context;
+  (void)m;
+  w->done = true;
+  w->err = err;
+  snprintf(w->why, sizeof w->why, "%s", why);
+}
+
+static void world_reopen(struct mirror *m, uint32_t i, bool make) {
+  struct mirror_world *w = mirror_owner(m);
+  (void)make;
+  w->reopened |= 1u << i;
+}
+
+static inline void world_open(struct mirror_world *w) {
+  require(!w->open);
+  w->open = true;
+  uint64_t now_ns = w->env.now_ns;
+  env_init(&w->env);
+  w->env.now_ns = now_ns;
+  w->env.random = world_random;
+  w->env.report = world_report;
+  arena_init(&w->arena);
+  assert_int_equal(buffer_pool_init(&w->pool, &w->env, &w->arena, w->pool_bytes), TARN_OK);
+  struct mirror_options options = {
+      .env = &w->env, .arena = &w->arena, .config = &w->config, .owner = w, .reopen = world_reopen};
+  w->m = mirror_open(&options);
+  assert_non_null(w->m);
+}
+
+/* Disks for `images` images; image 0 has a byte pattern, the others nothing. */
+static inline void world_init(struct mirror_world *w, uint32_t images, uint64_t bytes, uint32_t block) {
+  memset(w, 0, sizeof *w);
+  w->env.now_ns = NS_PER_S;
+  arena_init(&w->disks);
+  struct mirror_config *c = &w->config;
+  *c = (struct mirror_config){.name = "m",
+                              .node = "n1",
+                              .region_bytes = 64 << 10,
+                              .extent_bytes = 16 << 10,
+                              .mark_count = 16,
+                              .max_missing = -1,
+                              .min_images = -1,
+                              .volume_count = 1,
+                              .image_count = images,
+                              .volumes = {{"vol0", bytes}}};
+  ram_init(&w->home, &w->disks, RECORD_AREA_BYTES, 512);
+  w->home.disk.env = &w->env;
+  c->home = &w->home.disk;
+  for (uint32_t i = 0; i < images; i++) {
+    ram_init(&w->data[i], &w->disks, bytes, block);
+    ram_init(&w->meta[i], &w->disks, mirror_meta_bytes(c), 512);
+    w->data[i].disk.env = w->meta[i].disk.env = &w->env;
+    c->images[i] = (struct mirror_image_config){
+        .node = "n1", .data = {&w->data[i].disk}, .meta = &w->meta[i].disk, .policy = image_policy_default};
+    c->images[i].name[0] = (char)('a' + i);
+  }
+  for (uint64_t at = 0; at < bytes; at++) w->data[0].bytes[at] = (uint8_t)(1 + (at * 7 + at / 4096) % 251);
+}
+
+/* Forgotten, as when the process dies; disks must hold nothing. */
+static inline void world_die(struct mirror_world *w) {
+  arena_destroy(&w->arena);
+  w->m = NULL;
+  w->open = false;
+}
+
+static inline void world_end(struct mirror_world *w) {
+  if (w->open) world_die(w);
+  arena_destroy(&w->disks);
+}
+
+/* Until the operation is done, and not a moment longer. */
+static inline tarn_err world_wait(struct mirror_world *w) {
+  for (uint32_t step = 0; step < 100000 && !w->done; step++) {
+    if (event_run_one(&w->env.queue)) continue;
+    w->env.now_ns = max_u64(w->env.now_ns, timers_next_ns(&w->env));
+    timers_run(&w->env);
+  }
+  assert_true(w->done);
+  w->done = false;
+  return w->err;
+}
+
+static inline void world_format(struct mirror_world *w) {
+  world_open(w);
+  mirror_format(w->m, false, world_done, w);
+  assert_int_equal(world_wait(w), TARN_OK);
+  mirror_close(w->m);
+  world_die(w);
+}
+
+static inline void world_activate(struct mirror_world *w) {
+  world_open(w);
+  mirror_activate(w->m, &(struct mirror_activation){0}, world_done, w);
+  assert_int_equal(world_wait(w), TARN_OK);
+}
+
+static inline void world_deactivate(struct mirror_world *w) {
+  mirror_deactivate(w->m, false, world_done, w);
+  assert_int_equal(world_wait(w), TARN_OK);
+  assert_true(buffer_pool_is_whole(&w->pool));
+  mirror_close(w->m);
+  world_die(w);
+}
+
+static inline struct mirror_image_status world_image(const struct mirror_world *w, uint32_t i) {
+  static struct mirror_status status;
+  mirror_status(w->m, &status);
+  return status.images[i];
+}
+
+static inline bool world_said(const struct mirror_world *w, const char *text) { return strstr(w->log, text) != NULL; }
+
+/* ---- clients ---- */
+
+struct client_io {
+  struct disk_io io;
+  bool done;
+};
+
+static void client_done(struct disk_io *io) { CONTAINER_OF(io, struct client_io, io)->done = true; }
+
+/* Submits; `fill` is what a write writes. */
+static inline void client_begin(struct mirror_world *w, struct client_io *client, enum disk_op op, uint64_t offset,
+                                uint64_t length, uint8_t fill) {
+  memset(client, 0, sizeof *client);
+  disk_io_init(&client->io);
+  client->io.op = op;
+  client->io.offset = offset;
+  client->io.length = length;
+  client->io.done = client_done;
+  if (op == DISK_READ || op == DISK_WRITE) {
+    client->io.buffer = buffer_get(&w->pool, (uint32_t)length);
+    assert_non_null(client->io.buffer);
+    client->io.data = client->io.buffer->base + offset % BUFFER_ALIGN;
+    memset(client->io.data, fill, length);
+  }
+  disk_submit(mirror_volume(w->m, 0), &client->io);
+}
+
+static inline tarn_err client_end(struct mirror_world *w, struct client_io *client) {
+  for (uint32_t step = 0; step < 1000 && !client->done; step++) world_pass(w, NS_PER_S / 100);
+  assert_true(client->done);
+  if (client->io.buffer) buffer_unref(client->io.buffer);
+  return client->io.err;
+}
+
+static inline tarn_err client_do(struct mirror_world *w, enum disk_op op, uint64_t offset, uint64_t length,
+                                 uint8_t fill) {
+  struct client_io client;
+  client_begin(w, &client, op, offset, length, fill);
+  return client_end(w, &client);
+}
+
+#endif
