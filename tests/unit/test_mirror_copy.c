@@ -55,6 +55,39 @@ static void a_copy_makes_images_equal(void **state) {
   world_deactivate(&w);
 }
 
+/* Of a volume whose last region, extent and unit are not whole. */
+static void progress_is_told_in_bytes_of_data(void **state) {
+  (void)state;
+  uint64_t bytes = MIB + 16384 + 1536;
+  begin(2, bytes, 512);
+  w.config.images[1].policy.rate = 64 << 10;
+  world_activate(&w);
+  world_run(&w);
+  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_FULL);
+  assert_int_equal(world_image(&w, 1).sync.total_bytes, bytes);
+  assert_int_equal(world_image(&w, 1).missed_bytes, bytes);
+  uint64_t done = 0, seconds = 0;
+  for (; world_image(&w, 1).state == IMAGE_SYNCHRONIZING; seconds++) {
+    struct mirror_image_status b = world_image(&w, 1);
+    assert_int_equal(b.sync.total_bytes, bytes);
+    assert_true(b.sync.done_bytes >= done && b.sync.done_bytes <= bytes);
+    assert_true(seconds < 5 || (b.sync.eta_seconds + seconds >= 10 && b.sync.eta_seconds + seconds <= 20));
+    done = b.sync.done_bytes;
+    world_pass(&w, NS_PER_S);
+  }
+  assert_true(done > bytes * 9 / 10);
+  assert_int_equal(world_image(&w, 1).missed_bytes, 0);
+  assert_true(same(0, 1, 0, bytes));
+  /* What it missed is less. */
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(write_at(MIB, 4096), TARN_OK);
+  world_deactivate(&w);
+  world_activate(&w);
+  world_run(&w);
+  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_MISSED);
+  world_deactivate(&w);
+}
+
 static void a_place_is_left_behind(void **state) {
   (void)state;
   begin(2, MIB, 512);
@@ -595,6 +628,7 @@ static void a_hung_copy_gets_another_buffer(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_copy_makes_images_equal),
+      TEST(progress_is_told_in_bytes_of_data),
       TEST(a_place_is_left_behind),
       TEST(a_write_heals_what_it_covers),
       TEST(a_merge_does_not_take_what_nobody_can_read),
