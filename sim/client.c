@@ -11,6 +11,8 @@ enum {
   NBD_FLAG_SEND_FUA = 1 << 3
 };
 
+enum { ERROR_SHUTDOWN = 108 }; /* ESHUTDOWN, as on the wire */
+
 struct client_op {
   struct list link;
   struct client *client;
@@ -185,7 +187,7 @@ static bool is_unreadable(const struct client *client, const struct model_op *op
 
 static bool error_is_fine(const struct client *client, const struct model_op *op, uint32_t error) {
   if (client->rules->errors_allowed || is_unreadable(client, op)) return true;
-  return client->rules->stopping && error == 108; /* ESHUTDOWN */
+  return client->rules->stopping && error == ERROR_SHUTDOWN;
 }
 
 static void count_end(struct client *client, const struct client_op *op, bool ok) {
@@ -202,6 +204,14 @@ static void client_rest(struct client *client) {
   uint64_t ns = prng_one_in(&client->prng, 5) ? prng_between(&client->prng, NS_PER_S, 9 * NS_PER_S)
                                               : prng_between(&client->prng, NS_PER_MS / 10, 20 * NS_PER_MS);
   client->resting = true;
+  world_at(client->world, &client->rest, world_now(client->world) + ns);
+}
+
+/* A mirror that is not ACTIVE is not worth a thousand requests. */
+static void client_pause(struct client *client) {
+  if (client->resting) return;
+  client->resting = true;
+  uint64_t ns = prng_between(&client->prng, NS_PER_MS, prng_one_in(&client->prng, 3) ? NS_PER_S : 20 * NS_PER_MS);
   world_at(client->world, &client->rest, world_now(client->world) + ns);
 }
 
@@ -229,7 +239,8 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
     wire_drop(wire);
     return;
   }
-  client_rest(client);
+  if (!ok && request->error == ERROR_SHUTDOWN) client_pause(client);
+  else client_rest(client);
   client_go_on(client);
 }
 

@@ -43,7 +43,7 @@ static void serve(struct sim_mirror *mirror) {
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   sim_mirror_close(mirror);
   sim_mirror_open(mirror);
-  sim_mirror_activate(mirror);
+  sim_mirror_activate(mirror, NULL);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   if (mirror->err != TARN_OK) world_fail(mirror->world, "activation failed: %s", mirror->why);
   client_start(&mirror->clients[0], &wire, 0);

@@ -248,6 +248,9 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   struct sim_drive *drive = disk->drive;
   struct world *world = drive->medium->world;
   require_rules(&base->caps, io);
+  if (drive->forbidden && io->op != DISK_READ)
+    world_fail(world, "%s is no part of the mirror any more, and was asked to %s", drive->medium->name,
+               disk_op_name(io->op));
   struct sim_io *sim_io = world_alloc(world, sizeof *sim_io);
   list_init(&sim_io->link);
   list_push(&disk->in_flight, &sim_io->link);

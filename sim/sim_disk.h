@@ -23,6 +23,7 @@ struct sim_drive {
   struct prng prng;      /* latencies */
   uint64_t latency_ns;   /* typical; the rest of the distribution hangs on it. 0: everything takes exactly 100 us */
   bool traced;           /* its I/Os appear in the trace */
+  bool forbidden;        /* nobody may write to it any more */
   struct sim_disk *open; /* NULL while closed: one opener at a time (rule 7's lock) */
   const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
   struct sim_event loss;         /* of the connection */

@@ -22,12 +22,17 @@ struct sim_image {
   struct sim_drive meta;
   struct sim_mirror *mirror;
   struct image_policy policy;
+  bool configured;            /* the mirror's file names it; else the slot is free */
+  bool removed;               /* the mirror said so: it must leave its disks alone */
   bool absent;                /* cannot be opened */
   bool open;                  /* its disks are */
   bool blank;                 /* at format */
   bool rots;                  /* its metadata may rot; of others' metadata a write may go astray: not both */
   struct sim_event reopening; /* the mirror waits for its disks */
-  uint64_t synced_ns;         /* since when it has been SYNCHRONIZED; 0: it is not */
+  struct sim_event plugging;
+  uint64_t synced_ns; /* since when it has been SYNCHRONIZED; 0: it is not */
+  bool cut_off;       /* CONSISTENT, and then these are its bytes */
+  uint32_t moment_crc[SIM_VOLUMES_MAX];
   struct bitmap unverified[SIM_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
 };
 
@@ -39,10 +44,12 @@ struct sim_mirror {
   char name[8];
   struct mirror_config config;
   struct geometry layout;
-  uint32_t image_count, volume_count;
+  uint32_t image_count; /* slots that have disks, in use or not */
+  uint32_t volume_count;
   struct sim_image images[SIM_IMAGES_MAX];
   struct sim_drive home;
   struct model *models[SIM_VOLUMES_MAX];
+  bool slow_metadata;
   bool calm;   /* throughout */
   bool healed; /* nothing fails, until the weather says otherwise */
   struct prng prng;
@@ -54,6 +61,9 @@ struct sim_mirror {
   bool serving;           /* it was activated, and its gates are open */
   bool fallen;            /* it stopped by itself, or was refused: to be closed, and tried again while `keep` */
   bool keep;              /* ACTIVE is what its administrator wants */
+  bool quiet;             /* activated for operations only */
+  bool maybe_demoted;     /* it may have no master: activations name one */
+  uint32_t promoted_next; /* and this one next, if nobody knows better */
   bool lost, lost_untold; /* when it fell: answered writes may be gone, and did it say so? */
   uint64_t suspend_ns;    /* how long requests wait then */
   struct sim_event again; /* another try */
@@ -61,6 +71,13 @@ struct sim_mirror {
   struct nbd_export exports[SIM_VOLUMES_MAX];
   char export_names[SIM_VOLUMES_MAX][24];
   bool busy; /* with an operation, then: */
+  uint64_t busy_ns;
+  struct mirror_activation how;
+  uint32_t op_image; /* of an operation on an image */
+  enum mirror_image_op op;
+  bool operated; /* in this life: who is SYNCHRONIZED may have changed */
+  bool verifying, verify_must_agree;
+  tarn_err verify_err;
   tarn_err err;
   char why[500];
   bool status_stale;
@@ -84,28 +101,54 @@ struct sim_mirror_options {
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
                      const struct sim_mirror_options *options);
 
-/* The process begins: the gates that its clients will see. */
-void sim_mirror_start(struct sim_mirror *mirror);
 /* Opens the disks of all images that are not absent, and the mirror on them. */
 void sim_mirror_open(struct sim_mirror *mirror);
-/* Each begins an operation; sim_mirror_wait() runs the world until it is answered, or until `steps` events have passed: then
- * false. */
-void sim_mirror_format(struct sim_mirror *mirror);
-void sim_mirror_activate(struct sim_mirror *mirror);
-void sim_mirror_deactivate(struct sim_mirror *mirror);
-bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps);
-void sim_mirror_image_do(struct sim_mirror *mirror, uint32_t image, enum mirror_image_op op, bool force);
-/* Compares the images on line, and fails the run if any differ; more often than not repairs from one of them. Ends when it ends. */
-void sim_mirror_verify(struct sim_mirror *mirror);
-/* What a good operator does when all is healed: asks back whoever stays out. Harmless while something is under way. */
-void sim_mirror_tend(struct sim_mirror *mirror);
 /* After a deactivation, or a refused activation, or a fall. False: something is with the disks or the gates still. */
 bool sim_mirror_can_close(const struct sim_mirror *mirror);
 void sim_mirror_close(struct sim_mirror *mirror);
-/* After every event: one that fell is closed and, while `keep`, opened and activated again. */
-void sim_mirror_keep(struct sim_mirror *mirror);
 /* The process died, with `power` the whole machine. Closed or not. */
 void sim_mirror_crash(struct sim_mirror *mirror, bool power);
+/* Taken away at that moment, with what its disks had in their caches, and back some time later; or, if absent, back then. */
+void sim_image_unplug(struct sim_image *image, uint64_t at_ns);
+void sim_image_plug(struct sim_image *image, uint64_t at_ns);
+/* A flush that failed in chaos, and that no client was told of before the mirror stopped. */
+void sim_mirror_tell_doubt(struct sim_mirror *mirror);
+/* Slots up to `count` have disks from now on. */
+void sim_mirror_grow(struct sim_mirror *mirror, uint32_t count);
+/* The disks of one image, for mirror->config. */
+void sim_image_open(struct sim_image *image);
+void sim_image_close(struct sim_image *image);
+static inline uint32_t sim_image_slot(const struct sim_image *image) {
+  return (uint32_t)(image - image->mirror->images);
+}
+
+/* ---- daemon.c: what a daemon does for a mirror ---- */
+
+/* The process begins: the gates that its clients will see. */
+void sim_mirror_start(struct sim_mirror *mirror);
+/* Each begins an operation; sim_mirror_wait() runs the world until it is answered, or until `steps` events have passed: then
+ * false. `how` may be NULL. */
+void sim_mirror_format(struct sim_mirror *mirror);
+void sim_mirror_activate(struct sim_mirror *mirror, const struct mirror_activation *how);
+void sim_mirror_deactivate(struct sim_mirror *mirror);
+bool sim_mirror_wait(struct sim_mirror *mirror, uint64_t steps);
+void sim_mirror_image_do(struct sim_mirror *mirror, uint32_t image, enum mirror_image_op op, bool force);
+/* Into a slot that is free, or was never used. */
+void sim_mirror_image_add(struct sim_mirror *mirror, uint32_t slot, bool assumed);
+/* `source` IMAGES_MAX: compares only. */
+void sim_mirror_verify(struct sim_mirror *mirror, uint32_t source);
+/* What a good operator does when all is healed: asks back whoever stays out. Harmless while something is under way. */
+void sim_mirror_tend(struct sim_mirror *mirror);
+/* The core asks for the disks of an image anew. */
+void sim_mirror_reopens(struct mirror *core, uint32_t image, bool make);
+void sim_mirror_has_changed(struct mirror *core);
+/* After every event: one that fell is closed and, while `keep`, opened and activated again; disks of images that were removed are
+ * closed. */
+void sim_mirror_keep(struct sim_mirror *mirror);
+/* The process is gone. */
+void sim_mirror_forget(struct sim_mirror *mirror);
+
+/* ---- clients ---- */
 
 void sim_mirror_clients_start(struct sim_mirror *mirror, uint32_t budget);
 void sim_mirror_clients_leave(struct sim_mirror *mirror);
@@ -125,7 +168,13 @@ const struct mirror_status *sim_mirror_status(struct sim_mirror *mirror);
 bool sim_mirror_all_synchronized(struct sim_mirror *mirror);
 /* Compares the images that the mirror calls equal, where something changed. Returns how many it compared. */
 uint32_t sim_mirror_compare(struct sim_mirror *mirror);
-/* Every image, every byte, against each other and the models. Requires a quiet mirror. */
+/* The images that belong to the mirror, as bits. */
+uint32_t sim_mirror_members(const struct sim_mirror *mirror);
+/* Every image of the mirror, every byte, against each other and the models. Requires a closed mirror, all SYNCHRONIZED. */
 void sim_mirror_compare_all(struct sim_mirror *mirror);
+/* Do both hold the same bytes, and the first all of them on stable storage? */
+bool sim_mirror_images_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other);
+/* An image that was cut off still holds what it held then. */
+void sim_mirror_check_moments(struct sim_mirror *mirror);
 
 #endif

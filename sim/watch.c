@@ -3,9 +3,82 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/crc32c.h"
 #include "sim/node.h"
 
 #define STATUS_EVERY_NS (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
+
+/* A disk's cache was lost, and no I/O was there to tell of it yet. */
+static bool image_is_untold(const struct sim_mirror *mirror, uint32_t i) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (mirror->images[i].data[v].lost) return true;
+  return false;
+}
+
+/* ---- places that no image can read ---- */
+
+static bool page_is_unreadable(const struct sim_mirror *mirror, uint32_t v, uint64_t page) {
+  const struct unreadable *list = mirror_unreadable(mirror->core);
+  uint64_t start = mirror->layout.volume_base[v] + page * MEDIUM_PAGE;
+  for (uint32_t r = 0; r < list->count; r++)
+    if (list->ranges[r].start < start + MEDIUM_PAGE && start < list->ranges[r].start + list->ranges[r].length)
+      return true;
+  return false;
+}
+
+/* ---- images that were cut off hold the bytes of one moment ---- */
+
+static uint32_t crc_of(const struct sim_mirror *mirror, uint32_t i, uint32_t v) {
+  return crc32c(mirror->images[i].data[v].medium->visible, mirror->config.volumes[v].size_bytes);
+}
+
+static bool volumes_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other, uint32_t v) {
+  const uint8_t *a = mirror->images[image].data[v].medium->visible, *b = mirror->images[other].data[v].medium->visible;
+  uint64_t size = mirror->config.volumes[v].size_bytes;
+  if (memcmp(a, b, size) == 0) return true;
+  for (uint64_t at = 0; at < size; at += MEDIUM_PAGE)
+    if (!page_is_unreadable(mirror, v, at / MEDIUM_PAGE) &&
+        memcmp(a + at, b + at, min_u64(MEDIUM_PAGE, size - at)) != 0)
+      return false;
+  return true;
+}
+
+bool sim_mirror_images_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (mirror->images[image].data[v].medium->dirty_count > 0 || !volumes_equal(mirror, image, other, v)) return false;
+  return true;
+}
+
+/* The mirror calls it CONSISTENT from this event on: it holds all that was answered, and nothing that was not, since nothing is in
+ * flight at this instant; and all of it is on stable storage. */
+static void moment_begins(struct sim_mirror *mirror, uint32_t i, const struct mirror_status *now) {
+  struct sim_image *image = &mirror->images[i];
+  mirror->world->counters.cut_off++;
+  image->cut_off = true;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) image->moment_crc[v] = crc_of(mirror, i, v);
+  for (uint32_t k = 0; k < mirror->image_count; k++) {
+    if (now->images[k].state != IMAGE_SYNCHRONIZED || image_is_untold(mirror, k)) continue;
+    if (!sim_mirror_images_equal(mirror, i, k))
+      world_fail(mirror->world, "image %s is called CONSISTENT, but at that moment it is not what image %s is",
+                 image->label, mirror->images[k].label);
+  }
+}
+
+void sim_mirror_check_moments(struct sim_mirror *mirror) {
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct sim_image *image = &mirror->images[i];
+    for (uint32_t v = 0; v < mirror->volume_count && image->cut_off; v++)
+      if (image->moment_crc[v] != crc_of(mirror, i, v))
+        world_fail(mirror->world, "image %s was cut off, but it is not what it was at that moment", image->label);
+  }
+}
+
+static void watch_moment(struct sim_mirror *mirror, uint32_t i, const struct mirror_status *now) {
+  struct sim_image *image = &mirror->images[i];
+  bool cut_off = now->images[i].present && now->images[i].state == IMAGE_CONSISTENT;
+  if (cut_off && !image->cut_off) moment_begins(mirror, i, now);
+  image->cut_off = cut_off;
+}
 
 /* ---- the state, as the mirror shows it ---- */
 
@@ -13,7 +86,7 @@ static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirr
                         const struct mirror_image_status *now) {
   struct world *world = mirror->world;
   struct sim_image *image = &mirror->images[i];
-  bool synced = now->state == IMAGE_SYNCHRONIZED;
+  bool synced = now->present && now->state == IMAGE_SYNCHRONIZED;
   if (before->state != now->state)
     world_trace(world, "image %s is %s%s%s", image->label, image_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
@@ -31,7 +104,10 @@ static void watch_status(struct sim_mirror *mirror) {
   mirror->status_next_ns = world_now(world) + STATUS_EVERY_NS;
   mirror_status(mirror->core, &mirror->status);
   const struct mirror_status *now = &mirror->status;
-  for (uint32_t i = 0; i < mirror->image_count; i++) watch_image(mirror, i, &before->images[i], &now->images[i]);
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    watch_image(mirror, i, &before->images[i], &now->images[i]);
+    if (mirror->serving || mirror->quiet) watch_moment(mirror, i, now);
+  }
   if (before->state != now->state)
     world_trace(world, "%s is %s%s%s", mirror->name, mirror_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
@@ -49,17 +125,6 @@ static void watch_status(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++)
     if (now->images[i].repaired_blocks > before->images[i].repaired_blocks)
       world->counters.block_repaired += now->images[i].repaired_blocks - before->images[i].repaired_blocks;
-}
-
-/* ---- places that no image can read ---- */
-
-static bool page_is_unreadable(const struct sim_mirror *mirror, uint32_t v, uint64_t page) {
-  const struct unreadable *list = mirror_unreadable(mirror->core);
-  uint64_t start = mirror->layout.volume_base[v] + page * MEDIUM_PAGE;
-  for (uint32_t r = 0; r < list->count; r++)
-    if (list->ranges[r].start < start + MEDIUM_PAGE && start < list->ranges[r].start + list->ranges[r].length)
-      return true;
-  return false;
 }
 
 static void watch_unreadable(struct sim_mirror *mirror) {
@@ -95,8 +160,10 @@ const struct mirror_status *sim_mirror_status(struct sim_mirror *mirror) {
 bool sim_mirror_all_synchronized(struct sim_mirror *mirror) {
   const struct mirror_status *status = sim_mirror_status(mirror);
   if (status->state != MIRROR_ACTIVE || mirror->recovering || status->recovering_bytes > 0) return false;
-  for (uint32_t i = 0; i < mirror->image_count; i++)
-    if (status->images[i].state != IMAGE_SYNCHRONIZED || status->images[i].missed_bytes > 0) return false;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    const struct mirror_image_status *image = &status->images[i];
+    if (image->present && (image->state != IMAGE_SYNCHRONIZED || image->missed_bytes > 0)) return false;
+  }
   return true;
 }
 
@@ -151,13 +218,6 @@ static uint64_t compare_volume(struct sim_mirror *mirror, uint32_t v, uint32_t s
   return compared;
 }
 
-/* A disk's cache was lost, and no I/O was there to tell of it yet. */
-static bool image_is_untold(const struct sim_mirror *mirror, uint32_t i) {
-  for (uint32_t v = 0; v < mirror->volume_count; v++)
-    if (mirror->images[i].data[v].lost) return true;
-  return false;
-}
-
 static uint32_t equal_set(const struct sim_mirror *mirror) {
   uint32_t set = 0;
   for (uint32_t i = 0; i < mirror->image_count; i++)
@@ -184,17 +244,26 @@ static void require_rest_untouched(struct sim_mirror *mirror, uint32_t i, uint32
       world_fail(mirror->world, "image %s was written beyond its volume, at %" PRIu64, mirror->images[i].name, at);
 }
 
+uint32_t sim_mirror_members(const struct sim_mirror *mirror) {
+  uint32_t members = 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++) members |= (uint32_t)mirror->images[i].configured << i;
+  return members;
+}
+
 void sim_mirror_compare_all(struct sim_mirror *mirror) {
+  uint32_t members = sim_mirror_members(mirror), first = (uint32_t)__builtin_ctz(members);
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     uint64_t size = mirror->config.volumes[v].size_bytes;
-    for (uint32_t i = 0; i < mirror->image_count; i++) {
+    for (uint32_t i = first; i < mirror->image_count; i++) {
+      if (!(members >> i & 1)) continue;
       const uint8_t *bytes = mirror->images[i].data[v].medium->visible;
       const char *wrong = model_peek(mirror->models[v], 0, size, bytes);
       if (wrong)
         world_fail(mirror->world, "at the end image %s of %s: %s", mirror->images[i].name,
                    mirror->config.volumes[v].name, wrong);
-      if (memcmp(bytes, mirror->images[0].data[v].medium->visible, size) != 0)
-        world_fail(mirror->world, "at the end images a and %s differ", mirror->images[i].name);
+      if (memcmp(bytes, mirror->images[first].data[v].medium->visible, size) != 0)
+        world_fail(mirror->world, "at the end images %s and %s differ", mirror->images[first].label,
+                   mirror->images[i].label);
       require_rest_untouched(mirror, i, v);
     }
   }

@@ -95,12 +95,20 @@ static uint32_t master_of(const struct sim_mirror *mirror) {
   return 0;
 }
 
+static uint32_t next_member(const struct sim_mirror *mirror, uint32_t i) {
+  do i = (i + 1) % mirror->image_count;
+  while (!mirror->images[i].configured);
+  return i;
+}
+
 /* An image on which faults may fall, the master as often as all others; NO_ANCHOR if there is none. */
 static uint32_t draw_victim(struct weather *weather) {
-  uint32_t count = weather->mirror->image_count, image = (uint32_t)prng_below(&weather->prng, count);
+  const struct sim_mirror *mirror = weather->mirror;
+  uint32_t image = next_member(mirror, (uint32_t)prng_below(&weather->prng, mirror->image_count));
   if (prng_one_in(&weather->prng, 3)) image = master_of(weather->mirror);
   if (weather->kind != WEATHER_STORM || image != weather->anchor) return image;
-  return count == 1 ? NO_ANCHOR : (image + 1) % count;
+  image = next_member(mirror, image);
+  return image == weather->anchor ? NO_ANCHOR : image;
 }
 
 static void strike_some(struct weather *weather, uint64_t count) {
@@ -109,6 +117,8 @@ static void strike_some(struct weather *weather, uint64_t count) {
     if (image == NO_ANCHOR) continue;
     strike(weather, draw_drive(weather, image));
     strike_astray(weather, image);
+    if (prng_one_in(&weather->prng, 8))
+      sim_image_unplug(&weather->mirror->images[image], draw_start(&weather->prng, world_now(weather->mirror->world)));
   }
 }
 
@@ -137,11 +147,13 @@ static void draw_kind(struct weather *weather) {
 static void draw_absent(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
-    mirror->images[i].absent =
-        prng_one_in(&weather->prng, 4) && !(weather->kind == WEATHER_STORM && i == weather->anchor);
-    if (!mirror->images[i].absent) continue;
+    struct sim_image *image = &mirror->images[i];
+    if (!image->configured || (weather->kind == WEATHER_STORM && i == weather->anchor)) continue;
+    image->absent = prng_one_in(&weather->prng, 4);
+    if (!image->absent) continue;
     mirror->world->counters.image_absent++;
-    world_trace(mirror->world, "image %s is absent", mirror->images[i].label);
+    world_trace(mirror->world, "image %s is absent", image->label);
+    if (prng_one_in(&weather->prng, 2)) sim_image_plug(image, draw_start(&weather->prng, world_now(mirror->world)));
   }
 }
 
@@ -159,7 +171,7 @@ static void rot_some(struct weather *weather) {
   struct prng *prng = &weather->prng;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     struct sim_image *image = &mirror->images[i];
-    if (!image->rots || !prng_one_in(prng, 3)) continue;
+    if (!image->configured || !image->rots || !prng_one_in(prng, 3)) continue;
     bool spare = weather->kind == WEATHER_CHAOS || i == weather->anchor;
     uint32_t parts = DAMAGE_LOG_0 | DAMAGE_MAPS;
     if (!spare && !weather->home_troubled && prng_one_in(prng, 2)) parts = DAMAGE_ALL;
@@ -173,7 +185,7 @@ static void lose_some(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   bool all = prng_one_in(&weather->prng, 3);
   for (uint32_t i = 0; i < mirror->image_count; i++) {
-    if (i == weather->anchor || !(all || prng_one_in(&weather->prng, 2))) continue;
+    if (!mirror->images[i].configured || i == weather->anchor || !(all || prng_one_in(&weather->prng, 2))) continue;
     mirror->world->counters.meta_lost++;
     world_trace(mirror->world, "%s is lost", mirror->images[i].meta.medium->name);
     medium_erase(mirror->images[i].meta.medium);
@@ -203,7 +215,9 @@ static void damage_some(struct weather *weather) {
 
 static void clear_for_anchor(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
+  if (weather->kind != WEATHER_CHAOS) mirror->config.max_missing = mirror->config.min_images = -1;
   if (weather->kind != WEATHER_STORM) return;
+  mirror->promoted_next = weather->anchor;
   heal_image(&mirror->images[weather->anchor], mirror->volume_count);
   faults_heal(&mirror->home.faults);
 }
@@ -218,6 +232,7 @@ void weather_begin(struct weather *weather) {
               weather->anchor == NO_ANCHOR ? "none" : mirror->images[weather->anchor].name);
   mirror->rules = (struct client_rules){.errors_allowed = weather->kind == WEATHER_CHAOS};
   mirror->healed = weather->kind == WEATHER_CALM;
+  mirror->operated = false;
   clear_for_anchor(weather);
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].absent = false;
   if (weather->kind == WEATHER_CALM) return;
@@ -251,26 +266,45 @@ void weather_strike(struct weather *weather) {
   if (weather->kind == WEATHER_CHAOS && prng_one_in(&weather->prng, 2)) strike_all(weather);
 }
 
+static bool is_sure(const struct sim_mirror *mirror, uint32_t i) {
+  const struct sim_image *image = &mirror->images[i];
+  return image->configured && image->synced_ns != 0 && world_now(mirror->world) - image->synced_ns >= SURE_NS;
+}
+
 bool weather_all_sure(const struct weather *weather) {
-  const struct sim_mirror *mirror = weather->mirror;
-  for (uint32_t i = 0; i < mirror->image_count; i++) {
-    const struct sim_image *image = &mirror->images[i];
-    if (image->synced_ns == 0 || world_now(mirror->world) - image->synced_ns < SURE_NS) return false;
-  }
+  for (uint32_t i = 0; i < weather->mirror->image_count; i++)
+    if (weather->mirror->images[i].configured && !is_sure(weather->mirror, i)) return false;
   return true;
+}
+
+/* Any image that is in the set for sure; NO_ANCHOR if there is none. */
+static uint32_t draw_anchor(struct weather *weather) {
+  const struct sim_mirror *mirror = weather->mirror;
+  uint32_t first = (uint32_t)prng_below(&weather->prng, mirror->image_count);
+  for (uint32_t k = 0; k < mirror->image_count; k++)
+    if (is_sure(mirror, (first + k) % mirror->image_count)) return (first + k) % mirror->image_count;
+  return NO_ANCHOR;
 }
 
 void weather_end(struct weather *weather, bool clean) {
   struct sim_mirror *mirror = weather->mirror;
+  bool active = mirror->core && mirror_state_now(mirror->core) == MIRROR_ACTIVE;
   weather->settled = false;
-  if (weather->kind == WEATHER_CHAOS) weather->anchor = NO_ANCHOR;
-  if (weather->kind == WEATHER_CHAOS) weather->home_troubled = true;
-  if (!mirror->core || weather->kind != WEATHER_CALM) return;
-  if (!clean && mirror_state_now(mirror->core) != MIRROR_ACTIVE) return;
-  if (!weather_all_sure(weather)) return;
-  weather->anchor = (uint32_t)prng_below(&weather->prng, mirror->image_count);
-  weather->home_troubled = false;
-  weather->settled = true;
+  if (weather->kind == WEATHER_CHAOS) {
+    weather->anchor = NO_ANCHOR;
+    weather->home_troubled = true;
+    return;
+  }
+  if (active) (void)sim_mirror_status(mirror);
+  if (weather->kind == WEATHER_CALM && (clean || active)) {
+    uint32_t anchor = draw_anchor(weather);
+    if (anchor != NO_ANCHOR || mirror->operated) weather->anchor = anchor;
+    if (anchor != NO_ANCHOR) weather->home_troubled = false;
+    weather->settled = anchor != NO_ANCHOR && weather_all_sure(weather);
+  } else if (weather->kind == WEATHER_CALM && mirror->operated && weather->anchor != NO_ANCHOR &&
+             !is_sure(mirror, weather->anchor)) {
+    weather->anchor = NO_ANCHOR;
+  }
 }
 
 bool weather_promises_activation(const struct weather *weather) { return weather->kind != WEATHER_CHAOS; }

@@ -353,7 +353,7 @@ static void undo(struct mirror *m, uint32_t i) {
       break;
     case IMAGE_OP_PROMOTE:
     case IMAGE_OP_DEMOTE:
-      m->record.master = m->admin_master;
+      if (image_is_current(m, m->admin_master)) m->record.master = m->admin_master;
       m->record.demoted = m->admin_demoted;
       break;
     case IMAGE_OP_ASSUME: /* of one that was just added, too */
@@ -423,7 +423,8 @@ static void promote_now(struct mirror *m, uint32_t i) {
 static void op_flushed(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err == TARN_OK && m->running && image_is_current(m, i)) {
-    if (m->admin_op == IMAGE_OP_FRACTURE && (m->recovering || m->recover.set_count != 0)) fracture_unequal(m, i);
+    bool whole = !m->recovering && m->recover.set_count == 0 && m->record.unreadable.count == 0;
+    if (m->admin_op == IMAGE_OP_FRACTURE && !whole) fracture_unequal(m, i);
     else if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
     else if (m->admin_op == IMAGE_OP_REMOVE) remove_now(m, i);
     else promote_now(m, i);
@@ -519,17 +520,9 @@ static void op_assume(struct mirror *m, uint32_t i) {
   commit_admin(m, assume_online);
 }
 
-void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool force, mirror_done *done,
-                     void *context) {
-  require(op < IMAGE_OP_COUNT);
-  if (!admin_begin(m, ADMIN_IMAGE, done, context)) return;
-  m->admin_image = i;
-  m->admin_op = op;
-  m->admin_step = STEP_NONE;
-  if (!op_allowed(m, i, op)) {
-    admin_end(m, TARN_REFUSED);
-    return;
-  }
+static void op_start(struct mirror *m) {
+  uint32_t i = m->admin_image;
+  enum mirror_image_op op = m->admin_op;
   m->admin_undo = m->record.images[i];
   m->admin_online = m->images[i].online;
   m->admin_master = m->record.master;
@@ -537,7 +530,7 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
   bool sound = image_is_current(m, i) && !in_recovery(m, i);
   switch (op) {
     case IMAGE_OP_REMOVE:
-      if (sound && !force) drain(m);
+      if (sound && !m->admin_force) drain(m);
       else remove_now(m, i);
       return;
     case IMAGE_OP_FRACTURE:
@@ -561,6 +554,29 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
     case IMAGE_OP_ASSUME: op_assume(m, i); return;
     case IMAGE_OP_COUNT: break;
   }
+}
+
+/* A record can be written: asked before anything is changed, since nothing is answered while a change cannot be recorded. */
+static void op_tried(struct mirror *m, tarn_err err) {
+  if (err != TARN_OK) admin_explain(m, "nothing can be recorded now, so nothing was changed; see 'tarn status'");
+  if (err == TARN_OK && op_allowed(m, m->admin_image, m->admin_op)) op_start(m);
+  else admin_end(m, err == TARN_OK ? TARN_REFUSED : err);
+}
+
+void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool force, mirror_done *done,
+                     void *context) {
+  require(op < IMAGE_OP_COUNT);
+  if (!admin_begin(m, ADMIN_IMAGE, done, context)) return;
+  m->admin_image = i;
+  m->admin_op = op;
+  m->admin_force = force;
+  m->admin_step = STEP_TRY;
+  if (!op_allowed(m, i, op)) {
+    admin_end(m, TARN_REFUSED);
+    return;
+  }
+  m->record_dirty = true;
+  commit_admin(m, op_tried);
 }
 
 /* ---- add ---- */

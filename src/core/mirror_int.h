@@ -276,7 +276,7 @@ struct mirror {
   struct mirror_activation how; /* of the running activation */
   uint32_t admin_image;         /* of an operation on an image */
   enum mirror_image_op admin_op;
-  enum { STEP_NONE, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN } admin_step;
+  enum { STEP_NONE, STEP_TRY, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN } admin_step;
   struct record_image admin_undo;
   bool admin_online, admin_demoted; /* before it */
   uint8_t admin_master;

@@ -131,7 +131,7 @@ static void checked(struct reactor_work *work) {
   struct adding *adding = CONTAINER_OF(work, struct adding, work);
   struct managed *managed = adding->managed;
   if (adding->err == TARN_OK) {
-    image_task_run(managed, &(struct mirror_activation){.quiet = true});
+    image_task_run(managed);
     return;
   }
   managed->task->err = adding->err;
@@ -148,7 +148,8 @@ static void add_begin(struct managed *managed, struct call *call, struct adding 
     adding_free(adding);
     return;
   }
-  *task = (struct image_task){.slot = adding->plan.from, .act = add_act, .end = add_end, .adding = adding};
+  *task = (struct image_task){
+      .slot = adding->plan.from, .how = {.quiet = true}, .act = add_act, .end = add_end, .adding = adding};
   managed_begin(managed, call, "is having an image added");
   managed->task = task;
   reactor_run_blocking(managed->manager->options.reactor, &adding->work, check_work, checked);

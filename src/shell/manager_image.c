@@ -44,10 +44,24 @@ static void task_up(struct managed *managed, tarn_err err, const char *why) {
   task->act(managed);
 }
 
-void image_task_run(struct managed *managed, const struct mirror_activation *how) {
-  require(managed->busy && managed->task);
-  if (managed_runs(managed)) managed->task->act(managed);
-  else managed_up(managed, how, true, task_up);
+/* It ran quietly for something else; what this needs can be decided at an activation only. */
+static void task_again(struct managed *managed, tarn_err err, const char *why) {
+  struct image_task *task = managed->task;
+  struct why text;
+  (void)err, (void)why;
+  if (managed_is_stuck(managed, &text)) {
+    task->err = because(&task->why, TARN_REFUSED, "%s", text.text);
+    task->end(managed);
+  } else managed_up(managed, &task->how, true, task_up);
+}
+
+void image_task_run(struct managed *managed) {
+  struct image_task *task = managed->task;
+  require(managed->busy && task);
+  if (!managed_runs(managed)) managed_up(managed, &task->how, true, task_up);
+  else if (managed->service == SERVICE_QUIET && task->how.promote)
+    managed_down(managed, managed->wanted, false, task_again);
+  else task->act(managed);
 }
 
 static void quiet_ended(struct managed *managed, tarn_err err, const char *why) {
@@ -133,20 +147,26 @@ static void operation_begin(struct managed *managed, struct call *call, size_t r
     call_refuse(call, "there is not enough memory");
     return;
   }
-  *task = (struct image_task){.slot = slot,
-                              .op = operations[row].op,
-                              .force = force,
-                              .stays = operations[row].stays,
-                              .act = operation_act,
-                              .end = operation_end};
+  enum mirror_image_op op = operations[row].op;
+  /* `force` of a removal is no reason to go on without newer data. */
+  *task = (struct image_task){
+      .slot = slot,
+      .op = op,
+      .force = force,
+      .stays = operations[row].stays,
+      .how = {.quiet = true, .force = force && op != IMAGE_OP_REMOVE, .promote = op == IMAGE_OP_PROMOTE, .image = slot},
+      .act = operation_act,
+      .end = operation_end};
   managed_begin(managed, call, operations[row].busy);
   managed->task = task;
-  if (task->op == IMAGE_OP_REMOVE) managed_grace(managed);
-  /* `force` of a removal is no reason to go on without newer data. */
-  image_task_run(managed, &(struct mirror_activation){.quiet = true,
-                                                      .force = force && task->op != IMAGE_OP_REMOVE,
-                                                      .promote = task->op == IMAGE_OP_PROMOTE,
-                                                      .image = slot});
+  if (op == IMAGE_OP_REMOVE) managed_grace(managed);
+  image_task_run(managed);
+}
+
+/* What the record of a closed mirror says that it is already; else the core decides, when it is open. */
+static bool is_done_already(const struct managed *managed, enum mirror_image_op op, uint32_t slot) {
+  return op == IMAGE_OP_PROMOTE && !managed_runs(managed) && managed->has_record && managed->record.master == slot &&
+         !managed->record.demoted;
 }
 
 static void operation_again(void *owner, struct call *call) { manager_image_operation(owner, call); }
@@ -167,5 +187,7 @@ void manager_image_operation(struct manager *manager, struct call *call) {
     call_refuse(call, "mirror %s is ACTIVE, its master can be demoted only while it is INACTIVE: deactivate it first",
                 name);
   else if (managed_is_stuck(managed, &why)) call_refuse(call, "mirror %s: %s", name, why.text);
+  else if (!force && is_done_already(managed, operations[row].op, slot))
+    call_refuse(call, "mirror %s: image %s is the master already", name, managed->file.images[slot].name);
   else operation_begin(managed, call, row, slot, force);
 }

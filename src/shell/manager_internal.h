@@ -228,8 +228,9 @@ struct image_task {
   uint32_t slot;
   enum mirror_image_op op;
   bool force;
-  bool opened; /* for this, and to be closed after it */
-  bool stays;  /* after success a quiet mirror goes on until the image is copied */
+  bool opened;                  /* for this, and to be closed after it */
+  bool stays;                   /* after success a quiet mirror goes on until the image is copied */
+  struct mirror_activation how; /* ... it is opened */
   tarn_err err;
   struct why why;
   void (*act)(struct managed *managed); /* it runs: do it, then image_task_acted() */
@@ -240,7 +241,7 @@ struct image_task {
   struct adding *adding; /* manager_add.c */
 };
 /* Requires an operation begun, and managed->task. */
-void image_task_run(struct managed *managed, const struct mirror_activation *how);
+void image_task_run(struct managed *managed);
 void image_task_acted(struct managed *managed, tarn_err err, const char *why);
 /* The quiet service has done what it is for: ends it. */
 void image_look(struct managed *managed);

@@ -135,17 +135,21 @@ static void close_now(struct managed *managed) {
   managed_record_load(managed);
 }
 
-/* "The disk of image b has not answered 2 requests". */
+/* "image b (2 requests)". */
 static void held_explain(const struct managed *managed, struct why *why) {
   struct mirror_status status;
+  char names[sizeof why->text - 120] = "";
   mirror_status(managed->mirror, &status);
-  because(why, TARN_REFUSED, "not all requests have ended yet: try again in a moment");
-  for (uint32_t slot = 0; slot < status.image_count; slot++)
-    if (status.images[slot].io_held > 0)
-      because(why, TARN_REFUSED,
-              "the disk of image %s has not answered %u request%s yet: its files stay open until it does",
-              managed->file.images[slot].name, status.images[slot].io_held,
-              status.images[slot].io_held == 1 ? "" : "s");
+  for (uint32_t slot = 0; slot < status.image_count; slot++) {
+    size_t used = strlen(names);
+    uint32_t held = status.images[slot].io_held;
+    if (held > 0)
+      snprintf(names + used, sizeof names - used, "%simage %s (%u request%s)", used ? ", " : "",
+               managed->file.images[slot].name, held, held == 1 ? "" : "s");
+  }
+  if (names[0])
+    because(why, TARN_REFUSED, "a disk has not answered yet, and its files stay open until it does: %s", names);
+  else because(why, TARN_REFUSED, "not all requests have ended yet: try again in a moment");
 }
 
 bool managed_explain(const struct managed *managed, struct why *why) {

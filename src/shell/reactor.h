@@ -2,8 +2,9 @@
  *
  * A reactor owns an env (core/env.h) and runs its turn, over and over:
  *
- *     set the clock · run due timers · run events, at most REACTOR_EVENTS_PER_TURN · submit all that was asked for, in
- *     one system call, and wait until something completes or the next timer is due · post what completed as events
+ *     set the clock · run due timers · run events, at most REACTOR_EVENTS_PER_TURN, for about 250 µs at most · submit
+ *     all that was asked for, in one system call, and wait until something completes or the next timer is due · post what
+ *     completed as events
  *
  * So `done` of an operation always runs from the event queue, never inside the call that started it, and I/O is batched by
  * itself. All calls are for the reactor's own thread, before or inside reactor_run().

@@ -80,17 +80,18 @@ static int image_wait(const struct tarn *tarn, const char *name, json_t **mirror
 
 /* ---- what is said ---- */
 
-/* "is being copied to", and the like: of an image that was added, synchronized or restored. */
-static void copy_show(const char *mirror, const json_t *image, const char *mirror_state, const char *did) {
+/* Of an image that was added, synchronized or restored: how far its copy is. */
+static void copy_show(const char *mirror, const json_t *image, const char *mirror_state, const char *verb) {
   const char *name = text_of(image, "name"), *state = text_of(image, "state");
-  if (is_copied_to(image))
-    printf("image %s of mirror %s %s, and is being copied to; 'tarn status %s' shows how far that is\n", name, mirror,
-           did, mirror);
-  else if (strcmp(state, "SYNCHRONIZED") == 0)
-    printf("image %s of mirror %s %s, it is SYNCHRONIZED\n", name, mirror, did);
+  bool added = strcmp(verb, "add") == 0;
+  if (strcmp(state, "SYNCHRONIZED") == 0)
+    printf("image %s of mirror %s is %sSYNCHRONIZED\n", name, mirror, added ? "added, and " : "");
+  else if (is_copied_to(image))
+    printf("image %s of mirror %s is %sbeing copied to; 'tarn status %s' shows how far that is\n", name, mirror,
+           added ? "added, and " : "", mirror);
   else
-    printf("image %s of mirror %s %s; the mirror is %s, and it is copied to once that is activated\n", name, mirror,
-           did, mirror_state);
+    printf("image %s of mirror %s is %s; the mirror is %s, and it is copied to once that is activated\n", name, mirror,
+           added ? "added" : "to be copied to", mirror_state);
 }
 
 static void image_show(const json_t *mirror, const json_t *request, const char *name) {
@@ -107,11 +108,7 @@ static void image_show(const json_t *mirror, const json_t *request, const char *
   else if (strcmp(verb, "promote") == 0) printf("image %s is the master of mirror %s\n", name, of);
   else if (strcmp(verb, "demote") == 0)
     printf("mirror %s has no master; 'tarn image promote %s IMAGE' makes one\n", of, of);
-  else if (image)
-    copy_show(of, image, state,
-              strcmp(verb, "add") == 0    ? "is added"
-              : strcmp(verb, "sync") == 0 ? "is copied in full"
-                                          : "is restored");
+  else if (image) copy_show(of, image, state, verb);
 }
 
 /* After --wait: has it come to the good end? An image that is added to a mirror that does not run need not be copied yet. */

@@ -25,7 +25,7 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
   uint64_t done = number_of(sync, "done_bytes"), total = number_of(sync, "total_bytes");
   const char *missing = text_of(image, "missing");
   int used = snprintf(out, bytes, "%s", text_of(image, "state"));
-  if (json_is_object(sync) && total > 0)
+  if (json_is_object(sync) && total > 0 && strcmp(text_of(sync, "kind"), "verify") != 0)
     used +=
         snprintf(out + used, bytes - (size_t)used, " %" PRIu64 "%%", (uint64_t)((double)done / (double)total * 100));
   if (missing[0]) snprintf(out + used, bytes - (size_t)used, " (%s)", missing);
@@ -34,7 +34,7 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
 static void sync_print(FILE *out, const json_t *image) {
   const json_t *sync = json_object_get(image, "sync");
   char done[SIZE_TEXT], total[SIZE_TEXT], speed[SIZE_TEXT];
-  if (!json_is_object(sync)) return;
+  if (!json_is_object(sync) || strcmp(text_of(sync, "kind"), "verify") == 0) return; /* verify: of the whole mirror */
   fprintf(out, "      image %s: %s copy, %s of %s", text_of(image, "name"), text_of(sync, "kind"),
           size_text(number_of(sync, "done_bytes"), done), size_text(number_of(sync, "total_bytes"), total));
   const char *waiting = text_of(sync, "waiting_for");
@@ -46,6 +46,37 @@ static void sync_print(FILE *out, const json_t *image) {
 
 static void why_print(FILE *out, const char *what, const char *name, const char *why) {
   if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, why);
+}
+
+/* "2026-11-20T13:43:32.123Z" without its milliseconds. */
+static void since_print(FILE *out, const char *what, const char *time) {
+  if (time[0]) fprintf(out, "%s%.19sZ", what, time);
+}
+
+/* Since when it is out, and whether it comes back by itself. */
+static void absence_print(FILE *out, const json_t *image) {
+  const json_t *moment = json_object_get(image, "moment"), *soon = json_object_get(image, "return_in_seconds");
+  uint64_t held = number_of(image, "held_requests"), unreadable = number_of(image, "unreadable_bytes");
+  const char *name = text_of(image, "name");
+  char behind[SIZE_TEXT];
+  bool returning = json_is_true(json_object_get(image, "returning"));
+  if (json_is_object(moment)) {
+    fprintf(out, "      image %s: ", name);
+    since_print(out, "as of ", text_of(moment, "time"));
+    fprintf(out, ", %s behind\n", size_text(number_of(moment, "bytes_behind"), behind));
+  } else if (text_of(image, "out_since")[0] && !json_is_object(json_object_get(image, "sync"))) {
+    fprintf(out, "      image %s: ", name);
+    since_print(out, "out since ", text_of(image, "out_since"));
+    if (returning) fprintf(out, ", is being opened again");
+    else if (json_is_integer(soon))
+      fprintf(out, ", is tried again in %" PRIu64 " s", (uint64_t)json_integer_value(soon));
+    fprintf(out, "\n");
+  }
+  if (held > 0)
+    fprintf(out, "      image %s: its disk has not answered %" PRIu64 " request%s\n", name, held, held == 1 ? "" : "s");
+  if (unreadable > 0)
+    fprintf(out, "      image %s: %s cannot be read on any image; writing there heals it\n", name,
+            size_text(unreadable, behind));
 }
 
 static void images_print(FILE *out, const json_t *images) {
@@ -69,6 +100,7 @@ static void images_print(FILE *out, const json_t *images) {
   for (size_t i = 0; i < json_array_size(images); i++) {
     const json_t *image = json_array_get(images, i);
     sync_print(out, image);
+    absence_print(out, image);
     why_print(out, "image", text_of(image, "name"), text_of(image, "reason"));
     if (strcmp(text_of(image, "reason"), text_of(image, "error")) != 0)
       why_print(out, "image", text_of(image, "name"), text_of(image, "error"));
@@ -78,6 +110,8 @@ static void images_print(FILE *out, const json_t *images) {
 static void mirror_print(FILE *out, const json_t *mirror) {
   const json_t *volumes = json_object_get(mirror, "volumes"), *recovery = json_object_get(mirror, "last_recovery");
   uint64_t marked = number_of(mirror, "marked_regions");
+  uint64_t waiting = number_of(mirror, "waiting_requests");
+  const json_t *verify = json_object_get(mirror, "verify");
   const char *busy = text_of(mirror, "busy");
   fprintf(out, "mirror %s  %s%s%s%s\n", text_of(mirror, "name"), text_of(mirror, "state"), busy[0] ? " (" : "", busy,
           busy[0] ? ")" : "");
@@ -89,7 +123,14 @@ static void mirror_print(FILE *out, const json_t *mirror) {
     fprintf(out, "  volume %s  %s, NBD export '%s', %" PRIu64 " client%s", text_of(volume, "name"),
             size_text(number_of(volume, "size"), size), text_of(volume, "export"), clients, clients == 1 ? "" : "s");
     if (i == 0 && marked > 0) fprintf(out, ", %" PRIu64 " region%s marked", marked, marked == 1 ? "" : "s");
+    if (i == 0 && waiting > 0) fprintf(out, ", %" PRIu64 " request%s waiting", waiting, waiting == 1 ? "" : "s");
     fputc('\n', out);
+  }
+  if (json_is_object(verify)) {
+    char done[SIZE_TEXT], total[SIZE_TEXT], differing[SIZE_TEXT];
+    fprintf(out, "  verify: %s of %s compared, %s differ\n", size_text(number_of(verify, "done_bytes"), done),
+            size_text(number_of(verify, "total_bytes"), total),
+            size_text(number_of(verify, "differing_bytes"), differing));
   }
   if (json_is_object(recovery)) {
     char in_marks[SIZE_TEXT], copied[SIZE_TEXT];

@@ -371,6 +371,7 @@ STATES = [
     ("a name that exists", lambda w: w.create(w.path("x.img"), name="vol0"), (1,), ["vol0", "exist|already"]),
     ("activate what is ACTIVE", activated("mirror", "activate", "vol0"), (1,), ["vol0", "ACTIVE"]),
     ("deactivate what is INACTIVE", lambda w: ["mirror", "deactivate", "vol0"], (1,), ["vol0", "INACTIVE"]),
+    ("destroy what has two images", lambda w: ["mirror", "destroy", "vol0"], (1,), [r"\bb\b", "remove", "--force"]),
     ("destroy what is ACTIVE", activated("mirror", "destroy", "vol0"), (1,), ["vol0", "ACTIVE|deactivate"]),
     *[(f"{verb} a mirror that is not there", lambda w, verb=verb: ["mirror", verb, "vol1"], (1,),
        ["vol1", "vol0|no mirror"])

@@ -71,6 +71,9 @@ def test_a_whole_life(t, row):
     read_back(daemon, content)
     daemon.tarn("mirror", "deactivate", "vol0")
     before = [images.digest(path) for path in paths]
+    refused = daemon.tarn("mirror", "destroy", "vol0", status=1)
+    check(re.search(r"\bb\b", refused.err), f"the image to remove first is not named: {refused.err}")
+    daemon.tarn("image", "remove", "vol0", "b")
     daemon.tarn("mirror", "destroy", "vol0")
     check(daemon.json("status")["mirrors"] == [], "status still shows a mirror")
     check([images.digest(path) for path in paths] == before, "destroy changed the data")
@@ -84,7 +87,7 @@ def test_files_of_a_destroyed_mirror_can_be_used_again(t):
     daemon = new_mirror(t, paths)
     content = write_some(daemon)
     daemon.tarn("mirror", "deactivate", "vol0")
-    daemon.tarn("mirror", "destroy", "vol0")
+    daemon.tarn("mirror", "destroy", "--force", "vol0")
     daemon.create("again", [paths[0], paths[1] + ",overwrite"])
     read_back(daemon, content, "again")
     daemon.wait_synchronized("again")

@@ -22,7 +22,9 @@ static void command_line(void **state) {
       {"with equals signs", "--state=/s --name=n1", NULL},
       {"help", "--help", NULL},
       {"unknown option, with the nearest", "--stat /x", "--state"},
-      {"an option of later", "--enable-faults", "--enable-faults"},
+      {"an option of later", "--http :80", "--http"},
+      {"a switch", "--enable-faults", NULL},
+      {"a switch with a value", "--enable-faults=on", "--enable-faults"},
       {"no value", "--name", "--name"},
       {"twice", "--name a --name b", "twice"},
       {"odd name", "--name a.b", "a.b"},
@@ -46,6 +48,8 @@ static void file(void **state) {
   } rows[] = {
       {"empty", "", NULL},
       {"comments", "# one\n; two\n\nname = n1 ; three\n", NULL},
+      {"a switch", "enable-faults = on\n", NULL},
+      {"a switch that is neither", "enable-faults = yes\n", "conf:1: enable-faults 'yes' is neither on nor off"},
       {"two addresses", "nbd = unix:/x\nnbd = unix:/y\n", NULL},
       {"unknown key, with the nearest", "\nnmae = x\n", "conf:2: unknown key 'nmae' (did you mean 'name'?)"},
       {"bad value", "name = a b\n", "conf:1: the node name 'a b'"},
@@ -79,6 +83,12 @@ static void precedence(void **state) {
   assert_int_equal(parse(&config, "--state /s --name n", NULL), TARN_OK);
   assert_int_equal(config_complete(&config, NULL), TARN_OK);
   assert_string_equal(config.nbd[0].path, "/s/nbd.sock");
+  assert_false(config.faults);
+  assert_int_equal(config_text(&config, "enable-faults = on\n", "conf", NULL), TARN_OK);
+  assert_true(config.faults);
+  assert_int_equal(parse(&config, "--enable-faults", NULL), TARN_OK);
+  assert_int_equal(config_text(&config, "enable-faults = off\n", "conf", NULL), TARN_OK);
+  assert_true(config.faults);
 }
 
 int main(void) {

@@ -5,12 +5,13 @@
 static const char good[] =
     "{\"version\":1,\"name\":\"vol0\",\"volumes\":[{\"name\":\"0\",\"size\":1048576}],"
     "\"images\":[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/"
-    "a.tarn\"},{\"slot\":2,\"name\":\"c\",\"paths\":[\"/c\"],\"meta\":\"/c.tarn\"}],"
+    "a.tarn\"},{\"slot\":2,\"name\":\"c\",\"paths\":[\"/c\"],\"meta\":\"/c.tarn\","
+    "\"settings\":{\"hang\":3},\"adding\":[\"/c\"]}],"
     "\"settings\":{\"auto\":0},\"stay_inactive\":true,\"unmake\":[\"/a.tarn\"]}";
 
 static void there_and_back(void **state) {
   (void)state;
-  static struct mirror_file file, again;
+  static struct mirror_file file, again, copy;
   json_t *json = json_loads(good, 0, NULL);
   assert_int_equal(mirror_file_from_json(json, &file, NULL), TARN_OK);
   json_decref(json);
@@ -21,13 +22,20 @@ static void there_and_back(void **state) {
   assert_int_equal(file.settings.values[SET_AUTO], 0);
   assert_int_equal(file.settings.values[SET_MARKS], mirror_settings.rows[SET_MARKS].value);
   assert_true(file.stay_inactive);
-  json = mirror_file_to_json(&file);
+  assert_int_equal(file.images[2].settings.values[SET_HANG], 3);
+  assert_int_equal(file.images[2].settings.values[SET_RETURN], 1);
+  assert_int_equal(file.images[0].settings.values[SET_HANG], 10);
+  assert_null(file.images[0].adding);
+  mirror_file_copy(&copy, &file);
+  json = mirror_file_to_json(&copy);
   assert_int_equal(mirror_file_from_json(json, &again, NULL), TARN_OK);
   assert_true(json_equal(file.unmake, again.unmake));
+  assert_true(json_equal(file.images[2].adding, again.images[2].adding));
+  assert_true(copy.unmake != file.unmake && copy.images[2].adding != file.images[2].adding);
   json_decref(json);
-  json_decref(file.unmake);
-  json_decref(again.unmake);
-  file.unmake = again.unmake = NULL;
+  mirror_file_release(&file);
+  mirror_file_release(&copy);
+  mirror_file_release(&again);
   assert_memory_equal(&file, &again, sizeof file);
 }
 
@@ -52,6 +60,10 @@ static void damage(void **state) {
       {"fewer paths than volumes", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[],\"meta\":\"/m\"}]",
        TARN_CORRUPT},
       {"a relative path", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"a\"],\"meta\":\"/m\"}]", TARN_CORRUPT},
+      {"an image's setting out of range", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"settings\":{\"hang\":0}}]", TARN_CORRUPT},
+      {"a list of what was made that is none", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"adding\":\"/a\"}]", TARN_CORRUPT},
       {"a setting out of range", "settings", "{\"marks\":1}", TARN_CORRUPT},
       {"a list of files that is none", "unmake", "{}", TARN_CORRUPT},
       {"a relative file to remove", "unmake", "[\"a\"]", TARN_CORRUPT},
@@ -63,7 +75,7 @@ static void damage(void **state) {
     json_object_set_new(json, rows[i].key, json_loads(rows[i].value, JSON_DECODE_ANY, NULL));
     row_true(rows[i].why, mirror_file_from_json(json, &file, &why) == rows[i].err);
     row_true(rows[i].why, strstr(why.text, rows[i].err == TARN_VERSION ? "newer" : rows[i].key));
-    row_true(rows[i].why, file.unmake == NULL);
+    row_true(rows[i].why, file.unmake == NULL && file.images[0].adding == NULL);
     json_decref(json);
   }
 }
@@ -84,9 +96,9 @@ static void stored(void **state) {
   assert_int_not_equal(access(path, F_OK), 0); /* nothing temporary stays */
   snprintf(path, sizeof path, "%s/config.json", folder);
   assert_int_equal(truncate(path, 20), 0);
-  json_decref(again.unmake);
+  mirror_file_release(&again);
   assert_int_equal(mirror_file_load(folder, &again, NULL), TARN_CORRUPT);
-  json_decref(file.unmake);
+  mirror_file_release(&file);
   unlink(path);
   rmdir(folder);
 }

@@ -182,6 +182,42 @@ static void test_a_signal_is_an_event(void **state) {
   reactor_destroy(reactor);
 }
 
+/* Work that makes more work: an event that takes a while and posts itself again. */
+struct busy {
+  struct event event;
+  struct reactor *reactor;
+  int runs;
+};
+static void busy_run(struct event *event) {
+  struct busy *busy = CONTAINER_OF(event, struct busy, event);
+  usleep(1000);
+  busy->runs++;
+  event_post(&reactor_env(busy->reactor)->queue, event);
+}
+
+static void test_events_leave_time_for_the_outside(void **state) {
+  (void)state;
+  struct reactor *reactor = reactor_new();
+  struct busy busy = {.reactor = reactor};
+  struct seen receive;
+  char byte;
+  int pair[2];
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  memset(&receive, 0, sizeof(receive));
+  reactor_op_init(&receive.op, seen_done);
+  reactor_recv(reactor, &receive.op, pair[0], &byte, 1);
+  assert_int_equal(write(pair[1], "x", 1), 1);
+  event_init(&busy.event, busy_run);
+  event_post(&reactor_env(reactor)->queue, &busy.event);
+  while (receive.calls == 0 && busy.runs < REACTOR_EVENTS_PER_TURN) reactor_turn(reactor, 0);
+  assert_int_equal(receive.calls, 1);
+  assert_true(busy.runs < REACTOR_EVENTS_PER_TURN);
+  event_cancel(&busy.event);
+  close(pair[0]);
+  close(pair[1]);
+  reactor_destroy(reactor);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_done_never_runs_inside_the_call),
@@ -189,6 +225,7 @@ int main(void) {
       cmocka_unit_test(test_more_operations_than_ring_entries),
       cmocka_unit_test(test_the_wait_ends_at_the_next_timer_and_not_before),
       cmocka_unit_test(test_blocking_work_does_not_stop_the_reactor_nor_other_work),
+      cmocka_unit_test(test_events_leave_time_for_the_outside),
       cmocka_unit_test(test_a_signal_is_an_event),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

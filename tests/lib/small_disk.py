@@ -1,0 +1,44 @@
+"""A file system of a few megabytes, to be filled."""
+import ctypes
+import os
+import subprocess
+
+from .context import Failed
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+
+
+def _own_mounts():
+    """From here on this process, and what it starts, has mounts of its own: they go with it, however it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    uid, gid = os.geteuid(), os.getegid()
+    if libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER) != 0:
+        raise Failed(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+    if uid == 0:
+        return
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def small_disk(t, name, size):
+    """Mounts an empty file system of `size` bytes in the test's folder; returns its path. Before any daemon is started."""
+    path = t.path(name)
+    os.mkdir(path)
+    if not getattr(t, "own_mounts", False):
+        _own_mounts()
+        t.own_mounts = True
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
+    return path
+
+
+def fill(path):
+    """Leaves no byte free on that file system; returns the file that took it."""
+    filler = os.path.join(path, "filler")
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return filler
