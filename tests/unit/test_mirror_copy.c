@@ -82,9 +82,15 @@ static void progress_is_told_in_bytes_of_data(void **state) {
   mirror_image_failed(w.m, 1, "a test");
   assert_int_equal(write_at(MIB, 4096), TARN_OK);
   world_deactivate(&w);
+  w.data[0].holds = RAM_READS;
   world_activate(&w);
   world_run(&w);
   assert_int_equal(world_image(&w, 1).sync.kind, SYNC_MISSED);
+  assert_true(world_image(&w, 1).sync.total_bytes <= 65536);
+  w.data[0].holds = 0;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
   world_deactivate(&w);
 }
 
