@@ -378,6 +378,53 @@ static void recovery_leaves_behind_what_nobody_can_read(void **state) {
   world_deactivate(&w);
 }
 
+static uint64_t recovering_bytes(void) {
+  static struct mirror_status status;
+  mirror_status(w.m, &status);
+  return status.recovering_bytes;
+}
+
+/* What says that a place is lost is durable before what says that it has to be copied goes. */
+static void what_is_left_behind_is_recorded_first(void **state) {
+  (void)state;
+  for (uint32_t round = 0; round < 4; round++) {
+    bool recovers = round & 1, dies = round & 2;
+    if (recovers) {
+      begin_equal(2, 65536, 512);
+      assert_int_equal(write_at(0, 65536), TARN_OK);
+      world_die(&w);
+    } else {
+      begin(2, 65536, 512);
+    }
+    ram_spoil(&w.data[0], 8192, 512, RAM_READS);
+    if (recovers) ram_spoil(&w.data[1], 8192, 512, RAM_READS);
+    world_activate(&w);
+    w.home.holds = RAM_WRITES;
+    world_pass(&w, 2 * NS_PER_S);
+    assert_int_equal(lost_bytes(), 4096);
+    assert_true(w.home.held_count > 0);
+    if (recovers) assert_true(recovering_bytes() > 0);
+    else assert_true(world_image(&w, 1).missed_bytes >= 16384);
+    assert_int_not_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+    w.home.holds = 0;
+    if (dies) { /* nothing knows of it: it is found again */
+      list_init(&w.home.held);
+      w.home.held_count = 0;
+      world_die(&w);
+      world_activate(&w);
+      assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+    }
+    while (w.home.held_count > 0) ram_answer(&w.home);
+    world_pass(&w, 5 * NS_PER_S);
+    assert_int_equal(lost_bytes(), 4096);
+    assert_int_equal(recovering_bytes(), 0);
+    assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+    world_deactivate(&w);
+    world_end(&w);
+  }
+  world_init(&w, 1, 65536, 512); /* for the teardown */
+}
+
 /* What was healed in a bad unit is not lost again by a recovery. */
 static void recovery_looks_beside_what_is_lost(void **state) {
   (void)state;
@@ -647,6 +694,7 @@ int main(void) {
       TEST(a_source_leaves_in_the_middle_of_a_read),
       TEST(recovery_takes_a_bad_block_from_another_image),
       TEST(recovery_leaves_behind_what_nobody_can_read),
+      TEST(what_is_left_behind_is_recorded_first),
       TEST(recovery_looks_beside_what_is_lost),
       TEST(a_failed_read_is_repaired),
       TEST(a_repair_is_marked_first),
