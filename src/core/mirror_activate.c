@@ -331,9 +331,7 @@ void image_start_syncing(struct mirror *m, uint32_t i) {
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].left_number = 0;
   image->reason[0] = 0;
-  image->sync_total = image->map.missed.set_count;
-  image->sync_start_ns = m->env->now_ns;
-  image->sync_copied = 0;
+  sync_begin(m, i);
 }
 
 static void conclude(struct mirror *m) {

@@ -116,7 +116,7 @@ void copy_begin(struct copy *copy, enum copy_kind kind, uint64_t start, uint64_t
   copy->only = IMAGES_MAX;
   copy->mark = INTENT_NONE;
   copy->piece_max = copy_io_max(m, start);
-  copy->buffer = copy_buffer_take(m);
+  if (kind != COPY_VERIFY) copy->buffer = copy_buffer_take(m);
   m->copies_busy++;
 }
 
@@ -562,7 +562,7 @@ void copy_end(struct copy *copy) {
     mark_line_run(m);
   }
   if (copy->holding) range_release(&m->lock, &copy->hold);
-  copy->buffer->used = false;
+  if (copy->buffer) copy->buffer->used = false;
   copy->holding = copy->busy = false;
   m->copies_busy--;
   if (copy->kind == COPY_REPAIR) repair_ended(copy);
