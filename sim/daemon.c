@@ -184,6 +184,7 @@ static void activated(struct mirror *core, tarn_err err, const char *why, void *
   if (err != TARN_OK) return;
   take_members(mirror);
   mirror->quiet = mirror->how.quiet;
+  mirror->status_stale = true;
   if (mirror->quiet) return;
   mirror->maybe_demoted = false;
   serve(mirror);

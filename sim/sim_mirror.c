@@ -169,7 +169,10 @@ void sim_mirror_open(struct sim_mirror *mirror) {
   require(mirror->core == NULL);
   arena_init(&mirror->arena);
   mirror->config.image_count = 0;
+  memset(&mirror->status, 0, sizeof mirror->status);
   for (uint32_t i = 0; i < mirror->image_count; i++) {
+    mirror->images[i].synced_ns = 0;
+    mirror->images[i].state = IMAGE_UNSYNCHRONIZED;
     if (mirror->images[i].configured) mirror->config.image_count = i + 1;
     sim_image_open(&mirror->images[i]);
   }

@@ -92,18 +92,19 @@ static void watch_moment(struct sim_mirror *mirror, uint32_t i, const struct mir
 
 /* ---- the state, as the mirror shows it ---- */
 
-static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirror_image_status *before,
-                        const struct mirror_image_status *now) {
+static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirror_image_status *now) {
   struct world *world = mirror->world;
   struct sim_image *image = &mirror->images[i];
   bool synced = now->present && now->state == IMAGE_SYNCHRONIZED;
-  if (before->state != now->state)
+  if (image->state != now->state)
     world_trace(world, "image %s is %s%s%s", image->label, image_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
-  if (before->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
-  if (before->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
+  if (image->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
+  if (image->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
   if (!synced) image->synced_ns = 0;
   else if (image->synced_ns == 0) image->synced_ns = max_u64(world_now(world), 1);
+  image->state = now->state;
+  image->missing = now->missing;
 }
 
 static void watch_status(struct sim_mirror *mirror) {
@@ -114,10 +115,10 @@ static void watch_status(struct sim_mirror *mirror) {
   mirror->status_next_ns = world_now(world) + STATUS_EVERY_NS;
   mirror_status(mirror->core, &mirror->status);
   const struct mirror_status *now = &mirror->status;
-  for (uint32_t i = 0; i < mirror->image_count; i++) {
-    watch_image(mirror, i, &before->images[i], &now->images[i]);
-    if (mirror->serving || mirror->quiet) watch_moment(mirror, i, now);
-  }
+  bool runs = mirror->serving || mirror->quiet; /* before that nothing is known of the images */
+  for (uint32_t i = 0; i < mirror->image_count && (runs || mirror->fallen); i++)
+    watch_image(mirror, i, &now->images[i]);
+  for (uint32_t i = 0; i < mirror->image_count && runs; i++) watch_moment(mirror, i, now);
   if (before->state != now->state)
     world_trace(world, "%s is %s%s%s", mirror->name, mirror_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
