@@ -685,7 +685,9 @@ void mirror_set_policy(struct mirror *m, uint32_t i, const struct image_policy *
     image->relapses = 0;
     image->return_at_ns = m->env->now_ns + policy->return_after_ns;
   }
+  if (policy->rate != mine->rate) image->copy_next_ns = 0;
   *mine = *policy;
+  copy_pump(m);
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_set_hang(&image->data[v], policy->hang_ns);
   guard_set_hang(&image->meta, policy->hang_ns);
 }
