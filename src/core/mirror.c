@@ -443,7 +443,8 @@ uint32_t mirror_missing_count(const struct mirror *m) {
 void mirror_check_missing(struct mirror *m) {
   uint32_t missing = mirror_missing_count(m);
   if (m->serving && m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing)
-    mirror_fall(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+    mirror_fall(m, "%u image%s missing, max-missing allows %d", missing, missing == 1 ? " is" : "s are",
+                m->config.max_missing);
 }
 
 void mirror_fall(struct mirror *m, const char *format, ...) {
