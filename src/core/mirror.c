@@ -100,8 +100,10 @@ static tarn_err allocate(struct mirror *m, struct arena *arena) {
     list_init(&m->ops[k].link);
     if (k < MIRROR_OPS_MAX) list_push(&m->free_ops, &m->ops[k].link);
   }
+  uint8_t *scratch = arena_take(arena, SCRATCH_SLOTS * 2 * BUFFER_ALIGN, BUFFER_ALIGN);
+  if (!scratch) return TARN_FULL;
   for (uint32_t k = 0; k < SCRATCH_SLOTS; k++) {
-    if (!buffer_new_private(&m->scratch[k], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
+    buffer_init_private(&m->scratch[k], scratch + k * 2 * BUFFER_ALIGN, 2 * BUFFER_ALIGN);
     list_push(&m->free_scratch, &m->scratch[k].link);
   }
   return TARN_OK;

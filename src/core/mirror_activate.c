@@ -238,6 +238,7 @@ static void records_loaded(struct mirror *m) {
     /* The map of an image that has just fallen behind is empty; one that misses everything needs none. */
     bool known = ri->present && best->images[i].state != IMAGE_SYNCHRONIZED && ri->state != IMAGE_SYNCHRONIZED &&
                  !ri->all_missed;
+    m->images[i].map.epoch = ri->map_epoch;
     m->load_maps[i] = known ? &m->images[i].map : NULL;
   }
   if (m->record.clean) log_loaded(m);
@@ -310,9 +311,22 @@ static void activated(struct mirror *m, tarn_err err) {
   serve(m);
 }
 
+void image_new_epoch(struct mirror *m, uint32_t i) {
+  struct record_image *ri = &m->record.images[i];
+  uint32_t epoch = (uint32_t)m->env->random(m->env) & MAP_EPOCH_MAX;
+  ri->map_epoch = epoch != ri->map_epoch ? epoch : epoch ^ 1;
+  m->images[i].map.epoch = ri->map_epoch;
+  m->record_dirty = true;
+}
+
+static void image_miss_all(struct mirror *m, uint32_t i) {
+  image_new_epoch(m, i);
+  missed_set_all(&m->images[i].map, m->record.images[i].map_epoch);
+}
+
 void image_start_syncing(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
-  if (m->record.images[i].all_missed) missed_set_all(&image->map);
+  if (m->record.images[i].all_missed) image_miss_all(m, i);
   if (image_state_of(m, i) != IMAGE_SYNCHRONIZING) image_move(m, i, IMAGE_COPY_STARTED);
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].left_number = 0;

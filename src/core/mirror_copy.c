@@ -40,8 +40,10 @@ static void copy_finish(struct copy *copy);
 
 tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
   if (!bitmap_new(&m->recover, arena, m->geometry.extent_count)) return TARN_FULL;
-  for (uint32_t b = 0; b < COPY_BUFFERS; b++)
-    if (!buffer_new_private(&m->copy_buffers[b].buffer, arena, COPY_BYTES + BUFFER_ALIGN)) return TARN_FULL;
+  uint8_t *memory = arena_take(arena, (size_t)COPY_BUFFERS * (COPY_BYTES + BUFFER_ALIGN), BUFFER_ALIGN);
+  if (!memory) return TARN_FULL;
+  for (uint32_t b = 0; b < COPY_BUFFERS; b++, memory += COPY_BYTES + BUFFER_ALIGN)
+    buffer_init_private(&m->copy_buffers[b].buffer, memory, COPY_BYTES + BUFFER_ALIGN);
   for (uint32_t c = 0; c < COPY_COUNT; c++) {
     struct copy *copy = &m->copies[c];
     copy->m = m;

@@ -639,7 +639,8 @@ static void add_loaded(struct store *store, tarn_err err) {
   image->joined_ns = 0;
   image->coming = COMING_COMMIT; /* nothing is written to it before it is recorded */
   image->come_seq = UINT64_MAX;
-  if (!config->assumed) image_start_syncing(m, i);
+  if (config->assumed) image_new_epoch(m, i);
+  else image_start_syncing(m, i);
   bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   EACH_IMAGE(m, k) missed_dirty_all(&m->images[k].map);
   m->record_dirty = true;

@@ -484,6 +484,8 @@ void image_returns_later(struct mirror *m, uint32_t i);
 void images_check_idle(struct mirror *m);
 bool images_are_idle(const struct mirror *m);
 void image_start_syncing(struct mirror *m, uint32_t i);
+/* Pages of its map that are on disk belong to the past. */
+void image_new_epoch(struct mirror *m, uint32_t i);
 
 /* mirror_activate.c */
 void random_uuid(struct mirror *m, uint8_t *uuid);

@@ -125,7 +125,7 @@ void leaving_look(struct managed *managed) {
 void image_release(struct managed *managed, void (*released)(struct managed *)) {
   struct image_task *task = managed->task;
   task->released = released;
-  task->release_deadline_ns = managed->manager->env->now_ns + GRACE_S * NS_PER_S;
+  task->release_deadline_ns = managed->manager->env->now_ns + GRACE_S * NS_PER_S / 2;
   managed->leaving |= 1u << task->slot;
   managed_poke(managed);
 }
