@@ -160,8 +160,7 @@ void reconcile(struct managed *managed) {
       image->adding = NULL;
     } else {
       report(managed->manager->env, REPORT_WARNING, file->name,
-             "image %s was being added or removed, and is not in its record: it is forgotten",
-             image->name);
+             "image %s was being added or removed, and is not in its record: it is forgotten", image->name);
       managed->leaving |= 1u << slot;
     }
   }
