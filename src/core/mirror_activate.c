@@ -249,7 +249,8 @@ static void records_loaded(struct mirror *m) {
 
 static uint32_t recovery_source(const struct mirror *m) {
   uint32_t source = m->record.recovery_source;
-  if (PLANTED(source_changed)) return 31u - (uint32_t)__builtin_clz(mirror_current_mask(m));
+  uint32_t others = mirror_current_mask(m) & ~(1u << (source & 31u));
+  if (source != RECORD_NO_SOURCE && others != 0 && PLANTED(source_changed)) return (uint32_t)__builtin_ctz(others);
   return source != RECORD_NO_SOURCE && image_is_current(m, source) ? source : m->record.master;
 }
 

@@ -105,7 +105,7 @@ static void round_start(struct event *event) {
   plan->record = NULL;
   /* The log's sequence has 32 bits for the rounds of one record: none may see them wrap. */
   if ((m->commit.started & INT32_MAX) == 0) m->record_dirty = true;
-  if (m->record_dirty && !(PLANTED(generation_after_write) && plan->log_blocks.set_count != 0)) {
+  if (m->record_dirty && !(PLANTED(generation_after_write) && m->running && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
     m->record.settled_number = m->completed_generation;
