@@ -134,6 +134,27 @@ static void a_place_is_left_behind(void **state) {
   world_deactivate(&w);
 }
 
+/* An extent is copied in pieces: what is lost of it is a unit still. */
+static void a_place_in_a_large_extent(void **state) {
+  (void)state;
+  world_init(&w, 2, 3 * MIB, 512);
+  w.config.region_bytes = w.config.extent_bytes = MIB;
+  world_format(&w);
+  ram_spoil(&w.data[0], 2 * MIB - 1, 1, RAM_READS);
+  ram_spoil(&w.data[0], MIB + 300000, 1, RAM_READS);
+  world_activate(&w);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(lost_bytes(), 2 * 4096);
+  assert_true(world_said(&w, "4096 bytes of volume vol0 at 1347584 cannot be read"));
+  assert_true(world_said(&w, "4096 bytes of volume vol0 at 2093056 cannot be read"));
+  assert_true(same(0, 1, 0, MIB + 299008) && same(0, 1, MIB + 303104, MIB - 303104 - 4096) && same(0, 1, 2 * MIB, MIB));
+  assert_int_equal(client_do(&w, DISK_WRITE_ZEROES, MIB, MIB, 0), TARN_OK);
+  assert_int_equal(lost_bytes(), 0);
+  assert_true(same(0, 1, 0, 3 * MIB));
+  world_deactivate(&w);
+}
+
 static void a_write_heals_what_it_covers(void **state) {
   (void)state;
   begin(2, MIB, 512);
@@ -426,6 +447,24 @@ static void what_is_left_behind_is_recorded_first(void **state) {
   world_init(&w, 1, 65536, 512); /* for the teardown */
 }
 
+/* Also when the first try to record it fails, and the copy is done again. */
+static void what_is_left_behind_is_recorded_at_last(void **state) {
+  (void)state;
+  begin(2, 65536, 512);
+  ram_spoil(&w.data[0], 8192, 512, RAM_READS);
+  world_activate(&w);
+  w.home.fails = RAM_WRITES;
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(lost_bytes(), 4096);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  assert_int_equal(world_image(&w, 1).missed_bytes, 65536);
+  w.home.fails = 0;
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(lost_bytes(), 4096);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  world_deactivate(&w);
+}
+
 /* What was healed in a bad unit is not lost again by a recovery. */
 static void recovery_looks_beside_what_is_lost(void **state) {
   (void)state;
@@ -688,6 +727,7 @@ int main(void) {
       TEST(a_copy_makes_images_equal),
       TEST(progress_is_told_in_bytes_of_data),
       TEST(a_place_is_left_behind),
+      TEST(a_place_in_a_large_extent),
       TEST(a_write_heals_what_it_covers),
       TEST(a_merge_does_not_take_what_nobody_can_read),
       TEST(an_ill_disk_is_waited_for),
@@ -700,6 +740,7 @@ int main(void) {
       TEST(recovery_takes_a_bad_block_from_another_image),
       TEST(recovery_leaves_behind_what_nobody_can_read),
       TEST(what_is_left_behind_is_recorded_first),
+      TEST(what_is_left_behind_is_recorded_at_last),
       TEST(recovery_looks_beside_what_is_lost),
       TEST(a_failed_read_is_repaired),
       TEST(a_repair_is_marked_first),
