@@ -384,7 +384,12 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
 /* ---- deactivate ---- */
 
 static void deactivated(struct mirror *m, tarn_err err) {
-  if (err != TARN_OK) admin_explain(m, "the end could not be recorded: the next activation recovers as after a crash");
+  if (err == TARN_OK && m->admin_flush_err != TARN_OK) {
+    err = m->admin_flush_err;
+    admin_explain(
+        m, "the last flush failed, so what was written since the one before may be lost; the next activation recovers");
+  } else if (err != TARN_OK)
+    admin_explain(m, "the end could not be recorded: the next activation recovers as after a crash");
   all_offline(m);
   m->commit.wanted = false;
   event_cancel(&m->commit.start);
@@ -413,6 +418,7 @@ static void deactivate_record(struct mirror *m, tarn_err err) {
 }
 
 static void deactivate_flushed(struct mirror *m, tarn_err err) {
+  m->admin_flush_err = err;
   if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
     m->record.recovery_source = RECORD_NO_SOURCE;
     m->record.doubt = false;
@@ -442,6 +448,7 @@ void admin_check_idle(struct mirror *m) {
 void mirror_deactivate(struct mirror *m, bool stay, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_DEACTIVATE, done, context)) return;
   m->admin_stay = stay;
+  m->admin_flush_err = TARN_OK;
   m->admin_fallen = !m->running; /* nothing to record: what it fell with stands */
   m->running = m->serving = false;
   timer_cancel(&m->tick);

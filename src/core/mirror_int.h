@@ -286,7 +286,7 @@ struct mirror {
   uint32_t admin_pending;
   struct event admin_event;
   bool admin_draining;
-  tarn_err admin_err;
+  tarn_err admin_err, admin_flush_err;
   char admin_why[400];
   void (*load_next)(struct mirror *m); /* when every store has answered */
   struct commit_plan load_plan;
