@@ -113,7 +113,7 @@ struct copy {
   uint32_t failed, left;  /* failed a write; are out, or were, since the copy began */
   uint32_t pending, mark;
   uint32_t tries, probing, probes; /* of a unit that nobody can read */
-  uint64_t lost_start, lost_bytes, lost_seq;
+  uint64_t lost_start, lost_bytes; /* the place that was left behind last */
   uint64_t repaired_bytes;
   const char *given_up; /* why it is not done; NULL: it is */
   uint64_t issue_tick;
@@ -266,6 +266,7 @@ struct mirror {
   uint32_t repair_count;
   bool repairing;
   struct verify *verify;
+  uint64_t unreadable_seq; /* the commit that carries what was last put on the list of unreadable places */
   struct flush_wait recover_flush;
   struct timer copy_timer;
   struct event copy_event;
