@@ -50,7 +50,6 @@ static void forgotten(struct reactor_work *work) {
   faults_forget(managed, slot);
   image_clear(&managed->file, slot);
   managed->leaving &= ~(1u << slot);
-  managed->spoiled &= ~(1u << slot);
   if (task && task->released) {
     void (*released)(struct managed *) = task->released;
     task->released = NULL;
@@ -160,8 +159,7 @@ void reconcile(struct managed *managed) {
       image->adding = NULL;
     } else {
       report(managed->manager->env, REPORT_WARNING, file->name,
-             "image %s was being added or removed, and is not in its record: it is forgotten",
-             image->name);
+             "image %s was being added or removed, and is not in its record: it is forgotten", image->name);
       managed->leaving |= 1u << slot;
     }
   }
