@@ -177,6 +177,29 @@ def test_verify(t):
     check(images.digest(paths[0]) == before[0], "the image to repair from was changed")
 
 
+def test_verify_under_load(t):
+    """Rule 15: what is reported is true: writes in flight are no difference."""
+    daemon, paths = new_mirror(t)
+    write(daemon, 0, b"a", 8 * MIB)
+    stop, threads = threading.Event(), []
+
+    def load(number):
+        handle = open_handle(daemon.uri("vol0"))
+        while not stop.is_set():
+            for offset in range(number * 512, 8 * MIB, 257 * 512):
+                handle.pwrite(bytes([offset % 251]) * 3000, offset)
+        handle.shutdown()
+    for number in range(4):
+        threads.append(threading.Thread(target=load, args=(number,)))
+        threads[-1].start()
+    for _ in range(3):
+        daemon.tarn("mirror", "verify", "vol0")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    deactivated_equal(daemon, paths)
+
+
 # ---- add, remove ----
 
 def test_add_while_active(t):
@@ -303,6 +326,44 @@ def test_an_image_leaves_and_comes_back(t, row):
     check_there(daemon, 0, b"b", 1 * MIB)
     daemon.tarn("fault", "vol0", "b", "heal")
     daemon.wait_synchronized("vol0")
+    deactivated_equal(daemon, paths)
+
+
+@rows([
+    ("deactivate", ("mirror", "deactivate", "vol0")),
+    ("remove", ("image", "remove", "vol0", "b")),
+    ("remove by force", ("image", "remove", "vol0", "b", "--force")),
+    ("fracture", ("image", "fracture", "vol0", "b")),
+])
+def test_operations_while_a_disk_hangs(t, row):
+    """Rule 7, issue 3 bad input: an operation ends although a disk hangs; what the disk still holds harms nobody when it is
+    answered at last, and then everything works again."""
+    _, words = row
+    daemon, paths = new_mirror(t, arguments=FAULTS)
+    daemon.tarn("image", "set", "vol0", "b", "hang=1", "return=manual")
+    write(daemon, 0, b"a", 1 * MIB)
+    daemon.tarn("fault", "vol0", "b", "hang")
+    ended = []
+
+    def client():
+        write(daemon, 0, b"b", 1 * MIB)
+        ended.append(True)
+    thread = threading.Thread(target=client)
+    thread.start()
+    daemon.tarn(*words, *(["--force"] if words[1] == "deactivate" else []), status=None)
+    thread.join(30)
+    daemon.check_alive()
+    daemon.tarn("fault", "vol0", "b", "heal", status=None)
+    if daemon.mirror("vol0")["state"] != "ACTIVE":
+        wait_for("the mirror to be activated", lambda: daemon.tarn("mirror", "activate", "vol0", status=None).status == 0)
+    check(ended or words[1] == "deactivate", "a write was not answered")
+    write(daemon, 0, b"c", 1 * MIB)
+    check_there(daemon, 0, b"c", 1 * MIB)
+    if image(daemon, "b") is None:
+        check(images.read_at(paths[0], 0, 1 * MIB) == b"c" * MIB, "image a has not what was written")
+        return
+    if not is_in(image(daemon, "b")):
+        wait_for("image b to be restored", lambda: daemon.tarn("image", "restore", "vol0", "b", status=None).status == 0)
     deactivated_equal(daemon, paths)
 
 
