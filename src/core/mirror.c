@@ -414,6 +414,19 @@ void mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
   else image_drop(m, image, MISSING_FAILED, why, NULL);
 }
 
+void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
+  struct record_image *ri = &m->record.images[i];
+  mirror_image_failed(m, i, why);
+  if (!m->running || !m->images[i].present) return;
+  require(!m->images[i].online);
+  if (ri->state == IMAGE_CONSISTENT) image_move(m, i, IMAGE_FAILED); /* of no definite moment any more */
+  ri->all_missed = true;
+  snprintf(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
+  m->record_dirty = true;
+  m->drop_seq = commit_want(m);
+  mirror_changed(m);
+}
+
 /* A disk hangs, or its connection is lost: rule 5. The I/Os that it had are answered after this. */
 static void guard_died(struct guard *guard) {
   struct image *image = guard->owner;

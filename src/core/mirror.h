@@ -127,6 +127,9 @@ void mirror_deactivate(struct mirror *mirror, bool stay, mirror_done *done, void
 /* A fact from outside: a disk of this image is no longer what it was. The image is taken out as if a write had failed; the
  * mirror falls when it is the last good one. Harmless when the image is out already, or the mirror does not run. */
 void mirror_image_failed(struct mirror *mirror, uint32_t image, const char *why);
+/* The same, and a part of what it held is lost (its file was made shorter): what is known of it counts no more, and when it comes
+ * back everything is copied to it. Also of an image that is out. */
+void mirror_image_spoiled(struct mirror *mirror, uint32_t image, const char *why);
 
 /* ---- operations on images, while the mirror runs (ACTIVE, or quietly) ---- */
 

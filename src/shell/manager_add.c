@@ -127,6 +127,11 @@ static void prepared(struct reactor_work *work) {
 
 static void add_act(struct managed *managed) {
   struct adding *adding = managed->task->adding;
+  struct mirror_file_image image = adding->file.images[managed->task->slot];
+  mirror_file_release(&adding->file); /* opening the mirror may have settled something */
+  mirror_file_copy(&adding->file, &managed->file);
+  adding->file.images[managed->task->slot] = image;
+  if (adding->file.slot_count < adding->plan.to) adding->file.slot_count = adding->plan.to;
   adding->meta_bytes = managed->disks.meta_bytes;
   reactor_run_blocking(managed->manager->options.reactor, &adding->work, prepare_work, prepared);
 }

@@ -50,7 +50,6 @@ static void forgotten(struct reactor_work *work) {
   faults_forget(managed, slot);
   image_clear(&managed->file, slot);
   managed->leaving &= ~(1u << slot);
-  managed->spoiled &= ~(1u << slot);
   if (task && task->released) {
     void (*released)(struct managed *) = task->released;
     task->released = NULL;
