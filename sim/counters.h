@@ -53,6 +53,8 @@
   X(place_left_behind, "places that no image could read")                          \
   X(place_healed, "such places that were written")                                 \
   X(block_repaired, "blocks that were written again by read repair")               \
+  X(data_rots, "F26 bytes of data that rotted on an image")                        \
+  X(data_repaired, "repairs of such by verify")                                    \
   X(image_reopened, "images whose disks were opened anew")                         \
   X(several_mirrors, "seeds with several mirrors on the node")                     \
   X(activated, "activations that succeeded")                                       \

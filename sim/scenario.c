@@ -8,6 +8,7 @@ static const struct scenario scenarios[] = {
      false},
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image, false},
     {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, false},
+    {"verify", "data rots on an image; verify finds and repairs it while clients write", scenario_verify, false},
     {"two-writes", "two disjoint writes run together, two overlapping ones in order (a golden trace)",
      scenario_two_writes, false},
     {"self-test", "the checkers are shown wrong bytes, and must find them", scenario_self_test, false},

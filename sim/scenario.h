@@ -20,6 +20,8 @@ void scenario_mix(struct world *world, struct node *node);
 void scenario_crash_recovery(struct world *world, struct node *node);
 void scenario_failing_image(struct world *world, struct node *node);
 void scenario_full_marks(struct world *world, struct node *node);
+/* scenario_verify.c */
+void scenario_verify(struct world *world, struct node *node);
 /* scenario_story.c */
 void scenario_two_writes(struct world *world, struct node *node);
 void scenario_self_test(struct world *world, struct node *node);

@@ -132,8 +132,13 @@ bool buffer_pool_is_whole(const struct buffer_pool *pool) {
   return list_is_empty(&pool->waiting);
 }
 
-bool buffer_new_private(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
-  *buffer = (struct buffer){.bytes = bytes, .refs = 1, .base = arena_take(arena, bytes, BUFFER_ALIGN)};
+void buffer_init_private(struct buffer *buffer, uint8_t *memory, uint32_t bytes) {
+  require(memory == NULL || (uintptr_t)memory % BUFFER_ALIGN == 0);
+  *buffer = (struct buffer){.bytes = bytes, .refs = 1, .base = memory};
   list_init(&buffer->link);
+}
+
+bool buffer_new_private(struct buffer *buffer, struct arena *arena, uint32_t bytes) {
+  buffer_init_private(buffer, arena_take(arena, bytes, BUFFER_ALIGN), bytes);
   return buffer->base != NULL;
 }

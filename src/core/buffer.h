@@ -56,6 +56,8 @@ void buffer_wait_cancel(struct buffer_pool *pool, struct buffer_wait *wait);
 void buffer_wait_init(struct buffer_wait *wait, void (*ready)(struct buffer_wait *wait));
 /* A buffer of its owner's own, in no pool and with one reference for ever; false when the arena is short. */
 CHECKED bool buffer_new_private(struct buffer *buffer, struct arena *arena, uint32_t bytes);
+/* The same in memory that the caller took, aligned to BUFFER_ALIGN: for many at once, most of which will never be touched. */
+void buffer_init_private(struct buffer *buffer, uint8_t *memory, uint32_t bytes);
 void buffer_ref(struct buffer *buffer);
 void buffer_unref(struct buffer *buffer);
 /* All buffers are back in the pool: what a clean end, and every quiet moment of the simulator, must find. */

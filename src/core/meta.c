@@ -64,15 +64,16 @@ uint64_t meta_map_offset(const struct geometry *geometry, uint32_t slot, enum ma
   return geometry->map_offset + slot * geometry->map_slot_bytes + (first + copy * blocks + block) * META_BLOCK_BYTES;
 }
 
-static struct sector_id map_id(uint64_t mirror_id, uint32_t slot, enum map_level level, uint64_t sector) {
+static struct sector_id map_id(const struct map_name *name, enum map_level level, uint64_t sector) {
+  require(name->epoch <= MAP_EPOCH_MAX);
   return (struct sector_id){.kind = SECTOR_MAP,
-                            .mirror = mirror_id,
+                            .mirror = name->mirror_id,
                             .index = (uint32_t)sector,
-                            .area = slot | (level == MAP_TOP ? 1u << 8 : 0)};
+                            .area = name->slot | (level == MAP_TOP ? 1u << 8 : name->epoch << 9)};
 }
 
-void meta_map_encode(const struct geometry *geometry, uint64_t mirror_id, uint32_t slot, enum map_level level,
-                     uint64_t block, const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out) {
+void meta_map_encode(const struct geometry *geometry, const struct map_name *name, enum map_level level, uint64_t block,
+                     const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out) {
   require(block < (level == MAP_TOP ? geometry->top_blocks : geometry->page_blocks));
   uint64_t word_count = (bit_count + 63) / 64;
   for (uint32_t s = 0; s < META_SECTORS_PER_BLOCK; s++) {
@@ -83,15 +84,15 @@ void meta_map_encode(const struct geometry *geometry, uint64_t mirror_id, uint32
     for (uint64_t w = sector * META_WORDS_PER_SECTOR; w < (sector + 1) * META_WORDS_PER_SECTOR; w++)
       put_le64(&writer, w < word_count ? words[w] : 0);
     require(!writer.bad);
-    struct sector_id id = map_id(mirror_id, slot, level, sector);
+    struct sector_id id = map_id(name, level, sector);
     sector_encode(&id, sequence, payload, out + s * SECTOR_BYTES);
   }
 }
 
-tarn_err meta_map_decode_sector(uint64_t mirror_id, uint32_t slot, enum map_level level, uint64_t sector_index,
+tarn_err meta_map_decode_sector(const struct map_name *name, enum map_level level, uint64_t sector_index,
                                 const uint8_t *in, uint64_t *words) {
   uint8_t payload[SECTOR_PAYLOAD_BYTES];
-  struct sector_id id = map_id(mirror_id, slot, level, sector_index);
+  struct sector_id id = map_id(name, level, sector_index);
   tarn_err err = sector_decode(&id, in, payload);
   if (err != TARN_OK) return err;
   struct reader reader;

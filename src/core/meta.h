@@ -46,16 +46,21 @@ uint32_t geometry_volume_at(const struct geometry *geometry, uint64_t address);
 /* End of the data of the volume that holds `address`: what an extent or region is cut to. */
 uint64_t geometry_data_end(const struct geometry *geometry, uint64_t address);
 
+/* Which map: `epoch` is that of its pages (format/record.h: map_epoch). */
+struct map_name {
+  uint64_t mirror_id;
+  uint32_t slot, epoch;
+};
 enum map_level { MAP_PAGE, MAP_TOP };
 uint64_t meta_log_offset(const struct geometry *geometry, uint32_t copy, uint64_t block);
 uint64_t meta_map_offset(const struct geometry *geometry, uint32_t slot, enum map_level level, uint32_t copy,
                          uint64_t block);
 
 /* The bits [block * META_MAP_BITS_PER_BLOCK, ...) of `words`, as a block of map sectors; `bit_count` bounds them. */
-void meta_map_encode(const struct geometry *geometry, uint64_t mirror_id, uint32_t slot, enum map_level level,
-                     uint64_t block, const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out);
+void meta_map_encode(const struct geometry *geometry, const struct map_name *name, enum map_level level, uint64_t block,
+                     const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out);
 /* One sector of a map, as META_WORDS_PER_SECTOR words. TARN_OK, TARN_NOT_FOUND (never written) or TARN_CORRUPT. */
-CHECKED tarn_err meta_map_decode_sector(uint64_t mirror_id, uint32_t slot, enum map_level level, uint64_t sector_index,
+CHECKED tarn_err meta_map_decode_sector(const struct map_name *name, enum map_level level, uint64_t sector_index,
                                         const uint8_t *in, uint64_t *words);
 void meta_log_encode(uint64_t mirror_id, uint32_t slot, uint64_t block, const uint32_t *entries, uint64_t sequence,
                      uint8_t *out);

@@ -100,8 +100,10 @@ static tarn_err allocate(struct mirror *m, struct arena *arena) {
     list_init(&m->ops[k].link);
     if (k < MIRROR_OPS_MAX) list_push(&m->free_ops, &m->ops[k].link);
   }
+  uint8_t *scratch = arena_take(arena, SCRATCH_SLOTS * 2 * BUFFER_ALIGN, BUFFER_ALIGN);
+  if (!scratch) return TARN_FULL;
   for (uint32_t k = 0; k < SCRATCH_SLOTS; k++) {
-    if (!buffer_new_private(&m->scratch[k], arena, 2 * BUFFER_ALIGN)) return TARN_FULL;
+    buffer_init_private(&m->scratch[k], scratch + k * 2 * BUFFER_ALIGN, 2 * BUFFER_ALIGN);
     list_push(&m->free_scratch, &m->scratch[k].link);
   }
   return TARN_OK;
@@ -419,9 +421,10 @@ static void guard_died(struct guard *guard) {
   uint32_t i = (uint32_t)(image - m->images);
   const char *why = guard->err == TARN_HUNG ? "its disk does not answer" : "its disk is gone";
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
-  if (!m->running || !image->online) return; /* being activated, or on its way out: the I/O that fails will tell */
-  if (last) m->lost = guard->err != TARN_HUNG;
-  else m->lost_drop = true;
+  if (!image->online) return;
+  if (!last) m->lost_drop = true;
+  else if (guard->err != TARN_HUNG) m->lost = true;
+  if (!m->running) return; /* being activated, or on its way out: the I/O that fails will tell */
   if (!last) image_drop(m, i, MISSING_FAILED, why, NULL);
   else mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
 }
@@ -440,7 +443,8 @@ uint32_t mirror_missing_count(const struct mirror *m) {
 void mirror_check_missing(struct mirror *m) {
   uint32_t missing = mirror_missing_count(m);
   if (m->serving && m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing)
-    mirror_fall(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+    mirror_fall(m, "%u image%s missing, max-missing allows %d", missing, missing == 1 ? " is" : "s are",
+                m->config.max_missing);
 }
 
 void mirror_fall(struct mirror *m, const char *format, ...) {
@@ -471,7 +475,7 @@ bool mirror_may_have_lost(const struct mirror *m) {
     for (uint32_t v = 0; v < m->geometry.volume_count; v++)
       lost |= m->images[i].online && m->images[i].data[v].held_failed;
   }
-  return m->fallen && lost;
+  return lost;
 }
 
 void image_join(struct mirror *m, uint32_t i) {

@@ -185,7 +185,8 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 bool mirror_is_idle(const struct mirror *mirror);
 /* It fell (a quiet one, too, which goes on being shown as INACTIVE). */
 bool mirror_has_fallen(const struct mirror *mirror);
-/* It fell, and writes that were answered and not flushed may be lost with its disk's connection: see gate_open(). */
+/* Writes that were answered and not flushed may be lost with a disk's connection: to be asked after a fall, once mirror_is_quiet(), and
+ * after a deactivation. Then the clients must learn of it: their connections end, as after a crash. */
 bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
  * hangs may have to wait for that. */

@@ -238,6 +238,7 @@ static void records_loaded(struct mirror *m) {
     /* The map of an image that has just fallen behind is empty; one that misses everything needs none. */
     bool known = ri->present && best->images[i].state != IMAGE_SYNCHRONIZED && ri->state != IMAGE_SYNCHRONIZED &&
                  !ri->all_missed;
+    m->images[i].map.epoch = ri->map_epoch;
     m->load_maps[i] = known ? &m->images[i].map : NULL;
   }
   if (m->record.clean) log_loaded(m);
@@ -310,16 +311,27 @@ static void activated(struct mirror *m, tarn_err err) {
   serve(m);
 }
 
+void image_new_epoch(struct mirror *m, uint32_t i) {
+  struct record_image *ri = &m->record.images[i];
+  uint32_t epoch = (uint32_t)m->env->random(m->env) & MAP_EPOCH_MAX;
+  ri->map_epoch = epoch != ri->map_epoch ? epoch : epoch ^ 1;
+  m->images[i].map.epoch = ri->map_epoch;
+  m->record_dirty = true;
+}
+
+static void image_miss_all(struct mirror *m, uint32_t i) {
+  image_new_epoch(m, i);
+  missed_set_all(&m->images[i].map, m->record.images[i].map_epoch);
+}
+
 void image_start_syncing(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
-  if (m->record.images[i].all_missed) missed_set_all(&image->map);
+  if (m->record.images[i].all_missed) image_miss_all(m, i);
   if (image_state_of(m, i) != IMAGE_SYNCHRONIZING) image_move(m, i, IMAGE_COPY_STARTED);
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].left_number = 0;
   image->reason[0] = 0;
-  image->sync_total = image->map.missed.set_count;
-  image->sync_start_ns = m->env->now_ns;
-  image->sync_copied = 0;
+  sync_begin(m, i);
 }
 
 static void conclude(struct mirror *m) {
@@ -372,7 +384,12 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
 /* ---- deactivate ---- */
 
 static void deactivated(struct mirror *m, tarn_err err) {
-  if (err != TARN_OK) admin_explain(m, "the end could not be recorded: the next activation recovers as after a crash");
+  if (err == TARN_OK && m->admin_flush_err != TARN_OK) {
+    err = m->admin_flush_err;
+    admin_explain(
+        m, "the last flush failed, so what was written since the one before may be lost; the next activation recovers");
+  } else if (err != TARN_OK)
+    admin_explain(m, "the end could not be recorded: the next activation recovers as after a crash");
   all_offline(m);
   m->commit.wanted = false;
   event_cancel(&m->commit.start);
@@ -401,6 +418,7 @@ static void deactivate_record(struct mirror *m, tarn_err err) {
 }
 
 static void deactivate_flushed(struct mirror *m, tarn_err err) {
+  m->admin_flush_err = err;
   if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
     m->record.recovery_source = RECORD_NO_SOURCE;
     m->record.doubt = false;
@@ -430,6 +448,7 @@ void admin_check_idle(struct mirror *m) {
 void mirror_deactivate(struct mirror *m, bool stay, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_DEACTIVATE, done, context)) return;
   m->admin_stay = stay;
+  m->admin_flush_err = TARN_OK;
   m->admin_fallen = !m->running; /* nothing to record: what it fell with stands */
   m->running = m->serving = false;
   timer_cancel(&m->tick);

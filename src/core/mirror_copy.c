@@ -40,8 +40,10 @@ static void copy_finish(struct copy *copy);
 
 tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
   if (!bitmap_new(&m->recover, arena, m->geometry.extent_count)) return TARN_FULL;
-  for (uint32_t b = 0; b < COPY_BUFFERS; b++)
-    if (!buffer_new_private(&m->copy_buffers[b].buffer, arena, COPY_BYTES + BUFFER_ALIGN)) return TARN_FULL;
+  uint8_t *memory = arena_take(arena, (size_t)COPY_BUFFERS * (COPY_BYTES + BUFFER_ALIGN), BUFFER_ALIGN);
+  if (!memory) return TARN_FULL;
+  for (uint32_t b = 0; b < COPY_BUFFERS; b++, memory += COPY_BYTES + BUFFER_ALIGN)
+    buffer_init_private(&m->copy_buffers[b].buffer, memory, COPY_BYTES + BUFFER_ALIGN);
   for (uint32_t c = 0; c < COPY_COUNT; c++) {
     struct copy *copy = &m->copies[c];
     copy->m = m;
@@ -114,7 +116,7 @@ void copy_begin(struct copy *copy, enum copy_kind kind, uint64_t start, uint64_t
   copy->only = IMAGES_MAX;
   copy->mark = INTENT_NONE;
   copy->piece_max = copy_io_max(m, start);
-  copy->buffer = copy_buffer_take(m);
+  if (kind != COPY_VERIFY) copy->buffer = copy_buffer_take(m);
   m->copies_busy++;
 }
 
@@ -560,7 +562,7 @@ void copy_end(struct copy *copy) {
     mark_line_run(m);
   }
   if (copy->holding) range_release(&m->lock, &copy->hold);
-  copy->buffer->used = false;
+  if (copy->buffer) copy->buffer->used = false;
   copy->holding = copy->busy = false;
   m->copies_busy--;
   if (copy->kind == COPY_REPAIR) repair_ended(copy);

@@ -303,6 +303,11 @@ static bool op_allowed(struct mirror *m, uint32_t i, enum mirror_image_op op) {
                   image_state_name(in_recovery(m, i) ? IMAGE_SYNCHRONIZING : image_state_of(m, i)));
   else if (master && (op == IMAGE_OP_REMOVE || op == IMAGE_OP_FRACTURE || op == IMAGE_OP_SYNC))
     admin_explain(m, "image %s is the master: promote another image first", name);
+  else if (op == IMAGE_OP_FRACTURE && m->serving && m->images[i].online && m->config.max_missing >= 0 &&
+           mirror_missing_count(m) >= (uint32_t)m->config.max_missing)
+    admin_explain(m,
+                  "max-missing allows no more than %d missing image%s: with image %s fractured the mirror would stop",
+                  m->config.max_missing, m->config.max_missing == 1 ? "" : "s", name);
   else if (op == IMAGE_OP_ASSUME && m->recovering)
     admin_explain(m, "the mirror is recovering: try again when that is done");
   else {
@@ -637,9 +642,12 @@ static void add_loaded(struct store *store, tarn_err err) {
   image->present = image->online = true;
   image->relapses = 0;
   image->joined_ns = 0;
+  image->reads = image->writes = image->read_errors = image->write_errors = image->repaired_blocks = 0;
+  image->reason[0] = 0;
   image->coming = COMING_COMMIT; /* nothing is written to it before it is recorded */
   image->come_seq = UINT64_MAX;
-  if (!config->assumed) image_start_syncing(m, i);
+  if (config->assumed) image_new_epoch(m, i);
+  else image_start_syncing(m, i);
   bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   EACH_IMAGE(m, k) missed_dirty_all(&m->images[k].map);
   m->record_dirty = true;
@@ -684,7 +692,9 @@ void mirror_set_policy(struct mirror *m, uint32_t i, const struct image_policy *
     image->relapses = 0;
     image->return_at_ns = m->env->now_ns + policy->return_after_ns;
   }
+  if (policy->rate != mine->rate) image->copy_next_ns = 0;
   *mine = *policy;
+  copy_pump(m);
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_set_hang(&image->data[v], policy->hang_ns);
   guard_set_hang(&image->meta, policy->hang_ns);
 }

@@ -38,8 +38,9 @@
 #define COPY_BYTES    BUFFER_DATA_MAX
 #define UNIT_BYTES    4096u /* what cannot be read is found, and repaired, in these; no block is larger */
 #define REPAIRS_MAX   16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
-/* Each copy, and each image in a verify, has one; an image's disk that hangs may keep as many. */
-#define COPY_BUFFERS     (COPY_COUNT + IMAGES_MAX + IMAGES_MAX * (COPY_COUNT + 1))
+/* Each copy has one, a verify one for each image that it reads; an image whose disk hangs keeps as many as there are copies at
+ * most, takes part in nothing then, and does not come back before it has let go of them. */
+#define COPY_BUFFERS     (COPY_COUNT * (1 + IMAGES_MAX))
 #define CHECKPOINT_BYTES (64ull << 20) /* copied between two checkpoints of the maps */
 #define TICK_NS          NS_PER_S
 #define MARK_IDLE_NS     (5 * NS_PER_S) /* a mark unused for that long is cleared */
@@ -142,6 +143,7 @@ struct image {
   struct store store;
   struct missed map;
   uint64_t sync_total; /* extents when this synchronisation began */
+  bool sync_full;      /* which were all */
   uint64_t sync_start_ns, sync_copied;
   uint64_t copy_next_ns; /* earliest next copy, by its rate */
   uint32_t in_flight;
@@ -283,7 +285,7 @@ struct mirror {
   uint32_t admin_pending;
   struct event admin_event;
   bool admin_draining;
-  tarn_err admin_err;
+  tarn_err admin_err, admin_flush_err;
   char admin_why[400];
   void (*load_next)(struct mirror *m); /* when every store has answered */
   struct commit_plan load_plan;
@@ -433,6 +435,8 @@ void copy_pump(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
 uint32_t syncing_mask(const struct mirror *m);
+/* What this image misses is copied from now on. */
+void sync_begin(struct mirror *m, uint32_t i);
 void sync_committed(struct mirror *m);
 void end_line(struct list *line, tarn_err err);
 
@@ -480,6 +484,8 @@ void image_returns_later(struct mirror *m, uint32_t i);
 void images_check_idle(struct mirror *m);
 bool images_are_idle(const struct mirror *m);
 void image_start_syncing(struct mirror *m, uint32_t i);
+/* Pages of its map that are on disk belong to the past. */
+void image_new_epoch(struct mirror *m, uint32_t i);
 
 /* mirror_activate.c */
 void random_uuid(struct mirror *m, uint8_t *uuid);

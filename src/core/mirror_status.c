@@ -17,6 +17,13 @@ static void progress(struct mirror_image_status *status, uint64_t done, uint64_t
   if (status->sync.bytes_per_second > 0) status->sync.eta_seconds = (total - done) / status->sync.bytes_per_second;
 }
 
+/* The last extent of a volume need not be whole, nor its last region. */
+static uint64_t data_bytes(const struct mirror *m) {
+  uint64_t bytes = 0;
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) bytes += m->geometry.volume_bytes[v];
+  return bytes;
+}
+
 static void waiting_for(const struct mirror *m, struct mirror_image_status *status) {
   if (m->copy_pause_ns > m->env->now_ns && m->copy_pause_why)
     snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "%s", m->copy_pause_why);
@@ -32,11 +39,10 @@ static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_
              m->env->now_ns - m->recover_start_ns);
     waiting_for(m, status);
   } else if (image->online && image_state_of(m, i) == IMAGE_SYNCHRONIZING) {
-    status->sync.kind = image->sync_total == m->geometry.extent_count ? SYNC_FULL : SYNC_MISSED;
-    uint64_t left = image->map.missed.set_count - image->map.copied.set_count;
-    uint64_t total = max_u64(image->sync_total, left);
-    progress(status, (total - left) * extent, total * extent, image->sync_copied,
-             m->env->now_ns - image->sync_start_ns);
+    status->sync.kind = image->sync_full ? SYNC_FULL : SYNC_MISSED;
+    uint64_t left = min_u64((image->map.missed.set_count - image->map.copied.set_count) * extent, data_bytes(m));
+    uint64_t total = max_u64(min_u64(image->sync_total * extent, data_bytes(m)), left);
+    progress(status, total - left, total, image->sync_copied, m->env->now_ns - image->sync_start_ns);
     if (m->recovering)
       snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
     else if (image->copy_next_ns > m->env->now_ns)
@@ -85,8 +91,8 @@ static void image_status(const struct mirror *m, uint32_t i, struct mirror_image
     snprintf(status->reason, sizeof status->reason, "regions that were being written at the crash are being copied");
   if (!image->reason[0] && status->state == IMAGE_SYNCHRONIZING && !in_recovery(m, i))
     snprintf(status->reason, sizeof status->reason, "what it misses is being copied");
-  status->missed_bytes = ri->all_missed && !image->online ? m->geometry.extent_count * m->geometry.extent_bytes
-                                                          : image->map.missed.set_count * m->geometry.extent_bytes;
+  status->missed_bytes = min_u64(image->map.missed.set_count * m->geometry.extent_bytes, data_bytes(m));
+  if (ri->all_missed && !image->online) status->missed_bytes = data_bytes(m);
   if (image->present) unreadable_status(m, status);
   status->reads = image->reads;
   status->writes = image->writes;

@@ -35,6 +35,7 @@ void end_line(struct list *line, tarn_err err) {
 void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
   uint64_t first = extent_first(m, start), count = extent_span(m, start, length);
   bitmap_set_range(&m->recover, first, count);
+  m->recover_total = max_u64(m->recover_total, m->recover.set_count);
   EACH_IMAGE(m, i) {
     if (image_is_current(m, i) || !missed_set(&m->images[i].map, first, count)) continue;
     for (uint64_t region = start / m->geometry.region_bytes; region <= (start + length - 1) / m->geometry.region_bytes;
@@ -146,7 +147,24 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
 
 /* ---- synchronisation ---- */
 
-/* Bits in the gap behind a volume stand for nothing. */
+/* Bits in the gap behind a volume stand for nothing, and count as copied from the start. */
+void sync_begin(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  uint64_t extent = m->geometry.extent_bytes, data_extents = 0;
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
+    uint64_t bytes = m->geometry.volume_bytes[v], first = m->geometry.volume_base[v] / extent;
+    uint64_t count = (bytes + extent - 1) / extent, all = align_up(bytes, m->geometry.region_bytes) / extent;
+    data_extents += count;
+    if (all > count) missed_copied(&image->map, first + count, all - count);
+  }
+  image->sync_total = image->map.missed.set_count - image->map.copied.set_count;
+  image->sync_full = image->sync_total == data_extents;
+  image->sync_start_ns = m->env->now_ns;
+  image->sync_copied = 0;
+  image->copy_next_ns = 0;
+}
+
+/* Those that were set since. */
 static bool skip_gap(struct mirror *m, struct missed *map, uint64_t e) {
   if (geometry_volume_at(&m->geometry, e * m->geometry.extent_bytes) < m->geometry.volume_count) return false;
   missed_copied(map, e, 1);

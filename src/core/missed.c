@@ -17,12 +17,14 @@ tarn_err missed_init(struct missed *map, struct arena *arena, const struct geome
             bitmap_new(&map->top, arena, geometry->page_sectors) &&
             bitmap_new(&map->page_dirty, arena, geometry->page_blocks) &&
             bitmap_new(&map->top_dirty, arena, geometry->top_blocks) &&
+            bitmap_new(&map->page_kept, arena, geometry->page_sectors) &&
             bitmap_new(&map->page_seen, arena, geometry->page_sectors) &&
             bitmap_new(&map->top_seen, arena, top_sectors);
   return ok ? TARN_OK : TARN_FULL;
 }
 
 static void touch_page(struct missed *map, uint64_t sector) {
+  bitmap_set(&map->page_kept, sector);
   bitmap_set(&map->page_dirty, sector / META_SECTORS_PER_BLOCK);
 }
 
@@ -42,7 +44,16 @@ bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
   return true;
 }
 
-void missed_set_all(struct missed *map) { missed_set(map, 0, map->geometry->extent_count); }
+void missed_set_all(struct missed *map, uint32_t epoch) {
+  const struct geometry *geometry = map->geometry;
+  missed_forget_copied(map);
+  map->epoch = epoch;
+  bitmap_set_range(&map->missed, 0, geometry->extent_count);
+  bitmap_set_range(&map->top, 0, geometry->page_sectors);
+  bitmap_set_range(&map->top_dirty, 0, geometry->top_blocks);
+  bitmap_clear_range(&map->page_kept, 0, geometry->page_sectors);
+  bitmap_clear_range(&map->page_dirty, 0, geometry->page_blocks);
+}
 
 bool missed_is_fresh(const struct missed *map, uint64_t first, uint64_t count) {
   require(first + count <= map->geometry->extent_count);
@@ -122,7 +133,7 @@ void missed_dirty_all(struct missed *map) {
   bitmap_set_range(&map->top_dirty, 0, map->geometry->top_blocks);
   for (uint64_t s = bitmap_next_set(&map->top, 0); s < map->geometry->page_sectors;
        s = bitmap_next_set(&map->top, s + 1))
-    touch_page(map, s);
+    if (bitmap_test(&map->page_kept, s)) touch_page(map, s);
 }
 
 void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
@@ -130,8 +141,9 @@ void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level l
   struct bitmap *bits = level == MAP_TOP ? &map->top : &map->missed;
   struct bitmap *seen = level == MAP_TOP ? &map->top_seen : &map->page_seen;
   if (sector >= seen->bit_count) return; /* padding of the last block */
+  const struct map_name name = {mirror_id, map->slot, map->epoch};
   uint64_t words[META_WORDS_PER_SECTOR];
-  if (meta_map_decode_sector(mirror_id, map->slot, level, sector, in, words) != TARN_OK) return;
+  if (meta_map_decode_sector(&name, level, sector, in, words) != TARN_OK) return;
   bitmap_set(seen, sector);
   bitmap_set_words(bits, sector * MAP_BITS_PER_SECTOR, words, META_WORDS_PER_SECTOR);
 }
@@ -156,7 +168,8 @@ bool missed_page_wanted(const struct missed *map, uint64_t sector) {
 void missed_load_done(struct missed *map) {
   for (uint64_t s = bitmap_next_set(&map->top, 0); s < map->geometry->page_sectors;
        s = bitmap_next_set(&map->top, s + 1))
-    if (!bitmap_test(&map->page_seen, s)) damage(&map->missed, s);
+    if (bitmap_test(&map->page_seen, s)) bitmap_set(&map->page_kept, s);
+    else damage(&map->missed, s);
   missed_dirty_all(map);
 }
 

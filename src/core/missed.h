@@ -5,6 +5,9 @@
  * moves them over, and may be called only after a flush of the image that was submitted when all those copies had
  * completed (rule 13).
  *
+ * When everything is missed that is said by the top alone: a new epoch begins, pages of another epoch count as missing, and one
+ * is written when it first differs from "all of it". So that costs next to nothing, however large the volume.
+ *
  * On disk a map has two levels. The top has a bit for each page sector that is not clean; only those pages are read at
  * start. A page that the top names and that is missing or damaged in both copies counts as all of it; a damaged top sector
  * counts as all that it covers. Setting bits early is always safe; clearing happens in memory only when it is true. */
@@ -22,13 +25,16 @@ struct missed {
   struct bitmap copied_pages;          /* page sectors in which a bit may be copied: a checkpoint looks only there */
   struct bitmap top;                   /* page sectors with a bit set */
   struct bitmap page_dirty, top_dirty; /* blocks for the next commit */
+  struct bitmap page_kept;             /* page sectors that are on disk, or will be, in this epoch; others: all of it */
+  uint32_t epoch;                      /* the record's map_epoch */
   struct bitmap page_seen, top_seen;   /* sectors found sound while loading */
 };
 
 CHECKED tarn_err missed_init(struct missed *map, struct arena *arena, const struct geometry *geometry, uint32_t slot);
 /* True if a bit changed. */
 bool missed_set(struct missed *map, uint64_t first, uint64_t count);
-void missed_set_all(struct missed *map);
+/* All of it, from now on in another epoch. Nobody may rely on the map's disk copy before the commit of both is done. */
+void missed_set_all(struct missed *map, uint32_t epoch);
 /* Every extent of the range may be read from the image. */
 bool missed_is_fresh(const struct missed *map, uint64_t first, uint64_t count);
 /* No extent of the range may: a write there can be left to the copy. */
@@ -44,7 +50,7 @@ static inline bool missed_is_dirty(const struct missed *map) {
   return map->page_dirty.set_count + map->top_dirty.set_count != 0;
 }
 
-/* Loading: feed every top sector of every store, then missed_load_tops(), then the pages that missed_page_wanted() names,
+/* Loading: set `epoch` from the record, feed every top sector of every store, then missed_load_tops(), then the pages that missed_page_wanted() names,
  * then missed_load_done(). */
 void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
                         const uint8_t *in);

@@ -125,7 +125,8 @@ static bool commit_next(struct store *store, struct store_io *sio) {
       uint64_t block = store->cursor.block++;
       enum map_level level = top ? MAP_TOP : MAP_PAGE;
       const struct bitmap *bits = top ? &map->top : &map->missed;
-      meta_map_encode(geometry, plan->mirror_id, s, level, block, bits->words, bits->bit_count, plan->sequence, out);
+      const struct map_name name = {plan->mirror_id, s, map->epoch};
+      meta_map_encode(geometry, &name, level, block, bits->words, bits->bit_count, plan->sequence, out);
       submit(store, sio, DISK_WRITE, meta_map_offset(geometry, s, level, store->cursor.copy, block), META_BLOCK_BYTES,
              &sio->buffer);
       return true;

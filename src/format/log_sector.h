@@ -7,7 +7,7 @@
  *   0  u32 magic   "TLOG" / "TMAP"      4  u32 crc32c of bytes 8..511
  *   8  u64 mirror  first 8 bytes of the mirror's uuid, so that a foreign sector never passes
  *  16  u32 index   of the sector in its area, so that a misdirected one never passes
- *  20  u32 area    LOG: image slot it belongs to;  MAP: (slot of the image that misses) | level << 8 (0 page, 1 top)
+ *  20  u32 area    LOG: image slot it belongs to;  MAP: (slot of the image that misses) | level << 8 (0 page, 1 top) | epoch << 9 (of a page)
  *  24  u64 sequence  of the commit that wrote it; it only grows, so the newest copy of a log sector is known
  *  32  480 bytes of payload: LOG 120 x u32 (region index + 1, 0 free);  MAP 3840 bits, bit i of byte i/8 = extent */
 #ifndef TARN_FORMAT_LOG_SECTOR_H

@@ -24,7 +24,7 @@
  *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
  *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
  *                0 64 name   64 64 node   128 16 uuid   144 1 state   145 1 missing   146 1 bit 0 present, bit 1 all_missed
- *                147 5 zero   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 seen_sequence
+ *                147 1 zero   148 4 map_epoch   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 seen_sequence
  *   4192    4  places that no image can read: their number, 0 to 128
  *   4196    4  zero
  *   4200 2048  the places: 128 of u64 start, u64 length, mirror addresses, ascending and apart; unused ones are zero
@@ -131,6 +131,7 @@ static const char *check_images(const struct record *record) {
         return "two images have one name";
     if (image->state >= IMAGE_STATE_COUNT) return "an image's state is out of range";
     if (image->missing >= IMAGE_MISSING_COUNT) return "why an image is missing is out of range";
+    if (image->map_epoch > MAP_EPOCH_MAX) return "the epoch of an image's map is out of range";
   }
   if (count == 0) return "no image";
   if (!slot_is_present(record, record->master)) return "the master is no image";
@@ -236,7 +237,8 @@ static void put_image(struct writer *writer, const struct record_image *image) {
   put_u8(writer, (uint8_t)image->state);
   put_u8(writer, (uint8_t)image->missing);
   put_u8(writer, (uint8_t)(IMAGE_FLAG_PRESENT | (image->all_missed ? IMAGE_FLAG_ALL_MISSED : 0)));
-  put_zeroes(writer, 5);
+  put_zeroes(writer, 1);
+  put_le32(writer, image->map_epoch);
   put_le64(writer, image->left_number);
   put_le64(writer, image->moment_ns);
   put_le64(writer, image->stamp.identity);
@@ -347,7 +349,8 @@ static void get_image(struct reader *reader, struct record_image *image) {
   uint8_t flags = get_flags(reader, IMAGE_FLAGS_ALL);
   image->present = (flags & IMAGE_FLAG_PRESENT) != 0;
   image->all_missed = (flags & IMAGE_FLAG_ALL_MISSED) != 0;
-  get_zeroes(reader, 5);
+  get_zeroes(reader, 1);
+  image->map_epoch = get_le32(reader);
   image->left_number = get_le64(reader);
   image->moment_ns = get_le64(reader);
   image->stamp.identity = get_le64(reader);

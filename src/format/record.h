@@ -18,6 +18,7 @@
 #define RECORD_SLOT_BYTES 8192u
 #define RECORD_AREA_BYTES (2 * RECORD_SLOT_BYTES)
 #define RECORD_VERSION    1u
+#define MAP_EPOCH_MAX     ((1u << 23) - 1)
 #define RECORD_SELF_HOME  0xffu /* `self` of the copy in the state directory */
 
 /* B8 */
@@ -51,6 +52,7 @@ struct record_image {
   struct image_stamp stamp;
   /* Its own record had at least this sequence when it was last with us: what is older is not what this record tells of. */
   uint64_t seen_sequence;
+  uint32_t map_epoch; /* of the pages of its map: those from before it last missed everything belong to another one */
 };
 
 /* Places that no image can read: left behind by a copy, named in `status`, healed by the next write. Mirror addresses, in

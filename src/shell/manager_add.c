@@ -71,6 +71,15 @@ static void added(struct mirror *mirror, tarn_err err, const char *why, void *co
   struct mirror_file_image *image = &managed->file.images[managed->task->slot];
   require(managed->mirror == mirror);
   adding->err = err;
+  if (err == TARN_IO) { /* some store may have it all the same, and then it is the newest record */
+    struct why text;
+    because(&text, err, "%s; the next activation finds out whether it is added",
+            why && why[0] ? why : tarn_err_text(err));
+    managed->leaving |= 1u << managed->task->slot;
+    managed->undecided |= 1u << managed->task->slot;
+    image_task_acted(managed, err, text.text);
+    return;
+  }
   if (err != TARN_OK) {
     because(&adding->why, err, "%s", why && why[0] ? why : tarn_err_text(err));
     add_undo(adding);

@@ -212,7 +212,7 @@ void managed_look(struct managed *managed) {
   if (managed->mirror) reopens_look(managed);
   if (managed->ending) settle(managed);
   else if (managed->fallen) fallen_look(managed);
-  if (managed->leaving) settle_later(managed);
+  if (managed->leaving & ~managed->undecided) settle_later(managed);
   leaving_look(managed);
   if (!managed->busy && managed->service == SERVICE_QUIET && !managed->manager->stopping) image_look(managed);
 }

@@ -92,18 +92,20 @@ static void maps_and_logs_round_trip_by_sector(void **state) {
   geometry_init(&g, 1, &size, 4 << 20, 16 << 10, 4096);
   static uint64_t words[65536 / 64], back[META_WORDS_PER_SECTOR];
   for (uint64_t i = 0; i < 65536 / 64; i++) words[i] = i * 0x9e3779b97f4a7c15u;
+  const struct map_name name = {7, 3, 5}, other = {7, 4, 5}, past = {7, 3, 4};
   uint8_t block[META_BLOCK_BYTES];
   for (uint64_t b = 0; b < g.page_blocks; b++) {
-    meta_map_encode(&g, 7, 3, MAP_PAGE, b, words, g.extent_count, 1, block);
+    meta_map_encode(&g, &name, MAP_PAGE, b, words, g.extent_count, 1, block);
     for (uint32_t s = 0; s < META_SECTORS_PER_BLOCK; s++) {
       uint64_t sector = b * META_SECTORS_PER_BLOCK + s;
-      assert_int_equal(meta_map_decode_sector(7, 3, MAP_PAGE, sector, block + s * SECTOR_BYTES, back), TARN_OK);
+      assert_int_equal(meta_map_decode_sector(&name, MAP_PAGE, sector, block + s * SECTOR_BYTES, back), TARN_OK);
       for (uint64_t w = 0; w < META_WORDS_PER_SECTOR; w++) {
         uint64_t word = sector * META_WORDS_PER_SECTOR + w;
         assert_true(back[w] == (word < 65536 / 64 ? words[word] : 0));
       }
-      assert_int_equal(meta_map_decode_sector(7, 4, MAP_PAGE, sector, block + s * SECTOR_BYTES, back), TARN_CORRUPT);
-      assert_int_equal(meta_map_decode_sector(7, 3, MAP_TOP, sector, block + s * SECTOR_BYTES, back), TARN_CORRUPT);
+      assert_int_equal(meta_map_decode_sector(&other, MAP_PAGE, sector, block + s * SECTOR_BYTES, back), TARN_CORRUPT);
+      assert_int_equal(meta_map_decode_sector(&past, MAP_PAGE, sector, block + s * SECTOR_BYTES, back), TARN_CORRUPT);
+      assert_int_equal(meta_map_decode_sector(&name, MAP_TOP, sector, block + s * SECTOR_BYTES, back), TARN_CORRUPT);
     }
   }
   static uint32_t entries[META_LOG_ENTRIES_PER_BLOCK], entries_back[LOG_ENTRIES_PER_SECTOR];

@@ -55,6 +55,45 @@ static void a_copy_makes_images_equal(void **state) {
   world_deactivate(&w);
 }
 
+/* Of a volume whose last region, extent and unit are not whole. */
+static void progress_is_told_in_bytes_of_data(void **state) {
+  (void)state;
+  uint64_t bytes = MIB + 16384 + 1536;
+  begin(2, bytes, 512);
+  w.config.images[1].policy.rate = 64 << 10;
+  world_activate(&w);
+  world_run(&w);
+  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_FULL);
+  assert_int_equal(world_image(&w, 1).sync.total_bytes, bytes);
+  assert_int_equal(world_image(&w, 1).missed_bytes, bytes);
+  uint64_t done = 0, seconds = 0;
+  for (; world_image(&w, 1).state == IMAGE_SYNCHRONIZING; seconds++) {
+    struct mirror_image_status b = world_image(&w, 1);
+    assert_int_equal(b.sync.total_bytes, bytes);
+    assert_true(b.sync.done_bytes >= done && b.sync.done_bytes <= bytes);
+    assert_true(seconds < 5 || (b.sync.eta_seconds + seconds >= 10 && b.sync.eta_seconds + seconds <= 20));
+    done = b.sync.done_bytes;
+    world_pass(&w, NS_PER_S);
+  }
+  assert_true(done > bytes * 9 / 10);
+  assert_int_equal(world_image(&w, 1).missed_bytes, 0);
+  assert_true(same(0, 1, 0, bytes));
+  /* What it missed is less. */
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(write_at(MIB, 4096), TARN_OK);
+  world_deactivate(&w);
+  w.data[0].holds = RAM_READS;
+  world_activate(&w);
+  world_run(&w);
+  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_MISSED);
+  assert_true(world_image(&w, 1).sync.total_bytes <= 65536);
+  w.data[0].holds = 0;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  world_deactivate(&w);
+}
+
 static void a_place_is_left_behind(void **state) {
   (void)state;
   begin(2, MIB, 512);
@@ -165,10 +204,11 @@ static void an_ill_disk_is_waited_for(void **state) {
   world_deactivate(&w);
 }
 
-static void a_read_that_fails_twice_is_no_bad_block(void **state) {
+/* 64, 32, 16, 8, 4 KiB, and then it can be read. */
+static void a_read_that_fails_for_a_while_is_no_bad_block(void **state) {
   (void)state;
   begin(2, 65536, 512);
-  w.data[0].fail_once = 2;
+  w.data[0].fail_once = 5;
   world_activate(&w);
   world_pass(&w, 10 * NS_PER_S);
   assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
@@ -337,6 +377,53 @@ static void recovery_leaves_behind_what_nobody_can_read(void **state) {
   assert_int_equal(read_at(65536, 65536), TARN_OK);
   assert_int_equal(lost_bytes(), 0);
   world_deactivate(&w);
+}
+
+static uint64_t recovering_bytes(void) {
+  static struct mirror_status status;
+  mirror_status(w.m, &status);
+  return status.recovering_bytes;
+}
+
+/* What says that a place is lost is durable before what says that it has to be copied goes. */
+static void what_is_left_behind_is_recorded_first(void **state) {
+  (void)state;
+  for (uint32_t round = 0; round < 4; round++) {
+    bool recovers = round & 1, dies = round & 2;
+    if (recovers) {
+      begin_equal(2, 65536, 512);
+      assert_int_equal(write_at(0, 65536), TARN_OK);
+      world_die(&w);
+    } else {
+      begin(2, 65536, 512);
+    }
+    ram_spoil(&w.data[0], 8192, 512, RAM_READS);
+    if (recovers) ram_spoil(&w.data[1], 8192, 512, RAM_READS);
+    world_activate(&w);
+    w.home.holds = RAM_WRITES;
+    world_pass(&w, 2 * NS_PER_S);
+    assert_int_equal(lost_bytes(), 4096);
+    assert_true(w.home.held_count > 0);
+    if (recovers) assert_true(recovering_bytes() > 0);
+    else assert_true(world_image(&w, 1).missed_bytes >= 16384);
+    assert_int_not_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+    w.home.holds = 0;
+    if (dies) { /* nothing knows of it: it is found again */
+      list_init(&w.home.held);
+      w.home.held_count = 0;
+      world_die(&w);
+      world_activate(&w);
+      assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+    }
+    while (w.home.held_count > 0) ram_answer(&w.home);
+    world_pass(&w, 5 * NS_PER_S);
+    assert_int_equal(lost_bytes(), 4096);
+    assert_int_equal(recovering_bytes(), 0);
+    assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+    world_deactivate(&w);
+    world_end(&w);
+  }
+  world_init(&w, 1, 65536, 512); /* for the teardown */
 }
 
 /* What was healed in a bad unit is not lost again by a recovery. */
@@ -577,16 +664,20 @@ static void a_hung_copy_gets_another_buffer(void **state) {
   world_deactivate(&w);
   w.config.images[2].data[0] = &w.data[2].disk;
   w.data[0].holds = RAM_READS;
+  w.data[2].holds = RAM_WRITES;
+  w.config.images[2].policy.hang_ns = 600 * NS_PER_S;
   world_activate(&w);
   world_pass(&w, 60 * NS_PER_S);
   assert_int_equal(w.data[0].held_count, 3);
   assert_int_equal(world_image(&w, 0).state, IMAGE_UNSYNCHRONIZED);
+  assert_int_equal(w.data[2].held_count, 3); /* with what was read from b */
+  memset(w.data[0].bytes, 0x99, MIB);
+  w.data[0].holds = w.data[2].holds = 0;
+  while (w.data[0].held_count) ram_answer(&w.data[0]);
+  while (w.data[2].held_count) ram_answer(&w.data[2]);
+  world_pass(&w, 5 * NS_PER_S);
   assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
   assert_true(same(1, 2, 0, MIB));
-  memset(w.data[0].bytes, 0x99, MIB);
-  w.data[0].holds = 0;
-  while (w.data[0].held_count) ram_answer(&w.data[0]);
-  world_run(&w);
   world_deactivate(&w);
 }
 
@@ -595,11 +686,12 @@ static void a_hung_copy_gets_another_buffer(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_copy_makes_images_equal),
+      TEST(progress_is_told_in_bytes_of_data),
       TEST(a_place_is_left_behind),
       TEST(a_write_heals_what_it_covers),
       TEST(a_merge_does_not_take_what_nobody_can_read),
       TEST(an_ill_disk_is_waited_for),
-      TEST(a_read_that_fails_twice_is_no_bad_block),
+      TEST(a_read_that_fails_for_a_while_is_no_bad_block),
       TEST(a_full_list),
       TEST(a_rate_is_kept),
       TEST(copies_give_way_to_clients),
@@ -607,6 +699,7 @@ int main(void) {
       TEST(a_source_leaves_in_the_middle_of_a_read),
       TEST(recovery_takes_a_bad_block_from_another_image),
       TEST(recovery_leaves_behind_what_nobody_can_read),
+      TEST(what_is_left_behind_is_recorded_first),
       TEST(recovery_looks_beside_what_is_lost),
       TEST(a_failed_read_is_repaired),
       TEST(a_repair_is_marked_first),

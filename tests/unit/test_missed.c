@@ -141,8 +141,60 @@ static void a_checkpoint_touches_what_it_changes(void **state) {
   assert_int_equal(map.top_dirty.set_count, 1);
 }
 
+/* What a store would read back of one page block: the map as it was when it was written, under that epoch. */
+static void load_page_block(struct missed *to, const struct missed *from, uint64_t block) {
+  uint8_t bytes[META_BLOCK_BYTES];
+  const struct map_name name = {7, 0, from->epoch};
+  meta_map_encode(&geometry, &name, MAP_PAGE, block, from->missed.words, from->missed.bit_count, 1, bytes);
+  for (uint32_t s = 0; s < META_SECTORS_PER_BLOCK; s++)
+    missed_load_sector(to, 7, MAP_PAGE, block * META_SECTORS_PER_BLOCK + s, bytes + s * SECTOR_BYTES);
+}
+
+static struct missed *map_of_epoch(uint32_t epoch) {
+  static struct missed loaded;
+  loaded = (struct missed){0};
+  assert_int_equal(missed_init(&loaded, &arena, &geometry, 0), TARN_OK);
+  loaded.epoch = epoch;
+  bitmap_set_range(&loaded.top, 0, geometry.page_sectors);
+  return &loaded;
+}
+
+static void everything_is_missed_without_a_page_written(void **state) {
+  (void)state;
+  missed_set_all(&map, 5);
+  assert_int_equal(map.page_dirty.set_count, 0);
+  assert_int_equal(map.top_dirty.set_count, geometry.top_blocks);
+  missed_dirty_all(&map); /* nor when another store joins */
+  assert_int_equal(map.page_dirty.set_count, 0);
+  missed_copied(&map, 5, 10);
+  missed_checkpoint(&map);
+  assert_int_equal(map.page_dirty.set_count, 1); /* the first that differs from "all of it" */
+  missed_dirty_all(&map);
+  assert_int_equal(map.page_dirty.set_count, 1);
+  missed_set_all(&map, 6);
+  assert_false(bitmap_any_in(&map.page_dirty, 0, map.page_dirty.bit_count));
+}
+
+static void pages_of_another_epoch_count_as_all_of_it(void **state) {
+  (void)state;
+  missed_set_all(&map, 5);
+  missed_copied(&map, 5, 10);
+  missed_checkpoint(&map);
+  struct missed *same = map_of_epoch(5);
+  load_page_block(same, &map, 0);
+  missed_load_done(same);
+  assert_int_equal(same->missed.set_count, geometry.extent_count - 10);
+  struct missed *later = map_of_epoch(6);
+  load_page_block(later, &map, 0);
+  missed_load_done(later);
+  assert_int_equal(later->missed.set_count, geometry.extent_count);
+  assert_int_equal(later->page_dirty.set_count, 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(everything_is_missed_without_a_page_written, setup, teardown),
+      cmocka_unit_test_setup_teardown(pages_of_another_epoch_count_as_all_of_it, setup, teardown),
       cmocka_unit_test_setup_teardown(random_steps_equal_the_model, setup, teardown),
       cmocka_unit_test_setup_teardown(at_the_edges_of_pages, setup, teardown),
       cmocka_unit_test_setup_teardown(a_checkpoint_touches_what_it_changes, setup, teardown),
