@@ -199,8 +199,9 @@ static void refuse(struct mirror *m) {
 }
 
 static void pages_loaded(struct mirror *m) {
+  /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (m->load_maps[i]) missed_load_done(m->load_maps[i]);
+    if (m->load_maps[i] && missed_load_done(m->load_maps[i])) image_new_epoch(m, i);
   conclude(m);
 }
 
@@ -284,6 +285,14 @@ static void recover_marked(struct mirror *m) {
   }
 }
 
+/* Disks that were lost while this went on, and that nothing was asked of since. */
+static void mirror_see_dead(struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    for (uint32_t v = 0; v < m->geometry.volume_count && m->images[i].online; v++)
+      if (m->images[i].data[v].dead) mirror_image_failed(m, i, "its disk is gone");
+  }
+}
+
 static void serve(struct mirror *m) {
   m->running = true;
   m->quiet = m->how.quiet;
@@ -294,7 +303,9 @@ static void serve(struct mirror *m) {
   }
   timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
   copy_pump(m);
-  admin_end(m, TARN_OK);
+  mirror_see_dead(m);
+  if (m->fallen) admin_explain(m, "%s", m->reason);
+  admin_end(m, m->fallen ? TARN_REFUSED : TARN_OK);
 }
 
 static void activated(struct mirror *m, tarn_err err) {

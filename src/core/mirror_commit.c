@@ -188,9 +188,13 @@ static void round_done(struct mirror *m) {
   if (m->commit.home_failed) {
     if (record_is_needed(m)) err = TARN_IO;
     m->record_dirty = true;
-    report(m->env, REPORT_ERROR, m->config.name,
-           "the state directory cannot be written: who is current cannot be recorded");
+    if (!m->commit.home_in_trouble)
+      report(m->env, REPORT_ERROR, m->config.name,
+             "the state directory cannot be written: who is current cannot be recorded");
+  } else if (m->plan.record && m->commit.home_in_trouble) {
+    report(m->env, REPORT_INFO, m->config.name, "the state directory can be written again");
   }
+  if (m->plan.record) m->commit.home_in_trouble = m->commit.home_failed;
   if (err == TARN_OK) {
     m->commit.done = m->commit.started;
     if (m->plan.record && !m->commit.home_failed) {

@@ -402,6 +402,7 @@ static void fracture_now(struct mirror *m, uint32_t i) {
 
 /* It may not be equal to the others now: it is of no definite moment, and misses all that is marked. */
 static void fracture_unequal(struct mirror *m, uint32_t i) {
+  m->record.images[i].stamp.modified = 0; /* writes are still in flight: no stamp would be right */
   image_drop(m, i, MISSING_FRACTURED, "it was fractured before it was whole: 'tarn image restore' brings it back",
              NULL);
   op_commit(m);
@@ -427,7 +428,8 @@ static void promote_now(struct mirror *m, uint32_t i) {
 /* Everything that was answered is on stable storage there, and nothing is in flight. */
 static void op_flushed(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
-  if (err == TARN_OK && m->running && image_is_current(m, i)) {
+  /* Asked again: what is true now need not be what was when the operation began. */
+  if (err == TARN_OK && image_is_current(m, i) && op_allowed(m, i, m->admin_op)) {
     bool whole = !m->recovering && m->recover.set_count == 0 && m->record.unreadable.count == 0;
     if (m->admin_op == IMAGE_OP_FRACTURE && !whole) fracture_unequal(m, i);
     else if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
@@ -435,7 +437,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
     else promote_now(m, i);
     return;
   }
-  admin_explain(m, "image %s failed meanwhile", image_name(m, i));
+  if (!m->admin_why[0]) admin_explain(m, "image %s failed meanwhile", image_name(m, i));
   resume(m);
   admin_end(m, TARN_REFUSED);
 }

@@ -227,7 +227,8 @@ struct mirror {
     uint64_t started, done; /* sequence of the round that was started last, and of the last that is durable */
     uint32_t pending, failed;
     bool home_failed;
-    struct list waiters; /* ops, by wait_seq */
+    bool home_in_trouble; /* and that was said */
+    struct list waiters;  /* ops, by wait_seq */
     struct event start;
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
