@@ -187,6 +187,20 @@ def test_deactivate_with_a_hung_disk(t):
     mirror.stop_and_compare()
 
 
+@rows([("without waiting", ()), ("waiting", ("--wait",))])
+@limit(90)
+def test_a_deactivation_that_takes_long(t, row):
+    """Cli: a deactivation whose disk is slow returns when it has begun, and says so; with --wait when it is done."""
+    mirror = Mirror(t, image_settings=("hang=60",))
+    mirror.fault("b", "delay=4000", "--on", "flush")
+    said = mirror.daemon.tarn("mirror", "deactivate", "vol0", *row[1])
+    state = mirror.status()["state"]
+    check(state == "INACTIVE" if row[1] else "being deactivated" in said.out, f"it said {said}, and is {state}")
+    if not row[1]:
+        mirror.daemon.wait_state("vol0", "INACTIVE", seconds=60)
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+
+
 def test_remove_what_hangs(t):
     """B15, rule 7: an image whose disk hangs is removed at once; its files are released when it has answered."""
     mirror = Mirror(t, image_settings=BY_HAND)
