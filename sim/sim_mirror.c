@@ -208,6 +208,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   require(!mirror->serving);
   mirror->lost |= mirror_may_have_lost(mirror->core);
   mirror->lost_untold |= lost_untold(mirror);
+  sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
   mirror->fallen = mirror->quiet = mirror->recovering = false;
@@ -256,6 +257,7 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
   sim_mirror_tell_doubt(mirror);
   for (uint32_t c = 0; c < mirror->client_count; c++) client_forget(&mirror->clients[c]);
   sim_mirror_forget(mirror);
+  sim_mirror_check_moments(mirror);
 }
 
 /* ---- clients ---- */
