@@ -414,6 +414,19 @@ void mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
   else image_drop(m, image, MISSING_FAILED, why, NULL);
 }
 
+void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
+  struct record_image *ri = &m->record.images[i];
+  mirror_image_failed(m, i, why);
+  if (!m->running || !m->images[i].present) return;
+  require(!m->images[i].online);
+  if (ri->state == IMAGE_CONSISTENT) image_move(m, i, IMAGE_FAILED); /* of no definite moment any more */
+  ri->all_missed = true;
+  snprintf(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
+  m->record_dirty = true;
+  m->drop_seq = commit_want(m);
+  mirror_changed(m);
+}
+
 /* A disk hangs, or its connection is lost: rule 5. The I/Os that it had are answered after this. */
 static void guard_died(struct guard *guard) {
   struct image *image = guard->owner;
@@ -421,9 +434,10 @@ static void guard_died(struct guard *guard) {
   uint32_t i = (uint32_t)(image - m->images);
   const char *why = guard->err == TARN_HUNG ? "its disk does not answer" : "its disk is gone";
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
-  if (!m->running || !image->online) return; /* being activated, or on its way out: the I/O that fails will tell */
-  if (last) m->lost = guard->err != TARN_HUNG;
-  else m->lost_drop = true;
+  if (!image->online) return;
+  if (!last) m->lost_drop = true;
+  else if (guard->err != TARN_HUNG) m->lost = true;
+  if (!m->running) return; /* being activated, or on its way out: the I/O that fails will tell */
   if (!last) image_drop(m, i, MISSING_FAILED, why, NULL);
   else mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
 }
@@ -442,7 +456,8 @@ uint32_t mirror_missing_count(const struct mirror *m) {
 void mirror_check_missing(struct mirror *m) {
   uint32_t missing = mirror_missing_count(m);
   if (m->serving && m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing)
-    mirror_fall(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+    mirror_fall(m, "%u image%s missing, max-missing allows %d", missing, missing == 1 ? " is" : "s are",
+                m->config.max_missing);
 }
 
 void mirror_fall(struct mirror *m, const char *format, ...) {
@@ -473,7 +488,7 @@ bool mirror_may_have_lost(const struct mirror *m) {
     for (uint32_t v = 0; v < m->geometry.volume_count; v++)
       lost |= m->images[i].online && m->images[i].data[v].held_failed;
   }
-  return m->fallen && lost;
+  return lost;
 }
 
 void image_join(struct mirror *m, uint32_t i) {

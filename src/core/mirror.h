@@ -127,6 +127,9 @@ void mirror_deactivate(struct mirror *mirror, bool stay, mirror_done *done, void
 /* A fact from outside: a disk of this image is no longer what it was. The image is taken out as if a write had failed; the
  * mirror falls when it is the last good one. Harmless when the image is out already, or the mirror does not run. */
 void mirror_image_failed(struct mirror *mirror, uint32_t image, const char *why);
+/* The same, and a part of what it held is lost (its file was made shorter): what is known of it counts no more, and when it comes
+ * back everything is copied to it. Also of an image that is out. */
+void mirror_image_spoiled(struct mirror *mirror, uint32_t image, const char *why);
 
 /* ---- operations on images, while the mirror runs (ACTIVE, or quietly) ---- */
 
@@ -185,7 +188,8 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 bool mirror_is_idle(const struct mirror *mirror);
 /* It fell (a quiet one, too, which goes on being shown as INACTIVE). */
 bool mirror_has_fallen(const struct mirror *mirror);
-/* It fell, and writes that were answered and not flushed may be lost with its disk's connection: see gate_open(). */
+/* Writes that were answered and not flushed may be lost with a disk's connection: to be asked after a fall, once mirror_is_quiet(), and
+ * after a deactivation. Then the clients must learn of it: their connections end, as after a crash. */
 bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
  * hangs may have to wait for that. */

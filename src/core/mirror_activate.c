@@ -199,8 +199,9 @@ static void refuse(struct mirror *m) {
 }
 
 static void pages_loaded(struct mirror *m) {
+  /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (m->load_maps[i]) missed_load_done(m->load_maps[i]);
+    if (m->load_maps[i] && missed_load_done(m->load_maps[i])) image_new_epoch(m, i);
   conclude(m);
 }
 
@@ -249,7 +250,8 @@ static void records_loaded(struct mirror *m) {
 
 static uint32_t recovery_source(const struct mirror *m) {
   uint32_t source = m->record.recovery_source;
-  if (PLANTED(source_changed)) return 31u - (uint32_t)__builtin_clz(mirror_current_mask(m));
+  uint32_t others = mirror_current_mask(m) & ~(1u << (source & 31u));
+  if (source != RECORD_NO_SOURCE && others != 0 && PLANTED(source_changed)) return (uint32_t)__builtin_ctz(others);
   return source != RECORD_NO_SOURCE && image_is_current(m, source) ? source : m->record.master;
 }
 
@@ -283,6 +285,14 @@ static void recover_marked(struct mirror *m) {
   }
 }
 
+/* Disks that were lost while this went on, and that nothing was asked of since. */
+static void mirror_see_dead(struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    for (uint32_t v = 0; v < m->geometry.volume_count && m->images[i].online; v++)
+      if (m->images[i].data[v].dead) mirror_image_failed(m, i, "its disk is gone");
+  }
+}
+
 static void serve(struct mirror *m) {
   m->running = true;
   m->quiet = m->how.quiet;
@@ -293,7 +303,9 @@ static void serve(struct mirror *m) {
   }
   timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
   copy_pump(m);
-  admin_end(m, TARN_OK);
+  mirror_see_dead(m);
+  if (m->fallen) admin_explain(m, "%s", m->reason);
+  admin_end(m, m->fallen ? TARN_REFUSED : TARN_OK);
 }
 
 static void activated(struct mirror *m, tarn_err err) {
@@ -384,7 +396,12 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
 /* ---- deactivate ---- */
 
 static void deactivated(struct mirror *m, tarn_err err) {
-  if (err != TARN_OK) admin_explain(m, "the end could not be recorded: the next activation recovers as after a crash");
+  if (err == TARN_OK && m->admin_flush_err != TARN_OK) {
+    err = m->admin_flush_err;
+    admin_explain(
+        m, "the last flush failed, so what was written since the one before may be lost; the next activation recovers");
+  } else if (err != TARN_OK)
+    admin_explain(m, "the end could not be recorded: the next activation recovers as after a crash");
   all_offline(m);
   m->commit.wanted = false;
   event_cancel(&m->commit.start);
@@ -413,6 +430,7 @@ static void deactivate_record(struct mirror *m, tarn_err err) {
 }
 
 static void deactivate_flushed(struct mirror *m, tarn_err err) {
+  m->admin_flush_err = err;
   if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
     m->record.recovery_source = RECORD_NO_SOURCE;
     m->record.doubt = false;
@@ -442,6 +460,7 @@ void admin_check_idle(struct mirror *m) {
 void mirror_deactivate(struct mirror *m, bool stay, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_DEACTIVATE, done, context)) return;
   m->admin_stay = stay;
+  m->admin_flush_err = TARN_OK;
   m->admin_fallen = !m->running; /* nothing to record: what it fell with stands */
   m->running = m->serving = false;
   timer_cancel(&m->tick);

@@ -5,8 +5,8 @@
  * the round that carries it. Many waiting writes share one round, which is what makes marks cheap under load.
  *
  * A store that fails takes its image out, unless it would be the last current one: then the round has failed, everything
- * is dirty again, and those who wait get the error. A home store that cannot take a record fails the round too: activation
- * relies on it to know that an absent image is not ahead (rule 10).
+ * is dirty again, and those who wait get the error. A home store that cannot take a record fails the round too, if the record
+ * says something new of who is current: activation relies on it to know that an absent image is not ahead (rule 10).
  *
  * Crash argument: what a round carries is true in memory when the round starts and stays true (intent.h, missed.h), so any
  * part of it may land. Where one change needs another first (a map before its mark goes; a cleared map before the image
@@ -105,7 +105,7 @@ static void round_start(struct event *event) {
   plan->record = NULL;
   /* The log's sequence has 32 bits for the rounds of one record: none may see them wrap. */
   if ((m->commit.started & INT32_MAX) == 0) m->record_dirty = true;
-  if (m->record_dirty && !(PLANTED(generation_after_write) && plan->log_blocks.set_count != 0)) {
+  if (m->record_dirty && !(PLANTED(generation_after_write) && m->running && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
     m->record.settled_number = m->completed_generation;
@@ -160,6 +160,16 @@ static void wake(struct mirror *m, tarn_err err) {
   }
 }
 
+/* Does anybody rely on the record of this round? If it says nothing new of who is current it may come later: the marks that
+ * went with it are durable. */
+static bool record_is_needed(const struct mirror *m) {
+  bool needed = m->plan_record.generation.number != m->completed_generation;
+  needed |= m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
+  needed |= m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
+  EACH_IMAGE(m, i) needed |= m->images[i].coming == COMING_COMMIT;
+  return needed;
+}
+
 static void round_done(struct mirror *m) {
   require(m->commit.running);
   m->commit.running = false;
@@ -176,13 +186,18 @@ static void round_done(struct mirror *m) {
     failed = 0;
   }
   if (m->commit.home_failed) {
-    err = TARN_IO;
-    report(m->env, REPORT_ERROR, m->config.name,
-           "the state directory cannot be written: who is current cannot be recorded");
+    if (record_is_needed(m)) err = TARN_IO;
+    m->record_dirty = true;
+    if (!m->commit.home_in_trouble)
+      report(m->env, REPORT_ERROR, m->config.name,
+             "the state directory cannot be written: who is current cannot be recorded");
+  } else if (m->plan.record && m->commit.home_in_trouble) {
+    report(m->env, REPORT_INFO, m->config.name, "the state directory can be written again");
   }
+  if (m->plan.record) m->commit.home_in_trouble = m->commit.home_failed;
   if (err == TARN_OK) {
     m->commit.done = m->commit.started;
-    if (m->plan.record) {
+    if (m->plan.record && !m->commit.home_failed) {
       m->record.completed = m->plan_record.sequence;
       m->completed_generation = m->plan_record.generation.number;
       /* Others are to be able to tell that this generation was relied on. */

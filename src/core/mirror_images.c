@@ -303,6 +303,11 @@ static bool op_allowed(struct mirror *m, uint32_t i, enum mirror_image_op op) {
                   image_state_name(in_recovery(m, i) ? IMAGE_SYNCHRONIZING : image_state_of(m, i)));
   else if (master && (op == IMAGE_OP_REMOVE || op == IMAGE_OP_FRACTURE || op == IMAGE_OP_SYNC))
     admin_explain(m, "image %s is the master: promote another image first", name);
+  else if (op == IMAGE_OP_FRACTURE && m->serving && m->images[i].online && m->config.max_missing >= 0 &&
+           mirror_missing_count(m) >= (uint32_t)m->config.max_missing)
+    admin_explain(m,
+                  "max-missing allows no more than %d missing image%s: with image %s fractured the mirror would stop",
+                  m->config.max_missing, m->config.max_missing == 1 ? "" : "s", name);
   else if (op == IMAGE_OP_ASSUME && m->recovering)
     admin_explain(m, "the mirror is recovering: try again when that is done");
   else {
@@ -397,6 +402,7 @@ static void fracture_now(struct mirror *m, uint32_t i) {
 
 /* It may not be equal to the others now: it is of no definite moment, and misses all that is marked. */
 static void fracture_unequal(struct mirror *m, uint32_t i) {
+  m->record.images[i].stamp.modified = 0; /* writes are still in flight: no stamp would be right */
   image_drop(m, i, MISSING_FRACTURED, "it was fractured before it was whole: 'tarn image restore' brings it back",
              NULL);
   op_commit(m);
@@ -422,7 +428,8 @@ static void promote_now(struct mirror *m, uint32_t i) {
 /* Everything that was answered is on stable storage there, and nothing is in flight. */
 static void op_flushed(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
-  if (err == TARN_OK && m->running && image_is_current(m, i)) {
+  /* Asked again: what is true now need not be what was when the operation began. */
+  if (err == TARN_OK && image_is_current(m, i) && op_allowed(m, i, m->admin_op)) {
     bool whole = !m->recovering && m->recover.set_count == 0 && m->record.unreadable.count == 0;
     if (m->admin_op == IMAGE_OP_FRACTURE && !whole) fracture_unequal(m, i);
     else if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
@@ -430,7 +437,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
     else promote_now(m, i);
     return;
   }
-  admin_explain(m, "image %s failed meanwhile", image_name(m, i));
+  if (!m->admin_why[0]) admin_explain(m, "image %s failed meanwhile", image_name(m, i));
   resume(m);
   admin_end(m, TARN_REFUSED);
 }
@@ -637,6 +644,8 @@ static void add_loaded(struct store *store, tarn_err err) {
   image->present = image->online = true;
   image->relapses = 0;
   image->joined_ns = 0;
+  image->reads = image->writes = image->read_errors = image->write_errors = image->repaired_blocks = 0;
+  image->reason[0] = 0;
   image->coming = COMING_COMMIT; /* nothing is written to it before it is recorded */
   image->come_seq = UINT64_MAX;
   if (config->assumed) image_new_epoch(m, i);
@@ -685,7 +694,9 @@ void mirror_set_policy(struct mirror *m, uint32_t i, const struct image_policy *
     image->relapses = 0;
     image->return_at_ns = m->env->now_ns + policy->return_after_ns;
   }
+  if (policy->rate != mine->rate) image->copy_next_ns = 0;
   *mine = *policy;
+  copy_pump(m);
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_set_hang(&image->data[v], policy->hang_ns);
   guard_set_hang(&image->meta, policy->hang_ns);
 }

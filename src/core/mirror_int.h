@@ -113,7 +113,7 @@ struct copy {
   uint32_t failed, left;  /* failed a write; are out, or were, since the copy began */
   uint32_t pending, mark;
   uint32_t tries, probing, probes; /* of a unit that nobody can read */
-  uint64_t lost_start, lost_bytes, lost_seq;
+  uint64_t lost_start, lost_bytes; /* the place that was left behind last */
   uint64_t repaired_bytes;
   const char *given_up; /* why it is not done; NULL: it is */
   uint64_t issue_tick;
@@ -227,7 +227,8 @@ struct mirror {
     uint64_t started, done; /* sequence of the round that was started last, and of the last that is durable */
     uint32_t pending, failed;
     bool home_failed;
-    struct list waiters; /* ops, by wait_seq */
+    bool home_in_trouble; /* and that was said */
+    struct list waiters;  /* ops, by wait_seq */
     struct event start;
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
@@ -266,6 +267,7 @@ struct mirror {
   uint32_t repair_count;
   bool repairing;
   struct verify *verify;
+  uint64_t unreadable_seq; /* the commit that carries what was last put on the list of unreadable places */
   struct flush_wait recover_flush;
   struct timer copy_timer;
   struct event copy_event;
@@ -285,7 +287,7 @@ struct mirror {
   uint32_t admin_pending;
   struct event admin_event;
   bool admin_draining;
-  tarn_err admin_err;
+  tarn_err admin_err, admin_flush_err;
   char admin_why[400];
   void (*load_next)(struct mirror *m); /* when every store has answered */
   struct commit_plan load_plan;

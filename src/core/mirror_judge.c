@@ -297,7 +297,9 @@ static bool conditions_hold(struct mirror *m, const enum verdict *verdicts, bool
   bool too_many = m->config.max_missing >= 0 && missing > (uint32_t)m->config.max_missing && !m->how.quiet;
   bool too_few = m->config.min_images > 0 && current < (uint32_t)m->config.min_images && !m->how.quiet;
   if (unsure) admin_explain(m, "nothing confirms that no newer data is lost; --force goes on without it");
-  if (too_many) admin_explain(m, "%u images are missing, max-missing allows %d", missing, m->config.max_missing);
+  if (too_many)
+    admin_explain(m, "%u image%s missing, max-missing allows %d", missing, missing == 1 ? " is" : "s are",
+                  m->config.max_missing);
   if (too_few) admin_explain(m, "%u images are current, min-images asks for %d", current, m->config.min_images);
   return !unsure && !too_many && !too_few;
 }

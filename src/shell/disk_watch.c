@@ -119,8 +119,9 @@ bool disk_watch_set(struct disk_watch *watch, uint32_t slot, const struct image_
   struct watched *watched = calloc(1, sizeof *watched);
   if (!watched) return false;
   watched->refs = 1;
-  bool good = watched_add(watched, disks->meta);
+  bool good = true;
   for (uint32_t i = 0; i < volume_count; i++) good = good && watched_add(watched, disks->data[i]);
+  good = good && watched_add(watched, disks->meta);
   if (good) watch->slots[slot].files = watched;
   else watched_drop(watched);
   return good;

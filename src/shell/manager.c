@@ -346,7 +346,6 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
   } else {
     keep = true;
     managed_record_load(managed);
-    reconcile_at_start(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
     managed_insert(managed);
   }
@@ -372,23 +371,33 @@ tarn_err manager_load(struct manager *manager, struct why *why) {
   return err;
 }
 
+static void settled(struct managed *managed, tarn_err err, const char *why) {
+  if (err != TARN_OK)
+    report(managed->manager->env, REPORT_WARNING, managed->file.name,
+           "an image was being added or removed when the daemon ended; that is settled once it can be opened: %s", why);
+  managed_finish(managed); /* if it is open: managed_look() closes it */
+}
+
+static void start_one(struct managed *managed) {
+  struct manager *manager = managed->manager;
+  bool unsettled = reconcile_wanted(managed);
+  if (managed->wanted && !managed->file.settings.values[SET_AUTO]) {
+    report(manager->env, REPORT_INFO, managed->file.name, "was ACTIVE, and stays INACTIVE because of auto=off");
+    managed->wanted = false;
+  }
+  if (!managed->wanted && !unsettled) return;
+  manager->starting_count++;
+  managed_begin(managed, NULL, managed->wanted ? "is being activated" : "is being settled");
+  managed->starting = true;
+  managed->force = false;
+  if (managed->wanted) managed_activate(managed, true);
+  else managed_up(managed, &(struct mirror_activation){.quiet = true}, true, settled);
+}
+
 void manager_start(struct manager *manager, void *owner, void (*started)(void *owner)) {
   manager->started_owner = owner;
   manager->started = started;
-  LIST_EACH(&manager->mirrors, node) {
-    struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    if (!managed->wanted || managed->busy) continue;
-    if (!managed->file.settings.values[SET_AUTO]) {
-      report(manager->env, REPORT_INFO, managed->file.name, "was ACTIVE, and stays INACTIVE because of auto=off");
-      managed->wanted = false;
-      continue;
-    }
-    manager->starting_count++;
-    managed_begin(managed, NULL, "is being activated");
-    managed->starting = true;
-    managed->force = false;
-    managed_activate(managed, true);
-  }
+  LIST_EACH(&manager->mirrors, node) start_one(LIST_ENTRY(node, struct managed, link));
   manager_resume(manager);
 }
 

@@ -71,6 +71,15 @@ static void added(struct mirror *mirror, tarn_err err, const char *why, void *co
   struct mirror_file_image *image = &managed->file.images[managed->task->slot];
   require(managed->mirror == mirror);
   adding->err = err;
+  if (err == TARN_IO) { /* some store may have it all the same, and then it is the newest record */
+    struct why text;
+    because(&text, err, "%s; the next activation finds out whether it is added",
+            why && why[0] ? why : tarn_err_text(err));
+    managed->leaving |= 1u << managed->task->slot;
+    managed->undecided |= 1u << managed->task->slot;
+    image_task_acted(managed, err, text.text);
+    return;
+  }
   if (err != TARN_OK) {
     because(&adding->why, err, "%s", why && why[0] ? why : tarn_err_text(err));
     add_undo(adding);
@@ -118,6 +127,11 @@ static void prepared(struct reactor_work *work) {
 
 static void add_act(struct managed *managed) {
   struct adding *adding = managed->task->adding;
+  struct mirror_file_image image = adding->file.images[managed->task->slot];
+  mirror_file_release(&adding->file); /* opening the mirror may have settled something */
+  mirror_file_copy(&adding->file, &managed->file);
+  adding->file.images[managed->task->slot] = image;
+  if (adding->file.slot_count < adding->plan.to) adding->file.slot_count = adding->plan.to;
   adding->meta_bytes = managed->disks.meta_bytes;
   reactor_run_blocking(managed->manager->options.reactor, &adding->work, prepare_work, prepared);
 }

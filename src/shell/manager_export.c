@@ -53,11 +53,11 @@ static void exports_add(struct managed *managed) {
 
 static void gates_open(struct managed *managed) {
   for (uint32_t i = 0; i < managed->file.volume_count; i++)
-    gate_open(&managed->exports[i].gate, mirror_volume(managed->mirror, i), managed->lost);
+    gate_open(&managed->exports[i].gate, mirror_volume(managed->mirror, i), false);
   managed->lost = false;
 }
 
-/* Its clients were told of capabilities that it has no more, and are gone. */
+/* Its clients are gone, and may come again. */
 static void exports_anew(struct managed *managed) {
   void (*opened)(struct managed *) = managed->exports_opened;
   struct why why;
@@ -77,9 +77,13 @@ void exports_open(struct managed *managed, void (*opened)(struct managed *)) {
   require(managed->gates_made);
   for (uint32_t i = 0; i < managed->export_count; i++)
     fit = fit && gate_fits(&managed->exports[i].gate, mirror_volume(managed->mirror, i));
-  if (!fit) {
+  /* A client that was told of capabilities that are gone, or that must not believe that what it has not flushed is still
+   * there, is hung up on: it knows what that means, as after a crash (rule 5). */
+  if (managed->export_count > 0 && (managed->lost || !fit)) {
     report(managed->manager->env, REPORT_WARNING, managed->file.name,
-           "can do less than before on the disks that are left: its clients are disconnected, and may come again");
+           "its clients are disconnected, and may come again: %s",
+           managed->lost ? "writes that were answered and not flushed may be lost"
+                         : "the disks that are left can do less than those before");
     managed->exports_opened = opened;
     exports_remove(managed, exports_anew);
     return;

@@ -169,6 +169,12 @@ static bool is_done_already(const struct managed *managed, enum mirror_image_op 
          !managed->record.demoted;
 }
 
+static uint32_t images_count(const struct managed *managed) {
+  uint32_t count = 0;
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) count += managed->file.images[slot].present;
+  return count;
+}
+
 static void operation_again(void *owner, struct call *call) { manager_image_operation(owner, call); }
 void manager_image_operation(struct manager *manager, struct call *call) {
   static const char *const known[] = {"mirror", "image", NULL}, *const forceable[] = {"mirror", "image", "force", NULL};
@@ -187,6 +193,9 @@ void manager_image_operation(struct manager *manager, struct call *call) {
     call_refuse(call, "mirror %s is ACTIVE, its master can be demoted only while it is INACTIVE: deactivate it first",
                 name);
   else if (managed_is_stuck(managed, &why)) call_refuse(call, "mirror %s: %s", name, why.text);
+  else if (operations[row].op == IMAGE_OP_REMOVE && images_count(managed) == 1)
+    call_refuse(call, "mirror %s: image %s is its only one; 'tarn mirror destroy %s' forgets the mirror", name,
+                managed->file.images[slot].name, name);
   else if (!force && is_done_already(managed, operations[row].op, slot))
     call_refuse(call, "mirror %s: image %s is the master already", name, managed->file.images[slot].name);
   else operation_begin(managed, call, row, slot, force);

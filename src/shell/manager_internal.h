@@ -98,7 +98,8 @@ struct managed {
   struct create *creator;   /* manager_create.c, while it is being made */
   struct image_task *task;  /* manager_image.c, manager_add.c: the operation on an image */
   uint32_t leaving;         /* by image: of the mirror no more; its files are released when they are quiet */
-  uint32_t forgetting;      /* of them, the one that is being forgotten */
+  uint32_t undecided;       /* ... of the mirror or not: what the next activation finds tells */
+  uint32_t forgetting;      /* of those that leave, the one that is being forgotten */
   uint8_t uuid[16];         /* the mirror's, for the worker that does that */
   bool store_wanted;        /* config.json has still to be told that an image is added */
   struct call *verify_call; /* manager_verify.c */
@@ -253,8 +254,8 @@ void image_release(struct managed *managed, void (*released)(struct managed *man
 void leaving_look(struct managed *managed);
 /* What an activation has shown of images that were being added or removed at a crash. */
 void reconcile(struct managed *managed);
-/* The same from the record in the state directory, at start. Blocks. */
-void reconcile_at_start(struct managed *managed);
+/* Is there any such image? At start: images that only the record knows are shown too. */
+bool reconcile_wanted(struct managed *managed);
 
 /* ---- manager_verify.c ---- */
 /* Ends a verify that runs; `ended` runs then, at once if there is none. */

@@ -36,8 +36,6 @@ void managed_image_config(const struct managed *managed, uint32_t slot, struct m
   memcpy(config->data, disks->data, sizeof config->data);
   managed_policy(&managed->file.images[slot], &config->policy);
   image_disks_found(disks, managed->file.volume_count, &config->found);
-  /* A file that was shorter for a while has lost what was behind: it is another one than it was. */
-  if (managed->spoiled & 1u << slot && config->found.identity != 0) config->found.identity = ~config->found.identity;
 }
 
 void managed_config(const struct managed *managed, struct mirror_config *config) {
@@ -131,7 +129,7 @@ static void close_now(struct managed *managed) {
   timer_cancel(&managed->settle);
   managed->service = SERVICE_NONE;
   managed->fallen = managed->ending = false;
-  managed->gone = 0;
+  managed->gone = managed->spoiled = 0;
   managed_record_load(managed);
 }
 
@@ -177,6 +175,7 @@ static void settle(struct managed *managed) {
     managed_retry(managed, 1);
   } else settle_later(managed);
   void (*closed)(struct managed *) = managed->closed;
+  if (managed->manager->stopping) manager_resume(managed->manager); /* which may wait for no more than this */
   if (!closed || (managed->mirror && (managed->close_wholly || !mirror_is_idle(managed->mirror)))) return;
   managed->closed = NULL;
   if (managed->mirror) {
@@ -212,7 +211,7 @@ void managed_look(struct managed *managed) {
   if (managed->mirror) reopens_look(managed);
   if (managed->ending) settle(managed);
   else if (managed->fallen) fallen_look(managed);
-  if (managed->leaving) settle_later(managed);
+  if (managed->leaving & ~managed->undecided) settle_later(managed);
   leaving_look(managed);
   if (!managed->busy && managed->service == SERVICE_QUIET && !managed->manager->stopping) image_look(managed);
 }

@@ -71,7 +71,10 @@ static void reason_of(const struct managed *managed, const struct mirror_status 
   if (managed_explain(managed, &more)) reason_add(out, more.text);
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
     if (!(managed->leaving & 1u << slot)) continue;
-    because(&more, TARN_OK, "image %s is removed, and its files are released once its disk has answered",
+    because(&more, TARN_OK,
+            managed->undecided & 1u << slot
+                ? "the next activation finds out whether image %s is added"
+                : "image %s is removed, and its files are released once its disk has answered",
             managed->file.images[slot].name);
     reason_add(out, more.text);
   }

@@ -3,9 +3,11 @@
  *     adding    config.json has the image with the list of what is made for it -> the files -> the record -> the list goes
  *     removing  the record -> its files are closed -> its metadata is removed -> config.json forgets it
  *
- * Power lost anywhere: an image that config.json has and the record has not was never added, or is removed: it is forgotten
- * (at start when it has a list, else by the next activation, whose record is surely the newest), and what was made for it goes
- * with it. One that the record has and config.json has not (somebody restored an old one) is shown, to be removed by hand. */
+ * Power lost anywhere: the next activation finds the newest record there is (the state directory's alone may lack a commit
+ * that reached an image). An image that config.json has and that record has not was never added, or is removed: it is forgotten,
+ * and what was made for it goes with it. A mirror that is not to be ACTIVE is opened quietly at start for that. An addition that
+ * could not be recorded everywhere is settled in the same way. An image that the record has and config.json has not (somebody
+ * restored an old one) is shown, to be removed by hand. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +50,6 @@ static void forgotten(struct reactor_work *work) {
   faults_forget(managed, slot);
   image_clear(&managed->file, slot);
   managed->leaving &= ~(1u << slot);
-  managed->spoiled &= ~(1u << slot);
   if (task && task->released) {
     void (*released)(struct managed *) = task->released;
     task->released = NULL;
@@ -114,7 +115,7 @@ void leaving_look(struct managed *managed) {
     return;
   }
   for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
-    if (!(managed->leaving & 1u << slot) || !is_free(managed, slot)) continue;
+    if (!(managed->leaving & ~managed->undecided & 1u << slot) || !is_free(managed, slot)) continue;
     if (!forget_prepare(managed)) return;
     managed_begin(managed, NULL, "is being changed");
     forget_begin(managed, slot);
@@ -150,42 +151,28 @@ void reconcile(struct managed *managed) {
   mirror_status(managed->mirror, &status);
   for (uint32_t slot = 0; slot < file->slot_count; slot++) {
     struct mirror_file_image *image = &file->images[slot];
-    if (!image->present || managed->leaving & 1u << slot) continue;
+    if (!image->present || managed->leaving & ~managed->undecided & 1u << slot) continue;
+    managed->leaving &= ~(1u << slot);
     if (slot < status.image_count && status.images[slot].present) {
       managed->store_wanted = managed->store_wanted || image->adding;
       json_decref(image->adding);
       image->adding = NULL;
     } else {
       report(managed->manager->env, REPORT_WARNING, file->name,
-             "image %s was being added or removed when the daemon ended, and is no image of it: it is forgotten",
-             image->name);
+             "image %s was being added or removed, and is not in its record: it is forgotten", image->name);
       managed->leaving |= 1u << slot;
     }
   }
+  managed->undecided = 0;
 }
 
-void reconcile_at_start(struct managed *managed) {
-  struct mirror_file *file = &managed->file;
-  json_t *warnings = json_array();
-  bool changed = false;
-  for (uint32_t slot = 0; slot < IMAGES_MAX && managed->has_record; slot++) {
-    struct mirror_file_image *image = &file->images[slot];
+bool reconcile_wanted(struct managed *managed) {
+  bool wanted = false;
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
     const struct record_image *known = &managed->record.images[slot];
-    if (!image->present && known->present) image_unknown(managed, slot, known->name);
-    if (!image->adding) continue;
-    changed = true;
-    if (known->present) {
-      json_decref(image->adding);
-      image->adding = NULL;
-      continue;
-    }
-    report(managed->manager->env, REPORT_WARNING, file->name,
-           "image %s was being added when the daemon ended: what was made for it is removed", image->name);
-    unmake_files(image->adding, warnings);
-    image_clear(file, slot);
+    wanted = wanted || managed->file.images[slot].adding;
+    if (managed->has_record && known->present && !managed->file.images[slot].present)
+      image_unknown(managed, slot, known->name);
   }
-  struct why why;
-  if (changed && mirror_file_store(managed->folder, file, &why) != TARN_OK)
-    json_array_append_new(warnings, json_string(why.text));
-  managed_warn(managed, warnings);
+  return wanted;
 }

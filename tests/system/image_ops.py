@@ -211,7 +211,7 @@ def test_remove_and_destroy(t, row):
     mirror.op("remove", "b")
     settled(mirror, "ACTIVE" if active else "INACTIVE")
     check_line(mirror.op("remove", "b", status=None), "'b'")
-    check_line(mirror.op("remove", "a", status=None), r"\ba\b", "master")
+    check_line(mirror.op("remove", "a", status=None), r"\ba\b", "only", "destroy")
     check(mirror.files() == {"a.img", "a.img.tarn", "b.img"}, f"files: {mirror.files()}")
     if active:
         mirror.daemon.tarn("mirror", "deactivate", "--wait", "vol0")
