@@ -166,7 +166,11 @@ static void client_go_on(struct client *client) {
   if (client->leaving && client->open == 0 && client->wire.ready && !client->wire.closing) wire_leave(&client->wire);
 }
 
-void client_wake(struct client *client) { client_go_on(client); }
+void client_more(struct client *client, uint32_t budget) {
+  if (client->leaving) return;
+  client->budget += budget;
+  if (client->connected) client_go_on(client);
+}
 
 void client_ask(struct client *client, enum model_kind kind, uint64_t offset, uint64_t length, bool fua) {
   require(client->wire.ready);

@@ -66,8 +66,8 @@ struct client_options {
 void client_init(struct client *client, struct world *world, const struct client_options *options);
 /* Connects (`wire`: pool, exports and export name) and sends `budget` requests. */
 void client_start(struct client *client, const struct wire_options *wire, uint32_t budget);
-/* Its budget was raised: goes on. */
-void client_wake(struct client *client);
+/* So many requests more. */
+void client_more(struct client *client, uint32_t budget);
 /* No new requests; disconnects when all are answered. */
 void client_leave(struct client *client);
 static inline bool client_is_done(const struct client *client) { return client->budget == 0 && client->open == 0; }

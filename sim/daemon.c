@@ -15,6 +15,10 @@ static void image_reopens(struct sim_event *event);
 
 void sim_mirror_start(struct sim_mirror *mirror) {
   mirror->again.run = try_again;
+  /* The process before has ended in peace, but after a fall that nobody came back from. */
+  for (uint32_t v = 0; v < mirror->volume_count && (mirror->lost || mirror->lost_untold); v++)
+    model_crash(mirror->models[v], true);
+  mirror->lost = mirror->lost_untold = false;
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     if (gate_init(&mirror->gates[v], &mirror->world->env, &mirror->node->arena, GATE_SLOTS) != TARN_OK)
       world_fail(mirror->world, "no memory for a gate");

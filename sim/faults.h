@@ -27,7 +27,7 @@ struct fault {
   bool spent;
 };
 
-#define FAULTS_MAX 8
+#define FAULTS_MAX 16
 enum disk_role { ROLE_DATA, ROLE_META, ROLE_HOME };
 struct faults {
   struct world *world;

@@ -3,18 +3,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OLDER_MAX 6 /* versions between durable and visible that are remembered of a sector; any subset is honest */
+#define OLDER_MAX 6 /* versions between durable and visible that are remembered of a sector */
 
+/* One that is forgotten leaves its place to the next newer one: what a flush had to make durable becomes durable so, or
+ * something later. */
 struct medium_version {
   struct medium_version *older;
-  uint32_t sequence;
+  uint32_t sequence, since; /* since: of the oldest one that it stands for */
   bool doubtful;
   uint8_t data[MEDIUM_SECTOR];
 };
 
 struct medium_sector {
   struct medium_version *older; /* newest first; not the visible one */
-  uint32_t sequence;            /* of the visible version, while dirty */
+  uint32_t sequence, since;     /* of the visible version, while dirty */
   uint32_t dirty_place;         /* in medium->dirty, + 1 */
   uint8_t older_count;
   bool doubtful; /* the visible version */
@@ -83,14 +85,20 @@ static void sector_keep_older(struct medium *medium, uint32_t index) {
   if (sector->older_count == OLDER_MAX) {
     uint64_t victim = prng_below(&medium->prng, OLDER_MAX);
     struct medium_version **at = &sector->older;
-    while (victim-- > 0) at = &(*at)->older;
+    uint32_t *newer_since = &sector->since;
+    while (victim-- > 0) {
+      newer_since = &(*at)->since;
+      at = &(*at)->older;
+    }
     struct medium_version *gone = *at;
     *at = gone->older;
+    if (!gone->doubtful) *newer_since = gone->since;
     world_free(gone);
     sector->older_count--;
   }
   struct medium_version *version = world_alloc(medium->world, sizeof *version);
   version->sequence = sector->sequence;
+  version->since = sector->since;
   version->doubtful = sector->doubtful;
   memcpy(version->data, sector_visible(medium, index), MEDIUM_SECTOR);
   version->older = sector->older;
@@ -106,7 +114,7 @@ static void sector_write(struct medium *medium, uint64_t offset, uint64_t length
   if (data) memcpy(medium->visible + offset, data, length);
   else memset(medium->visible + offset, 0, length);
   bitmap_set(&medium->touched, offset / MEDIUM_PAGE);
-  sector->sequence = ++medium->sequence;
+  sector->sequence = sector->since = ++medium->sequence;
   sector->doubtful = false;
   if (durable) {
     memcpy(sector_durable(medium, index), sector_visible(medium, index), MEDIUM_SECTOR);
@@ -145,13 +153,13 @@ uint32_t medium_flush_mark(const struct medium *medium) { return medium->sequenc
 /* The newest version up to `mark` that is not in doubt becomes the durable one. */
 static void sector_flush(struct medium *medium, uint32_t index, uint32_t mark) {
   struct medium_sector *sector = &medium->sectors[index];
-  if (sector->sequence <= mark && !sector->doubtful) {
+  if (sector->since <= mark && !sector->doubtful) {
     memcpy(sector_durable(medium, index), sector_visible(medium, index), MEDIUM_SECTOR);
     sector_set_clean(medium, index);
     return;
   }
   struct medium_version **at = &sector->older;
-  while (*at && ((*at)->sequence > mark || (*at)->doubtful)) at = &(*at)->older;
+  while (*at && ((*at)->since > mark || (*at)->doubtful)) at = &(*at)->older;
   if (!*at) return;
   memcpy(sector_durable(medium, index), (*at)->data, MEDIUM_SECTOR);
   while (*at) {

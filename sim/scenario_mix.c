@@ -21,9 +21,11 @@ struct mix {
   uint32_t lives;
   uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
   uint32_t budget_max;
-  uint32_t quick_crash_percent; /* crashes soon after an activation */
-  uint32_t stop_percent;        /* lives that end with a clean stop */
-  uint32_t aimed_percent;       /* lives whose crash is aimed: crash_sooner() */
+  uint32_t quick_crash_percent;                     /* crashes soon after an activation */
+  uint32_t stop_percent;                            /* lives that end with a clean stop */
+  uint32_t aimed_percent;                           /* lives whose crash is aimed: crash_sooner() */
+  bool brink;                                       /* crash upon crash around the failure of the master */
+  enum { CRASH_ANY, CRASH_POWER, CRASH_KILL } next; /* the kind of crash that was aimed */
 };
 
 static struct weather *weather_of(struct mix *mix, const struct sim_mirror *mirror) {
@@ -92,12 +94,14 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   struct node *node = mix->node;
   struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
   sim_mirror_init(mirror, node, node->mirror_count - 1, options);
+  if (mix->brink) mirror->workloads[0].weight[MODEL_FLUSH] += 20;
   adopt_data(mix, mirror);
   add_clients(mix, mirror);
   struct weather *weather = weather_of(mix, mirror);
   mirror->verify_must_agree = true;
   operator_init(&mix->operators[mirror->index], mirror);
   weather_init(weather, mirror);
+  weather->brink = mix->brink;
   weather->storm_percent = mix->storm_percent;
   weather->chaos_percent = mix->chaos_percent;
 }
@@ -119,6 +123,8 @@ static void format_all(struct mix *mix) {
 
 static void crash(struct mix *mix) {
   bool power = prng_one_in(&mix->prng, 2);
+  if (mix->next != CRASH_ANY) power = mix->next == CRASH_POWER;
+  mix->next = CRASH_ANY;
   EACH_MIRROR(mix->node, mirror) {
     operator_end(&mix->operators[mirror->index]);
     weather_end(weather_of(mix, mirror), false);
@@ -264,6 +270,25 @@ static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before,
   return min_u64(steps, sooner);
 }
 
+/* The same where all lives are about the failure of the master: a flush has failed, and nobody was told; the failed image is being
+ * taken out; a flush was answered that may rest on what the process before has left in doubt. */
+static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  const struct sim_counters *now = &mix->world->counters;
+  struct prng *prng = &mix->prng;
+  uint64_t sooner = steps;
+  if (now->flush_fails != before->flush_fails && prng_one_in(prng, 2)) {
+    mix->next = CRASH_KILL;
+    sooner = prng_between(prng, 1, 25);
+  } else if (now->image_failed != before->image_failed) {
+    mix->next = prng_one_in(prng, 4) ? CRASH_POWER : CRASH_KILL;
+    sooner = prng_between(prng, 1, 80);
+  } else if (now->flush_ok != before->flush_ok && mix->node->mirrors[0].recovering && prng_one_in(prng, 2)) {
+    mix->next = CRASH_POWER;
+    sooner = prng_between(prng, 1, 20);
+  }
+  return min_u64(steps, sooner);
+}
+
 /* After chaos a calm life lasts until all images are well, more often than not, so that there can be storms again. */
 static void settle(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
@@ -293,13 +318,55 @@ static void operator_comes(struct mix *mix, struct sim_mirror *mirror) {
   operator_begin(&mix->operators[mirror->index], spared, weather->kind == WEATHER_CHAOS);
 }
 
+static void read_volume(struct mix *mix, struct sim_mirror *mirror, uint32_t c) {
+  struct client *client = &mirror->clients[c];
+  uint64_t size = client->model->size_bytes, deadline_ns = world_now(mix->world) + HEAL_NS;
+  for (uint64_t at = 0; at < size;) {
+    uint64_t bytes = min_u64(size - at, READ_ALL_BYTES);
+    if (client->wire.ready && !client->wire.closing && client->open < CLIENT_DEPTH_MAX) {
+      client_ask(client, MODEL_READ, at, bytes, false);
+      at += bytes;
+      continue;
+    }
+    if (!client->connected) world_fail(mix->world, "%s was lost while reading everything", client->name);
+    if (world_now(mix->world) > deadline_ns) world_fail(mix->world, "reading everything takes for ever");
+    node_step(mix->node);
+  }
+}
+
+static void read_all(struct mix *mix, struct sim_mirror *mirror) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++) read_volume(mix, mirror, v);
+  while (!sim_mirror_clients_done(mirror)) node_step(mix->node);
+}
+
+/* Half of the lives begin with a look at what the one before has left, and go on with the image that is to fail as the master; the
+ * others begin at once. */
+static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
+  const struct weather *weather = weather_of(mix, mirror);
+  if (prng_one_in(&mix->prng, 2)) return;
+  read_all(mix, mirror);
+  uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
+  while (!sim_mirror_all_synchronized(mirror) && world_now(mix->world) < deadline_ns) {
+    sim_mirror_tend(mirror);
+    node_step(mix->node);
+  }
+  uint32_t other = weather->anchor == 0 ? 1 : 0;
+  (void)sim_mirror_wait(mirror, UINT64_MAX);
+  if (!sim_mirror_all_synchronized(mirror) || mirror->status.images[other].master) return;
+  sim_mirror_image_do(mirror, other, IMAGE_OP_PROMOTE, false);
+  (void)sim_mirror_wait(mirror, UINT64_MAX);
+}
+
 /* As soon as it serves, in this life. */
 static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   if (!mirror->serving || mirror->clients_started) return;
   mirror->clients_started = true;
+  uint32_t budget = (uint32_t)prng_between(&mix->prng, 10, mix->budget_max);
+  sim_mirror_clients_start(mirror, mix->brink ? 0 : budget);
+  if (mix->brink) prepare_brink(mix, mirror);
   weather_strike(weather_of(mix, mirror));
-  operator_comes(mix, mirror);
-  sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 10, mix->budget_max));
+  if (!mix->brink) operator_comes(mix, mirror);
+  for (uint32_t c = 0; c < mirror->client_count && mix->brink; c++) client_more(&mirror->clients[c], budget);
 }
 
 static void one_life(struct mix *mix) {
@@ -316,7 +383,8 @@ static void one_life(struct mix *mix) {
     EACH_MIRROR(node, mirror) load_begins(mix, mirror);
     struct sim_counters before = mix->world->counters;
     node_step(node);
-    if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
+    if (mix->brink) steps = crash_at_brink(mix, &before, steps);
+    else if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
   check_progress(mix, UINT64_MAX);
   EACH_MIRROR(node, mirror) settle(mix, mirror);
@@ -325,22 +393,6 @@ static void one_life(struct mix *mix) {
 }
 
 /* ---- healed: it must be well ---- */
-
-static void read_volume(struct mix *mix, struct sim_mirror *mirror, uint32_t c) {
-  struct client *client = &mirror->clients[c];
-  uint64_t size = client->model->size_bytes, deadline_ns = world_now(mix->world) + HEAL_NS;
-  for (uint64_t at = 0; at < size;) {
-    uint64_t bytes = min_u64(size - at, READ_ALL_BYTES);
-    if (client->wire.ready && !client->wire.closing && client->open < CLIENT_DEPTH_MAX) {
-      client_ask(client, MODEL_READ, at, bytes, false);
-      at += bytes;
-      continue;
-    }
-    if (!client->connected) world_fail(mix->world, "%s was lost while reading everything", client->name);
-    if (world_now(mix->world) > deadline_ns) world_fail(mix->world, "reading everything takes for ever");
-    node_step(mix->node);
-  }
-}
 
 static void wait_until_well(struct mix *mix, struct sim_mirror *mirror) {
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
@@ -438,6 +490,19 @@ static void set_crash_recovery(struct mix *mix, struct sim_mirror_options *optio
   mix->aimed_percent = 90;
 }
 
+/* The moments around the failure of the master: what stands in no record yet, what is flushed and in doubt. */
+static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
+  options->image_count = 2;
+  options->volume_count = 1;
+  options->volume_bytes[0] = 256 << 10;
+  options->slow_metadata = true;
+  mix->brink = true;
+  mix->storm_percent = 100;
+  mix->lives = 20;
+  mix->quick_crash_percent = 10;
+  mix->stop_percent = 5;
+}
+
 /* Of several mirrors each has its own weather, and a life is shared. */
 static uint32_t draw_mirror_count(struct mix *mix) {
   if (!prng_one_in(&mix->prng, 8)) return 1;
@@ -454,13 +519,14 @@ void scenario_mix(struct world *world, struct node *node) {
     return;
   }
   struct mix mix = mix_begin(world, node);
-  uint64_t pick = prng_below(&mix.prng, 5); /* two in five are calm throughout */
+  uint64_t pick = prng_below(&mix.prng, 10); /* two in five are calm throughout */
   mix.storm_percent = 65;
   mix.chaos_percent = 15;
-  for (uint32_t count = draw_mirror_count(&mix); count > 0; count--) {
-    struct sim_mirror_options options = {.calm = pick < 2};
+  for (uint32_t count = pick == 4 || pick == 5 ? 1 : draw_mirror_count(&mix); count > 0; count--) {
+    struct sim_mirror_options options = {.calm = pick < 4};
     draw_mirror(&mix, &options);
-    if (pick == 0) set_crash_recovery(&mix, &options);
+    if (pick < 2) set_crash_recovery(&mix, &options);
+    if (pick == 4 || pick == 5) set_brink(&mix, &options);
     add_mirror(&mix, &options);
   }
   run_mix(&mix);
@@ -471,6 +537,15 @@ void scenario_crash_recovery(struct world *world, struct node *node) {
   struct sim_mirror_options options = {0};
   draw_mirror(&mix, &options);
   set_crash_recovery(&mix, &options);
+  add_mirror(&mix, &options);
+  run_mix(&mix);
+}
+
+void scenario_brink(struct world *world, struct node *node) {
+  struct mix mix = mix_begin(world, node);
+  struct sim_mirror_options options = {0};
+  draw_mirror(&mix, &options);
+  set_brink(&mix, &options);
   add_mirror(&mix, &options);
   run_mix(&mix);
 }

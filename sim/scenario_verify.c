@@ -77,8 +77,7 @@ static void fill(struct rot *rot) {
 static void load_begins(struct rot *rot) {
   for (uint32_t c = 1; c < rot->mirror->client_count; c++) {
     struct client *client = &rot->mirror->clients[c];
-    if (client->connected && client->budget == 0) client->budget = (uint32_t)prng_between(&rot->prng, 50, 300);
-    client_wake(client);
+    if (client->budget == 0) client_more(client, (uint32_t)prng_between(&rot->prng, 50, 300));
   }
 }
 

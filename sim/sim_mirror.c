@@ -100,7 +100,7 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
                 mirror->config.extent_bytes, mirror->config.mark_count);
   require(mirror->layout.meta_bytes == mirror_meta_bytes(&mirror->config));
   struct prng slow = world_stream(world, "slow metadata", stream_of(mirror, 0));
-  mirror->slow_metadata = prng_one_in(&slow, 3);
+  mirror->slow_metadata = prng_one_in(&slow, 3) || options->slow_metadata;
   sim_mirror_grow(mirror, options->image_count);
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].configured = true;
   mirror->config.image_count = mirror->image_count;

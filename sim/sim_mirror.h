@@ -98,7 +98,7 @@ struct sim_mirror_options {
   uint32_t image_count, volume_count;
   uint64_t volume_bytes[SIM_VOLUMES_MAX];
   uint32_t extent_bytes, mark_count;
-  bool calm;
+  bool calm, slow_metadata;
 };
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
                      const struct sim_mirror_options *options);

@@ -51,6 +51,7 @@ static const struct {
     {"written after the flush: from the flushed one on", "1F23", true, 1u << 3, 14},
     {"FUA is durable at once", "14", true, 1u << 4, 1u << 4},
     {"a flush covers what was there when it was submitted", "1m2f", true, 1u << 2, 1u << 1 | 1u << 2},
+    {"and it does so however often that is overwritten meanwhile", "1m23232323232323f", true, 1u << 3, 14},
     {"a failed flush saves some, and a good one does not save the rest", "1XF", true, 1u << 1, 1u << 0 | 1u << 1},
     {"written again after a failed flush, a good one saves it", "1X2F", true, 1u << 2, 1u << 2},
 };

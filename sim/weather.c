@@ -20,7 +20,32 @@ static uint64_t draw_start(struct prng *prng, uint64_t now_ns) {
   return now_ns + prng_below(prng, within_ns[prng_below(prng, COUNT_OF(within_ns))]);
 }
 
-static struct fault draw_fault(struct weather *weather, const struct sim_drive *drive) {
+/* Where clients are busy, more often than not. */
+static uint64_t draw_bad_place(struct weather *weather, const struct sim_drive *drive) {
+  struct sim_mirror *mirror = weather->mirror;
+  struct prng *prng = &weather->prng;
+  if (prng_one_in(prng, 4)) return prng_below(prng, drive->caps.size_bytes);
+  uint32_t v = 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    if (mirror->volume_count > 1 && drive == &mirror->images[i].data[1]) v = 1;
+  const struct workload *workload = &mirror->workloads[v];
+  uint32_t spot = (uint32_t)prng_below(prng, COUNT_OF(workload->hot));
+  return workload->hot[spot].start + prng_below(prng, workload->hot[spot].bytes);
+}
+
+/* Several places at once, and at different times. */
+static void strike_places(struct weather *weather, struct sim_drive *drive) {
+  struct prng *prng = &weather->prng;
+  for (uint64_t count = prng_between(prng, 2, 8); count > 0; count--) {
+    struct fault fault = {.kind = FAULT_BAD_SECTOR, .ops = FAULT_READ, .until_ns = UINT64_MAX, .err = TARN_IO};
+    fault.from_ns = draw_start(prng, world_now(weather->mirror->world));
+    fault.start = align_down(draw_bad_place(weather, drive), 4096);
+    fault.end = min_u64(fault.start + (4096ull << prng_below(prng, 3)), drive->caps.size_bytes);
+    (void)faults_add(&drive->faults, &fault);
+  }
+}
+
+static struct fault draw_fault(struct weather *weather) {
   static const uint32_t op_sets[] = {FAULT_READ, FAULT_WRITE, FAULT_WRITE, FAULT_FLUSH, FAULT_WRITE | FAULT_FLUSH,
                                      FAULT_ALL};
   static const enum fault_kind kinds[] = {FAULT_ONCE,  FAULT_ONCE, FAULT_ONCE, FAULT_WHILE,
@@ -36,14 +61,6 @@ static struct fault draw_fault(struct weather *weather, const struct sim_drive *
   }
   if (fault.kind == FAULT_WHILE || fault.kind == FAULT_SLOW)
     fault.until_ns = fault.from_ns + prng_between(prng, NS_PER_MS, 300 * NS_PER_MS);
-  if (drive->faults.role == ROLE_DATA && prng_one_in(prng, 5)) {
-    fault.kind = FAULT_BAD_SECTOR;
-    fault.ops = FAULT_READ;
-    fault.until_ns = UINT64_MAX;
-    fault.start = align_down(prng_below(prng, drive->caps.size_bytes), 4096);
-    fault.end = min_u64(fault.start + (4096ull << prng_below(prng, 5)), drive->caps.size_bytes);
-    fault.from_ns = world_now(weather->mirror->world);
-  }
   if (prng_one_in(prng, 8)) fault.err = TARN_NO_SPACE;
   return fault;
 }
@@ -69,8 +86,12 @@ static void strike(struct weather *weather, struct sim_drive *drive) {
     sim_drive_lose(drive, draw_start(prng, world_now(weather->mirror->world)));
     return;
   }
+  if (drive->faults.role == ROLE_DATA && prng_one_in(prng, 4)) {
+    strike_places(weather, drive);
+    return;
+  }
   if (whole && prng_one_in(prng, 5)) fault = draw_hang(weather);
-  else fault = draw_fault(weather, drive);
+  else fault = draw_fault(weather);
   (void)faults_add(&drive->faults, &fault);
 }
 
@@ -226,7 +247,7 @@ void weather_begin(struct weather *weather) {
   static const char *const names[] = {"calm", "storm", "chaos"};
   struct sim_mirror *mirror = weather->mirror;
   draw_kind(weather);
-  if (weather->kind == WEATHER_CALM || weather->home_troubled || prng_one_in(&weather->prng, 2))
+  if (weather->kind == WEATHER_CALM || weather->home_troubled || weather->brink || prng_one_in(&weather->prng, 2))
     sim_mirror_heal(mirror);
   world_trace(mirror->world, "---- %s: %s, anchor %s ----", mirror->name, names[weather->kind],
               weather->anchor == NO_ANCHOR ? "none" : mirror->images[weather->anchor].name);
@@ -235,7 +256,7 @@ void weather_begin(struct weather *weather) {
   mirror->operated = false;
   clear_for_anchor(weather);
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].absent = false;
-  if (weather->kind == WEATHER_CALM) return;
+  if (weather->kind == WEATHER_CALM || weather->brink) return;
   damage_some(weather);
   if (weather->kind == WEATHER_STORM && weather->home_troubled) return;
   draw_absent(weather);
@@ -253,9 +274,25 @@ static bool any_trouble(struct sim_mirror *mirror) {
   return false;
 }
 
+static void strike_master(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  uint32_t master = master_of(mirror);
+  if (master == weather->anchor) return;
+  struct sim_drive *drive = &mirror->images[master].data[prng_below(&weather->prng, mirror->volume_count)];
+  struct fault fault = {
+      .kind = FAULT_ONCE, .ops = FAULT_WRITE, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
+  if (prng_one_in(&weather->prng, 2)) fault.ops = FAULT_FLUSH;
+  fault.skip = (uint32_t)prng_below(&weather->prng, fault.ops == FAULT_FLUSH ? 3 : 30);
+  (void)faults_add(&drive->faults, &fault);
+}
+
 void weather_strike(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   if (weather->kind == WEATHER_CALM) return;
+  if (weather->brink) {
+    strike_master(weather);
+    return;
+  }
   bool home = prng_one_in(&weather->prng, 5);
   if (home && (weather->kind == WEATHER_CHAOS || !any_trouble(mirror))) {
     strike(weather, &mirror->home);
