@@ -192,7 +192,8 @@ def test_deactivate_with_a_hung_disk(t):
 def test_a_deactivation_that_takes_long(t, row):
     """Cli: a deactivation whose disk is slow returns when it has begun, and says so; with --wait when it is done."""
     mirror = Mirror(t, image_settings=("hang=60",))
-    mirror.fault("b", "delay=4000", "--on", "flush")
+    mirror.write(4, flush=False)
+    mirror.fault("b", "delay=6000", "--on", "flush")
     said = mirror.daemon.tarn("mirror", "deactivate", "vol0", *row[1])
     state = mirror.status()["state"]
     check(state == "INACTIVE" if row[1] else "being deactivated" in said.out, f"it said {said}, and is {state}")
