@@ -148,7 +148,7 @@ struct image {
   uint64_t sync_start_ns, sync_copied;
   uint64_t copy_next_ns; /* earliest next copy, by its rate */
   uint32_t in_flight;
-  /* on its way back (mirror_images.c) */
+  /* on its way back (mirror_return.c) */
   enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_COMMIT } coming;
   bool coming_full, coming_asked; /* everything is to be copied; the administrator asked for it */
   uint64_t since_tick;            /* what was issued before is not to be held against it: it was out meanwhile */
