@@ -166,7 +166,9 @@ static void serve(struct sim_mirror *mirror) {
       mirror->world->counters.gate_misfit++;
       continue;
     }
-    gate_open(&mirror->gates[v], mirror_volume(mirror->core, v), mirror->lost);
+    if (mirror->lost && mirror->gates[v].state != GATE_FAILING)
+      gate_fail(&mirror->gates[v]); /* whoever waits learns of it */
+    gate_open(&mirror->gates[v], mirror_volume(mirror->core, v));
   }
   if (again) sim_mirror_tell_doubt(mirror);
   mirror->lost = mirror->lost_untold = false;
@@ -184,6 +186,7 @@ static void activated(struct mirror *core, tarn_err err, const char *why, void *
   if (err != TARN_OK) return;
   take_members(mirror);
   mirror->quiet = mirror->how.quiet;
+  mirror->status_stale = true;
   if (mirror->quiet) return;
   mirror->maybe_demoted = false;
   serve(mirror);

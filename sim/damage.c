@@ -1,6 +1,7 @@
 #include "sim/damage.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 struct area {
   uint64_t start, bytes;
@@ -8,6 +9,23 @@ struct area {
 
 static struct area log_area(const struct geometry *layout, uint32_t copy) {
   return (struct area){layout->log_offset[copy], (uint64_t)layout->log_blocks * META_BLOCK_BYTES};
+}
+
+void damage_place(const struct geometry *layout, uint64_t offset, char *text, size_t bytes) {
+  if (offset < RECORD_AREA_BYTES || !layout) {
+    snprintf(text, bytes, " record %" PRIu64, offset / RECORD_SLOT_BYTES);
+  } else if (offset < layout->map_offset) {
+    uint64_t block = (offset - layout->log_offset[0]) / META_BLOCK_BYTES;
+    snprintf(text, bytes, " log %" PRIu64 ":%" PRIu64, block / layout->log_blocks, block % layout->log_blocks);
+  } else {
+    uint64_t slot = (offset - layout->map_offset) / layout->map_slot_bytes;
+    uint64_t block = (offset - layout->map_offset) % layout->map_slot_bytes / META_BLOCK_BYTES;
+    bool top = block < 2 * layout->top_blocks;
+    uint64_t blocks = top ? layout->top_blocks : layout->page_blocks;
+    if (!top) block -= 2 * layout->top_blocks;
+    snprintf(text, bytes, " %s of %c %" PRIu64 ":%" PRIu64, top ? "top" : "map", (char)('a' + slot), block / blocks,
+             block % blocks);
+  }
 }
 
 /* Flips a few bits within one sector of the area. */

@@ -13,6 +13,8 @@ enum damage_part {
   DAMAGE_ALL = 15
 };
 
+/* What lies there, as " record 0", " log 1:3", " map of b 0:2". `layout` NULL: the home store. */
+void damage_place(const struct geometry *layout, uint64_t offset, char *text, size_t bytes);
 /* Flips bits in some sectors of these parts. */
 void damage_rot(struct sim_drive *meta, uint32_t parts, struct prng *prng);
 /* Would a write at `offset` hit the other copy of what belongs at `meant`? Both of `length` bytes. */

@@ -1,6 +1,8 @@
 #include "sim/faults.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 static const char *const kind_names[] = {"once", "for a while", "for good", "bad sector", "slow", "hang", "misdirect"};
 
@@ -12,6 +14,22 @@ static bool fault_is_over(const struct faults *faults, const struct fault *fault
   return fault->spent || fault->until_ns <= world_now(faults->world);
 }
 
+static void trace_fault(const struct faults *faults, const struct fault *fault) {
+  static const char *const ops[] = {"",        "reads",          "writes",          "reads, writes",
+                                    "flushes", "reads, flushes", "writes, flushes", "all"};
+  struct world *world = faults->world;
+  char where[64] = "", when[64] = "";
+  if (!world->traced) return;
+  if (fault->end != UINT64_MAX)
+    snprintf(where, sizeof where, ", %" PRIu64 "+%" PRIu64, fault->start, fault->end - fault->start);
+  if (fault->from_ns > world_now(world)) snprintf(when, sizeof when, ", from %.3f ms on", (double)fault->from_ns / 1e6);
+  size_t used = strlen(when);
+  if (fault->until_ns != UINT64_MAX)
+    snprintf(when + used, sizeof when - used, ", until %.3f ms", (double)fault->until_ns / 1e6);
+  world_trace(world, "fault on %s: %s, %s%s%s", faults->name, kind_names[fault->kind], ops[fault->ops & FAULT_ALL],
+              where, when);
+}
+
 bool faults_add(struct faults *faults, const struct fault *fault) {
   require(fault->start < fault->end);
   uint32_t place = 0;
@@ -19,9 +37,7 @@ bool faults_add(struct faults *faults, const struct fault *fault) {
   if (place == FAULTS_MAX) return false;
   faults->list[place] = *fault;
   if (place == faults->count) faults->count++;
-  world_trace(faults->world, "fault on %s: %s, ops %u, %" PRIu64 "..%" PRIu64 ", from %.3f ms for %.3f ms",
-              faults->name, kind_names[fault->kind], fault->ops, fault->start, fault->end, (double)fault->from_ns / 1e6,
-              (double)(fault->until_ns - fault->from_ns) / 1e6);
+  trace_fault(faults, fault);
   return true;
 }
 

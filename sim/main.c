@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/plant.h"
-#include "sim/scenario.h"
+#include "sim/sweep.h"
 
 struct options {
   const char *program;
@@ -20,6 +20,9 @@ struct options {
   uint64_t minutes;
   const char *plant; /* NULL: none */
   bool trace;
+  bool sweep;
+  enum sweep_kind strike_kind;
+  uint64_t strike_at; /* 0: no one fault of a sweep */
 };
 
 static const struct {
@@ -93,13 +96,39 @@ static int run_all(const struct options *options) {
   }
   uint64_t seeds = passed + failures;
   if (seeds > 1) counters_print(&sum);
-  if (options->scenario->counted && seeds >= COUNTED_SEEDS && !options->plant && counters_report_zero(&sum) > 0)
+  if (options->scenario->kind == SCENARIO_COUNTED && seeds >= COUNTED_SEEDS && !options->plant &&
+      counters_report_zero(&sum) > 0)
     failures++;
 #ifdef TARN_PLANTS
   if (options->plant) printf("the mistake was reached %lu times\n", plant_hits);
 #endif
   printf("%" PRIu64 " passed, %" PRIu64 " failed\n", passed, failures);
   return failures ? 1 : 0;
+}
+
+/* ---- sweeps ---- */
+
+static int run_sweep(const struct options *options) {
+  uint64_t passed = 0, failures = 0;
+  for (uint32_t i = 0; scenario_at(i); i++) {
+    const struct scenario *scenario = scenario_at(i);
+    bool chosen = options->scenario == scenario_at(0) || options->scenario == scenario; /* the default: all of them */
+    if (!chosen || scenario->kind != SCENARIO_SCRIPTED) continue;
+    set_replay(options, 1);
+    sweep_all(&world, &node, scenario, options->program, &passed, &failures);
+  }
+  printf("%" PRIu64 " passed, %" PRIu64 " failed\n", passed, failures);
+  return failures ? 1 : 0;
+}
+
+static int run_strike(const struct options *options) {
+  bool struck;
+  bool passed =
+      sweep_run(&world, &node, options->scenario, options->strike_kind, options->strike_at, options->trace, &struck);
+  if (!struck) printf("there are fewer I/Os in this story\n");
+  if (!passed) printf("failed: %s\n", world.failure);
+  printf("%d passed, %d failed\n", passed, !passed);
+  return passed ? 0 : 1;
 }
 
 /* ---- the planted mistakes: in another executable, beside this one ---- */
@@ -139,6 +168,7 @@ static int run_planted(const struct options *options, char **argv) {
 
 static const char usage_text[] =
     "Usage: tarn-sim [--seed N] [--seeds A-B] [--scenario NAME] [--minutes M] [--plant BUG] [--trace]\n"
+    "       tarn-sim --sweep [--scenario STORY]\n"
     "\n"
     "Runs a mirror on simulated disks, under simulated clients and disasters, and checks every byte they see.\n"
     "The same seed gives the same run, byte for byte.\n"
@@ -148,7 +178,10 @@ static const char usage_text[] =
     "  --scenario NAME   what happens; \"list\" names them all\n"
     "  --minutes M       go on from the first seed for so long\n"
     "  --plant BUG       switch on one planted mistake; \"list\" names them all\n"
-    "  --trace           print every event of the run\n";
+    "  --trace           print every event of the run\n"
+    "  --sweep           scripted scenarios again and again: the 1st, 2nd, 3rd ... I/O fails, once and for good\n"
+    "  --strike KIND:N   one run of that: the Nth I/O fails; \"once\", or its \"disk\" from then on, or \"all\" "
+    "disks\n";
 
 static int bad_usage(const char *what, const char *value) {
   fprintf(stderr, "tarn-sim: %s: %s (try --help)\n", what, value);
@@ -178,6 +211,17 @@ static int list_scenarios(void) {
   return 0;
 }
 
+static bool parse_strike(struct options *options, const char *text) {
+  const char *end = NULL;
+  for (enum sweep_kind kind = SWEEP_ONCE; kind < SWEEP_KIND_COUNT; kind++) {
+    size_t length = strlen(sweep_kind_name(kind));
+    if (strncmp(text, sweep_kind_name(kind), length) != 0 || text[length] != ':') continue;
+    options->strike_kind = kind;
+    return parse_number(text + length + 1, &end, &options->strike_at) && *end == '\0' && options->strike_at > 0;
+  }
+  return false;
+}
+
 /* -1: run; else the exit status. */
 static int parse_value(struct options *options, const char *name, const char *value) {
   const char *end = NULL;
@@ -192,6 +236,7 @@ static int parse_value(struct options *options, const char *name, const char *va
     options->scenario = scenario_find(value);
     return options->scenario ? -1 : bad_usage("no such scenario", value);
   }
+  if (strcmp(name, "--strike") == 0) return parse_strike(options, value) ? -1 : bad_usage("not KIND:N", value);
   if (strcmp(name, "--plant") == 0) {
     if (strcmp(value, "list") == 0) return list_plants();
     options->plant = value;
@@ -204,6 +249,10 @@ static int parse(struct options *options, int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--trace") == 0) {
       options->trace = true;
+      continue;
+    }
+    if (strcmp(argv[i], "--sweep") == 0) {
+      options->sweep = true;
       continue;
     }
     if (strcmp(argv[i], "--help") == 0) {
@@ -220,6 +269,10 @@ static int parse(struct options *options, int argc, char **argv) {
     if (status >= 0) return status;
     i++;
   }
+  bool sweeps = options->sweep || options->strike_at != 0;
+  if (sweeps && options->scenario->kind != SCENARIO_SCRIPTED &&
+      (options->strike_at || options->scenario != scenario_at(0)))
+    return bad_usage("not a scripted scenario", options->scenario->name);
   if (options->minutes && !options->seeds_given) options->first = 1;
   if (options->minutes) options->last = UINT64_MAX;
   return -1;
@@ -242,6 +295,8 @@ int main(int argc, char **argv) {
     signal(SIGSEGV, on_fault);
     signal(SIGBUS, on_fault);
     signal(SIGFPE, on_fault);
+    if (options.strike_at) return run_strike(&options);
+    if (options.sweep) return run_sweep(&options);
     return run_all(&options);
   }
   return run_planted(&options, argv);

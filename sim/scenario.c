@@ -3,15 +3,30 @@
 #include <string.h>
 
 static const struct scenario scenarios[] = {
-    {"mix", "everything, drawn from the seed: images, volumes, loads, faults, crashes, absences", scenario_mix, true},
+    {"mix", "everything, drawn from the seed: mirrors, images, loads, faults, administrators, crashes", scenario_mix,
+     SCENARIO_COUNTED},
     {"crash-recovery", "crash upon crash while marked regions are being copied; no disk fails", scenario_crash_recovery,
-     false},
-    {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image, false},
-    {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, false},
-    {"verify", "data rots on an image; verify finds and repairs it while clients write", scenario_verify, false},
-    {"two-writes", "two disjoint writes run together, two overlapping ones in order (a golden trace)",
-     scenario_two_writes, false},
-    {"self-test", "the checkers are shown wrong bytes, and must find them", scenario_self_test, false},
+     SCENARIO_DRAWN},
+    {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,
+     SCENARIO_DRAWN},
+    {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, SCENARIO_DRAWN},
+    {"verify", "data rots on an image; verify finds and repairs it while clients write", scenario_verify,
+     SCENARIO_DRAWN},
+    {"two-writes", "disjoint writes run together, overlapping ones in order", scenario_two_writes, SCENARIO_SCRIPTED},
+    {"write-fails", "a write fails on one image: recorded before the answer", scenario_write_fails, SCENARIO_SCRIPTED},
+    {"flush-fails", "a flush fails on one image", scenario_flush_fails, SCENARIO_SCRIPTED},
+    {"crash-in-flight", "a crash with a write in flight: recovery from one source", scenario_crash_in_flight,
+     SCENARIO_SCRIPTED},
+    {"hang-and-return", "an image hangs, and comes back for what it missed", scenario_hang_and_return,
+     SCENARIO_SCRIPTED},
+    {"last-image-hangs", "the last image hangs: ATTENTION, and back", scenario_last_image_hangs, SCENARIO_SCRIPTED},
+    {"fracture", "an image is fractured and restored", scenario_fracture, SCENARIO_SCRIPTED},
+    {"stale-alone", "an image that is behind is refused alone", scenario_stale_alone, SCENARIO_SCRIPTED},
+    {"half-built", "a crash while an image is copied to in full", scenario_half_built, SCENARIO_SCRIPTED},
+    {"read-repair", "a block that cannot be read is answered from another image and written again",
+     scenario_read_repair, SCENARIO_SCRIPTED},
+    {"flush-doubt", "a flush fails on every image", scenario_flush_doubt, SCENARIO_SCRIPTED},
+    {"self-test", "the checkers are shown wrong bytes, and must find them", scenario_self_test, SCENARIO_DRAWN},
 };
 
 const struct scenario *scenario_at(uint32_t index) { return index < COUNT_OF(scenarios) ? &scenarios[index] : NULL; }

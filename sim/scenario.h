@@ -7,7 +7,11 @@
 struct scenario {
   const char *name, *text;
   void (*run)(struct world *world, struct node *node);
-  bool counted; /* after COUNTED_SEEDS every counter must be above zero */
+  enum {
+    SCENARIO_DRAWN,
+    SCENARIO_COUNTED, /* after COUNTED_SEEDS every counter must be above zero */
+    SCENARIO_SCRIPTED /* a story: it can be swept */
+  } kind;
 };
 #define COUNTED_SEEDS 500
 
@@ -24,6 +28,16 @@ void scenario_full_marks(struct world *world, struct node *node);
 void scenario_verify(struct world *world, struct node *node);
 /* scenario_story.c */
 void scenario_two_writes(struct world *world, struct node *node);
+void scenario_write_fails(struct world *world, struct node *node);
+void scenario_flush_fails(struct world *world, struct node *node);
+void scenario_crash_in_flight(struct world *world, struct node *node);
+void scenario_hang_and_return(struct world *world, struct node *node);
+void scenario_last_image_hangs(struct world *world, struct node *node);
+void scenario_fracture(struct world *world, struct node *node);
+void scenario_stale_alone(struct world *world, struct node *node);
+void scenario_half_built(struct world *world, struct node *node);
+void scenario_read_repair(struct world *world, struct node *node);
+void scenario_flush_doubt(struct world *world, struct node *node);
 void scenario_self_test(struct world *world, struct node *node);
 
 #endif

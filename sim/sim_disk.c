@@ -1,6 +1,7 @@
 #include "sim/sim_disk.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/crc32c.h"
@@ -54,7 +55,6 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   drive_draw_caps(drive, &prng, size_bytes, role);
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
-  drive->traced = true;
   drive->loss.run = connection_lost;
   faults_init(&drive->faults, world, drive->medium->name, role);
 }
@@ -180,6 +180,34 @@ static void take_effect(struct sim_io *sim_io) {
   }
 }
 
+/* ---- the trace ---- */
+
+static bool is_record(const struct sim_drive *drive, const struct disk_io *io) {
+  return drive->faults.role != ROLE_DATA && io->op == DISK_WRITE && io->offset < RECORD_AREA_BYTES;
+}
+
+static void trace_io(const struct sim_drive *drive, const struct disk_io *io, const char *after, const char *why) {
+  struct world *world = drive->medium->world;
+  char place[48] = "";
+  if (!world->traced || drive->trace == TRACE_NOTHING) return;
+  if (drive->trace == TRACE_RECORDS && (!is_record(drive, io) || !after[0])) return;
+  if (io->op != DISK_FLUSH && drive->faults.role != ROLE_DATA)
+    damage_place(drive->layout, io->offset, place, sizeof place);
+  else if (io->op != DISK_FLUSH) snprintf(place, sizeof place, " %" PRIu64 "+%" PRIu64, io->offset, io->length);
+  world_trace(world, "%s %s%s%s%s%s", drive->medium->name, disk_op_name(io->op), place,
+              io->flags & DISK_FUA && !after[0] ? " fua" : "", after, why);
+}
+
+static void trace_begin(const struct sim_drive *drive, const struct sim_io *sim_io) {
+  if (sim_io->hung || sim_io->misplaced) trace_io(drive, sim_io->io, sim_io->hung ? " hangs" : " goes astray", "");
+  else trace_io(drive, sim_io->io, "", "");
+}
+
+static void trace_done(const struct sim_io *sim_io) {
+  trace_io(sim_io->disk->drive, sim_io->io, sim_io->err ? " done: " : " done",
+           sim_io->err ? tarn_err_text(sim_io->err) : "");
+}
+
 static void sim_io_run(struct sim_event *event) {
   struct sim_io *sim_io = CONTAINER_OF(event, struct sim_io, event);
   struct sim_disk *disk = sim_io->disk;
@@ -190,10 +218,7 @@ static void sim_io_run(struct sim_event *event) {
     world_at(world, &sim_io->event, sim_io->complete_ns);
     return;
   }
-  if (disk->drive->traced)
-    world_trace(world, "%s %s %" PRIu64 "+%" PRIu64 " done%s%s", disk->drive->medium->name, disk_op_name(io->op),
-                io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length, sim_io->err ? ": " : "",
-                sim_io->err ? tarn_err_text(sim_io->err) : "");
+  trace_done(sim_io);
   tarn_err err = sim_io->err;
   if (err == TARN_GONE) disk->drive->lost = false;
   if (sim_io->hung && world_now(world) - io->submitted_ns > LATE_NS) world->counters.hung_io_lands_late++;
@@ -203,7 +228,7 @@ static void sim_io_run(struct sim_event *event) {
 }
 
 static uint64_t draw_latency(struct sim_drive *drive) {
-  if (drive->latency_ns == 0) return 100000;
+  if (drive->steady_ns) return drive->steady_ns;
   uint64_t latency = prng_between(&drive->prng, drive->latency_ns / 2, drive->latency_ns * 2);
   if (prng_one_in(&drive->prng, 16)) latency *= 8;
   if (faults_slow(&drive->faults)) {
@@ -223,24 +248,18 @@ static uint64_t draw_landing(struct sim_drive *drive, const struct fault *fault)
 
 static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
   const struct fault *fault = faults_judge(&drive->faults, sim_io->io);
+  if (world_sweeps(drive->medium->world, drive)) sim_io->err = TARN_IO;
   if (drive->lost) {
     sim_io->err = TARN_GONE;
   } else if (fault && fault->kind == FAULT_HANG) {
     sim_io->hung = true;
     sim_io->complete_ns = draw_landing(drive, fault);
-    if (prng_one_in(&drive->prng, 3)) sim_io->err = TARN_IO;
+    if (prng_one_in(&drive->prng, 3) && !drive->steady_ns) sim_io->err = TARN_IO;
   } else if (fault && fault->kind == FAULT_MISDIRECT) {
     sim_io->misplaced = draw_misplaced(drive, sim_io->io);
   } else if (fault) {
     sim_io->err = fault->err;
   }
-}
-
-static void trace_io(const struct sim_drive *drive, const struct disk_io *io, const char *what) {
-  if (!drive->traced) return;
-  world_trace(drive->medium->world, "%s %s %" PRIu64 "+%" PRIu64 "%s%s", drive->medium->name, disk_op_name(io->op),
-              io->op == DISK_FLUSH ? 0 : io->offset, io->op == DISK_FLUSH ? 0 : io->length,
-              io->flags & DISK_FUA ? " fua" : "", what);
 }
 
 static void sim_disk_submit(struct disk *base, struct disk_io *io) {
@@ -260,11 +279,11 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   sim_io->flush_mark = medium_flush_mark(drive->medium);
   if (io->op == DISK_WRITE) sim_io->crc = crc32c(io->data, io->length);
   uint64_t latency = draw_latency(drive);
-  uint64_t effect = drive->latency_ns == 0 ? latency / 2 : prng_below(&drive->prng, latency + 1);
+  uint64_t effect = drive->steady_ns ? latency / 2 : prng_below(&drive->prng, latency + 1);
   sim_io->complete_ns = world_now(world) + latency;
   judge(drive, sim_io);
   if (io->op == DISK_FLUSH && sim_io->err) drive->flush_failures++;
-  trace_io(drive, io, sim_io->hung ? " hangs" : sim_io->misplaced ? " goes astray" : "");
+  trace_begin(drive, sim_io);
   if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + effect);
   else if (sim_io->complete_ns != UINT64_MAX) world_at(world, &sim_io->event, sim_io->complete_ns);
 }

@@ -20,11 +20,12 @@ struct sim_drive {
   struct medium *medium;
   struct faults faults;
   struct disk_caps caps;
-  struct prng prng;      /* latencies */
-  uint64_t latency_ns;   /* typical; the rest of the distribution hangs on it. 0: everything takes exactly 100 us */
-  bool traced;           /* its I/Os appear in the trace */
-  bool forbidden;        /* nobody may write to it any more */
-  struct sim_disk *open; /* NULL while closed: one opener at a time (rule 7's lock) */
+  struct prng prng;                                       /* latencies */
+  uint64_t latency_ns;                                    /* typical; the rest of the distribution hangs on it */
+  uint64_t steady_ns;                                     /* everything takes exactly so long; 0: the above */
+  enum { TRACE_ALL, TRACE_RECORDS, TRACE_NOTHING } trace; /* of its I/Os; only records that were written, of metadata */
+  bool forbidden;                                         /* nobody may write to it any more */
+  struct sim_disk *open;                                  /* NULL while closed: one opener at a time (rule 7's lock) */
   const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
   struct sim_event loss;         /* of the connection */
   bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */

@@ -169,7 +169,10 @@ void sim_mirror_open(struct sim_mirror *mirror) {
   require(mirror->core == NULL);
   arena_init(&mirror->arena);
   mirror->config.image_count = 0;
+  memset(&mirror->status, 0, sizeof mirror->status);
   for (uint32_t i = 0; i < mirror->image_count; i++) {
+    mirror->images[i].synced_ns = 0;
+    mirror->images[i].state = IMAGE_UNSYNCHRONIZED;
     if (mirror->images[i].configured) mirror->config.image_count = i + 1;
     sim_image_open(&mirror->images[i]);
   }
@@ -208,6 +211,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   require(!mirror->serving);
   mirror->lost |= mirror_may_have_lost(mirror->core);
   mirror->lost_untold |= lost_untold(mirror);
+  sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
   mirror->fallen = mirror->quiet = mirror->recovering = false;
@@ -256,6 +260,7 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
   sim_mirror_tell_doubt(mirror);
   for (uint32_t c = 0; c < mirror->client_count; c++) client_forget(&mirror->clients[c]);
   sim_mirror_forget(mirror);
+  sim_mirror_check_moments(mirror);
 }
 
 /* ---- clients ---- */

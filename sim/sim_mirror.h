@@ -30,8 +30,10 @@ struct sim_image {
   bool rots;                  /* its metadata may rot; of others' metadata a write may go astray: not both */
   struct sim_event reopening; /* the mirror waits for its disks */
   struct sim_event plugging;
-  uint64_t synced_ns; /* since when it has been SYNCHRONIZED; 0: it is not */
-  bool cut_off;       /* CONSISTENT, and then these are its bytes */
+  uint64_t synced_ns;         /* since when it has been SYNCHRONIZED; 0: it is not */
+  enum image_state state;     /* as shown last, by the mirror object of now */
+  enum image_missing missing; /* the same, by any */
+  bool cut_off, had_moment;   /* it is, or was, CONSISTENT, and then these were its bytes */
   uint32_t moment_crc[SIM_VOLUMES_MAX];
   struct bitmap unverified[SIM_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
 };

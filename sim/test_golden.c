@@ -1,4 +1,7 @@
-/* Golden traces: stories that are told by the trace of a scripted scenario, quoted here and compared line by line. */
+/* Golden traces: stories that are told by the trace of a scripted scenario, as documentation in sim/golden/NAME.txt, and
+ * compared line by line (without the times).
+ *
+ * A trace has changed, and rightly so? GOLDEN_WRITE=1 sim/test_golden writes the files; read the difference as a reviewer. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,89 +9,86 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sim/scenario.h"
 
-struct captured {
-  const char *from, *to; /* the lines after `from`, before `to` */
-  bool on;
-  char text[16384];
+static struct {
+  bool on; /* from the first line of the story to its end */
+  char text[65536];
   size_t used;
-};
+} captured;
 
-/* Keeps the line without its time. */
 static void capture(struct world *world, const char *line) {
-  struct captured *captured = world->trace_context;
+  (void)world;
   const char *text = strstr(line, "] ") + 2;
-  if (strcmp(text, captured->to) == 0) captured->on = false;
-  if (captured->on) {
-    int bytes = snprintf(captured->text + captured->used, sizeof captured->text - captured->used, "%s\n", text);
-    captured->used += (size_t)bytes;
-    require(captured->used < sizeof captured->text);
-  }
-  if (strcmp(text, captured->from) == 0) captured->on = true;
+  if (strncmp(text, "-- ", 3) == 0) captured.on = strcmp(text, "-- the end") != 0;
+  if (!captured.on) return;
+  int bytes = snprintf(captured.text + captured.used, sizeof captured.text - captured.used, "%s\n", text);
+  captured.used += (size_t)bytes;
+  require(captured.used < sizeof captured.text);
 }
 
-static void expect_trace(const char *scenario, const char *from, const char *to, const char *expected) {
+static void run_story(const char *name) {
   static struct world world;
   static struct node node;
-  static struct captured captured;
   static sigjmp_buf failed;
-  captured = (struct captured){.from = from, .to = to};
+  memset(&captured, 0, sizeof captured);
   memset(&node, 0, sizeof node);
   world_init(&world, 1);
   world.failed = &failed;
   world.traced = true;
   world.trace_line = capture;
-  world.trace_context = &captured;
   if (sigsetjmp(failed, 0) != 0) fail_msg("%s", world.failure);
-  scenario_find(scenario)->run(&world, &node);
+  scenario_find(name)->run(&world, &node);
   node_destroy(&node);
   world_destroy(&world);
-  assert_string_equal(captured.text, expected);
 }
 
-/* Both are at both images before either is done; nobody waits for anybody. */
-static void test_disjoint_writes_run_together(void **state) {
-  (void)state;
-  expect_trace("two-writes", "-- two disjoint writes", "-- two overlapping writes",
-               "client > #2 write 4096+4096\n"
-               "client > #3 write 12288+4096\n"
-               "a.vol0 write 4096+4096\n"
-               "b.vol0 write 4096+4096\n"
-               "a.vol0 write 12288+4096\n"
-               "b.vol0 write 12288+4096\n"
-               "a.vol0 write 4096+4096 done\n"
-               "b.vol0 write 4096+4096 done\n"
-               "a.vol0 write 12288+4096 done\n"
-               "b.vol0 write 12288+4096 done\n"
-               "client < #2 write done\n"
-               "client < #3 write done\n");
+/* The line that a text goes on with, without its end; moves on to the next. NULL at the end. */
+static const char *next_line(char **text) {
+  char *line = *text, *end = strchr(line, '\n');
+  if (!end) return NULL;
+  *end = 0;
+  *text = end + 1;
+  return line;
 }
 
-/* The second reaches the images only when the first is done on both. */
-static void test_overlapping_writes_run_in_order(void **state) {
-  (void)state;
-  expect_trace("two-writes", "-- two overlapping writes", "-- the end",
-               "client > #4 write 4096+4096\n"
-               "client > #5 write 6144+4096\n"
-               "a.vol0 write 4096+4096\n"
-               "b.vol0 write 4096+4096\n"
-               "a.vol0 write 4096+4096 done\n"
-               "b.vol0 write 4096+4096 done\n"
-               "a.vol0 write 6144+4096\n"
-               "b.vol0 write 6144+4096\n"
-               "client < #4 write done\n"
-               "a.vol0 write 6144+4096 done\n"
-               "b.vol0 write 6144+4096 done\n"
-               "client < #5 write done\n");
+static void compare_lines(const char *path, char *expected, char *found) {
+  for (unsigned number = 1;; number++) {
+    const char *e = next_line(&expected), *f = next_line(&found);
+    if (!e && !f) return;
+    if (e && f && strcmp(e, f) == 0) continue;
+    fail_msg("%s:%u:\n  expected: %s\n  found:    %s", path, number, e ? e : "the end", f ? f : "the end");
+  }
+}
+
+static void test_story(void **state) {
+  static char expected[sizeof captured.text];
+  const char *name = *state;
+  char path[1024];
+  run_story(name);
+  snprintf(path, sizeof path, "%s/%s.txt", GOLDEN, name);
+  FILE *file = fopen(path, getenv("GOLDEN_WRITE") ? "w" : "r");
+  assert_non_null(file);
+  if (getenv("GOLDEN_WRITE")) {
+    fputs(captured.text, file);
+  } else {
+    expected[fread(expected, 1, sizeof expected - 1, file)] = 0;
+    compare_lines(path, expected, captured.text);
+  }
+  fclose(file);
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_disjoint_writes_run_together),
-      cmocka_unit_test(test_overlapping_writes_run_in_order),
-  };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  static struct CMUnitTest tests[32];
+  size_t count = 0;
+  for (uint32_t i = 0; scenario_at(i); i++) {
+    if (scenario_at(i)->kind != SCENARIO_SCRIPTED) continue;
+    tests[count++] = (struct CMUnitTest){.name = scenario_at(i)->name,
+                                         .test_func = test_story,
+                                         .initial_state = (void *)(uintptr_t)scenario_at(i)->name};
+  }
+  return _cmocka_run_group_tests("golden", tests, count, NULL, NULL);
 }

@@ -49,12 +49,22 @@ bool sim_mirror_images_equal(const struct sim_mirror *mirror, uint32_t image, ui
   return true;
 }
 
+static bool is_still(const struct sim_mirror *mirror, uint32_t i) {
+  const struct sim_image *image = &mirror->images[i];
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (image->moment_crc[v] != crc_of(mirror, i, v)) return false;
+  return image->had_moment;
+}
+
 /* The mirror calls it CONSISTENT from this event on: it holds all that was answered, and nothing that was not, since nothing is in
- * flight at this instant; and all of it is on stable storage. */
+ * flight at this instant; and all of it is on stable storage. Or it was being brought back, and a crash came before that was
+ * recorded: then nothing was written to it. */
 static void moment_begins(struct sim_mirror *mirror, uint32_t i, const struct mirror_status *now) {
   struct sim_image *image = &mirror->images[i];
   mirror->world->counters.cut_off++;
   image->cut_off = true;
+  if (is_still(mirror, i)) return;
+  image->had_moment = true;
   for (uint32_t v = 0; v < mirror->volume_count; v++) image->moment_crc[v] = crc_of(mirror, i, v);
   for (uint32_t k = 0; k < mirror->image_count; k++) {
     if (now->images[k].state != IMAGE_SYNCHRONIZED || image_is_untold(mirror, k)) continue;
@@ -66,34 +76,35 @@ static void moment_begins(struct sim_mirror *mirror, uint32_t i, const struct mi
 
 void sim_mirror_check_moments(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) {
-    struct sim_image *image = &mirror->images[i];
-    for (uint32_t v = 0; v < mirror->volume_count && image->cut_off; v++)
-      if (image->moment_crc[v] != crc_of(mirror, i, v))
-        world_fail(mirror->world, "image %s was cut off, but it is not what it was at that moment", image->label);
+    if (mirror->images[i].cut_off && !is_still(mirror, i))
+      world_fail(mirror->world, "image %s was cut off, but it is not what it was at that moment",
+                 mirror->images[i].label);
   }
 }
 
 static void watch_moment(struct sim_mirror *mirror, uint32_t i, const struct mirror_status *now) {
   struct sim_image *image = &mirror->images[i];
   bool cut_off = now->images[i].present && now->images[i].state == IMAGE_CONSISTENT;
+  if (!cut_off && image->cut_off) sim_mirror_check_moments(mirror);
   if (cut_off && !image->cut_off) moment_begins(mirror, i, now);
   image->cut_off = cut_off;
 }
 
 /* ---- the state, as the mirror shows it ---- */
 
-static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirror_image_status *before,
-                        const struct mirror_image_status *now) {
+static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirror_image_status *now) {
   struct world *world = mirror->world;
   struct sim_image *image = &mirror->images[i];
   bool synced = now->present && now->state == IMAGE_SYNCHRONIZED;
-  if (before->state != now->state)
+  if (image->state != now->state)
     world_trace(world, "image %s is %s%s%s", image->label, image_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
-  if (before->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
-  if (before->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
+  if (image->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
+  if (image->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
   if (!synced) image->synced_ns = 0;
   else if (image->synced_ns == 0) image->synced_ns = max_u64(world_now(world), 1);
+  image->state = now->state;
+  image->missing = now->missing;
 }
 
 static void watch_status(struct sim_mirror *mirror) {
@@ -104,10 +115,10 @@ static void watch_status(struct sim_mirror *mirror) {
   mirror->status_next_ns = world_now(world) + STATUS_EVERY_NS;
   mirror_status(mirror->core, &mirror->status);
   const struct mirror_status *now = &mirror->status;
-  for (uint32_t i = 0; i < mirror->image_count; i++) {
-    watch_image(mirror, i, &before->images[i], &now->images[i]);
-    if (mirror->serving || mirror->quiet) watch_moment(mirror, i, now);
-  }
+  bool runs = mirror->serving || mirror->quiet; /* before that nothing is known of the images */
+  for (uint32_t i = 0; i < mirror->image_count && (runs || mirror->fallen); i++)
+    watch_image(mirror, i, &now->images[i]);
+  for (uint32_t i = 0; i < mirror->image_count && runs; i++) watch_moment(mirror, i, now);
   if (before->state != now->state)
     world_trace(world, "%s is %s%s%s", mirror->name, mirror_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);

@@ -155,6 +155,14 @@ void world_forget_process(struct world *world) {
   list_init(&world->env.timers);
 }
 
+bool world_sweeps(struct world *world, const void *disk) {
+  struct world_sweep *sweep = &world->sweep;
+  if (!sweep->on) return false;
+  bool strikes = ++sweep->count == sweep->at;
+  if (strikes) sweep->victim = disk;
+  return strikes || (sweep->victim && (sweep->all || (sweep->disk && sweep->victim == disk)));
+}
+
 /* ---- trace and failure ---- */
 
 static void trace_text(struct world *world, const char *format, va_list args) {

@@ -21,6 +21,14 @@ struct sim_event {
   uint32_t place; /* in the heap, + 1; 0: not set */
 };
 
+/* The one fault of a sweep (sweep.h). */
+struct world_sweep {
+  bool on;
+  uint64_t at, count; /* the I/O that fails; those so far */
+  bool disk, all;     /* and then every one of its disk, of all */
+  const void *victim; /* its disk */
+};
+
 struct world_block;
 struct world {
   struct env env;
@@ -31,6 +39,7 @@ struct world {
   struct prng core_random; /* what env.random gives */
   struct sim_counters counters;
   struct list blocks; /* world_alloc() */
+  struct world_sweep sweep;
   uint64_t steps;
   bool traced;
   void (*trace_line)(struct world *world, const char *line); /* NULL: standard output */
@@ -62,6 +71,8 @@ bool world_can_step(const struct world *world);
 /* A process dies: its queue and timers are forgotten. Its sim_events are its owners' to cancel. */
 void world_forget_process(struct world *world);
 
+/* Does this I/O of this disk fail, by the sweep? */
+bool world_sweeps(struct world *world, const void *disk);
 __attribute__((noreturn, cold, format(printf, 2, 3))) void world_fail(struct world *world, const char *format, ...);
 __attribute__((format(printf, 2, 3))) void world_trace(struct world *world, const char *format, ...);
 

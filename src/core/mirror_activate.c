@@ -52,13 +52,6 @@ static void all_offline(struct mirror *m) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++) m->images[i].online = false;
 }
 
-bool image_has_disks(const struct mirror *m, uint32_t i) {
-  const struct mirror_image_config *config = &m->config.images[i];
-  for (uint32_t v = 0; v < m->geometry.volume_count; v++)
-    if (!config->data[v]) return false;
-  return config->meta != NULL;
-}
-
 static void stamp_images(struct mirror *m) {
   EACH_IMAGE(m, i) {
     if (m->images[i].online && m->stamp) m->stamp(m, i, &m->record.images[i].stamp);
@@ -181,7 +174,7 @@ void mirror_format(struct mirror *m, bool overwrite, mirror_done *done, void *co
   require(m->state == MIRROR_INACTIVE);
   m->admin_force = overwrite;
   for (uint32_t i = 0; i < m->config.image_count; i++)
-    if (!image_has_disks(m, i)) admin_explain(m, "image %s is absent", image_name(m, i));
+    if (!image_is_complete(m, &m->config.images[i])) admin_explain(m, "image %s is absent", image_name(m, i));
   if (!m->config.home) admin_explain(m, "there is no state directory");
   if (m->admin_why[0]) admin_end(m, TARN_REFUSED);
   else load_records(m, format_loaded);
@@ -199,8 +192,9 @@ static void refuse(struct mirror *m) {
 }
 
 static void pages_loaded(struct mirror *m) {
+  /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (m->load_maps[i]) missed_load_done(m->load_maps[i]);
+    if (m->load_maps[i] && missed_load_done(m->load_maps[i])) image_new_epoch(m, i);
   conclude(m);
 }
 
@@ -249,7 +243,8 @@ static void records_loaded(struct mirror *m) {
 
 static uint32_t recovery_source(const struct mirror *m) {
   uint32_t source = m->record.recovery_source;
-  if (PLANTED(source_changed)) return 31u - (uint32_t)__builtin_clz(mirror_current_mask(m));
+  uint32_t others = mirror_current_mask(m) & ~(1u << (source & 31u));
+  if (source != RECORD_NO_SOURCE && others != 0 && PLANTED(source_changed)) return (uint32_t)__builtin_ctz(others);
   return source != RECORD_NO_SOURCE && image_is_current(m, source) ? source : m->record.master;
 }
 
@@ -283,6 +278,14 @@ static void recover_marked(struct mirror *m) {
   }
 }
 
+/* Disks that were lost while this went on, and that nothing was asked of since. */
+static void mirror_see_dead(struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    for (uint32_t v = 0; v < m->geometry.volume_count && m->images[i].online; v++)
+      if (m->images[i].data[v].dead) mirror_image_failed(m, i, "its disk is gone");
+  }
+}
+
 static void serve(struct mirror *m) {
   m->running = true;
   m->quiet = m->how.quiet;
@@ -293,7 +296,9 @@ static void serve(struct mirror *m) {
   }
   timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
   copy_pump(m);
-  admin_end(m, TARN_OK);
+  mirror_see_dead(m);
+  if (m->fallen) admin_explain(m, "%s", m->reason);
+  admin_end(m, m->fallen ? TARN_REFUSED : TARN_OK);
 }
 
 static void activated(struct mirror *m, tarn_err err) {

@@ -105,7 +105,7 @@ static void round_start(struct event *event) {
   plan->record = NULL;
   /* The log's sequence has 32 bits for the rounds of one record: none may see them wrap. */
   if ((m->commit.started & INT32_MAX) == 0) m->record_dirty = true;
-  if (m->record_dirty && !(PLANTED(generation_after_write) && plan->log_blocks.set_count != 0)) {
+  if (m->record_dirty && !(PLANTED(generation_after_write) && m->running && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
     m->record.settled_number = m->completed_generation;
@@ -188,9 +188,13 @@ static void round_done(struct mirror *m) {
   if (m->commit.home_failed) {
     if (record_is_needed(m)) err = TARN_IO;
     m->record_dirty = true;
-    report(m->env, REPORT_ERROR, m->config.name,
-           "the state directory cannot be written: who is current cannot be recorded");
+    if (!m->commit.home_in_trouble)
+      report(m->env, REPORT_ERROR, m->config.name,
+             "the state directory cannot be written: who is current cannot be recorded");
+  } else if (m->plan.record && m->commit.home_in_trouble) {
+    report(m->env, REPORT_INFO, m->config.name, "the state directory can be written again");
   }
+  if (m->plan.record) m->commit.home_in_trouble = m->commit.home_failed;
   if (err == TARN_OK) {
     m->commit.done = m->commit.started;
     if (m->plan.record && !m->commit.home_failed) {

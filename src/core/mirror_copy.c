@@ -388,6 +388,16 @@ static void copy_write(struct copy *copy) {
 
 /* ---- a piece that no image can read ---- */
 
+static void say_what_was_lost(const struct copy *copy) {
+  struct mirror *m = copy->m;
+  if (copy->lost_bytes == 0) return;
+  uint32_t v = geometry_volume_at(&m->geometry, copy->lost_start);
+  report(m->env, REPORT_ERROR, m->config.name,
+         "%llu bytes of volume %s at %llu cannot be read from any image: they are left behind until they are written",
+         (unsigned long long)copy->lost_bytes, m->config.volumes[v].name,
+         (unsigned long long)(copy->lost_start - m->geometry.volume_base[v]));
+}
+
 static void leave_behind(struct copy *copy) {
   struct mirror *m = copy->m;
   uint64_t length = min_u64(copy->at + copy->piece, geometry_data_end(&m->geometry, copy->at)) - copy->at;
@@ -396,10 +406,14 @@ static void leave_behind(struct copy *copy) {
     copy_finish(copy);
     return;
   }
-  if (copy->lost_bytes == 0) copy->lost_start = copy->at;
+  if (copy->lost_start + copy->lost_bytes != copy->at) { /* another place than the one before */
+    say_what_was_lost(copy);
+    copy->lost_start = copy->at;
+    copy->lost_bytes = 0;
+  }
   copy->lost_bytes += length;
   m->record_dirty = true;
-  copy->lost_seq = commit_want(m);
+  m->unreadable_seq = commit_want(m);
   mirror_changed(m);
   piece_over(copy);
 }
@@ -524,25 +538,18 @@ static void fail_waiting(struct copy *copy) {
   end_line(&failed, TARN_IO);
 }
 
-static void say_what_was_lost(const struct copy *copy) {
-  struct mirror *m = copy->m;
-  uint32_t v = geometry_volume_at(&m->geometry, copy->lost_start);
-  report(m->env, REPORT_ERROR, m->config.name,
-         "%llu bytes of volume %s at %llu cannot be read from any image: they are left behind until they are written",
-         (unsigned long long)copy->lost_bytes, m->config.volumes[v].name,
-         (unsigned long long)(copy->lost_start - m->geometry.volume_base[v]));
-}
-
 static void lost_recorded(struct copy *copy, tarn_err err) {
   if (err != TARN_OK) copy_give_up(copy, "the metadata");
   copy_end(copy);
 }
 
-/* All pieces are done, or it was given up. */
+/* All pieces are done, or it was given up. What it has passed over is on the list, and must be so durably: also when another
+ * copy put it there, and could not record it. */
 static void copy_finish(struct copy *copy) {
   struct mirror *m = copy->m;
-  if (copy->lost_bytes > 0) say_what_was_lost(copy);
-  uint64_t seq = copy->lost_bytes > 0 && !copy->given_up ? commit_wait_for(m, copy->lost_seq) : 0;
+  say_what_was_lost(copy);
+  bool listed = unreadable_overlaps(&m->record.unreadable, copy->start, copy->end - copy->start);
+  uint64_t seq = listed && !copy->given_up ? commit_wait_for(m, m->unreadable_seq) : 0;
   if (seq != 0) copy_wait(copy, seq, lost_recorded);
   else copy_end(copy);
 }

@@ -165,12 +165,14 @@ bool missed_page_wanted(const struct missed *map, uint64_t sector) {
   return sector < map->geometry->page_sectors && bitmap_test(&map->top, sector);
 }
 
-void missed_load_done(struct missed *map) {
+bool missed_load_done(struct missed *map) {
+  bool absent = false;
   for (uint64_t s = bitmap_next_set(&map->top, 0); s < map->geometry->page_sectors;
        s = bitmap_next_set(&map->top, s + 1))
     if (bitmap_test(&map->page_seen, s)) bitmap_set(&map->page_kept, s);
-    else damage(&map->missed, s);
+    else damage(&map->missed, s), absent = true;
   missed_dirty_all(map);
+  return absent;
 }
 
 void missed_check(const struct missed *map) {

@@ -56,7 +56,8 @@ void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level l
                         const uint8_t *in);
 void missed_load_tops(struct missed *map);
 bool missed_page_wanted(const struct missed *map, uint64_t sector);
-void missed_load_done(struct missed *map);
+/* True if a page was in no store: then the map needs another epoch. */
+CHECKED bool missed_load_done(struct missed *map);
 void missed_check(const struct missed *map);
 
 #endif

@@ -134,6 +134,27 @@ static void a_place_is_left_behind(void **state) {
   world_deactivate(&w);
 }
 
+/* An extent is copied in pieces: what is lost of it is a unit still. */
+static void a_place_in_a_large_extent(void **state) {
+  (void)state;
+  world_init(&w, 2, 3 * MIB, 512);
+  w.config.region_bytes = w.config.extent_bytes = MIB;
+  world_format(&w);
+  ram_spoil(&w.data[0], 2 * MIB - 1, 1, RAM_READS);
+  ram_spoil(&w.data[0], MIB + 300000, 1, RAM_READS);
+  world_activate(&w);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(lost_bytes(), 2 * 4096);
+  assert_true(world_said(&w, "4096 bytes of volume vol0 at 1347584 cannot be read"));
+  assert_true(world_said(&w, "4096 bytes of volume vol0 at 2093056 cannot be read"));
+  assert_true(same(0, 1, 0, MIB + 299008) && same(0, 1, MIB + 303104, MIB - 303104 - 4096) && same(0, 1, 2 * MIB, MIB));
+  assert_int_equal(client_do(&w, DISK_WRITE_ZEROES, MIB, MIB, 0), TARN_OK);
+  assert_int_equal(lost_bytes(), 0);
+  assert_true(same(0, 1, 0, 3 * MIB));
+  world_deactivate(&w);
+}
+
 static void a_write_heals_what_it_covers(void **state) {
   (void)state;
   begin(2, MIB, 512);
@@ -336,6 +357,38 @@ static void a_source_leaves_in_the_middle_of_a_read(void **state) {
   world_deactivate(&w);
 }
 
+/* An image that was CONSISTENT is on record as half built before the first byte of it changes (rule 13). */
+static void an_image_that_comes_back_is_recorded_first(void **state) {
+  (void)state;
+  begin_equal(2, MIB, 512);
+  mirror_image_do(w.m, 1, IMAGE_OP_FRACTURE, false, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_CONSISTENT);
+  assert_int_equal(write_at(0, 65536), TARN_OK);
+  world_pass(&w, 5 * NS_PER_S);
+  uint32_t writes = w.data[1].writes;
+  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+  world_run(&w);
+  assert_int_equal(w.reopened, 1 << 1);
+  w.home.holds = RAM_WRITES;
+  mirror_image_reopened(w.m, 1, &w.config.images[1]);
+  struct client_io client[2];
+  client_begin(&w, &client[0], DISK_WRITE, 4096, 512, 1);   /* where it misses something */
+  client_begin(&w, &client[1], DISK_WRITE, 300000, 512, 2); /* and where it does not */
+  world_pass(&w, 3 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  assert_true(w.home.held_count > 0);
+  assert_int_equal(w.data[1].writes, writes);
+  w.home.holds = 0;
+  while (w.home.held_count > 0) ram_answer(&w.home);
+  for (uint32_t k = 0; k < 2; k++) assert_int_equal(client_end(&w, &client[k]), TARN_OK);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_true(same(0, 1, 0, MIB));
+  world_deactivate(&w);
+}
+
 /* ---- recovery ---- */
 
 static void recovery_takes_a_bad_block_from_another_image(void **state) {
@@ -424,6 +477,24 @@ static void what_is_left_behind_is_recorded_first(void **state) {
     world_end(&w);
   }
   world_init(&w, 1, 65536, 512); /* for the teardown */
+}
+
+/* Also when the first try to record it fails, and the copy is done again. */
+static void what_is_left_behind_is_recorded_at_last(void **state) {
+  (void)state;
+  begin(2, 65536, 512);
+  ram_spoil(&w.data[0], 8192, 512, RAM_READS);
+  world_activate(&w);
+  w.meta[0].fails = RAM_WRITES;
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(lost_bytes(), 4096);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  assert_int_equal(world_image(&w, 1).missed_bytes, 65536);
+  w.meta[0].fails = 0;
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(lost_bytes(), 4096);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  world_deactivate(&w);
 }
 
 /* What was healed in a bad unit is not lost again by a recovery. */
@@ -688,6 +759,7 @@ int main(void) {
       TEST(a_copy_makes_images_equal),
       TEST(progress_is_told_in_bytes_of_data),
       TEST(a_place_is_left_behind),
+      TEST(a_place_in_a_large_extent),
       TEST(a_write_heals_what_it_covers),
       TEST(a_merge_does_not_take_what_nobody_can_read),
       TEST(an_ill_disk_is_waited_for),
@@ -697,9 +769,11 @@ int main(void) {
       TEST(copies_give_way_to_clients),
       TEST(a_target_leaves_during_a_checkpoint),
       TEST(a_source_leaves_in_the_middle_of_a_read),
+      TEST(an_image_that_comes_back_is_recorded_first),
       TEST(recovery_takes_a_bad_block_from_another_image),
       TEST(recovery_leaves_behind_what_nobody_can_read),
       TEST(what_is_left_behind_is_recorded_first),
+      TEST(what_is_left_behind_is_recorded_at_last),
       TEST(recovery_looks_beside_what_is_lost),
       TEST(a_failed_read_is_repaired),
       TEST(a_repair_is_marked_first),
