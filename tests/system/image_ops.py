@@ -170,6 +170,34 @@ def test_sixteen_images_and_no_more(t):
     mirror.check_content()
 
 
+def test_several_volumes(t):
+    """B1, B15: images of a mirror with several volumes: added, compared, repaired, fractured, restored, removed; a path
+    per volume."""
+    mirror = Mirror(t, activate=False, size=MIB)
+    daemon = mirror.daemon
+    paths = {name: [mirror.path(f"{name}{volume}") for volume in (0, 1)] for name in "abc"}
+    daemon.tarn("mirror", "create", "two", "--volume", "data:4M", "--volume", "log:1M", "--image", "+".join(paths["a"]),
+                "--image", "+".join(paths["b"]), "--activate")
+    for volume, size in (("data", 4 * MIB), ("log", MIB)):
+        handle = open_handle(daemon.uri(f"two/{volume}"))
+        handle.pwrite(images.random.Random(size).randbytes(256 * 1024), size - 256 * 1024)
+        handle.shutdown()
+    daemon.tarn("image", "add", "two", "+".join(paths["c"]), "--wait")
+    spoil(paths["b"][1], offset=MIB - 4096, length=4096)
+    found = json.loads(daemon.tarn("--json", "mirror", "verify", "two", status=1).out)["differences"][0]
+    check(found["volume"] == "log" and found["offset"] == MIB - 4096, f"the place is {found}")
+    check(found["images"]["a"] == found["images"]["c"] != found["images"]["b"], f"it says {found}")
+    daemon.tarn("mirror", "verify", "two", "--repair=c")
+    daemon.tarn("image", "fracture", "two", "b")
+    daemon.tarn("image", "restore", "two", "b", "--wait")
+    daemon.tarn("image", "remove", "two", "c")
+    check(all(os.path.exists(path) for path in paths["c"]), "the data of the removed image is gone")
+    check(not os.path.exists(paths["c"][0] + ".tarn"), "its metadata is still there")
+    daemon.stop()
+    for volume, size in ((0, 4 * MIB), (1, MIB)):
+        images.check_same([paths[name][volume] for name in "abc"], size)
+
+
 # ---- remove ----
 
 @rows([("gracefully", ()), ("by force", ("--force",))])
