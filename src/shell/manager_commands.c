@@ -84,9 +84,18 @@ static void deactivated(struct managed *managed, tarn_err err, const char *why) 
 
 static void deactivate_left(struct managed *managed) { deactivate_closed(managed); }
 
+/* An operation that waits for files which do not open must not keep the mirror from being closed. */
+static void unblock(struct manager *manager, struct call *call) {
+  const char *name;
+  if (request_text(&call->request, "name", &name, NULL) != TARN_OK || !name) return;
+  struct managed *managed = managed_find(manager, name);
+  if (managed && managed->busy) reopens_give_up(managed, "the mirror is to be deactivated");
+}
+
 static void deactivate_again(void *owner, struct call *call) { manager_mirror_deactivate(owner, call); }
 void manager_mirror_deactivate(struct manager *manager, struct call *call) {
   static const char *const known[] = {"name", "force", "wait", NULL};
+  unblock(manager, call);
   struct managed *managed = call_mirror(manager, call, "name", known, deactivate_again);
   bool force, wait;
   struct why why;
