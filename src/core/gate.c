@@ -58,15 +58,9 @@ static void start(struct gate *gate, struct disk_io *upper) {
     return;
   }
   struct gate_io *place = LIST_ENTRY(list_pop(&gate->free), struct gate_io, link);
-  bool has_data = upper->op == DISK_READ || upper->op == DISK_WRITE;
   place->upper = upper;
   place->arrival = ++gate->arrivals;
-  place->io.op = upper->op;
-  place->io.flags = upper->flags;
-  place->io.offset = upper->offset;
-  place->io.length = upper->length;
-  place->io.buffer = has_data ? upper->buffer : NULL;
-  place->io.data = has_data ? upper->data : NULL;
+  disk_io_same(&place->io, upper);
   place->io.done = target_done;
   submit_place(place);
 }
