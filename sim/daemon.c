@@ -170,7 +170,9 @@ static void serve(struct sim_mirror *mirror) {
       mirror->world->counters.gate_misfit++;
       continue;
     }
-    gate_open(&mirror->gates[v], mirror_volume(mirror->core, v), mirror->lost);
+    if (mirror->lost && mirror->gates[v].state != GATE_FAILING)
+      gate_fail(&mirror->gates[v]); /* whoever waits learns of it */
+    gate_open(&mirror->gates[v], mirror_volume(mirror->core, v));
   }
   if (again) sim_mirror_tell_doubt(mirror);
   mirror->lost = mirror->lost_untold = false;

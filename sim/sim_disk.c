@@ -254,7 +254,7 @@ static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
   } else if (fault && fault->kind == FAULT_HANG) {
     sim_io->hung = true;
     sim_io->complete_ns = draw_landing(drive, fault);
-    if (prng_one_in(&drive->prng, 3)) sim_io->err = TARN_IO;
+    if (prng_one_in(&drive->prng, 3) && !drive->steady_ns) sim_io->err = TARN_IO;
   } else if (fault && fault->kind == FAULT_MISDIRECT) {
     sim_io->misplaced = draw_misplaced(drive, sim_io->io);
   } else if (fault) {

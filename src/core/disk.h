@@ -96,6 +96,16 @@ static inline void disk_io_init(struct disk_io *io) {
   list_init(&io->link);
   list_init(&io->event.link);
 }
+/* For a disk that passes I/Os on: asks the same of `io`; `done` is its own to set. */
+static inline void disk_io_same(struct disk_io *io, const struct disk_io *as) {
+  bool has_data = as->op == DISK_READ || as->op == DISK_WRITE;
+  io->op = as->op;
+  io->flags = as->flags;
+  io->offset = as->offset;
+  io->length = as->length;
+  io->buffer = has_data ? as->buffer : NULL;
+  io->data = has_data ? as->data : NULL;
+}
 /* Requires an I/O within the rules above. */
 void disk_submit(struct disk *disk, struct disk_io *io);
 /* For implementations: ends an I/O by posting its completion. */

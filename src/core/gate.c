@@ -6,7 +6,7 @@
  *     line      in its client's disk_io         --> a place, when the gate is OPEN, one is free and nobody stands before it
  *     a place,  with the target                 --> answered with what the target says; if that is TARN_SHUTDOWN: back
  *     a place,  back                            --> with the (new) target, by gate_open()
- *     line, and back                            --> answered TARN_SHUTDOWN by gate_fail(), TARN_IO by gate_open() (a lost flush)
+ *     line, and back                            --> answered TARN_SHUTDOWN by gate_fail()
  *
  * Answering takes it out of the line, or frees its place, before anything else; and a place that is with the target is left
  * alone by all but the target's completion. So who answers holds the only trace of it, and when the line and the places are
@@ -58,15 +58,9 @@ static void start(struct gate *gate, struct disk_io *upper) {
     return;
   }
   struct gate_io *place = LIST_ENTRY(list_pop(&gate->free), struct gate_io, link);
-  bool has_data = upper->op == DISK_READ || upper->op == DISK_WRITE;
   place->upper = upper;
   place->arrival = ++gate->arrivals;
-  place->io.op = upper->op;
-  place->io.flags = upper->flags;
-  place->io.offset = upper->offset;
-  place->io.length = upper->length;
-  place->io.buffer = has_data ? upper->buffer : NULL;
-  place->io.data = has_data ? upper->data : NULL;
+  disk_io_same(&place->io, upper);
   place->io.done = target_done;
   submit_place(place);
 }
@@ -89,9 +83,6 @@ static void gate_submit(struct disk *disk, struct disk_io *upper) {
   struct gate *gate = CONTAINER_OF(disk, struct gate, disk);
   if (gate->state == GATE_FAILING) {
     disk_complete(upper, TARN_SHUTDOWN);
-  } else if (gate->state == GATE_OPEN && gate->lost && upper->op == DISK_FLUSH) {
-    gate->lost = false;
-    disk_complete(upper, TARN_IO);
   } else if (may_start(gate)) {
     require(list_is_empty(&gate->line)); /* or else the one that left its place had taken the next along */
     start(gate, upper);
@@ -154,29 +145,7 @@ static void tell_caps(struct gate *gate, const struct disk_caps *caps) {
   require(fits_caps(told, caps));
 }
 
-/* Flushes that wait promise writes that are gone. True if there was one. */
-static bool fail_flushes(struct gate *gate) {
-  bool found = false;
-  LIST_EACH(&gate->back, node) {
-    struct gate_io *place = LIST_ENTRY(node, struct gate_io, link);
-    if (place->io.op != DISK_FLUSH) continue;
-    found = true;
-    gate->waiting--;
-    list_remove(&place->link);
-    disk_complete(vacate(place), TARN_IO);
-  }
-  LIST_EACH(&gate->line, node) {
-    struct disk_io *upper = LIST_ENTRY(node, struct disk_io, link);
-    if (upper->op != DISK_FLUSH) continue;
-    found = true;
-    gate->waiting--;
-    list_remove(&upper->link);
-    disk_complete(upper, TARN_IO);
-  }
-  return found;
-}
-
-void gate_open(struct gate *gate, struct disk *target, bool lost) {
+void gate_open(struct gate *gate, struct disk *target) {
   require(gate->state != GATE_OPEN);
   require(gate_is_idle(gate));
   require(gate_fits(gate, target));
@@ -185,7 +154,6 @@ void gate_open(struct gate *gate, struct disk *target, bool lost) {
   if (!gate->opened) tell_caps(gate, &target->caps);
   gate->state = GATE_OPEN;
   gate->target = target;
-  if (gate->lost || lost) gate->lost = !fail_flushes(gate);
   for (struct list *node; (node = list_pop(&gate->back)) != NULL;) {
     struct gate_io *place = LIST_ENTRY(node, struct gate_io, link);
     gate->waiting--;

@@ -14,9 +14,9 @@
  * A request that comes back with TARN_SHUTDOWN while the gate is OPEN keeps its place in line too, and all others stand behind
  * it: the target is going, and its owner will shut the gate any moment. He must.
  *
- * A flush in line promises what was written before it: gate_open(..., lost = true) says that answered writes may not have
- * survived, and then the first flush of each client-visible line since is answered TARN_IO instead (rule 5: a failed flush is
- * never retried as if nothing were lost): all flushes in line, or else the next one.
+ * A flush promises what was written before it. So a gate is opened again only when answered writes have survived
+ * (mirror_may_have_lost()); else its owner makes it fail and hangs up, and clients know that what they did not flush may be
+ * gone, as after a crash (rule 5: a failed flush is never retried as if nothing were lost).
  *
  * Capabilities are told for good when the first target comes: its own, but with the alignment, the zero blocks, the cache and the
  * longest I/O of the most demanding disk there may be. So a later target fits (gate_fits()) if it is as large, zeroes cheaply if
@@ -36,7 +36,6 @@ struct gate {
   struct disk disk;
   struct disk *target; /* while OPEN; after that, requests that it still has come back */
   enum gate_state state;
-  bool lost;        /* a flush has to fail */
   uint32_t waiting; /* requests in line */
   /* private */
   struct gate_io *ios;
@@ -53,7 +52,7 @@ CHECKED tarn_err gate_init(struct gate *gate, struct env *env, struct arena *are
 /* Could this target serve clients that were told of the first one's capabilities? Any target fits a gate that was never open. */
 bool gate_fits(const struct gate *gate, const struct disk *target);
 /* Requires a gate that is not OPEN and has nothing with an old target (gate_is_idle), and a target that fits. */
-void gate_open(struct gate *gate, struct disk *target, bool lost);
+void gate_open(struct gate *gate, struct disk *target);
 /* Requires OPEN. `patience_ns` from now on requests wait; 0: FAILING at once. */
 void gate_shut(struct gate *gate, uint64_t patience_ns);
 /* FAILING, from any state. */

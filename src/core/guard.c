@@ -120,15 +120,9 @@ static void guard_submit(struct disk *disk, struct disk_io *upper) {
   struct list *node = list_pop(&guard->free);
   require(node != NULL); /* more than `slots` */
   struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
-  bool has_data = upper->op == DISK_READ || upper->op == DISK_WRITE;
   place->upper = upper;
   place->step = guard->step;
-  place->io.op = upper->op;
-  place->io.flags = upper->flags;
-  place->io.offset = upper->offset;
-  place->io.length = upper->length;
-  place->io.buffer = has_data ? upper->buffer : NULL;
-  place->io.data = has_data ? upper->data : NULL;
+  disk_io_same(&place->io, upper);
   place->io.done = lower_done;
   list_push(&guard->active, &place->link);
   if (!timer_is_armed(&guard->timer)) arm(guard);

@@ -437,7 +437,7 @@ static void guard_died(struct guard *guard) {
   if (!image->online) return;
   if (!last) m->lost_drop = true;
   else if (guard->err != TARN_HUNG) m->lost = true;
-  if (!m->running) return; /* being activated, or on its way out: the I/O that fails will tell */
+  if (!m->running && m->admin != ADMIN_DEACTIVATE) return; /* being activated: the I/O that fails will tell */
   if (!last) image_drop(m, i, MISSING_FAILED, why, NULL);
   else mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
 }

@@ -52,13 +52,6 @@ static void all_offline(struct mirror *m) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++) m->images[i].online = false;
 }
 
-bool image_has_disks(const struct mirror *m, uint32_t i) {
-  const struct mirror_image_config *config = &m->config.images[i];
-  for (uint32_t v = 0; v < m->geometry.volume_count; v++)
-    if (!config->data[v]) return false;
-  return config->meta != NULL;
-}
-
 static void stamp_images(struct mirror *m) {
   EACH_IMAGE(m, i) {
     if (m->images[i].online && m->stamp) m->stamp(m, i, &m->record.images[i].stamp);
@@ -181,7 +174,7 @@ void mirror_format(struct mirror *m, bool overwrite, mirror_done *done, void *co
   require(m->state == MIRROR_INACTIVE);
   m->admin_force = overwrite;
   for (uint32_t i = 0; i < m->config.image_count; i++)
-    if (!image_has_disks(m, i)) admin_explain(m, "image %s is absent", image_name(m, i));
+    if (!image_is_complete(m, &m->config.images[i])) admin_explain(m, "image %s is absent", image_name(m, i));
   if (!m->config.home) admin_explain(m, "there is no state directory");
   if (m->admin_why[0]) admin_end(m, TARN_REFUSED);
   else load_records(m, format_loaded);

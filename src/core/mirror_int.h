@@ -9,7 +9,8 @@
  *   mirror_copy.c      how one range is copied, and what becomes of a place that nobody can read
  *   mirror_sync.c      what is copied next: recovery, synchronisation, their checkpoints and their ends
  *   mirror_repair.c    what one image could not read is written to it again
- *   mirror_images.c    images that come, go and come back, by themselves and by command
+ *   mirror_images.c    operations on images
+ *   mirror_return.c    images that come back
  *   mirror_verify.c    compares the images on line
  *   mirror_status.c    what people see
  *
@@ -147,7 +148,7 @@ struct image {
   uint64_t sync_start_ns, sync_copied;
   uint64_t copy_next_ns; /* earliest next copy, by its rate */
   uint32_t in_flight;
-  /* on its way back (mirror_images.c) */
+  /* on its way back (mirror_return.c) */
   enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_COMMIT } coming;
   bool coming_full, coming_asked; /* everything is to be copied; the administrator asked for it */
   uint64_t since_tick;            /* what was issued before is not to be held against it: it was out meanwhile */
@@ -477,25 +478,38 @@ bool image_is_replaced(const struct mirror *m, uint32_t i);
 bool judge_knows(const struct mirror *m, const struct generation *generation);
 void image_fell_behind(struct mirror *m, uint32_t i);
 
-/* mirror_images.c */
+/* mirror_return.c */
 /* From the tick: images that may come back by themselves. */
 void images_tick(struct mirror *m);
+/* A round has ended. */
 void images_committed(struct mirror *m, tarn_err err);
+/* It may come back by itself, after a while. */
 void image_returns_later(struct mirror *m, uint32_t i);
+bool images_are_idle(const struct mirror *m);
+/* Asks the owner for its disks. Requires that it is quiet. `full`: everything is to be copied to it. */
+void image_return(struct mirror *m, uint32_t i, bool asked, bool full);
+/* Lets go of its disks. */
+void image_detach(struct mirror *m, uint32_t i);
+/* How many I/Os its dead disks still have. */
+uint32_t image_held_count(const struct mirror *m, uint32_t i);
+/* Are all disks there? */
+bool image_is_complete(const struct mirror *m, const struct mirror_image_config *config);
+/* Can these disks take what clients were told that the volumes can? NULL, or why not. */
+const char *image_misfit(const struct mirror *m, const struct mirror_image_config *config);
+
+/* mirror_images.c */
 /* An operation waits until nothing is in flight. */
 void images_check_idle(struct mirror *m);
-bool images_are_idle(const struct mirror *m);
+
+/* mirror_activate.c */
 void image_start_syncing(struct mirror *m, uint32_t i);
 /* Pages of its map that are on disk belong to the past. */
 void image_new_epoch(struct mirror *m, uint32_t i);
-
-/* mirror_activate.c */
 void random_uuid(struct mirror *m, uint8_t *uuid);
 bool admin_begin(struct mirror *m, enum admin admin, mirror_done *done, void *context);
 void admin_end(struct mirror *m, tarn_err err);
 /* Adds to what the administrator is told. */
 __attribute__((format(printf, 2, 3))) void admin_explain(struct mirror *m, const char *format, ...);
-bool image_has_disks(const struct mirror *m, uint32_t i);
 void admin_check_idle(struct mirror *m);
 
 #endif

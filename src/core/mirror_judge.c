@@ -120,7 +120,7 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
   const struct mirror_image_config *c = &m->config.images[i];
   const struct store *store = &image->store;
   const char *why = NULL;
-  if (!image_has_disks(m, i)) why = c->error ? c->error : "a disk is absent";
+  if (!image_is_complete(m, &m->config.images[i])) why = c->error ? c->error : "a disk is absent";
   else if (m->load_failed & 1u << i) why = "its metadata cannot be read";
   else if (store->record_err == TARN_VERSION) why = "its metadata is of a newer version";
   else if (store->record_err == TARN_NOT_FOUND) why = "its metadata is empty";

@@ -277,7 +277,8 @@ static void merge_read_done(struct disk_io *io) {
   struct mirror *m = op->m;
   uint32_t image = leg->image;
   leg_ended(m, image, io);
-  if (io->err != TARN_OK) {
+  /* An image that was put out meanwhile: another was read from since, and its bytes count. */
+  if (io->err != TARN_OK || !image_is_current(m, image)) {
     op->tried |= 1u << image;
     if (buffer_is_shared(op->scratch)) { /* that disk may still write to it */
       scratch_give(m, op->scratch);

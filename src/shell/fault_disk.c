@@ -217,15 +217,9 @@ static void begin(struct fault_disk *disk, struct disk_io *upper) {
     return;
   }
   struct place *place = LIST_ENTRY(node, struct place, link);
-  bool has_data = upper->op == DISK_READ || upper->op == DISK_WRITE;
   place->upper = upper;
   place->fails = judgement.fails;
-  place->io.op = upper->op;
-  place->io.flags = upper->flags;
-  place->io.offset = upper->offset;
-  place->io.length = upper->length;
-  place->io.buffer = has_data ? upper->buffer : NULL;
-  place->io.data = has_data ? upper->data : NULL;
+  disk_io_same(&place->io, upper);
   place->io.done = lower_done;
   if (judgement.delay_ns > 0) delay(place, judgement.delay_ns);
   else proceed(place);

@@ -44,17 +44,24 @@ void manager_mirror_activate(struct manager *manager, struct call *call) {
 
 static void deactivate_end(struct managed *managed) {
   struct why why;
-  if (managed->mirror && managed_is_stuck(managed, &why) && managed->call) call_warn(managed->call, "%s", why.text);
-  managed_answer(managed);
+  if (managed->end_err != TARN_OK) {
+    because(&why, managed->end_err, "is closed, but could not be deactivated cleanly: %s", managed->end_why.text);
+    managed_refuse(managed, why.text);
+  } else {
+    report(managed->manager->env, REPORT_INFO, managed->file.name, "is INACTIVE");
+    if (managed->mirror && managed_is_stuck(managed, &why) && managed->call) call_warn(managed->call, "%s", why.text);
+    managed_answer(managed);
+  }
   managed_finish(managed);
 }
 
 static void stay_inactive_stored(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
-  if (managed->work_err != TARN_OK) {
-    managed_fail(managed, managed->work_why.text);
-    managed_finish(managed);
-  } else deactivate_end(managed);
+  if (managed->work_err != TARN_OK && managed->end_err == TARN_OK) {
+    managed->end_err = managed->work_err;
+    managed->end_why = managed->work_why;
+  }
+  deactivate_end(managed);
 }
 
 /* It is closed. A record that says ACTIVE, and cannot be changed any more, is contradicted beside it. */
@@ -70,23 +77,25 @@ static void deactivate_closed(struct managed *managed) {
 }
 
 static void deactivated(struct managed *managed, tarn_err err, const char *why) {
-  struct why text;
-  if (err == TARN_OK) {
-    report(managed->manager->env, REPORT_INFO, managed->file.name, "is INACTIVE");
-    deactivate_closed(managed);
-    return;
-  }
-  managed->attention = managed->wanted = false;
-  because(&text, err, "is closed, but could not be deactivated cleanly: %s", why);
-  managed_refuse(managed, text.text);
-  managed_finish(managed);
+  managed->end_err = err;
+  because(&managed->end_why, err, "%s", why);
+  deactivate_closed(managed);
 }
 
-static void deactivate_left(struct managed *managed) { deactivate_closed(managed); }
+static void deactivate_left(struct managed *managed) { deactivated(managed, TARN_OK, ""); }
+
+/* An operation that waits for files which do not open must not keep the mirror from being closed. */
+static void unblock(struct manager *manager, struct call *call) {
+  const char *name;
+  if (request_text(&call->request, "name", &name, NULL) != TARN_OK || !name) return;
+  struct managed *managed = managed_find(manager, name);
+  if (managed && managed->busy) reopens_give_up(managed, "the mirror is to be deactivated");
+}
 
 static void deactivate_again(void *owner, struct call *call) { manager_mirror_deactivate(owner, call); }
 void manager_mirror_deactivate(struct manager *manager, struct call *call) {
   static const char *const known[] = {"name", "force", "wait", NULL};
+  unblock(manager, call);
   struct managed *managed = call_mirror(manager, call, "name", known, deactivate_again);
   bool force, wait;
   struct why why;

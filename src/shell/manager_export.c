@@ -53,7 +53,7 @@ static void exports_add(struct managed *managed) {
 
 static void gates_open(struct managed *managed) {
   for (uint32_t i = 0; i < managed->file.volume_count; i++)
-    gate_open(&managed->exports[i].gate, mirror_volume(managed->mirror, i), false);
+    gate_open(&managed->exports[i].gate, mirror_volume(managed->mirror, i));
   managed->lost = false;
 }
 

@@ -77,7 +77,7 @@ struct managed {
   struct mirror_activation how;
   managed_done *up_done, *down_done;
   void (*closed)(struct managed *managed);
-  bool stay, hang_up;
+  bool stay;
   tarn_err end_err; /* of what ends it, until it is closed */
   struct why end_why;
   uint32_t last_good;     /* by image: SYNCHRONIZED when it fell */

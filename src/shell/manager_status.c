@@ -53,7 +53,7 @@ static void managed_status(const struct managed *managed, struct mirror_status *
   if (open) mirror_status(managed->mirror, status);
   else if (managed->attention && managed->last.image_count > 0) *status = managed->last;
   else status_from_record(managed, status);
-  if (managed->service == SERVICE_CLIENTS && !managed->fallen) return;
+  if (open && !managed->fallen && !managed->attention) return; /* the core knows, also while it is on its way down */
   status->state = managed->attention ? MIRROR_ATTENTION : MIRROR_INACTIVE;
 }
 

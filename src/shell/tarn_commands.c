@@ -99,6 +99,22 @@ static void show_deactivated(const json_t *result, const json_t *request) {
   else show_state(result, request);
 }
 
+static void deactivate_tick(const struct tarn *tarn, const json_t *request) {
+  char what[96];
+  snprintf(what, sizeof what, "mirror %.63s is being deactivated", text_of(request, "name"));
+  progress_draw(tarn, what, 0, 0, "");
+}
+static int deactivate_run(struct tarn *tarn, json_t *request) {
+  json_t *result;
+  int status = tarn_ask_long(tarn, json_incref(request), &result, deactivate_tick);
+  progress_end();
+  if (status == EXIT_DONE && tarn->json) tarn_print_json(result, false);
+  if (status == EXIT_DONE && !tarn->json) show_deactivated(result, request);
+  json_decref(result);
+  json_decref(request);
+  return status;
+}
+
 static void value_text(const struct setting *setting, const json_t *value, char *out) {
   if (json_is_string(value)) snprintf(out, SETTING_TEXT, "%s", json_string_value(value));
   else setting_text(setting, json_integer_value(value), out);
@@ -204,7 +220,7 @@ const struct tarn_command tarn_commands[] = {
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "hang up on clients that are connected"},
                    {ARGUMENT_FLAG, "--wait", "wait", NULL, false, NULL, "stay until it is done"}},
-     .show = show_deactivated},
+     .run = deactivate_run},
     {.name = "mirror destroy",
      .summary = "forget an INACTIVE mirror; the data of its images is left in place",
      .help = "Refused while there are more images than the master: remove them first.\n",
@@ -276,7 +292,7 @@ const struct tarn_command tarn_commands[] = {
      .summary = "copy everything to an image, whatever it holds",
      .help = "For an image that you do not trust. Works while the mirror is ACTIVE, and while it is INACTIVE: then its "
              "files are\n"
-             "opened for the copy, and closed after it.\n",
+             "opened for the copy, and closed after it. 'tarn image fracture' stops it.\n",
      .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT, WAIT_ARGUMENT},
      .run = image_run},
     {.name = "image fracture",

@@ -23,16 +23,10 @@ static const json_t *image_of(const json_t *mirror, const char *name) {
   return NULL;
 }
 
-/* The one image that was not there before is the one that was added without a name. */
+/* An image that is added may get its name from the daemon. */
 static const char *image_name(const json_t *mirror, const json_t *request) {
-  const char *name = text_of(request, "image"), *equals = strchr(name, '=');
-  static char given[80];
-  if (strcmp(text_of(request, "command"), "image add") != 0) return name;
-  if (name[0] != '/' && equals) {
-    snprintf(given, sizeof given, "%.*s", (int)(equals - name), name);
-    return given;
-  }
-  return text_of(mirror, "added");
+  bool added = strcmp(text_of(request, "command"), "image add") == 0;
+  return added ? text_of(mirror, "added") : text_of(request, "image");
 }
 
 static bool is_copied_to(const json_t *image) {

@@ -1,6 +1,7 @@
 """Operations on images: in each state, under load, twice at once, cut off by a crash."""
 import json
 import os
+import pty
 import random
 import re
 import shutil
@@ -170,6 +171,34 @@ def test_sixteen_images_and_no_more(t):
     mirror.check_content()
 
 
+def test_several_volumes(t):
+    """B1, B15: images of a mirror with several volumes: added, compared, repaired, fractured, restored, removed; a path
+    per volume."""
+    mirror = Mirror(t, activate=False, size=MIB)
+    daemon = mirror.daemon
+    paths = {name: [mirror.path(f"{name}{volume}") for volume in (0, 1)] for name in "abc"}
+    daemon.tarn("mirror", "create", "two", "--volume", "data:4M", "--volume", "log:1M", "--image", "+".join(paths["a"]),
+                "--image", "+".join(paths["b"]), "--activate")
+    for volume, size in (("data", 4 * MIB), ("log", MIB)):
+        handle = open_handle(daemon.uri(f"two/{volume}"))
+        handle.pwrite(images.random.Random(size).randbytes(256 * 1024), size - 256 * 1024)
+        handle.shutdown()
+    daemon.tarn("image", "add", "two", "+".join(paths["c"]), "--wait")
+    spoil(paths["b"][1], offset=MIB - 4096, length=4096)
+    found = json.loads(daemon.tarn("--json", "mirror", "verify", "two", status=1).out)["differences"][0]
+    check(found["volume"] == "log" and found["offset"] == MIB - 4096, f"the place is {found}")
+    check(found["images"]["a"] == found["images"]["c"] != found["images"]["b"], f"it says {found}")
+    daemon.tarn("mirror", "verify", "two", "--repair=c")
+    daemon.tarn("image", "fracture", "two", "b")
+    daemon.tarn("image", "restore", "two", "b", "--wait")
+    daemon.tarn("image", "remove", "two", "c")
+    check(all(os.path.exists(path) for path in paths["c"]), "the data of the removed image is gone")
+    check(not os.path.exists(paths["c"][0] + ".tarn"), "its metadata is still there")
+    daemon.stop()
+    for volume, size in ((0, 4 * MIB), (1, MIB)):
+        images.check_same([paths[name][volume] for name in "abc"], size)
+
+
 # ---- remove ----
 
 @rows([("gracefully", ()), ("by force", ("--force",))])
@@ -308,7 +337,7 @@ def slow_sync(mirror):
        ("given another image", ("image", "add", "vol0", "c"), "INACTIVE"),
        ("set", ("mirror", "set", "vol0", "suspend=7"), "INACTIVE"),
        ("promoted another image", ("image", "promote", "--force", "vol0", "b"), "INACTIVE"),
-       ("restarted", None, "INACTIVE")])
+       ("restarted", None, "INACTIVE"), ("killed", (), "INACTIVE")])
 def test_anything_may_happen_during_a_quiet_sync(t, row):
     """B15: an INACTIVE mirror that is open for a copy takes every operation; what was copied is not forgotten, and
     nothing unfinished counts as finished."""
@@ -318,6 +347,9 @@ def test_anything_may_happen_during_a_quiet_sync(t, row):
     slow_sync(mirror)
     if words is None:
         mirror.daemon.restart()
+    elif not words:
+        mirror.daemon.kill()
+        mirror.daemon.start()
     else:
         mirror.daemon.tarn(*[mirror.path("c") if word == "c" else word for word in words], status=None)
     if state is None:
@@ -461,6 +493,62 @@ def test_every_answer_in_json(t):
         check(isinstance(json.loads(result.out), dict), f"no JSON object: {result}")
     refused = mirror.daemon.tarn("--json", "image", "remove", "vol0", "z", status=1)
     check(json.loads(refused.out)["ok"] is False, f"a refusal: {refused.out}")
+
+
+def on_a_terminal(argv, until=None):
+    """Runs a command whose standard output is a terminal; returns its exit status and all that it drew."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(argv, stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    drawn = ""
+    while True:
+        try:
+            piece = os.read(ours, 4096).decode(errors="replace")
+        except OSError:  # the other end is closed
+            break
+        drawn += piece
+        if until:
+            until(drawn)
+        if not piece:
+            break
+    os.close(ours)
+    process.communicate(timeout=30)
+    return process.returncode, drawn
+
+
+@rows([("a copy", ("image", "sync", "vol0", "b", "--wait")), ("verify", ("mirror", "verify", "vol0"))])
+def test_progress_on_a_terminal(t, row):
+    """Cli: long work shows a progress bar on a terminal, and ends with its result on a line of its own."""
+    mirror = Mirror(t)
+    mirror.write(64)
+    mirror.op("set", "b", "rate=256K", "hang=60")
+    mirror.fault("b", "delay=400", "--on", "read")
+
+    seen = []
+
+    def go_on(drawn):
+        if "%" in drawn and not seen:  # the rest may be quick
+            seen.append(drawn)
+            mirror.fault("b", "heal")
+            mirror.op("set", "b", "rate=0")
+    status, drawn = on_a_terminal(mirror.daemon.tarn_argv(*row[1]), go_on)
+    check(status == 0, f"exit status {status}: {drawn!r}")
+    check(re.search(r"\[[#.]+\] +\d+%", drawn), f"no progress bar: {drawn!r}")
+    check(re.search(r"SYNCHRONIZED|agree", drawn.splitlines()[-1]), f"the last line is {drawn.splitlines()[-1]!r}")
+
+
+def test_a_copy_is_stopped(t):
+    """Issue 3: a copy can be given up: fracture stops it, and the image is of no definite moment."""
+    mirror = Mirror(t)
+    mirror.write(64)
+    mirror.op("set", "b", "rate=64K")
+    mirror.op("sync", "b")
+    mirror.op("fracture", "b")
+    image = mirror.image("b")
+    check(image["state"] == "UNSYNCHRONIZED" and image["missing"] == "fractured", f"it is {image}")
+    mirror.op("set", "b", "rate=0")
+    mirror.op("restore", "b", "--wait")
+    mirror.stop_and_compare("ab")
 
 
 # ---- settings ----

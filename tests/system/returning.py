@@ -1,7 +1,10 @@
 """Images that fail, hang, or lose their files while clients are at work, and come back."""
+import fcntl
 import os
 import re
 import shutil
+import signal
+import subprocess
 
 from lib import images
 from lib.context import check, limit, rows, wait_for
@@ -192,7 +195,8 @@ def test_deactivate_with_a_hung_disk(t):
 def test_a_deactivation_that_takes_long(t, row):
     """Cli: a deactivation whose disk is slow returns when it has begun, and says so; with --wait when it is done."""
     mirror = Mirror(t, image_settings=("hang=60",))
-    mirror.fault("b", "delay=4000", "--on", "flush")
+    mirror.write(4, flush=False)
+    mirror.fault("b", "delay=6000", "--on", "flush")
     said = mirror.daemon.tarn("mirror", "deactivate", "vol0", *row[1])
     state = mirror.status()["state"]
     check(state == "INACTIVE" if row[1] else "being deactivated" in said.out, f"it said {said}, and is {state}")
@@ -326,6 +330,76 @@ def test_metadata_is_lost_at_start(t, row):
     mirror.wait_in("b")
     mirror.check_content()
     mirror.stop_and_compare()
+
+
+class SlowToOpen:
+    """A new file at the path of image b that nobody can open for writing while this lives: a lease on it is not given
+    back. Like a file system that does not answer."""
+
+    def __init__(self, mirror):
+        path = mirror.path("b")
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        os.rename(path, path + ".away")
+        mirror.wait_out("b")
+        shutil.copy(path + ".away", path + ".new")
+        self.file = os.open(path + ".new", os.O_RDONLY)
+        fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        os.rename(path + ".new", path)
+        self.path = path
+
+    def free(self):
+        fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        os.close(self.file)
+        os.replace(self.path + ".away", self.path)
+
+
+@rows([("deactivated", ("mirror", "deactivate", "--wait", "vol0"), SOON),
+       ("deactivated during a restore", ("mirror", "deactivate", "--wait", "vol0"), BY_HAND), ("stopped", None, SOON),
+       ("stopped during a restore", None, BY_HAND)])
+def test_a_file_that_does_not_open(t, row):
+    """Rule 7, issue 3: while an image's file cannot be opened clients are served, the mirror can be closed and the daemon
+    ended; what was being opened is closed when it opens in the end."""
+    _, words, settings = row
+    mirror = Mirror(t, image_settings=settings)
+    mirror.write(8)
+    slow = SlowToOpen(mirror)
+    restore = None
+    if settings is BY_HAND:
+        restore = subprocess.Popen(mirror.daemon.tarn_argv("image", "restore", "vol0", "b"), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+    mirror.wait_image("b", "being opened", lambda image: image["returning"])
+    mirror.write(8, seed=2)
+    check(mirror.image("b")["returning"], "the file opened: the test proves nothing")
+    if words:
+        mirror.daemon.tarn(*words, seconds=20)
+        check(mirror.status()["state"] == "INACTIVE", f"it is {mirror.status()['state']}")
+    else:
+        mirror.daemon.stop(seconds=20)
+    if restore:
+        check(restore.wait(20) == 1, "a restore that was cut off ended well")
+    slow.free()
+    if words:
+        mirror.daemon.tarn("mirror", "activate", "vol0")
+        wait_for("the file that opened too late to be closed", lambda: not is_open_twice(mirror))
+    else:
+        mirror.daemon.start()
+        mirror.daemon.wait_state("vol0", "ACTIVE")
+    if mirror.image("b")["missing"]:
+        mirror.op("restore", "b", "--wait")
+    mirror.wait_in("b")
+    mirror.check_content()
+    mirror.stop_and_compare()
+
+
+def is_open_twice(mirror):
+    folder = f"/proc/{mirror.daemon.pid()}/fd"
+    paths = []
+    for name in os.listdir(folder):
+        try:
+            paths.append(os.readlink(os.path.join(folder, name)))
+        except OSError:
+            pass
+    return any("(deleted)" in path and "b.img" in path for path in paths) or paths.count(mirror.path("b")) > 1
 
 
 # ---- the command `fault` ----

@@ -107,7 +107,7 @@ static void open_passes_everything_on(void **state) {
       {"zeroes", DISK_WRITE_ZEROES, DISK_FUA | DISK_NO_HOLE, 0, 1 << 20, TARN_NO_SPACE},
   };
   struct buffer *buffer = buffer_get(&pool, 4096);
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE;
     ios[0] = (struct disk_io){.op = rows[i].op,
@@ -141,7 +141,7 @@ static void a_read_may_come_back_with_another_buffer(void **state) {
               {"not done, and read again into it", TARN_SHUTDOWN, true},
               {"not done, and given up", TARN_SHUTDOWN, false}};
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
-    gate_open(&gate, &first.disk, false);
+    gate_open(&gate, &first.disk);
     ios[0] = (struct disk_io){.op = DISK_READ, .length = 512, .buffer = given, .data = given->base, .done = io_done};
     disk_io_init(&ios[0]);
     disk_submit(&gate.disk, &ios[0]);
@@ -150,7 +150,7 @@ static void a_read_may_come_back_with_another_buffer(void **state) {
     gate_shut(&gate, PATIENCE);
     answer(&first, 0, rows[i].err);
     if (rows[i].reopen) {
-      gate_open(&gate, &second.disk, false);
+      gate_open(&gate, &second.disk);
       row_true(rows[i].why, held_disk_io(&second, 0)->buffer == other);
       answer(&second, 0, TARN_OK);
     }
@@ -165,7 +165,7 @@ static void a_read_may_come_back_with_another_buffer(void **state) {
 
 static void more_than_it_has_places_for_stand_in_line(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (uint32_t i = 0; i < SLOTS + 3; i++) zero(i);
   assert_true(has(&first, "abcd"));
   assert_int_equal(gate.waiting, 3);
@@ -182,7 +182,7 @@ static void more_than_it_has_places_for_stand_in_line(void **state) {
 
 static void shut_holds_and_reopening_keeps_the_order(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (uint32_t i = 0; i < 6; i++) zero(i); /* e and f stand in line */
   gate_shut(&gate, PATIENCE);
   zero(6);
@@ -197,7 +197,7 @@ static void shut_holds_and_reopening_keeps_the_order(void **state) {
   zero(7);
   run_events(&env);
   assert_true(said_so(""));
-  gate_open(&gate, &second.disk, false);
+  gate_open(&gate, &second.disk);
   assert_true(has(&second, "acde")); /* four places */
   zero(8);
   while (second.count > 0) answer(&second, 0, TARN_OK);
@@ -207,7 +207,7 @@ static void shut_holds_and_reopening_keeps_the_order(void **state) {
 
 static void one_that_comes_back_before_the_gate_is_shut(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (uint32_t i = 0; i < 3; i++) zero(i);
   answer(&first, 1, TARN_SHUTDOWN);
   assert_true(said_so("")); /* its client sees nothing of the fall */
@@ -216,7 +216,7 @@ static void one_that_comes_back_before_the_gate_is_shut(void **state) {
   answer(&first, 0, TARN_OK);
   gate_shut(&gate, PATIENCE);
   answer(&first, 0, TARN_SHUTDOWN);
-  gate_open(&gate, &second.disk, false);
+  gate_open(&gate, &second.disk);
   assert_true(has(&second, "bcd"));
   answer_all(&second, TARN_OK);
   assert_true(said_so("a:ok b:ok c:ok d:ok "));
@@ -224,14 +224,14 @@ static void one_that_comes_back_before_the_gate_is_shut(void **state) {
 
 static void a_mirror_may_fall_again_and_again(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (uint32_t i = 0; i < 5; i++) zero(i);
   for (int i = 0; i < 10; i++) {
     struct held_disk *old = i % 2 ? &second : &first, *next = i % 2 ? &first : &second;
     gate_shut(&gate, PATIENCE);
     answer_all(old, TARN_SHUTDOWN);
     pass(&env, PATIENCE - 1); /* patience begins anew each time */
-    gate_open(&gate, &next->disk, false);
+    gate_open(&gate, &next->disk);
     assert_true(has(next, "abcd"));
   }
   answer(&first, 3, TARN_OK);
@@ -246,7 +246,7 @@ static void a_mirror_may_fall_again_and_again(void **state) {
 
 static void patience_ends(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (uint32_t i = 0; i < 6; i++) zero(i);
   gate_shut(&gate, PATIENCE);
   answer(&first, 1, TARN_SHUTDOWN);
@@ -263,7 +263,7 @@ static void patience_ends(void **state) {
   answer(&first, 0, TARN_SHUTDOWN); /* the target still had two */
   answer(&first, 0, TARN_OK);
   assert_true(said_so("c:shutdown d:ok "));
-  gate_open(&gate, &second.disk, false); /* the mirror is back, and so is service */
+  gate_open(&gate, &second.disk); /* the mirror is back, and so is service */
   zero(7);
   answer(&second, 0, TARN_OK);
   assert_true(said_so("h:ok "));
@@ -274,13 +274,13 @@ static void patience_ends(void **state) {
 static void the_edges_of_patience(void **state) {
   (void)state;
   env.now_ns = 5;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   zero(0);
   gate_shut(&gate, 0); /* `suspend` 0: nobody waits */
   assert_int_equal(gate.state, GATE_FAILING);
   answer(&first, 0, TARN_SHUTDOWN);
   assert_true(said_so("a:shutdown "));
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   gate_shut(&gate, UINT64_MAX); /* for ever */
   zero(0);
   pass(&env, 1ull << 62);
@@ -289,7 +289,7 @@ static void the_edges_of_patience(void **state) {
   gate_fail(&gate);
   run_events(&env);
   assert_true(said_so("a:shutdown "));
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   gate_shut(&gate, PATIENCE);
   gate_fail(&gate);
   assert_true(timers_next_ns(&env) == UINT64_MAX);
@@ -297,7 +297,7 @@ static void the_edges_of_patience(void **state) {
 
 static void failing_an_open_gate(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   for (uint32_t i = 0; i < 6; i++) zero(i);
   gate_fail(&gate);
   run_events(&env);
@@ -306,82 +306,12 @@ static void failing_an_open_gate(void **state) {
   assert_true(said_so("a:ok b:ok c:ok d:ok "));
 }
 
-/* ---- flushes ---- */
-
-static void a_flush_after_a_loss(void **state) {
-  (void)state;
-  static const struct {
-    const char *why;
-    bool with_target, in_line, lost; /* when the mirror falls; lost: what was answered may be */
-    const char *at_open, *next, *after;
-  } rows[] = {
-      {"nothing lost, nothing failed", true, true, false, "", "c:ok ", "d:ok "},
-      {"one that came back fails", true, false, true, "a:io ", "c:ok ", "d:ok "},
-      {"one that came in the meantime fails", false, true, true, "b:io ", "c:ok ", "d:ok "},
-      {"all of them", true, true, true, "a:io b:io ", "c:ok ", "d:ok "},
-      {"none in line: the next one", false, false, true, "", "c:io ", "d:ok "},
-  };
-  for (size_t i = 0; i < COUNT_OF(rows); i++) {
-    gate_open(&gate, &first.disk, false);
-    if (rows[i].with_target) flush(0);
-    gate_shut(&gate, PATIENCE);
-    if (rows[i].with_target) answer(&first, 0, TARN_SHUTDOWN);
-    if (rows[i].in_line) flush(1);
-    gate_open(&gate, &second.disk, rows[i].lost);
-    run_events(&env);
-    row_true(rows[i].why, said_so(rows[i].at_open));
-    answer_all(&second, TARN_OK);
-    said[0] = 0;
-    flush(2);
-    answer_all(&second, TARN_OK);
-    row_true(rows[i].why, said_so(rows[i].next));
-    flush(3);
-    answer_all(&second, TARN_OK);
-    row_true(rows[i].why, said_so(rows[i].after));
-    gate_shut(&gate, PATIENCE);
-  }
-}
-
-static void a_loss_is_not_forgotten(void **state) {
-  (void)state;
-  gate_open(&gate, &first.disk, false);
-  gate_shut(&gate, PATIENCE);
-  gate_open(&gate, &second.disk, true);
-  zero(0); /* only a flush is told */
-  answer(&second, 0, TARN_OK);
-  gate_shut(&gate, PATIENCE);
-  flush(1);
-  gate_open(&gate, &first.disk, false); /* nothing more was lost this time */
-  run_events(&env);
-  assert_true(said_so("a:ok b:io "));
-  flush(2);
-  answer(&first, 0, TARN_OK);
-  assert_true(said_so("c:ok "));
-}
-
-static void a_failed_flush_keeps_no_place(void **state) {
-  (void)state;
-  gate_open(&gate, &first.disk, false);
-  zero(0);
-  flush(1);
-  zero(2);
-  flush(3);
-  zero(4); /* in line */
-  flush(5);
-  gate_shut(&gate, PATIENCE);
-  answer_all(&first, TARN_SHUTDOWN);
-  gate_open(&gate, &second.disk, true);
-  assert_true(has(&second, "ace"));
-  answer_all(&second, TARN_OK);
-  assert_true(said_so("b:io d:io f:io a:ok c:ok e:ok "));
-}
-
 /* ---- what clients are told ---- */
 
 static void which_target_fits(void **state) {
   (void)state;
   assert_true(gate_fits(&gate, &second.disk)); /* nobody was told anything */
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   gate_fail(&gate);
   struct disk_caps base = first.disk.caps;
   struct row {
@@ -425,7 +355,7 @@ static void every_disk_may_be_added_to_a_mirror_of_plain_files(void **state) {
                                        .zero_bytes_max = 4 << 20,
                                        .can_zero = true,
                                        .can_trim = true};
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   assert_int_equal(gate.disk.caps.block_bytes, 1);
   assert_int_equal(gate.disk.caps.align_bytes, 4096);
   assert_int_equal(gate.disk.caps.zero_block_bytes, 4096);
@@ -438,7 +368,7 @@ static void every_disk_may_be_added_to_a_mirror_of_plain_files(void **state) {
   assert_true(gate_fits(&gate, &second.disk));
   trim(0); /* what clients ask after the caps that they know, the new target takes (disk_submit() requires it) */
   zero(1);
-  gate_open(&gate, &second.disk, false);
+  gate_open(&gate, &second.disk);
   assert_true(has(&second, "ab"));
   answer_all(&second, TARN_OK);
   assert_true(said_so("a:ok b:ok "));
@@ -446,13 +376,13 @@ static void every_disk_may_be_added_to_a_mirror_of_plain_files(void **state) {
 
 static void a_trim_that_the_target_cannot_do_is_done(void **state) {
   (void)state;
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   trim(0);
   gate_shut(&gate, PATIENCE);
   answer(&first, 0, TARN_SHUTDOWN);
   trim(1);
   second.disk.caps.can_trim = false;
-  gate_open(&gate, &second.disk, false);
+  gate_open(&gate, &second.disk);
   trim(2);
   assert_true(said_so(""));
   run_events(&env);
@@ -463,7 +393,7 @@ static void a_trim_that_the_target_cannot_do_is_done(void **state) {
 static void zeroes_in_small_pieces_only(void **state) {
   (void)state;
   first.disk.caps.zero_bytes_max = 2048; /* less than the zero block that clients are told */
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   assert_false(gate.disk.caps.can_zero);
   assert_false(gate.disk.caps.can_trim);
   flush(0); /* and it is a disk within the rules */
@@ -475,7 +405,7 @@ static void zeroes_in_small_pieces_only(void **state) {
 
 static void open_second(void *context) {
   (void)context;
-  gate_open(&gate, &second.disk, false);
+  gate_open(&gate, &second.disk);
 }
 static void shut(void *context) {
   (void)context;
@@ -490,7 +420,7 @@ static void wrong_use_is_a_bug_of_ours(void **state) {
   (void)state;
   assert_true(panics(submit_early, NULL)); /* no size, no clients */
   assert_true(panics(shut, NULL));         /* it is */
-  gate_open(&gate, &first.disk, false);
+  gate_open(&gate, &first.disk);
   assert_true(panics(open_second, NULL)); /* OPEN */
   zero(0);
   gate_shut(&gate, PATIENCE);
@@ -515,9 +445,6 @@ int main(void) {
       GATE_TEST(patience_ends),
       GATE_TEST(the_edges_of_patience),
       GATE_TEST(failing_an_open_gate),
-      GATE_TEST(a_flush_after_a_loss),
-      GATE_TEST(a_loss_is_not_forgotten),
-      GATE_TEST(a_failed_flush_keeps_no_place),
       GATE_TEST(which_target_fits),
       GATE_TEST(every_disk_may_be_added_to_a_mirror_of_plain_files),
       GATE_TEST(a_trim_that_the_target_cannot_do_is_done),

@@ -406,6 +406,31 @@ static void recovery_takes_a_bad_block_from_another_image(void **state) {
   world_deactivate(&w);
 }
 
+/* The images differ where a crash left a mark. Once the source is out the other one counts, and may have been read: a merge
+ * must not bring back what it has read from the source. */
+static void a_merge_forgets_an_image_that_is_out(void **state) {
+  (void)state;
+  begin_equal(2, MIB, 4096);
+  for (uint64_t region = 1; region <= 4; region++) assert_int_equal(write_at(region * 65536, 4096), TARN_OK);
+  world_die(&w);
+  memset(w.data[1].bytes + 262144, 0xbb, 4096);
+  w.data[0].holds = RAM_READS;
+  world_activate(&w);
+  world_run(&w); /* copies of the first three regions wait for the source ... */
+  struct client_io client;
+  client_begin(&w, &client, DISK_WRITE, 262144 + 512, 512, 0x77);
+  world_pass(&w, NS_PER_S / 100); /* ... and so does the merge in the fourth */
+  assert_int_equal(w.data[0].held_count, 4);
+  mirror_image_failed(w.m, 0, "it was taken away");
+  w.data[0].holds = 0;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  assert_int_equal(client_end(&w, &client), TARN_OK);
+  world_pass(&w, NS_PER_S);
+  const uint8_t *block = w.data[1].bytes + 262144;
+  for (uint32_t i = 0; i < 4096; i++) assert_int_equal(block[i], i >= 512 && i < 1024 ? 0x77 : 0xbb);
+  world_deactivate(&w);
+}
+
 static void recovery_leaves_behind_what_nobody_can_read(void **state) {
   (void)state;
   begin_equal(2, MIB, 512);
@@ -771,6 +796,7 @@ int main(void) {
       TEST(a_source_leaves_in_the_middle_of_a_read),
       TEST(an_image_that_comes_back_is_recorded_first),
       TEST(recovery_takes_a_bad_block_from_another_image),
+      TEST(a_merge_forgets_an_image_that_is_out),
       TEST(recovery_leaves_behind_what_nobody_can_read),
       TEST(what_is_left_behind_is_recorded_first),
       TEST(what_is_left_behind_is_recorded_at_last),
