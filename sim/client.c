@@ -166,12 +166,6 @@ static void client_go_on(struct client *client) {
   if (client->leaving && client->open == 0 && client->wire.ready && !client->wire.closing) wire_leave(&client->wire);
 }
 
-void client_more(struct client *client, uint32_t budget) {
-  if (client->leaving) return;
-  client->budget += budget;
-  if (client->connected) client_go_on(client);
-}
-
 void client_ask(struct client *client, enum model_kind kind, uint64_t offset, uint64_t length, bool fua) {
   require(client->wire.ready);
   struct client_op *op = op_take(client);
@@ -270,6 +264,11 @@ static void abandon_open(struct client *client) {
   client->open = 0;
 }
 
+static void connect_soon(struct client *client) {
+  client->resting = true;
+  world_at(client->world, &client->rest, world_now(client->world) + prng_between(&client->prng, 1000, 3 * NS_PER_MS));
+}
+
 static void wire_is_closed(struct wire *wire, bool by_server) {
   struct client *client = wire->options.owner;
   /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
@@ -282,8 +281,7 @@ static void wire_is_closed(struct wire *wire, bool by_server) {
   world_cancel(client->world, &client->rest);
   client->resting = false;
   if (client->leaving || client->budget == 0) return;
-  client->resting = true; /* and reconnect */
-  world_at(client->world, &client->rest, world_now(client->world) + prng_between(&client->prng, 1000, 3 * NS_PER_MS));
+  connect_soon(client);
 }
 
 static void client_connect(struct client *client) {
@@ -335,6 +333,13 @@ void client_start(struct client *client, const struct wire_options *wire, uint32
   client->budget = budget;
   client->leaving = client->resting = false;
   client_connect(client);
+}
+
+void client_more(struct client *client, uint32_t budget) {
+  if (client->leaving) return;
+  client->budget += budget;
+  if (client->connected) client_go_on(client);
+  else if (!client->resting) connect_soon(client); /* it had hung up with nothing more to ask */
 }
 
 void client_leave(struct client *client) {
