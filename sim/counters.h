@@ -49,6 +49,7 @@
   X(op_intruded, "operations asked for during another")                            \
   X(op_verify, "comparisons by the mirror that came to their end")                 \
   X(image_unplugged, "F25 images taken away while their mirror served")            \
+  X(quiet_probe, "client I/Os that a quiet mirror refused")                        \
   X(gate_misfit, "mirrors that came back able to do less than their clients know") \
   X(place_left_behind, "places that no image could read")                          \
   X(place_healed, "such places that were written")                                 \

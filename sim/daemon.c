@@ -30,7 +30,7 @@ void sim_mirror_forget(struct sim_mirror *mirror) {
   world_cancel(mirror->world, &mirror->again);
   for (uint32_t i = 0; i < mirror->image_count; i++) world_cancel(mirror->world, &mirror->images[i].reopening);
   mirror->serving = mirror->fallen = mirror->keep = mirror->quiet = false;
-  mirror->lost = mirror->lost_untold = mirror->verifying = false;
+  mirror->lost = mirror->lost_untold = mirror->verifying = mirror->probing = false;
 }
 
 /* ---- falls ---- */
@@ -309,6 +309,27 @@ void sim_mirror_verify(struct sim_mirror *mirror, uint32_t source) {
   mirror->verifying = true;
   world_trace(mirror->world, "%s: verify", mirror->name);
   mirror_verify(mirror->core, source, verified, mirror);
+}
+
+/* ---- quiet ---- */
+
+static void probed(struct disk_io *io) {
+  struct sim_mirror *mirror = CONTAINER_OF(io, struct sim_mirror, probe);
+  mirror->probing = false;
+  mirror->world->counters.quiet_probe++;
+  if (io->err != TARN_SHUTDOWN)
+    world_fail(mirror->world, "%s works quietly, and answered a client's flush with '%s'", mirror->name,
+               tarn_err_text(io->err));
+}
+
+void sim_mirror_probe(struct sim_mirror *mirror) {
+  require(mirror->quiet);
+  if (mirror->probing) return;
+  disk_io_init(&mirror->probe);
+  mirror->probe.op = DISK_FLUSH;
+  mirror->probe.done = probed;
+  mirror->probing = true;
+  disk_submit(mirror_volume(mirror->core, 0), &mirror->probe);
 }
 
 /* ---- a good operator ---- */

@@ -173,6 +173,7 @@ static void do_something(struct operator* operator) {
                                                    IMAGE_OP_SYNC,   IMAGE_OP_RESTORE, IMAGE_OP_REMOVE};
   struct prng *prng = &operator->prng;
   bool quiet = operator->mirror->quiet;
+  if (quiet && prng_one_in(prng, 4)) sim_mirror_probe(operator->mirror);
   switch (prng_below(prng, quiet ? 6 : 12)) {
     case 0: do_deactivate(operator); return;
     case 1:

@@ -373,6 +373,7 @@ static void one_life(struct mix *mix) {
   struct node *node = mix->node;
   if (!life_begins(mix)) return;
   bool aimed = prng_below(&mix->prng, 100) < mix->aimed_percent;
+  EACH_MIRROR(node, mirror) aimed &= !in_chaos(mix, mirror); /* how it goes on there is what counts */
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : 12000);
@@ -521,7 +522,7 @@ void scenario_mix(struct world *world, struct node *node) {
   struct mix mix = mix_begin(world, node);
   uint64_t pick = prng_below(&mix.prng, 10); /* two in five are calm throughout */
   mix.storm_percent = 65;
-  mix.chaos_percent = 15;
+  mix.chaos_percent = 20;
   for (uint32_t count = pick == 4 || pick == 5 ? 1 : draw_mirror_count(&mix); count > 0; count--) {
     struct sim_mirror_options options = {.calm = pick < 4};
     draw_mirror(&mix, &options);

@@ -190,7 +190,8 @@ void sim_mirror_open(struct sim_mirror *mirror) {
 }
 
 bool sim_mirror_can_close(const struct sim_mirror *mirror) {
-  if (mirror->busy || mirror->verifying || !mirror_is_idle(mirror->core) || !mirror_is_quiet(mirror->core))
+  if (mirror->busy || mirror->verifying || mirror->probing || !mirror_is_idle(mirror->core) ||
+      !mirror_is_quiet(mirror->core))
     return false;
   for (uint32_t v = 0; v < mirror->volume_count; v++)
     if (!gate_is_idle(&mirror->gates[v])) return false;

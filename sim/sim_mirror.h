@@ -77,7 +77,9 @@ struct sim_mirror {
   struct mirror_activation how;
   uint32_t op_image; /* of an operation on an image */
   enum mirror_image_op op;
-  bool operated; /* in this life: who is SYNCHRONIZED may have changed */
+  bool operated;        /* in this life: who is SYNCHRONIZED may have changed */
+  struct disk_io probe; /* of a mirror that works quietly */
+  bool probing;
   bool verifying, verify_must_agree;
   tarn_err verify_err;
   tarn_err err;
@@ -139,6 +141,8 @@ void sim_mirror_image_do(struct sim_mirror *mirror, uint32_t image, enum mirror_
 void sim_mirror_image_add(struct sim_mirror *mirror, uint32_t slot, bool assumed);
 /* `source` IMAGES_MAX: compares only. */
 void sim_mirror_verify(struct sim_mirror *mirror, uint32_t source);
+/* One that works quietly takes no client's I/O. */
+void sim_mirror_probe(struct sim_mirror *mirror);
 /* What a good operator does when all is healed: asks back whoever stays out. Harmless while something is under way. */
 void sim_mirror_tend(struct sim_mirror *mirror);
 /* The core asks for the disks of an image anew. */

@@ -154,6 +154,21 @@ static void strike_all(struct weather *weather) {
   for (uint32_t i = 0; i < mirror->image_count; i++) (void)faults_add(&mirror->images[i].data[volume].faults, &fault);
 }
 
+/* All images hang for a while, or lose their connections, at about the same time: the last good one with them. */
+static void take_all(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  struct prng *prng = &weather->prng;
+  bool hang = prng_one_in(prng, 2);
+  uint64_t at_ns = draw_start(prng, world_now(mirror->world));
+  struct fault fault = {.kind = FAULT_HANG, .ops = FAULT_ALL, .end = UINT64_MAX, .from_ns = at_ns};
+  fault.until_ns = at_ns + prng_between(prng, NS_PER_S / 10, 6 * NS_PER_S);
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct sim_drive *drive = draw_drive(weather, i);
+    if (hang) (void)faults_add(&drive->faults, &fault);
+    else sim_drive_lose(drive, at_ns + prng_below(prng, prng_one_in(prng, 2) ? 1 : 50 * NS_PER_MS));
+  }
+}
+
 /* ---- a life ---- */
 
 static void draw_kind(struct weather *weather) {
@@ -301,6 +316,7 @@ void weather_strike(struct weather *weather) {
   }
   strike_some(weather, prng_between(&weather->prng, 1, 7));
   if (weather->kind == WEATHER_CHAOS && prng_one_in(&weather->prng, 2)) strike_all(weather);
+  if (weather->kind == WEATHER_CHAOS && prng_one_in(&weather->prng, 2)) take_all(weather);
 }
 
 static bool is_sure(const struct sim_mirror *mirror, uint32_t i) {
