@@ -473,6 +473,7 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   report(m->env, REPORT_ERROR, m->config.name, "stops: %s", why);
   mirror_set_state(m, mirror_next(m->state, MIRROR_CONDITIONS_LOST), why);
   copy_stop(m);
+  images_stop(m);
   op_line_run(m);
   mark_line_run(m);
   scratch_line_stop(m);

@@ -26,6 +26,7 @@ bool admin_begin(struct mirror *m, enum admin admin, mirror_done *done, void *co
     return false;
   }
   m->admin = admin;
+  m->admin_step = STEP_NONE;
   m->admin_done = done;
   m->admin_context = context;
   m->admin_why[0] = 0;
@@ -43,6 +44,8 @@ void admin_explain(struct mirror *m, const char *format, ...) {
 }
 
 void admin_end(struct mirror *m, tarn_err err) {
+  require(m->admin_step != STEP_ENDED);
+  m->admin_step = STEP_ENDED;
   m->admin_err = err;
   event_init(&m->admin_event, admin_ended);
   event_post(&m->env->queue, &m->admin_event);
@@ -458,6 +461,7 @@ void mirror_deactivate(struct mirror *m, bool stay, mirror_done *done, void *con
   m->running = m->serving = false;
   timer_cancel(&m->tick);
   m->admin_draining = true;
+  images_stop(m);
   copy_stop(m);
   op_line_run(m);
   mark_line_run(m);

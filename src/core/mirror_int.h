@@ -279,7 +279,7 @@ struct mirror {
   struct mirror_activation how; /* of the running activation */
   uint32_t admin_image;         /* of an operation on an image */
   enum mirror_image_op admin_op;
-  enum { STEP_NONE, STEP_TRY, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN } admin_step;
+  enum { STEP_NONE, STEP_TRY, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN, STEP_ENDED } admin_step;
   struct record_image admin_undo;
   bool admin_online, admin_demoted; /* before it */
   uint8_t admin_master;
@@ -483,6 +483,8 @@ void image_fell_behind(struct mirror *m, uint32_t i);
 void images_tick(struct mirror *m);
 /* A round has ended. */
 void images_committed(struct mirror *m, tarn_err err);
+/* The mirror stops: who waits to be recorded as back stays as it is. */
+void images_stop(struct mirror *m);
 /* It may come back by itself, after a while. */
 void image_returns_later(struct mirror *m, uint32_t i);
 bool images_are_idle(const struct mirror *m);

@@ -241,6 +241,16 @@ static void come_probe(struct mirror *m, uint32_t i) {
              align_down(bytes, image->data[image->probe].disk.caps.block_bytes), buffer, buffer->base, come_probed);
 }
 
+void images_stop(struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    if (m->images[i].coming != COMING_COMMIT) continue;
+    m->images[i].coming = COMING_NOT; /* on line, and to be copied to: the next record says so */
+    if (!admin_waits_for(m, i)) continue;
+    admin_explain(m, "the mirror stopped meanwhile");
+    admin_end(m, TARN_REFUSED);
+  }
+}
+
 /* A round has ended. */
 void images_committed(struct mirror *m, tarn_err err) {
   EACH_IMAGE(m, i) {
