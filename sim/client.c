@@ -342,6 +342,10 @@ void client_more(struct client *client, uint32_t budget) {
   else if (!client->resting) connect_soon(client); /* it had hung up with nothing more to ask */
 }
 
+void client_cut_off(struct client *client) {
+  if (client->connected && client->wire.ready && !client->wire.closing) wire_drop(&client->wire);
+}
+
 void client_leave(struct client *client) {
   client->budget = 0;
   client->leaving = true;

@@ -66,6 +66,8 @@ struct client_options {
 void client_init(struct client *client, struct world *world, const struct client_options *options);
 /* Connects (`wire`: pool, exports and export name) and sends `budget` requests. */
 void client_start(struct client *client, const struct wire_options *wire, uint32_t budget);
+/* The server has hung up: connects again. */
+void client_cut_off(struct client *client);
 /* So many requests more. */
 void client_more(struct client *client, uint32_t budget);
 /* No new requests; disconnects when all are answered. */

@@ -170,10 +170,11 @@ static void serve(struct sim_mirror *mirror) {
       mirror->world->counters.gate_misfit++;
       continue;
     }
-    if (mirror->lost && mirror->gates[v].state != GATE_FAILING)
-      gate_fail(&mirror->gates[v]); /* whoever waits learns of it */
+    if (mirror->lost && mirror->gates[v].state != GATE_FAILING) gate_fail(&mirror->gates[v]);
     gate_open(&mirror->gates[v], mirror_volume(mirror->core, v));
   }
+  if (mirror->lost) /* so that they know that what they did not flush may be gone */
+    for (uint32_t c = 0; c < mirror->client_count; c++) client_cut_off(&mirror->clients[c]);
   if (again) sim_mirror_tell_doubt(mirror);
   mirror->lost = mirror->lost_untold = false;
 }
