@@ -190,10 +190,11 @@ static bool read_hold(struct op *op) {
 }
 
 /* What was read may be of a write that is not answered yet, because the record that puts a failed image out is not durable:
- * a crash could still undo it. If that record cannot be written the write is not answered, but reads go on. */
+ * a crash could still undo it. If that record cannot be written the write is not answered, but reads go on; unless the mirror has
+ * fallen: the next one believes the records, and may go on from another image. */
 static void read_answer(struct op *op, tarn_err err) {
   uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, op->m->drop_seq) : 0;
-  if (seq == 0) op_end(op, TARN_OK);
+  if (seq == 0) op_end(op, op->m->fallen ? err : TARN_OK);
   else commit_wait(op->m, op, seq, read_answer);
 }
 
