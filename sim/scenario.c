@@ -8,6 +8,8 @@ static const struct scenario scenarios[] = {
     {"crash-recovery", "crash upon crash while marked regions are being copied; no disk fails", scenario_crash_recovery,
      SCENARIO_DRAWN},
     {"brink", "crash upon crash around the moment when the master fails", scenario_brink, SCENARIO_DRAWN},
+    {"source-lost", "the source of a recovery is lost, and often that cannot be recorded", scenario_source_lost,
+     SCENARIO_DRAWN},
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,
      SCENARIO_DRAWN},
     {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, SCENARIO_DRAWN},

@@ -18,6 +18,8 @@ struct mix {
   struct weather weathers[NODE_MIRRORS_MAX]; /* of each mirror its own */
   struct operator operators[NODE_MIRRORS_MAX];
   uint32_t operator_percent; /* lives with an administrator at work */
+  bool source_lost;          /* at the brink: the source of the recovery fails, not just the master */
+  bool source_failed;        /* in this life */
   uint32_t lives;
   uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
   uint32_t budget_max;
@@ -95,6 +97,8 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
   sim_mirror_init(mirror, node, node->mirror_count - 1, options);
   if (mix->brink) mirror->workloads[0].weight[MODEL_FLUSH] += 20;
+  for (uint32_t i = 0; i < mirror->image_count && mix->source_lost; i++)
+    mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   adopt_data(mix, mirror);
   add_clients(mix, mirror);
   struct weather *weather = weather_of(mix, mirror);
@@ -170,7 +174,7 @@ static bool closes(struct mix *mix, struct sim_mirror *mirror) {
 static uint32_t take_refusals(struct mix *mix) {
   uint32_t count = 0;
   EACH_MIRROR(mix->node, mirror) {
-    mirror->keep = prng_below(&mix->prng, 4) != 0;
+    mirror->keep = prng_below(&mix->prng, 4) != 0 && !mix->source_lost;
     if (mirror->serving) {
       count++;
       continue;
@@ -276,6 +280,12 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
   const struct sim_counters *now = &mix->world->counters;
   struct prng *prng = &mix->prng;
   uint64_t sooner = steps;
+  if (mix->source_lost) {
+    bool chaos = in_chaos(mix, &mix->node->mirrors[0]), seen = now->read_in_recovery != before->read_in_recovery;
+    mix->source_failed |= now->image_failed != before->image_failed || now->fallen != before->fallen;
+    mix->next = chaos ? CRASH_KILL : CRASH_POWER; /* which leaves the images very different */
+    return chaos && mix->source_failed && seen ? min_u64(steps, prng_between(prng, 1, 100)) : steps;
+  }
   if (now->flush_fails != before->flush_fails && prng_one_in(prng, 2)) {
     mix->next = CRASH_KILL;
     sooner = prng_between(prng, 1, 25);
@@ -343,8 +353,9 @@ static void read_all(struct mix *mix, struct sim_mirror *mirror) {
  * others begin at once. */
 static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
-  if (prng_one_in(&mix->prng, 2)) return;
+  if (mix->source_lost ? weather->kind == WEATHER_CHAOS : prng_one_in(&mix->prng, 2)) return;
   read_all(mix, mirror);
+  if (mix->source_lost) return;
   uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
   while (!sim_mirror_all_synchronized(mirror) && world_now(mix->world) < deadline_ns) {
     sim_mirror_tend(mirror);
@@ -376,8 +387,9 @@ static void one_life(struct mix *mix) {
   EACH_MIRROR(node, mirror) aimed &= !in_chaos(mix, mirror); /* how it goes on there is what counts */
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
-  uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : 12000);
+  uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : mix->source_lost ? 1000 : 12000);
   EACH_MIRROR(node, mirror) mirror->clients_started = false;
+  mix->source_failed = false;
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   for (; steps > 0 && !(stop && all_done(node)) && node_can_step(node); steps--) {
     check_progress(mix, deadline_ns);
@@ -504,6 +516,16 @@ static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
   mix->stop_percent = 5;
 }
 
+/* The same around the loss of a recovery's source, when often nothing can be recorded. */
+static void set_source_lost(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink(mix, options);
+  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
+  options->volume_bytes[0] = 1 << 20;
+  mix->source_lost = true;
+  mix->storm_percent = 0;
+  mix->chaos_percent = 50;
+}
+
 /* Of several mirrors each has its own weather, and a life is shared. */
 static uint32_t draw_mirror_count(struct mix *mix) {
   if (!prng_one_in(&mix->prng, 8)) return 1;
@@ -520,14 +542,16 @@ void scenario_mix(struct world *world, struct node *node) {
     return;
   }
   struct mix mix = mix_begin(world, node);
-  uint64_t pick = prng_below(&mix.prng, 10); /* two in five are calm throughout */
+  uint64_t pick = prng_below(&mix.prng, 20); /* docs/fault-model.md gives the shares */
+  bool calm = pick < 8, crash_recovery = pick < 4, brink = pick >= 8 && pick < 11, source_lost = pick == 11;
   mix.storm_percent = 65;
   mix.chaos_percent = 20;
-  for (uint32_t count = pick == 4 || pick == 5 ? 1 : draw_mirror_count(&mix); count > 0; count--) {
-    struct sim_mirror_options options = {.calm = pick < 4};
+  for (uint32_t count = brink || source_lost ? 1 : draw_mirror_count(&mix); count > 0; count--) {
+    struct sim_mirror_options options = {.calm = calm};
     draw_mirror(&mix, &options);
-    if (pick < 2) set_crash_recovery(&mix, &options);
-    if (pick == 4 || pick == 5) set_brink(&mix, &options);
+    if (crash_recovery) set_crash_recovery(&mix, &options);
+    if (brink) set_brink(&mix, &options);
+    if (source_lost) set_source_lost(&mix, &options);
     add_mirror(&mix, &options);
   }
   run_mix(&mix);
@@ -547,6 +571,15 @@ void scenario_brink(struct world *world, struct node *node) {
   struct sim_mirror_options options = {0};
   draw_mirror(&mix, &options);
   set_brink(&mix, &options);
+  add_mirror(&mix, &options);
+  run_mix(&mix);
+}
+
+void scenario_source_lost(struct world *world, struct node *node) {
+  struct mix mix = mix_begin(world, node);
+  struct sim_mirror_options options = {0};
+  draw_mirror(&mix, &options);
+  set_source_lost(&mix, &options);
   add_mirror(&mix, &options);
   run_mix(&mix);
 }

@@ -173,6 +173,10 @@ static void take_all(struct weather *weather) {
 
 static void draw_kind(struct weather *weather) {
   uint64_t pick = prng_below(&weather->prng, 100);
+  if (weather->brink && weather->chaos_percent) { /* in turn: what chaos has left is looked at in peace */
+    weather->kind = weather->kind == WEATHER_CHAOS ? WEATHER_CALM : WEATHER_CHAOS;
+    return;
+  }
   weather->kind = WEATHER_CALM;
   if (weather->mirror->calm) return;
   if (pick < weather->storm_percent) weather->kind = WEATHER_STORM;
@@ -301,11 +305,32 @@ static void strike_master(struct weather *weather) {
   (void)faults_add(&drive->faults, &fault);
 }
 
+/* The source is lost within milliseconds, most likely in the middle of a recovery, and who takes its place can often not be
+ * recorded. */
+static void strike_source(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  struct prng *prng = &weather->prng;
+  uint64_t now = world_now(mirror->world), victims = prng_one_in(prng, 3) ? 2 : 1;
+  struct fault fault = {
+      .kind = FAULT_GOOD, .ops = FAULT_WRITE | FAULT_FLUSH, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
+  fault.from_ns = now + prng_below(prng, NS_PER_MS);
+  if (prng_one_in(prng, 4)) sim_drive_lose(&mirror->home, fault.from_ns);
+  else if (prng_below(prng, 3) != 0) (void)faults_add(&mirror->home.faults, &fault);
+  for (uint32_t image = master_of(mirror); victims > 0; victims--, image = next_member(mirror, image)) {
+    fault.from_ns = now + prng_below(prng, 4 * NS_PER_MS);
+    fault.ops = FAULT_ALL;
+    fault.kind = prng_one_in(prng, 2) ? FAULT_GOOD : FAULT_HANG;
+    if (prng_one_in(prng, 3)) sim_image_unplug(&mirror->images[image], fault.from_ns);
+    else (void)faults_add(&mirror->images[image].data[0].faults, &fault);
+  }
+}
+
 void weather_strike(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   if (weather->kind == WEATHER_CALM) return;
   if (weather->brink) {
-    strike_master(weather);
+    if (weather->kind == WEATHER_CHAOS) strike_source(weather);
+    else strike_master(weather);
     return;
   }
   bool home = prng_one_in(&weather->prng, 5);
