@@ -211,7 +211,9 @@ static void read_done(struct disk_io *io) {
       op->client->data = io->data + (op->start - op->outer_start);
     }
     if (op->unread) repair_ask(op->m, op->unread, op->outer_start, op->outer_length);
-    read_answer(op, TARN_OK);
+    /* A write that it overlapped has failed everywhere meanwhile: what it saw need not be what recovery will choose. */
+    if (touches_recovery(op)) op_read(op);
+    else read_answer(op, TARN_OK);
     return;
   }
   op->err = io->err;
