@@ -48,6 +48,7 @@
   X(op_failed, "operations that failed")                                           \
   X(op_intruded, "operations asked for during another")                            \
   X(op_verify, "comparisons by the mirror that came to their end")                 \
+  X(flaky_sector, "F27 reads failed on a flaky sector")                            \
   X(image_unplugged, "F25 images taken away while their mirror served")            \
   X(quiet_probe, "client I/Os that a quiet mirror refused")                        \
   X(gate_misfit, "mirrors that came back able to do less than their clients know") \

@@ -4,10 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const kind_names[] = {"once", "for a while", "for good", "bad sector", "slow", "hang", "misdirect"};
+static const char *const kind_names[] = {"once",  "for a while", "for good", "bad sector",
+                                         "flaky", "slow",        "hang",     "misdirect"};
 
 void faults_init(struct faults *faults, struct world *world, const char *name, enum disk_role role) {
-  *faults = (struct faults){.world = world, .name = name, .role = role};
+  *faults = (struct faults){.world = world, .name = name, .role = role, .prng = world_stream(world, name, 0)};
 }
 
 static bool fault_is_over(const struct faults *faults, const struct fault *fault) {
@@ -71,6 +72,7 @@ static void fault_count(struct faults *faults, const struct fault *fault, enum d
     case FAULT_WHILE: counters->io_fails_for_a_while++; break;
     case FAULT_GOOD: counters->io_fails_for_good++; break;
     case FAULT_BAD_SECTOR: counters->bad_sector++; break;
+    case FAULT_FLAKY: counters->flaky_sector++; break;
     case FAULT_HANG: counters->io_hangs++; return;
     case FAULT_MISDIRECT: counters->meta_misdirected++; return;
     case FAULT_SLOW: return;
@@ -85,6 +87,7 @@ const struct fault *faults_judge(struct faults *faults, const struct disk_io *io
   for (uint32_t i = 0; i < faults->count; i++) {
     struct fault *fault = &faults->list[i];
     if (!fault_strikes(faults, fault, io)) continue;
+    if (fault->kind == FAULT_FLAKY && !prng_one_in(&faults->prng, 3)) continue;
     if (fault->skip > 0) {
       fault->skip--;
       continue;

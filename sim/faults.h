@@ -10,6 +10,7 @@ enum fault_kind {
   FAULT_WHILE,
   FAULT_GOOD,
   FAULT_BAD_SECTOR,
+  FAULT_FLAKY, /* one read in three of a range fails, written or not */
   FAULT_SLOW,
   FAULT_HANG,      /* what is submitted then is kept, and lands at a moment of its own, or never */
   FAULT_MISDIRECT, /* once: a write goes to another place of the disk */
@@ -35,6 +36,7 @@ struct faults {
   enum disk_role role;
   struct fault list[FAULTS_MAX];
   uint32_t count;
+  struct prng prng;
   uint64_t struck; /* how many I/Os failed so far */
 };
 

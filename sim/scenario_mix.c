@@ -286,13 +286,13 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
     mix->next = chaos ? CRASH_KILL : CRASH_POWER; /* which leaves the images very different */
     return chaos && mix->source_failed && seen ? min_u64(steps, prng_between(prng, 1, 100)) : steps;
   }
-  if (now->flush_fails != before->flush_fails && prng_one_in(prng, 2)) {
+  if (now->flush_fails != before->flush_fails && prng_below(prng, 3) != 0) {
     mix->next = CRASH_KILL;
     sooner = prng_between(prng, 1, 25);
   } else if (now->image_failed != before->image_failed) {
     mix->next = prng_one_in(prng, 4) ? CRASH_POWER : CRASH_KILL;
     sooner = prng_between(prng, 1, 80);
-  } else if (now->flush_ok != before->flush_ok && mix->node->mirrors[0].recovering && prng_one_in(prng, 2)) {
+  } else if (now->flush_ok != before->flush_ok && mix->node->mirrors[0].recovering) {
     mix->next = CRASH_POWER;
     sooner = prng_between(prng, 1, 20);
   }

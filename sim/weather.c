@@ -36,9 +36,12 @@ static uint64_t draw_bad_place(struct weather *weather, const struct sim_drive *
 /* Several places at once, and at different times. */
 static void strike_places(struct weather *weather, struct sim_drive *drive) {
   struct prng *prng = &weather->prng;
+  bool flaky = prng_one_in(prng, 2);
   for (uint64_t count = prng_between(prng, 2, 8); count > 0; count--) {
     struct fault fault = {.kind = FAULT_BAD_SECTOR, .ops = FAULT_READ, .until_ns = UINT64_MAX, .err = TARN_IO};
-    fault.from_ns = draw_start(prng, world_now(weather->mirror->world));
+    if (flaky) fault.kind = FAULT_FLAKY;
+    fault.from_ns = world_now(weather->mirror->world);
+    if (prng_one_in(prng, 3)) fault.from_ns = draw_start(prng, fault.from_ns);
     fault.start = align_down(draw_bad_place(weather, drive), 4096);
     fault.end = min_u64(fault.start + (4096ull << prng_below(prng, 3)), drive->caps.size_bytes);
     (void)faults_add(&drive->faults, &fault);
@@ -86,7 +89,7 @@ static void strike(struct weather *weather, struct sim_drive *drive) {
     sim_drive_lose(drive, draw_start(prng, world_now(weather->mirror->world)));
     return;
   }
-  if (drive->faults.role == ROLE_DATA && prng_one_in(prng, 4)) {
+  if (drive->faults.role == ROLE_DATA && prng_one_in(prng, 3)) {
     strike_places(weather, drive);
     return;
   }
@@ -300,7 +303,7 @@ static void strike_master(struct weather *weather) {
   struct sim_drive *drive = &mirror->images[master].data[prng_below(&weather->prng, mirror->volume_count)];
   struct fault fault = {
       .kind = FAULT_ONCE, .ops = FAULT_WRITE, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
-  if (prng_one_in(&weather->prng, 2)) fault.ops = FAULT_FLUSH;
+  if (prng_below(&weather->prng, 4) != 0) fault.ops = FAULT_FLUSH;
   fault.skip = (uint32_t)prng_below(&weather->prng, fault.ops == FAULT_FLUSH ? 3 : 30);
   (void)faults_add(&drive->faults, &fault);
 }

@@ -160,8 +160,8 @@ static void wake(struct mirror *m, tarn_err err) {
   }
 }
 
-/* Does anybody rely on the record of this round? If it says nothing new of who is current it may come later: the marks that
- * went with it are durable. */
+/* Does anybody rely on home's copy of the record of this round? If it says nothing new of who is current it may come later:
+ * the marks that went with it are durable, and so is, on every image that may be used, which places are unreadable. */
 static bool record_is_needed(const struct mirror *m) {
   bool needed = m->plan_record.generation.number != m->completed_generation;
   needed |= m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;

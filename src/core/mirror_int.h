@@ -236,6 +236,7 @@ struct mirror {
   } commit;
   uint64_t completed_generation; /* number of the one in the last record that every store has */
   uint64_t drop_seq;             /* nothing is answered, and no write under new marks issued, before this commit */
+  uint64_t healed_seq;           /* nor is anything answered before this one, by which unreadable places are healed */
   uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
 
   /* flushes of our own */
@@ -350,6 +351,8 @@ CHECKED tarn_err commit_alloc(struct mirror *m, struct arena *arena);
 uint64_t commit_want(struct mirror *m);
 /* The sequence to wait for so that what `seq` was to carry is durable; 0 when it is already. */
 uint64_t commit_wait_for(struct mirror *m, uint64_t seq);
+/* The commit that has to be durable before anything is answered. */
+static inline uint64_t answer_seq(const struct mirror *m) { return max_u64(m->drop_seq, m->healed_seq); }
 /* op->resume(op, err) once the round is done; err when it failed. */
 void commit_wait(struct mirror *m, struct op *op, uint64_t seq, void (*resume)(struct op *op, tarn_err err));
 /* The same for the administrator's operation. */
@@ -395,7 +398,7 @@ bool merge_is_unreadable(const struct op *op, uint64_t block);
  * of such a place cannot be recorded. Sets the flags to issue it with: what heals is written with FUA, because a power
  * loss must not bring back what nobody could read, once the record says that it was healed. */
 CHECKED bool unreadable_may_write(const struct op *op, uint32_t *flags);
-/* A write or zeroing was judged good: what it covers is readable again. Its answer waits for drop_seq. */
+/* A write or zeroing was judged good: what it covers is readable again. Its answer waits for healed_seq. */
 void unreadable_written(const struct op *op);
 
 /* mirror_copy.c */

@@ -51,7 +51,7 @@ void unreadable_written(const struct op *op) {
   if (!unreadable_can_cut(&m->record.unreadable, op->start, op->length)) return;
   uint64_t bytes = unreadable_cut(&m->record.unreadable, op->start, op->length);
   m->record_dirty = true;
-  m->drop_seq = commit_want(m);
+  m->healed_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "%llu unreadable bytes of volume %s were written, and can be read again",
          (unsigned long long)bytes, m->config.volumes[op->volume].name);
   mirror_changed(m);
@@ -194,7 +194,7 @@ static bool read_hold(struct op *op) {
  * During a recovery the source may have changed with that record; and when the mirror has fallen the next one believes the records
  * that there are, and may go on from another image. */
 static void read_answer(struct op *op, tarn_err err) {
-  uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, op->m->drop_seq) : 0;
+  uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, answer_seq(op->m)) : 0;
   if (seq == 0) op_end(op, op->m->fallen || op->m->recovering ? err : TARN_OK);
   else commit_wait(op->m, op, seq, read_answer);
 }

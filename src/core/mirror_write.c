@@ -473,7 +473,7 @@ static void failed_everywhere(struct op *op) {
 
 static void answer(struct op *op, tarn_err err) {
   struct mirror *m = op->m;
-  uint64_t seq = err == TARN_OK && !PLANTED(drop_after_answer) ? commit_wait_for(m, m->drop_seq) : 0;
+  uint64_t seq = err == TARN_OK && !PLANTED(drop_after_answer) ? commit_wait_for(m, answer_seq(m)) : 0;
   if (seq == 0) op_end(op, err);
   else commit_wait(m, op, seq, answer);
 }

@@ -2,7 +2,7 @@
  *
  *      0    8  magic "TARNREC1"
  *      8    4  version
- *     12    4  CRC32C of all 8192 bytes, with this field zero
+ *     12    4  CRC32C of the content's 8128 bytes, with this field zero
  *     16    4  features: none yet; a bit that the reader does not know is refused
  *     20    4  region_bytes: of one mark of the intent log, a power of two
  *     24    4  extent_bytes: of one bit of a map, a power of two
@@ -29,7 +29,11 @@
  *   4196    4  zero
  *   4200 2048  the places: 128 of u64 start, u64 length, mirror addresses, ascending and apart; unused ones are zero
  *   6248    8  settled_number
- *   6256 1936  zero
+ *   6256 1872  zero
+ *
+ * These are places in its content. Each sector of 512 bytes holds 508 bytes of that, and then the CRC again, so that sectors of
+ * different records never make up a whole one: a slot torn by one write, then by the write of another record, could otherwise
+ * be completed by a sector that both have alike, and bring back what was taken for lost (found by the simulator).
  *
  * Magic, version and CRC keep their places in every version to come, so that "newer" and "damaged" are told apart.
  *
@@ -53,12 +57,15 @@
 #define UNREADABLE_BYTES  16u
 #define SETTLED_OFFSET    (UNREADABLE_OFFSET + 8 + UNREADABLE_MAX * UNREADABLE_BYTES)
 #define TAIL_OFFSET       (SETTLED_OFFSET + 8)
+#define SECTOR_COUNT      (RECORD_BYTES / SECTOR_BYTES)
+#define SECTOR_CONTENT    (SECTOR_BYTES - 4)
+#define CONTENT_BYTES     (SECTOR_COUNT * SECTOR_CONTENT)
 
 _Static_assert(RECORD_BYTES == RECORD_SLOT_BYTES, "a record fills its slot");
 _Static_assert(IMAGES_OFFSET == 1120, "as documented");
 _Static_assert(UNREADABLE_OFFSET == 4192, "as documented");
 _Static_assert(TAIL_OFFSET == 6256, "as documented");
-_Static_assert(TAIL_OFFSET <= RECORD_BYTES, "it fits");
+_Static_assert(TAIL_OFFSET <= CONTENT_BYTES, "it fits");
 _Static_assert(NAME_BYTES == 64, "as documented");
 
 static const char magic[8] = {'T', 'A', 'R', 'N', 'R', 'E', 'C', '1'};
@@ -187,11 +194,18 @@ const char *record_check(const struct record *record) {
 
 /* ---- encoding ---- */
 
-static uint32_t crc_of(const uint8_t *bytes) {
-  uint8_t copy[RECORD_BYTES];
-  memcpy(copy, bytes, RECORD_BYTES);
-  memset(copy + CRC_OFFSET, 0, sizeof(uint32_t));
-  return crc32c(copy, RECORD_BYTES);
+/* `content` with its CRC field zero. */
+static void put_sectors(const uint8_t *content, uint8_t *out) {
+  uint32_t crc = crc32c(content, CONTENT_BYTES);
+  for (uint32_t i = 0; i < SECTOR_COUNT; i++) {
+    struct writer writer;
+    writer_init(&writer, out + i * SECTOR_BYTES, SECTOR_BYTES);
+    put_bytes(&writer, content + i * SECTOR_CONTENT, SECTOR_CONTENT);
+    put_le32(&writer, crc);
+  }
+  struct writer field;
+  writer_init(&field, out + CRC_OFFSET, sizeof crc);
+  put_le32(&field, crc);
 }
 
 static void put_generation(struct writer *writer, const struct generation *generation) {
@@ -258,7 +272,8 @@ static void put_unreadable(struct writer *writer, const struct unreadable *unrea
 void record_encode(const struct record *record, uint8_t *out) {
   require(record_check(record) == NULL);
   struct writer writer;
-  writer_init(&writer, out, RECORD_BYTES);
+  uint8_t content[CONTENT_BYTES];
+  writer_init(&writer, content, CONTENT_BYTES);
   put_head(&writer, record);
   require(writer_used(&writer) == VOLUMES_OFFSET);
   for (uint32_t i = 0; i < record->volume_count; i++) put_volume(&writer, record, i);
@@ -271,12 +286,9 @@ void record_encode(const struct record *record, uint8_t *out) {
   put_unreadable(&writer, &record->unreadable);
   put_le64(&writer, record->settled_number);
   require(writer_used(&writer) == TAIL_OFFSET);
-  put_zeroes(&writer, RECORD_BYTES - TAIL_OFFSET);
+  put_zeroes(&writer, CONTENT_BYTES - TAIL_OFFSET);
   require(!writer.bad);
-
-  struct writer crc;
-  writer_init(&crc, out + CRC_OFFSET, sizeof(uint32_t));
-  put_le32(&crc, crc32c(out, RECORD_BYTES)); /* its field is still zero */
+  put_sectors(content, out);
 }
 
 /* ---- decoding ---- */
@@ -383,24 +395,38 @@ static void get_record(struct reader *reader, struct record *record) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++) get_image(reader, &record->images[i]);
   get_unreadable(reader, &record->unreadable);
   record->settled_number = get_le64(reader);
-  get_zeroes(reader, RECORD_BYTES - TAIL_OFFSET);
+  get_zeroes(reader, CONTENT_BYTES - TAIL_OFFSET);
 }
 
 static bool is_all_zero(const uint8_t *in) { return in[0] == 0 && memcmp(in, in + 1, RECORD_BYTES - 1) == 0; }
 
+/* False: sectors of different records, or none. */
+static bool get_sectors(const uint8_t *in, uint8_t *content, uint32_t crc) {
+  bool whole = true;
+  for (uint32_t i = 0; i < SECTOR_COUNT; i++) {
+    struct reader reader;
+    reader_init(&reader, in + i * SECTOR_BYTES, SECTOR_BYTES);
+    get_bytes(&reader, content + i * SECTOR_CONTENT, SECTOR_CONTENT);
+    whole &= get_le32(&reader) == crc;
+  }
+  memset(content + CRC_OFFSET, 0, sizeof crc);
+  return whole && crc32c(content, CONTENT_BYTES) == crc;
+}
+
 tarn_err record_decode(struct record *record, const uint8_t *in) {
   *record = (struct record){0};
   if (is_all_zero(in)) return TARN_NOT_FOUND;
+  uint8_t content[CONTENT_BYTES];
   struct reader head;
   reader_init(&head, in, RECORD_BYTES);
   reader_skip(&head, sizeof(magic));
   uint32_t version = get_le32(&head), crc = get_le32(&head), features = get_le32(&head);
   if (memcmp(in, magic, sizeof(magic)) != 0) return TARN_CORRUPT;
-  if (crc != crc_of(in)) return TARN_CORRUPT;
+  if (!get_sectors(in, content, crc)) return TARN_CORRUPT;
   if (version > RECORD_VERSION || features != 0) return TARN_VERSION;
 
   struct reader reader;
-  reader_init(&reader, in, RECORD_BYTES);
+  reader_init(&reader, content, CONTENT_BYTES);
   get_record(&reader, record);
   if (reader.bad || record_check(record) != NULL) {
     *record = (struct record){0};

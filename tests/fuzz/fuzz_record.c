@@ -9,7 +9,9 @@
 #include "format/record.h"
 #include "fuzz.h"
 
-#define CRC_OFFSET 12
+#define CRC_OFFSET     12
+#define SECTOR_CONTENT 508
+#define SECTOR_COUNT   16
 
 static void check(const uint8_t *bytes) {
   static struct record record;
@@ -27,10 +29,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   if (bytes > 0) memcpy(block, data, bytes);
   check(block);
 
+  static uint8_t content[SECTOR_COUNT * SECTOR_CONTENT];
   memset(block + CRC_OFFSET, 0, sizeof(uint32_t));
+  for (size_t i = 0; i < SECTOR_COUNT; i++) memcpy(content + i * SECTOR_CONTENT, block + i * 512, SECTOR_CONTENT);
+  uint32_t crc = crc32c(content, sizeof content);
   struct writer writer;
-  writer_init(&writer, block + CRC_OFFSET, sizeof(uint32_t));
-  put_le32(&writer, crc32c(block, RECORD_BYTES));
+  for (size_t i = 0; i < SECTOR_COUNT; i++) {
+    writer_init(&writer, block + i * 512 + SECTOR_CONTENT, sizeof crc);
+    put_le32(&writer, crc);
+  }
+  writer_init(&writer, block + CRC_OFFSET, sizeof crc);
+  put_le32(&writer, crc);
   check(block);
   return 0;
 }

@@ -37,14 +37,14 @@ def rows(table):
 
 
 def limit(seconds):
-    """The longest that this test may take (60 s if it does not say)."""
+    """The longest that this test may take (150 s if it does not say)."""
     def mark(function):
         function.limit_seconds = seconds
         return function
     return mark
 
 
-def wait_for(what, condition, seconds=20.0, every=0.02):
+def wait_for(what, condition, seconds=60.0, every=0.02):
     """Polls until condition() is true, and returns that; fails saying `what` did not happen."""
     deadline = time.monotonic() + seconds
     while True:

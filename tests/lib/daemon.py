@@ -140,7 +140,7 @@ class Daemon:
 
     # ---- waiting ----
 
-    def wait_state(self, name, state, seconds=20):
+    def wait_state(self, name, state, seconds=60):
         """Until the mirror is ACTIVE (or whatever): returns its status."""
         last = {}
 

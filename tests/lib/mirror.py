@@ -47,7 +47,7 @@ class Mirror:
     def roles(self):
         return {image["name"]: image["role"] for image in self.status()["images"]}
 
-    def wait_image(self, name, what, condition, seconds=30):
+    def wait_image(self, name, what, condition, seconds=60):
         """Until condition(image) is true; returns the image's status."""
         last = {}
 

@@ -13,7 +13,7 @@ from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
 
-BY_HAND = ("hang=1", "return=manual")
+BY_HAND = ("hang=2", "return=manual")
 
 
 class Request(threading.Thread):

@@ -233,8 +233,10 @@ def patch_record(path, change):
             record = bytearray(file.read(RECORD_BYTES))
             change(record)
             record[RECORD_CRC:RECORD_CRC + 4] = bytes(4)
-            crc = images.crc32c(record)
-            record[RECORD_CRC:RECORD_CRC + 4] = crc.to_bytes(4, "little")
+            sectors = [record[at:at + 508] for at in range(0, RECORD_BYTES, 512)]
+            crc = images.crc32c(b"".join(sectors)).to_bytes(4, "little")
+            record[:] = b"".join(sector + crc for sector in sectors)
+            record[RECORD_CRC:RECORD_CRC + 4] = crc
             file.seek(slot * RECORD_BYTES)
             file.write(record)
 

@@ -263,6 +263,9 @@ def test_fracture_and_restore_under_load(t):
     frozen = images.digest(mirror.path("b"))
     mirror.write(16, seed=2)
     check(images.digest(mirror.path("b")) == frozen, "it is written to although it is fractured")
+    mirror.daemon.restart()
+    check(images.digest(mirror.path("b")) == frozen, "it is written to by an activation")
+    check(mirror.image("b")["state"] == "CONSISTENT", f"after a restart it is {mirror.image('b')['state']}")
     missed = mirror.image("b")["moment"]["bytes_behind"]
     check(0 < missed < SIZE, f"{missed} bytes are missed after 16 small writes")
     load = mirror.load(seed=9)
@@ -369,12 +372,19 @@ def test_anything_may_happen_during_a_quiet_sync(t, row):
 # ---- promote, demote ----
 
 def test_promote_while_active(t):
-    """B15, rule 8: a SYNCHRONIZED image becomes master under load; the old master may then be removed."""
+    """B15, rule 8: a SYNCHRONIZED image becomes master under load, and stays it over a crash; the old master may then be
+    removed."""
     mirror = Mirror(t)
     load = mirror.load(seed=2)
     load.run(0.2)
     mirror.op("promote", "b")
     check(mirror.roles() == {"a": "slave", "b": "master"}, f"roles: {mirror.roles()}")
+    load.drain()
+    load.close()
+    mirror.daemon.kill()
+    mirror.daemon.start()
+    check(mirror.roles() == {"a": "slave", "b": "master"}, f"roles after a crash: {mirror.roles()}")
+    load = mirror.load(seed=3)
     load.run(0.2)
     mirror.op("remove", "a")
     load.run(0.2)

@@ -12,8 +12,8 @@ from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror, spoil
 
-SOON = ("hang=1", "return-after=1")
-BY_HAND = ("hang=1", "return=manual")
+SOON = ("hang=2", "return-after=1")
+BY_HAND = ("hang=2", "return=manual")
 
 
 def run_load(mirror, seconds, seed=1, until=None):

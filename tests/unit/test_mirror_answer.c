@@ -1,0 +1,101 @@
+/* What is answered, and when, if writes or records fail: rules 5, 6 and 12. */
+#include "mirror_world.h"
+
+#define MIB (1u << 20)
+
+static struct mirror_world w;
+
+static int teardown(void **state) {
+  (void)state;
+  world_end(&w);
+  return 0;
+}
+
+static void begin(uint32_t images) {
+  world_init(&w, images, MIB, 512);
+  world_format(&w);
+  world_activate(&w);
+  world_pass(&w, 5 * NS_PER_S);
+  for (uint32_t i = 0; i < images; i++) assert_int_equal(world_image(&w, i).state, IMAGE_SYNCHRONIZED);
+}
+
+static tarn_err write_at(uint64_t offset, uint64_t length) { return client_do(&w, DISK_WRITE, offset, length, 0x55); }
+
+/* A write fails on every image, and has left something at one of them: a recovery decides what counts. A read that saw it there
+ * while the write was in flight is not answered before that is on all images. */
+static void a_read_does_not_tell_of_a_write_that_failed_everywhere(void **state) {
+  (void)state;
+  begin(2);
+  w.data[0].holds = RAM_READS | RAM_WRITES;
+  w.data[1].holds = RAM_WRITES;
+  struct client_io write, read;
+  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+  world_pass(&w, NS_PER_S / 100);
+  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S / 100);
+  assert_int_equal(w.data[0].held_count, 2);
+  memset(w.data[0].bytes + 65536, 0x66, 4096);
+  w.data[0].fails = w.data[1].fails = RAM_WRITES;
+  ram_answer(&w.data[0]);
+  ram_answer(&w.data[1]);
+  world_run(&w);
+  w.data[0].fails = w.data[1].fails = 0;
+  w.data[0].holds = 0;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  assert_true(w.data[1].held_count > 0); /* the copy that makes b equal there */
+  assert_false(read.done);
+  w.data[1].holds = 0;
+  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_memory_equal(w.data[0].bytes + 65536, w.data[1].bytes + 65536, 4096);
+  world_deactivate(&w);
+}
+
+/* Which places are unreadable is on every image: the state directory may learn of it later. */
+static void a_healing_write_does_not_need_the_state_directory(void **state) {
+  (void)state;
+  world_init(&w, 2, MIB, 512);
+  world_format(&w);
+  ram_spoil(&w.data[0], 65536, 4096, RAM_READS);
+  world_activate(&w);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_image(&w, 0).unreadable_bytes, 4096);
+  w.home.fails = RAM_WRITES;
+  assert_int_equal(write_at(65536, 4096), TARN_OK);
+  assert_true(world_said(&w, "the state directory cannot be written"));
+  world_die(&w);
+  w.home.fails = 0;
+  world_activate(&w);
+  assert_int_equal(world_image(&w, 0).unreadable_bytes, 0);
+  assert_int_equal(client_do(&w, DISK_READ, 65536, 4096, 0), TARN_OK);
+  world_deactivate(&w);
+}
+
+/* Who is current is not: a crash, and the survivor away, would make the image current that the write has not reached. */
+static void an_image_is_not_dropped_without_the_state_directory(void **state) {
+  (void)state;
+  begin(2);
+  w.home.fails = RAM_WRITES;
+  w.data[1].fails = RAM_WRITES;
+  assert_int_equal(write_at(0, 4096), TARN_IO);
+  assert_true(world_said(&w, "image b is out"));
+  assert_int_equal(write_at(131072, 4096), TARN_IO);
+  assert_int_equal(client_do(&w, DISK_READ, 262144, 4096, 0), TARN_OK); /* reads go on */
+  w.home.fails = 0;
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(write_at(131072, 4096), TARN_OK);
+  world_deactivate(&w);
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, teardown)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(a_read_does_not_tell_of_a_write_that_failed_everywhere),
+      TEST(a_healing_write_does_not_need_the_state_directory),
+      TEST(an_image_is_not_dropped_without_the_state_directory),
+  };
+  return cmocka_run_group_tests_name("mirror_answer", tests, NULL, NULL);
+}
