@@ -46,7 +46,8 @@ void faults_heal(struct faults *faults) { faults->count = 0; }
 
 static uint32_t op_class(enum disk_op op) {
   switch (op) {
-    case DISK_READ: return FAULT_READ;
+    case DISK_READ:
+    case DISK_EXTENTS: return FAULT_READ;
     case DISK_WRITE:
     case DISK_TRIM:
     case DISK_WRITE_ZEROES: return FAULT_WRITE;

@@ -176,6 +176,7 @@ static void take_effect(struct sim_io *sim_io) {
       if (whole) medium_flush_done(medium, sim_io->flush_mark);
       else medium_flush_failed(medium, sim_io->flush_mark); /* also when the process dies before it hears of it */
       break;
+    case DISK_EXTENTS:
     case DISK_OP_COUNT: require(!"an op");
   }
 }

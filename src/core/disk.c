@@ -11,6 +11,7 @@ static const struct {
     [DISK_FLUSH] = {"flush", 0, false},
     [DISK_TRIM] = {"trim", DISK_FUA, true},
     [DISK_WRITE_ZEROES] = {"write-zeroes", DISK_FUA | DISK_NO_HOLE, true},
+    [DISK_EXTENTS] = {"extents", 0, false},
 };
 
 const char *disk_op_name(enum disk_op op) {
@@ -56,6 +57,7 @@ tarn_err disk_check(const struct disk *disk, const struct disk_io *io) {
       if (!caps->can_zero) return TARN_UNSUPPORTED;
       return check_range(disk, io, caps->zero_block_bytes, caps->zero_bytes_max);
     case DISK_FLUSH: return TARN_OK;
+    case DISK_EXTENTS: return caps->can_extents ? check_range(disk, io, 1, UINT64_MAX) : TARN_UNSUPPORTED;
     case DISK_OP_COUNT: break;
   }
   return TARN_INVALID;
@@ -71,8 +73,40 @@ static void require_placement(const struct disk_caps *caps, const struct disk_io
   require(align_up(data + io->length, caps->align_bytes) <= base + io->buffer->bytes);
 }
 
+static void require_extents_placement(const struct disk_io *io) {
+  require(io->buffer != NULL);
+  require(io->data >= io->buffer->base);
+  require((uintptr_t)io->data % _Alignof(struct disk_extent) == 0);
+  uint64_t used = (uint64_t)(io->data - io->buffer->base);
+  require(used + DISK_EXTENTS_MAX * sizeof(struct disk_extent) <= io->buffer->bytes);
+}
+
+/* Edges believe these. */
+static void require_extents(const struct disk_io *io) {
+  uint64_t bytes = 0;
+  require(io->extent_count >= 1 && io->extent_count <= DISK_EXTENTS_MAX);
+  for (uint32_t i = 0; i < io->extent_count; i++) {
+    const struct disk_extent *extent = &disk_extents(io)[i];
+    require(extent->length > 0 && extent->length <= io->length - bytes);
+    bytes += extent->length;
+  }
+}
+
+bool disk_extents_add(struct disk_io *io, uint64_t length, uint32_t flags) {
+  struct disk_extent *extents = disk_extents(io);
+  require(io->op == DISK_EXTENTS && length > 0);
+  if (io->extent_count > 0 && extents[io->extent_count - 1].flags == flags) {
+    extents[io->extent_count - 1].length += length;
+    return true;
+  }
+  if (io->extent_count == DISK_EXTENTS_MAX) return false;
+  extents[io->extent_count++] = (struct disk_extent){.length = length, .flags = flags};
+  return true;
+}
+
 static void io_done(struct event *event) {
   struct disk_io *io = CONTAINER_OF(event, struct disk_io, event);
+  if (io->op == DISK_EXTENTS && io->err == TARN_OK) require_extents(io);
   require(io->disk->in_flight > 0);
   io->disk->in_flight--;
   io->done(io);
@@ -82,11 +116,13 @@ void disk_submit(struct disk *disk, struct disk_io *io) {
   require_caps(&disk->caps);
   require(disk_check(disk, io) == TARN_OK);
   if (io->op == DISK_READ || io->op == DISK_WRITE) require_placement(&disk->caps, io);
+  if (io->op == DISK_EXTENTS) require_extents_placement(io);
   require(io->done != NULL);
   require(!list_is_linked(&io->link)); /* trips too when disk_io_init() was forgotten */
   require(!event_is_posted(&io->event));
   event_init(&io->event, io_done);
   io->err = TARN_OK;
+  io->extent_count = 0;
   io->disk = disk;
   io->submitted_ns = disk->env->now_ns;
   disk->in_flight++;

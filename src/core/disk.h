@@ -30,6 +30,9 @@
  *   - `data` is congruent to `offset` modulo caps.align_bytes, and the whole align_bytes blocks around both ends of the
  *     data lie in `buffer`; the disk may overwrite those surrounding bytes. So an unaligned write merges in place.
  *   - offset and length of TRIM and WRITE_ZEROES are multiples of caps.zero_block_bytes, length in 1..caps.zero_bytes_max.
+ *   - EXTENTS has a buffer of a pool too, whose `data` holds up to DISK_EXTENTS_MAX of struct disk_extent: so a disk that hangs may
+ *     still write there. offset and length are any range; the answer, io->extent_count of them, describes a prefix of it, at
+ *     least one byte, in order and without gaps, and none reaches beyond it.
  *   - Everything lies inside caps.size_bytes. The submitter checks; the disk requires it.
  *
  * A disk and its I/Os belong to one env (one reactor). docs/architecture.md says how a remote image, a RAID volume, a
@@ -40,12 +43,23 @@
 #include "core/buffer.h"
 #include "core/env.h"
 
-enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_TRIM, DISK_WRITE_ZEROES, DISK_OP_COUNT };
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_TRIM, DISK_WRITE_ZEROES, DISK_EXTENTS, DISK_OP_COUNT };
 
 enum disk_flag {
   DISK_FUA = 1 << 0,     /* WRITE, WRITE_ZEROES, TRIM: on stable storage before the completion */
   DISK_NO_HOLE = 1 << 1, /* WRITE_ZEROES: allocate, do not punch */
 };
+
+/* What EXTENTS tells of a run of bytes; a disk that does not know says 0: data. The numbers are those of NBD's base:allocation. */
+enum extent_flag {
+  EXTENT_HOLE = 1 << 0, /* no space is taken */
+  EXTENT_ZERO = 1 << 1, /* reads as zeroes */
+};
+struct disk_extent {
+  uint64_t length; /* bytes, not 0 */
+  uint32_t flags;  /* enum extent_flag */
+};
+#define DISK_EXTENTS_MAX 128u
 
 /* What a disk can do: known once it is open, constant while it is. */
 struct disk_caps {
@@ -58,6 +72,7 @@ struct disk_caps {
   bool read_only;
   bool can_zero;       /* WRITE_ZEROES is done without writing the bytes: cheap, whatever the length */
   bool can_trim;       /* TRIM frees space */
+  bool can_extents;    /* EXTENTS is answered; else all counts as data */
   bool volatile_cache; /* FLUSH matters */
   bool rotational;
 };
@@ -68,11 +83,12 @@ struct disk_io {
   enum disk_op op;
   uint32_t flags; /* enum disk_flag */
   uint64_t offset, length;
-  struct buffer *buffer; /* READ, WRITE; the submitter's reference covers the I/O */
+  struct buffer *buffer; /* READ, WRITE, EXTENTS; the submitter's reference covers the I/O */
   uint8_t *data;
   void (*done)(struct disk_io *io);
   /* set by the disk */
   tarn_err err;
+  uint32_t extent_count; /* of EXTENTS that is done well */
   struct disk *disk;
   struct event event;    /* the completion on its way */
   struct list link;      /* the disk's, while in flight */
@@ -98,7 +114,7 @@ static inline void disk_io_init(struct disk_io *io) {
 }
 /* For a disk that passes I/Os on: asks the same of `io`; `done` is its own to set. */
 static inline void disk_io_same(struct disk_io *io, const struct disk_io *as) {
-  bool has_data = as->op == DISK_READ || as->op == DISK_WRITE;
+  bool has_data = as->op == DISK_READ || as->op == DISK_WRITE || as->op == DISK_EXTENTS;
   io->op = as->op;
   io->flags = as->flags;
   io->offset = as->offset;
@@ -118,5 +134,12 @@ void disk_close(struct disk *disk);
  * take requests from strangers. */
 CHECKED tarn_err disk_check(const struct disk *disk, const struct disk_io *io);
 const char *disk_op_name(enum disk_op op);
+
+static inline struct disk_extent *disk_extents(const struct disk_io *io) {
+  return (struct disk_extent *)(void *)io->data;
+}
+/* For implementations: adds a run, joined with the one before it if they are alike; false, and nothing added, when there is no
+ * room for it. */
+bool disk_extents_add(struct disk_io *io, uint64_t length, uint32_t flags);
 
 #endif

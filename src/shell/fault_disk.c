@@ -46,7 +46,8 @@ static struct fault_disk *fault_disk_of(struct disk *disk) { return CONTAINER_OF
 
 static enum fault_on on_of(enum disk_op op) {
   switch (op) {
-    case DISK_READ: return FAULT_ON_READ;
+    case DISK_READ:
+    case DISK_EXTENTS: return FAULT_ON_READ;
     case DISK_WRITE:
     case DISK_TRIM:
     case DISK_WRITE_ZEROES: return FAULT_ON_WRITE;

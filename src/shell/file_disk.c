@@ -81,6 +81,7 @@ static enum step step_first(const struct file_disk *file, const struct disk_io *
     case DISK_FLUSH: return STEP_SYNC;
     case DISK_TRIM: return STEP_PUNCH;
     case DISK_WRITE_ZEROES: return (io->flags & DISK_NO_HOLE) && !file->no_zero_range ? STEP_ZERO : STEP_PUNCH;
+    case DISK_EXTENTS:
     case DISK_OP_COUNT: break;
   }
   require(false);

@@ -100,12 +100,24 @@ static void what_a_disk_cannot_do(void **state) {
   static const struct {
     const char *why;
     bool read_only, can_zero, can_trim;
-    tarn_err expected[DISK_OP_COUNT]; /* read, write, flush, trim, zeroes */
+    tarn_err expected[DISK_OP_COUNT]; /* read, write, flush, trim, zeroes, extents */
   } rows[] = {
-      {"all", false, true, true, {TARN_OK, TARN_OK, TARN_OK, TARN_OK, TARN_OK}},
-      {"read-only", true, true, true, {TARN_OK, TARN_UNSUPPORTED, TARN_OK, TARN_UNSUPPORTED, TARN_UNSUPPORTED}},
-      {"zeroes but not trim", false, true, false, {TARN_OK, TARN_OK, TARN_OK, TARN_UNSUPPORTED, TARN_OK}},
-      {"neither", false, false, false, {TARN_OK, TARN_OK, TARN_OK, TARN_UNSUPPORTED, TARN_UNSUPPORTED}},
+      {"all", false, true, true, {TARN_OK, TARN_OK, TARN_OK, TARN_OK, TARN_OK, TARN_UNSUPPORTED}},
+      {"read-only",
+       true,
+       true,
+       true,
+       {TARN_OK, TARN_UNSUPPORTED, TARN_OK, TARN_UNSUPPORTED, TARN_UNSUPPORTED, TARN_UNSUPPORTED}},
+      {"zeroes but not trim",
+       false,
+       true,
+       false,
+       {TARN_OK, TARN_OK, TARN_OK, TARN_UNSUPPORTED, TARN_OK, TARN_UNSUPPORTED}},
+      {"neither",
+       false,
+       false,
+       false,
+       {TARN_OK, TARN_OK, TARN_OK, TARN_UNSUPPORTED, TARN_UNSUPPORTED, TARN_UNSUPPORTED}},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     disk.caps.read_only = rows[i].read_only;
@@ -228,7 +240,7 @@ static void wrong_use_is_a_bug_of_ours(void **state) {
 
 static void every_operation_has_a_name(void **state) {
   (void)state;
-  static const char *const names[DISK_OP_COUNT] = {"read", "write", "flush", "trim", "write-zeroes"};
+  static const char *const names[DISK_OP_COUNT] = {"read", "write", "flush", "trim", "write-zeroes", "extents"};
   for (unsigned op = 0; op < DISK_OP_COUNT; op++) assert_string_equal(disk_op_name((enum disk_op)op), names[op]);
 }
 

@@ -110,6 +110,7 @@ static inline void world_disk_apply(struct world *world, struct disk_io *io) {
     case DISK_TRIM:
     case DISK_WRITE_ZEROES: memset(world->bytes + io->offset, 0, io->length); break;
     case DISK_FLUSH:
+    case DISK_EXTENTS:
     case DISK_OP_COUNT: break;
   }
 }

@@ -220,7 +220,7 @@ static bool overlaps(const struct load *load, uint64_t offset, uint64_t length) 
 /* Ranges in flight never overlap, so the model can be changed at submit and compared at the completion. */
 static void job_submit(struct load *load, struct job *job) {
   const struct disk_caps *caps = &load->disk->caps;
-  enum disk_op op = (enum disk_op)prng_below(&load->prng, DISK_OP_COUNT);
+  enum disk_op op = (enum disk_op)prng_below(&load->prng, DISK_EXTENTS);
   bool zeroes = op == DISK_TRIM || op == DISK_WRITE_ZEROES;
   if (zeroes && !caps->can_zero) return;
   uint64_t unit = zeroes ? caps->zero_block_bytes : caps->block_bytes;
