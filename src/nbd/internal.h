@@ -71,10 +71,12 @@ struct nbd_out {
   enum nbd_out_kind kind;
   uint32_t header_bytes, data_bytes;
   const uint8_t *data; /* NULL: zeroes */
-  uint8_t header[28];
+  uint8_t header[32];
 };
 _Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_OFFSET_BYTES,
                "a chunk's header fits");
+_Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_STATUS_BYTES + NBD_STATUS_RUN_BYTES,
+               "and block status of one run");
 
 struct nbd_request {
   struct list link; /* free, or in line to stream */
