@@ -56,7 +56,7 @@ static struct place place_doubtful(const struct mirror *m, uint64_t low, uint64_
     if (list->ranges[i].start < high && stop > low) place_add(&first, low, high, list->ranges[i].start, stop);
   }
   for (struct range_hold *hold = NULL; (hold = range_next_overlap(&m->lock, low, high - low, hold)) != NULL;)
-    if (hold_is_doubtful(hold)) place_add(&first, low, high, hold->start, hold->end);
+    if (hold_is_doubtful(hold) && !PLANTED(hole_in_flight)) place_add(&first, low, high, hold->start, hold->end);
   return first;
 }
 
