@@ -106,7 +106,9 @@ static void deactivate_tick(const struct tarn *tarn, const json_t *request) {
 }
 static int deactivate_run(struct tarn *tarn, json_t *request) {
   json_t *result;
-  int status = tarn_ask_long(tarn, json_incref(request), &result, deactivate_tick);
+  if (json_object_get(request, "wait")) interrupt_watch();
+  int status = tarn_ask_long(tarn, json_incref(request), &result, deactivate_tick,
+                             "the deactivation goes on without this command; 'tarn status' shows when it is done");
   progress_end();
   if (status == EXIT_DONE && tarn->json) tarn_print_json(result, false);
   if (status == EXIT_DONE && !tarn->json) show_deactivated(result, request);
