@@ -104,7 +104,7 @@ static void check_answers(struct world *world, uint64_t count) {
 }
 
 /* Asks for contexts first: a session that has none refuses, and goes on. */
-static void say_contexts(struct world *world, bool allocation, bool state) {
+static void negotiate_contexts(struct world *world, bool allocation, bool state) {
   static const char *const names[] = {"base:allocation", "tarn:state"};
   const bool wanted[] = {allocation, state};
   uint8_t data[64];
@@ -125,7 +125,7 @@ static void say_contexts(struct world *world, bool allocation, bool state) {
 static void transmit(struct world *world, bool structured, bool allocation, bool state) {
   say_flags(world, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
   if (structured) say_option(world, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
-  if (structured && (allocation || state)) say_contexts(world, allocation, state);
+  if (structured && (allocation || state)) negotiate_contexts(world, allocation, state);
   say_info(world, NBD_OPT_GO, "vol0", NULL, 0);
   world_run(world);
   require(nbd_session_export(world->session) == &world->export);
