@@ -139,7 +139,7 @@ static void tell_caps(struct gate *gate, const struct disk_caps *caps) {
   struct disk_caps *told = &gate->disk.caps;
   *told = *caps;
   told->align_bytes = BUFFER_ALIGN;
-  /* Unaligned, a request grows by up to a block. */
+  /* Unaligned, a request grows by up to a block. Of plain files this leaves 256 KiB. */
   told->io_bytes_max = (uint32_t)min_u64(caps->io_bytes_max, BUFFER_DATA_MAX - BUFFER_ALIGN);
   told->zero_block_bytes = BUFFER_ALIGN;
   told->zero_bytes_max = align_down(caps->zero_bytes_max, BUFFER_ALIGN);

@@ -32,9 +32,17 @@ const char *mirror_config_check(const struct mirror_config *config) {
     return "extent is a power of two from 4K to 1M";
   if (config->extent_bytes > config->region_bytes) return "extent cannot be larger than region";
   if (config->mark_count < 16 || config->mark_count > 65536) return "marks is from 16 to 65536";
-  for (uint32_t v = 0; v < config->volume_count; v++)
-    if (config->volumes[v].size_bytes == 0 || config->volumes[v].size_bytes % 512 != 0)
-      return "a volume's size is a multiple of 512, and not 0";
+  uint64_t regions = 0;
+  for (uint32_t v = 0; v < config->volume_count; v++) {
+    uint64_t size = config->volumes[v].size_bytes;
+    if (size == 0 || size % 512 != 0) return "a volume's size is a multiple of 512, and not 0";
+    if (size > INT64_MAX) return "a volume's size is beyond any file";
+    regions += (size - 1) / config->region_bytes + 1;
+  }
+  /* As record_check() has it: what it refuses can never be stored. */
+  if (regions >= UINT32_MAX) return "its volumes have too many regions: set a larger region, or make them smaller";
+  if (regions * (config->region_bytes / config->extent_bytes) / MAP_BITS_PER_SECTOR >= UINT32_MAX)
+    return "its volumes have too many extents: set a larger extent, or make them smaller";
   return NULL;
 }
 

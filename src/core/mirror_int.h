@@ -31,13 +31,15 @@
 #include "core/store.h"
 #include "core/unreadable.h"
 
-#define OP_MARKS_MAX  (BUFFER_DATA_MAX / (64u * 1024u) + 1) /* smallest region is 64 KiB */
-#define SCRATCH_COUNT 32u                                   /* read-modify-writes at once */
-#define SCRATCH_SLOTS (SCRATCH_COUNT * (1 + IMAGES_MAX))    /* so many can be held by disks that hang */
-#define GUARD_SLOTS   (MIRROR_OPS_MAX + 64u)                /* I/Os with one disk: operations, flushes, copies */
+#define REGION_MIN (64u * 1024u)
+#define OP_MARKS_MAX \
+  ((BUFFER_DATA_MAX - 2) / REGION_MIN + 2) /* so many an I/O touches that begins with the last byte of one */
+#define SCRATCH_COUNT 32u                  /* read-modify-writes at once */
+#define SCRATCH_SLOTS (SCRATCH_COUNT * (1 + IMAGES_MAX)) /* so many can be held by disks that hang */
+#define GUARD_SLOTS   (MIRROR_OPS_MAX + 64u)             /* I/Os with one disk: operations, flushes, copies */
 #define META_SLOTS    8u
 #define COPY_COUNT    4u /* copies at once; one is kept for reads that wait for recovery */
-#define COPY_BYTES    BUFFER_DATA_MAX
+#define COPY_BYTES    (256u * 1024u)
 #define UNIT_BYTES    4096u /* what cannot be read is found, and repaired, in these; no block is larger */
 #define REPAIRS_MAX   16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
 /* Each copy has one, a verify one for each image that it reads; an image whose disk hangs keeps as many as there are copies at

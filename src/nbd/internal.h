@@ -35,7 +35,8 @@
 #define NBD_WINDOW           4u                  /* of one READ, TRIM or WRITE_ZEROES */
 #define NBD_HELD_BYTES_MAX   (8u << 20)          /* of the pool, by one session, and */
 #define NBD_HELD_SHARE       8u                  /* at most 1/8 of it */
-#define NBD_IN_BYTES         16384u              /* the session's own receive buffer */
+#define NBD_IN_BYTES         65536u              /* the session's own receive buffer: 15 writes of 4 KiB at once */
+#define NBD_IN_LONG_BYTES    16384u              /* of it, while payloads are long: the rest of them is not copied */
 #define NBD_COLLECT_BYTES    8192u               /* up to this a copy is cheaper than another system call */
 #define NBD_STATUS_BYTES     4096u               /* of data that a buffer for BLOCK_STATUS is for, and */
 #define NBD_STATUS_REPLY_AT  2048u               /* where in it the reply is made, behind what the disk says */
@@ -120,8 +121,8 @@ struct nbd_session {
 
   /* bytes in */
   uint8_t *in;
-  uint32_t in_start, in_end;
-  bool receives_in_place; /* the last receive buffer handed out was the piece's, not ours */
+  uint32_t in_start, in_end, in_max; /* in_max: so much is received into it at once */
+  bool receives_in_place;            /* the last receive buffer handed out was the piece's, not ours */
   uint32_t option, option_index;
   uint64_t skip_bytes;
 

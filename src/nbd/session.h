@@ -11,7 +11,7 @@
  *               have become ready to receive or to send.
  *
  * Payload goes from the connection straight into pool buffers and from those to the disk: no copy. A request longer than
- * BUFFER_DATA_MAX is handled in pieces, each submitted once its bytes are here. Memory per session is fixed; a session that
+ * its disk takes is handled in pieces, each submitted once its bytes are here. Memory per session is fixed; a session that
  * has NBD_REQUESTS_MAX requests open, or waits for a buffer, does not receive.
  *
  * Errors of a client are answered as the protocol's text wants them, or end the session where it says so (bad magic).

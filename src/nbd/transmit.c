@@ -133,6 +133,7 @@ static void request_begin(struct nbd_session *session, struct nbd_request *reque
   if (request->command == NBD_CMD_WRITE && request->length > 0) {
     session->writing = request; /* which keeps the parser's hold until the payload is here */
     session->payload_left = request->length;
+    session->in_max = request->length > NBD_IN_LONG_BYTES ? NBD_IN_LONG_BYTES : NBD_IN_BYTES;
     session->flows = false;
     session->phase = NBD_PHASE_PAYLOAD;
     return;

@@ -8,8 +8,15 @@ from .context import Failed
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
 
-def _own_mounts():
+def own_mounts(t):
     """From here on this process, and what it starts, has mounts of its own: they go with it, however it ends."""
+    if not getattr(t, "own_mounts", False):
+        _own_mounts()
+        t.own_mounts = True
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def _own_mounts():
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER) != 0:
@@ -25,10 +32,7 @@ def small_disk(t, name, size):
     """Mounts an empty file system of `size` bytes in the test's folder; returns its path. Before any daemon is started."""
     path = t.path(name)
     os.mkdir(path)
-    if not getattr(t, "own_mounts", False):
-        _own_mounts()
-        t.own_mounts = True
-        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    own_mounts(t)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
     return path
 

@@ -215,7 +215,7 @@ static inline struct world *world_new_beside(struct world *neighbour, uint64_t s
                               .caps = {.size_bytes = size,
                                        .block_bytes = 1,
                                        .align_bytes = 4096,
-                                       .io_bytes_max = BUFFER_DATA_MAX,
+                                       .io_bytes_max = BUFFER_DATA_MAX - BUFFER_ALIGN, /* as a gate tells */
                                        .zero_block_bytes = 4096,
                                        .zero_bytes_max = 1 << 30,
                                        .can_zero = true,
