@@ -8,6 +8,7 @@ import signal
 from lib import images
 from lib.context import check, limit, rows, wait_for
 from lib.daemon import Daemon
+from lib.damage import Fleet
 from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
@@ -171,3 +172,19 @@ def test_killed_with_requests_in_the_kernel(t):
     mirror.wait_in("d", 90)
     mirror.check_content()
     compare(mirror, disk)
+
+
+# ---- metadata ----
+
+@limit(150)
+def test_metadata_is_damaged_byte_by_byte(t):
+    """Rules 4, 10; issue 4 item 3: whatever byte or sector of the metadata of an image, or of the record in the state
+    directory, is damaged, after a clean stop or SIGKILL: the daemon starts, and serves the newest data or nothing, and says
+    why. Where both copies of something are lost it says that the metadata is damaged."""
+    fleet = Fleet(t, 24, seed=24)
+    for how in ("a clean stop", "SIGKILL"):
+        fleet.round(how)
+        fleet.round(how)
+        fleet.round(how, wreck=True)
+    t.note(f"{sum(fleet.seen.values())} places were damaged: {fleet.seen}")
+    check(fleet.seen["ATTENTION"] > 0, "no mirror was without its newest image: the run proves nothing")
