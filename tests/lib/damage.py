@@ -16,6 +16,17 @@ from .load import open_handle
 
 SIZE, REGION = 256 * KIB, 64 * KIB
 RECORD_BYTES = 8192
+# Bytes of a record's content that decide who is current (docs/disk-format.md): sequence and the like; generations, history,
+# flags; state, generation and stamps of images a and b; the settled generation.
+FIELDS = [*range(0, 64), *range(192, 352), *range(1120 + 144, 1120 + 192), *range(1312 + 144, 1312 + 192),
+          *range(6248, 6256)]
+
+
+def place_in_slot(field):
+    """A sector holds 508 bytes of content, then the CRC."""
+    return field // 508 * 512 + field % 508
+
+
 SPOIL = {  # in one place
     "a bit": lambda old, chance: bytes([old[0] ^ 1 << chance.randrange(8)]) + old[1:],
     "zero": lambda old, chance: b"\0" + old[1:],
@@ -34,9 +45,9 @@ WRECK = {  # more than one copy can make good: the places, as (offset, bytes)
 
 
 class Fleet:
-    """Mirrors m0, m1, ... of two images each. Of every third one image b was cut off and is behind."""
+    """Mirrors m0, m1, ... of two images each. Of every third, or so, image b was cut off and is behind."""
 
-    def __init__(self, t, count, seed):
+    def __init__(self, t, count, seed, behind_every=3):
         self.t, self.random = t, random.Random(seed)
         self.folder, self.state = t.shm("fleet"), t.shm("fleet-state")
         os.mkdir(self.folder)
@@ -47,7 +58,7 @@ class Fleet:
             self.daemon.create(name, [self.path(name, "a"), self.path(name, "b")], size=SIZE,
                                settings=[f"region={REGION}", "marks=16"])
             self.write(name, b"older")
-            if number % 3 == 0:
+            if number % behind_every == 0:
                 self.daemon.tarn("image", "fracture", name, "b", quiet=True)
             self.write(name, b"newer")
         self.daemon.stop()
@@ -58,7 +69,7 @@ class Fleet:
             self.write(name, b"newest")
         self.daemon.kill()
         self.kept["SIGKILL"] = self.keep("killed")
-        self.seen = {"ACTIVE": 0, "ATTENTION": 0}
+        self.seen = {"ACTIVE": 0, "ATTENTION": 0, "INACTIVE": 0}
 
     def path(self, name, image):
         return os.path.join(self.folder, f"{name}-{image}.img")
@@ -98,7 +109,7 @@ class Fleet:
         """One place in one of a mirror's three records, of those parts that were ever written; or enough to make the metadata
         of an image useless. Returns what was done."""
         which = self.random.choice("ab" if wreck else ("a", "a", "b", "b", "state"))
-        path = self.path(name, which) + ".tarn" if which != "state" else os.path.join(self.state, "mirrors", name, "record")
+        path = self.record_path(name, which)
         with open(path, "r+b") as file:
             content = file.read()
             if wreck:
@@ -122,6 +133,24 @@ class Fleet:
         return None, f"{kind} at byte {offset} of {'STATE/mirrors/NAME/record' if which == 'state' else which + '.img.tarn'}" + \
             (" (as it was)" if new == old else "")
 
+    def damage_field(self, name, kept, field):
+        """The same byte of both slots of one image's record, or of the two images' and the state directory's."""
+        which = self.random.choice(("a", "b", "b", "all"))
+        bits = 1 << self.random.randrange(8)
+        for image in ("a", "b", "state") if which == "all" else (which,):
+            path = self.record_path(name, image)
+            with open(path, "r+b") as file:
+                for slot in (0, RECORD_BYTES):
+                    file.seek(slot + place_in_slot(field))
+                    old = file.read(1)[0]
+                    file.seek(-1, os.SEEK_CUR)
+                    file.write(bytes([old ^ bits]))
+            self.touch(path, kept)
+        return which, f"bits {bits:02x} of byte {field} of the record of {which}, both slots"
+
+    def record_path(self, name, which):
+        return os.path.join(self.state, "mirrors", name, "record") if which == "state" else self.path(name, which) + ".tarn"
+
     @staticmethod
     def touch(path, kept):
         """Its times as they were: metadata rots without them."""
@@ -129,15 +158,36 @@ class Fleet:
             stat = kept["files"][path][1]
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    def round(self, how, wreck=False):
+    def damage_data(self, name, kept):
+        """The proof that wrong data would be seen: this is no metadata."""
+        for image in "ab":
+            with open(self.path(name, image), "r+b") as file:
+                file.seek(self.random.randrange(SIZE))
+                file.write(b"\xee")
+            self.touch(self.path(name, image), kept)
+        return None, "a byte of the data itself"
+
+    def sweep(self, how, step=1):
+        """Every byte that decides something (or every so many), in as many rounds as it takes."""
+        fields = FIELDS[self.random.randrange(step)::step]
+        for start in range(0, len(fields), len(self.names)):
+            self.round(how, fields=fields[start:start + len(self.names)])
+
+    def round(self, how, wreck=False, fields=None, data=False):
         kept = self.kept[how]
         self.put_back(kept)
-        done = {name: self.damage(name, kept, wreck) for name in self.names}
+        names = self.names[:len(fields)] if fields else self.names
+        if data:
+            done = {name: self.damage_data(name, kept) for name in names}
+        elif fields:
+            done = {name: self.damage_field(name, kept, field) for name, field in zip(names, fields)}
+        else:
+            done = {name: self.damage(name, kept, wreck) for name in names}
         start = len(self.daemon.log())
         self.daemon.start()
         status = {mirror["name"]: mirror for mirror in self.daemon.json("status")["mirrors"]}
         log = self.daemon.log()[start:]
-        for name in self.names:
+        for name in names:
             image, what = done[name]
             what = f"{name}, after {how}, {what}"
             check(name in status, f"{what}: the mirror is not there any more")
@@ -146,19 +196,24 @@ class Fleet:
                 said = [line for line in log.splitlines() if f" {name}: " in line] + [str(status[name])]
                 check(re.search("metadata|unreadable|damaged", " ".join(said)), f"{what}: nobody says so: {said}")
         self.daemon.stop()
-        for name in self.names:
+        for name in names:
             if status[name]["state"] == "ACTIVE" and all(image["state"] == "SYNCHRONIZED" and not image["sync"]
                                                          for image in status[name]["images"]):
                 images.check_same([self.path(name, "a"), self.path(name, "b")], SIZE)
 
     def check_mirror(self, mirror, content, what):
-        """Right data, or none and the reason."""
+        """Right data, or none and the reason; also when somebody asks for it."""
+        name = mirror["name"]
+        if mirror["state"] == "INACTIVE":
+            check("damaged" in str(mirror["reason"]), f"{what}: INACTIVE, because {mirror['reason']}")
+            self.daemon.tarn("mirror", "activate", name, status=None, quiet=True)
+            mirror = self.daemon.mirror(name)
         check(mirror["state"] in self.seen, f"{what}: it is {mirror['state']} ({mirror['reason']})")
         self.seen[mirror["state"]] += 1
-        if mirror["state"] == "ATTENTION":
-            check(mirror["reason"], f"{what}: ATTENTION without a reason")
+        if mirror["state"] != "ACTIVE":
+            check(mirror["reason"], f"{what}: it is {mirror['state']} without a reason")
             return
-        handle = open_handle(self.daemon.uri(mirror["name"]))
+        handle = open_handle(self.daemon.uri(name))
         for _ in range(2):  # reads are shared out over the images
             for offset in range(0, SIZE, REGION):
                 check(handle.pread(REGION, offset) == content[offset:offset + REGION], f"{what}: wrong data is served")

@@ -6,7 +6,7 @@ import shutil
 import signal
 
 from lib import images
-from lib.context import check, limit, rows, wait_for
+from lib.context import Failed, check, limit, rows, wait_for
 from lib.daemon import Daemon
 from lib.damage import Fleet
 from lib.images import KIB, MIB
@@ -181,10 +181,16 @@ def test_metadata_is_damaged_byte_by_byte(t):
     """Rules 4, 10; issue 4 item 3: whatever byte or sector of the metadata of an image, or of the record in the state
     directory, is damaged, after a clean stop or SIGKILL: the daemon starts, and serves the newest data or nothing, and says
     why. Where both copies of something are lost it says that the metadata is damaged."""
-    fleet = Fleet(t, 24, seed=24)
+    fleet = Fleet(t, 28, seed=24, behind_every=1)
     for how in ("a clean stop", "SIGKILL"):
-        fleet.round(how)
+        fleet.sweep(how, step=6)
         fleet.round(how)
         fleet.round(how, wreck=True)
     t.note(f"{sum(fleet.seen.values())} places were damaged: {fleet.seen}")
     check(fleet.seen["ATTENTION"] > 0, "no mirror was without its newest image: the run proves nothing")
+    try:
+        fleet.round("a clean stop", data=True)
+    except Failed as failure:
+        check("wrong data" in str(failure), f"wrong data was found for another reason: {failure}")
+        return
+    check(False, "wrong data was served, and nobody saw it")
