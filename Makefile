@@ -8,8 +8,9 @@
 #   make fuzz MINUTES=10      fuzzes every parser
 #   make bench                measures against other servers
 #   make install DESTDIR= PREFIX=/usr/local
+#   make deb                  a Debian package, in build
 #   make format, check-format, clean
-.PHONY: all deps-build deps-test run test test-san layers sim soak fuzz bench install format check-format clean
+.PHONY: all deps-build deps-test run test test-san layers sim soak fuzz bench install deb format check-format clean
 .DELETE_ON_ERROR:
 
 OUT := build/out
@@ -70,6 +71,10 @@ install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))
 	@ninja --quiet -C $(OUT)
 	@DESTDIR=$(DESTDIR) meson install -C $(OUT) --no-rebuild
+
+deb: deps-build
+	@tools/install-deps package
+	@tools/make-deb build
 
 SOURCES = $(shell find src sim tests bench -name '*.[ch]' | sort)
 format:

@@ -14,6 +14,7 @@
 int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   char text[1024];
   va_list arguments;
+  if (tarn->quiet) return status;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
