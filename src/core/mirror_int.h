@@ -196,6 +196,7 @@ struct mirror {
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
   bool fallen;
+  bool log_off;   /* writes take no marks: for measurements only */
   bool lost;      /* the last good image's disk was lost with its cache */
   bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];

@@ -166,6 +166,10 @@ static void with_marks(struct op *op) {
 
 static void take_marks(struct op *op) {
   struct mirror *m = op->m;
+  if (m->log_off) {
+    marks_durable(op, TARN_OK);
+    return;
+  }
   if (list_is_empty(&m->mark_line) && try_marks(op)) {
     with_marks(op);
     return;
