@@ -456,12 +456,9 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   arena_init(&arena);
   struct nbd_server *server = ARENA_NEW(&arena, struct nbd_server, 1);
   struct connection *connections = ARENA_NEW(&arena, struct connection, count);
-  bool enough = server && connections;
-  for (uint32_t i = 0; enough && i < count; i++) {
-    connections[i].memory = arena_take(&arena, nbd_session_bytes(), 16);
-    enough = connections[i].memory != NULL;
-  }
-  if (!enough) {
+  /* In one piece, which is mapped and not touched: each by itself would come from the heap, and be zeroed. */
+  uint8_t *memory = arena_take(&arena, count * nbd_session_bytes(), BUFFER_ALIGN);
+  if (!server || !connections || !memory) {
     arena_destroy(&arena);
     (void)because(why, TARN_FULL, "no memory for %u NBD sessions", count);
     return NULL;
@@ -481,6 +478,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
     connection->server = server;
+    connection->memory = memory + i * nbd_session_bytes();
     connection->fd = -1;
     list_init(&connection->link);
     reactor_op_init(&connection->receive, receive_done);

@@ -417,21 +417,26 @@ const struct tarn_command tarn_commands[] = {
      .show = show_settings},
     {.name = "fault",
      .summary = "make an image's disks fail (only with tarnd --enable-faults)",
-     .help = "To see what happens then, and for tests. FAULT is one of\n"
-             "  fail        its I/Os fail\n"
-             "  hang        they are not answered, until 'heal': then they are done, late\n"
-             "  delay=MS    they take that many milliseconds longer\n"
-             "  corrupt     reads return wrong bytes\n"
-             "  heal        ends all faults of the image\n"
-             "Nothing of this is stored, and it ends with the daemon.\n"
-             "\n"
-             "Examples:\n"
-             "  tarn fault vol0 b fail --on write\n"
-             "  tarn fault vol0 b corrupt --range 1M+64K\n"
-             "  tarn fault vol0 b heal\n",
+     .help =
+         "To see what happens then, and for tests. FAULT is one of\n"
+         "  fail        its I/Os fail\n"
+         "  hang        they are not answered, until 'heal': then they are done, late\n"
+         "  delay=MS    they take that many milliseconds longer\n"
+         "  corrupt     reads return wrong bytes\n"
+         "  heal        ends all faults of the image\n"
+         "'log' instead of an image, and 'off' or 'on': writes take no marks in the intent log, until the mirror is\n"
+         "closed. To measure what the log costs; what a crash then leaves different is never found.\n"
+         "Nothing of this is stored, and it ends with the daemon.\n"
+         "\n"
+         "Examples:\n"
+         "  tarn fault vol0 b fail --on write\n"
+         "  tarn fault vol0 b corrupt --range 1M+64K\n"
+         "  tarn fault vol0 b heal\n"
+         "  tarn fault vol0 log off\n",
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,
-                   {ARGUMENT_POSITIONAL, "FAULT", "fault", NULL, true, NULL, "fail, hang, delay=MS, corrupt or heal"},
+                   {ARGUMENT_POSITIONAL, "FAULT", "fault", NULL, true, NULL,
+                    "fail, hang, delay=MS, corrupt or heal; off or on"},
                    {ARGUMENT_VALUE, "--range", "range", "OFFSET+LENGTH", false, NULL,
                     "only there, in each volume [everywhere]"},
                    {ARGUMENT_VALUE, "--on", "on", "OPS", false, NULL, "read,write,flush: only these"}},

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #define TAKE_OVER_MS 2000  /* from a daemon that was just killed */
 #define OWN_PLACE_MS 10000 /* ... sockets in the state directory, which is locked by then: nobody else can be there */
 #define TRY_MS       50
+#define MAP_BYTES    (64 * 1024)
 #define EXIT_FAILED  1
 #define EXIT_USAGE   2
 
@@ -240,6 +242,9 @@ int main(int argc, char **argv) {
   struct tarnd *daemon = &tarnd;
   struct why why;
   char path[CONFIG_STATE_MAX + 16];
+  /* What is large is mapped straight from the kernel, always: pages that are never used are never touched. By itself the C library
+   * stops doing so for sizes that were freed once, and then zeroes all that a mirror reserves when it is opened again. */
+  mallopt(M_MMAP_THRESHOLD, MAP_BYTES);
   config_init(&daemon->config);
   if (config_arguments(&daemon->config, argc, argv, &why) != TARN_OK) return fail(EXIT_USAGE, why.text);
   if (daemon->config.help) return fputs(config_help(), stdout) < 0;
