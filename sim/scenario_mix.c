@@ -511,6 +511,7 @@ static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
   options->slow_metadata = true;
   mix->brink = true;
   mix->storm_percent = 100;
+  mix->chaos_percent = 0;
   mix->lives = 20;
   mix->quick_crash_percent = 10;
   mix->stop_percent = 5;

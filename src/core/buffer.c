@@ -3,7 +3,7 @@
 
 #define BUFFER_COUNT_MIN 4u
 
-const uint32_t buffer_class_bytes[BUFFER_CLASS_COUNT] = {8 * 1024, 68 * 1024, 260 * 1024};
+const uint32_t buffer_class_bytes[BUFFER_CLASS_COUNT] = {8 * 1024, 68 * 1024, 264 * 1024};
 static const uint32_t class_share[BUFFER_CLASS_COUNT] = {4, 4, 2}; /* 1/share of the pool's bytes */
 
 static unsigned class_of(const struct buffer *buffer) {

@@ -15,8 +15,10 @@
 
 #define BUFFER_ALIGN       4096u
 #define BUFFER_CLASS_COUNT 3
-#define BUFFER_DATA_MAX    (256u * 1024u) /* the longest piece of a READ or WRITE anywhere in the system */
-extern const uint32_t buffer_class_bytes[BUFFER_CLASS_COUNT]; /* 8 KiB, 68 KiB, 260 KiB */
+/* The longest READ or WRITE anywhere in the system: 256 KiB of a client, at any offset, and what a disk of 4 KiB blocks needs of
+ * the blocks at both ends. */
+#define BUFFER_DATA_MAX ((256u + 4u) * 1024u)
+extern const uint32_t buffer_class_bytes[BUFFER_CLASS_COUNT]; /* 8 KiB, 68 KiB, 264 KiB */
 
 struct buffer_pool;
 struct buffer {

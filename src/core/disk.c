@@ -104,6 +104,28 @@ bool disk_extents_add(struct disk_io *io, uint64_t length, uint32_t flags) {
   return true;
 }
 
+void disk_extents_unknown(struct disk_io *io, uint64_t length) {
+  io->extent_count = 0;
+  require(disk_extents_add(io, length, 0));
+}
+
+void disk_extents_cut(struct disk_io *io, uint64_t length) {
+  uint64_t bytes = 0;
+  require(length > 0);
+  for (uint32_t i = 0; i < io->extent_count; i++) {
+    struct disk_extent *extent = &disk_extents(io)[i];
+    extent->length = min_u64(extent->length, length - bytes);
+    bytes += extent->length;
+    if (bytes == length) io->extent_count = i + 1;
+  }
+}
+
+uint64_t disk_extents_bytes(const struct disk_io *io) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < io->extent_count; i++) bytes += disk_extents(io)[i].length;
+  return bytes;
+}
+
 static void io_done(struct event *event) {
   struct disk_io *io = CONTAINER_OF(event, struct disk_io, event);
   if (io->op == DISK_EXTENTS && io->err == TARN_OK) require_extents(io);

@@ -143,7 +143,8 @@ static void volume_caps(struct mirror *m, uint32_t v) {
                              .zero_block_bytes = m->block,
                              .zero_bytes_max = m->geometry.region_bytes,
                              .can_zero = true,
-                             .can_trim = true};
+                             .can_trim = true,
+                             .can_extents = true};
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     const struct disk *disk = m->config.images[i].data[v];
     if (!disk) continue;
@@ -247,11 +248,9 @@ static uint64_t volume_end(const struct mirror *m, uint32_t v) {
 static void op_start(struct op *op, struct disk_io *io) {
   struct mirror *m = op->m;
   struct volume *volume = CONTAINER_OF(io->disk, struct volume, disk);
-  static const enum op_kind kinds[DISK_OP_COUNT] = {[DISK_READ] = OP_READ,
-                                                    [DISK_WRITE] = OP_WRITE,
-                                                    [DISK_FLUSH] = OP_FLUSH,
-                                                    [DISK_TRIM] = OP_ZERO,
-                                                    [DISK_WRITE_ZEROES] = OP_ZERO};
+  static const enum op_kind kinds[DISK_OP_COUNT] = {
+      [DISK_READ] = OP_READ, [DISK_WRITE] = OP_WRITE,       [DISK_FLUSH] = OP_FLUSH,
+      [DISK_TRIM] = OP_ZERO, [DISK_WRITE_ZEROES] = OP_ZERO, [DISK_EXTENTS] = OP_EXTENTS};
   *op = (struct op){.m = m, .index = op->index, .client = io, .kind = kinds[io->op], .volume = volume->index};
   list_init(&op->link);
   list_init(&op->group);
@@ -274,6 +273,7 @@ static void op_start(struct op *op, struct disk_io *io) {
       m->flushes++;
       op_flush(op);
       break;
+    case OP_EXTENTS: op_extents(op); break;
   }
 }
 

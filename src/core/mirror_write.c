@@ -34,7 +34,7 @@ void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_
   io->done = done;
   m->images[image].in_flight++;
   if (op == DISK_READ) m->images[image].reads++;
-  else m->images[image].writes++;
+  else if (op != DISK_EXTENTS) m->images[image].writes++;
   disk_submit(disk, io);
 }
 
@@ -44,7 +44,7 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io) {
   im->in_flight--;
   if (io->err == TARN_OK) return;
   if (io->op == DISK_READ) im->read_errors++;
-  else im->write_errors++;
+  else if (io->op != DISK_EXTENTS) im->write_errors++;
 }
 
 /* ---- marks ---- */
@@ -511,7 +511,8 @@ static void flush_judged(struct op *op, tarn_err err) {
 
 static const char *failure_text(const struct op *op) {
   switch (op->kind) {
-    case OP_READ: return "a read failed";
+    case OP_READ:
+    case OP_EXTENTS: return "a read failed";
     case OP_WRITE: return op->err == TARN_NO_SPACE ? "a write failed: no space left" : "a write failed";
     case OP_ZERO: return "zeroing failed";
     case OP_FLUSH: return "a flush failed";

@@ -37,6 +37,8 @@
 #define NBD_HELD_SHARE       8u                  /* at most 1/8 of it */
 #define NBD_IN_BYTES         16384u              /* the session's own receive buffer */
 #define NBD_COLLECT_BYTES    8192u               /* up to this a copy is cheaper than another system call */
+#define NBD_STATUS_BYTES     4096u               /* of data that a buffer for BLOCK_STATUS is for, and */
+#define NBD_STATUS_REPLY_AT  2048u               /* where in it the reply is made, behind what the disk says */
 #define NBD_OPTION_BYTES_MAX 8192u               /* longer ones are skipped, and refused as too big */
 #define NBD_OPTION_DROP_MAX  (1u << 20)          /* longer ones end the session */
 #define NBD_HANDSHAKE_BYTES  (3u * NBD_NAME_MAX) /* of answer to one option; LIST goes on when they are sent */
@@ -50,6 +52,14 @@ enum nbd_phase {
   NBD_PHASE_PAYLOAD, /* that of `writing` */
   NBD_PHASE_DRAIN,   /* nothing more is taken in; what is open is finished */
 };
+
+/* Metadata contexts: bits of a set; the id on the wire is the number of the bit, from 1. */
+enum nbd_context { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_STATE, NBD_CONTEXT_COUNT };
+_Static_assert(NBD_STATUS_REPLY_AT >= DISK_EXTENTS_MAX * sizeof(struct disk_extent), "behind what the disk says");
+_Static_assert(NBD_STATUS_REPLY_AT + NBD_CONTEXT_COUNT * (NBD_CHUNK_BYTES + NBD_CHUNK_STATUS_BYTES +
+                                                          DISK_EXTENTS_MAX * NBD_STATUS_RUN_BYTES) <=
+                   NBD_STATUS_BYTES + BUFFER_ALIGN,
+               "the chunks of all contexts fit into what a buffer has");
 
 /* Go on; it needs bytes; it needs a slot, a buffer or the line. */
 enum nbd_step { NBD_STEP_AGAIN, NBD_STEP_INPUT, NBD_STEP_BLOCKED };
@@ -99,9 +109,11 @@ struct nbd_session {
   struct nbd_export *export; /* from transmission on */
   enum nbd_phase phase;
   bool no_zeroes, structured; /* as negotiated */
-  bool needs_input;           /* the last step stopped for bytes, not for resources */
-  bool hung_up;               /* the protocol was broken, or cannot be kept: close at once */
-  bool closing;               /* by the driver */
+  uint32_t contexts;          /* set of enum nbd_context, chosen for this export; compared only: it may be gone */
+  const struct nbd_export *contexts_of;
+  bool needs_input; /* the last step stopped for bytes, not for resources */
+  bool hung_up;     /* the protocol was broken, or cannot be kept: close at once */
+  bool closing;     /* by the driver */
   struct event closed_event;
 
   /* bytes in */
@@ -180,6 +192,8 @@ void nbd_buffer_ready(struct buffer_wait *wait);
 /* reply.c */
 void nbd_out_push(struct nbd_session *session, struct nbd_request *request, struct nbd_out *out);
 void nbd_reply_status(struct nbd_session *session, struct nbd_request *request);
+/* The EXTENTS of a BLOCK_STATUS is done, well or not. */
+void nbd_reply_block_status(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece);
 /* A piece of a READ is done, well or not. */
 void nbd_reply_data(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece);
 

@@ -385,12 +385,12 @@ struct control *control_create(const struct control_options *options) {
   return control;
 }
 
-tarn_err control_listen(struct control *control, const char *path, struct why *why) {
+tarn_err control_listen(struct control *control, const struct address *address, struct why *why) {
   require(control->fd < 0);
-  tarn_err err = address_unix(path, &control->address, why);
-  if (err != TARN_OK) return err;
+  require(address->is_unix);
+  control->address = *address;
   mode_t before = umask(0177);
-  err = listen_open(&control->address, &control->fd, why);
+  tarn_err err = listen_open(&control->address, &control->fd, why);
   umask(before);
   if (err == TARN_OK) reactor_accept(control->options.reactor, &control->accept, control->fd);
   return err;

@@ -26,8 +26,8 @@ struct control_options {
 
 /* NULL when memory is short. */
 struct control *control_create(const struct control_options *options);
-/* Listens at the Unix socket `path`, mode 0600. */
-CHECKED tarn_err control_listen(struct control *control, const char *path, struct why *why);
+/* Listens at that Unix socket, mode 0600; or at one that was passed on to us, whose mode is not our business. */
+CHECKED tarn_err control_listen(struct control *control, const struct address *address, struct why *why);
 /* There are new lines in the event log. */
 void control_events_added(struct control *control);
 /* Stops listening and hangs up; `stopped` runs when all calls are answered and all connections closed. */

@@ -8,6 +8,9 @@
  *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE),
  *                    then STEP_SYNC for FUA
  *
+ * EXTENTS takes no slot: SEEK_DATA and SEEK_HOLE may read from the disk, and there is no asking the ring for them. One at a time
+ * is done by a worker thread, the others wait in line.
+ *
  * Power lost at any point: nothing was promised before the last step's result, and what was promised, DSYNC or fdatasync
  * has put on stable storage. No step changes the size of a file. */
 #include "shell/file_disk.h"
@@ -24,6 +27,7 @@
 
 #define IO_COUNT_DEFAULT 1024u
 #define ZERO_BYTES_MAX   (64ull << 20) /* one call must not take so long that it looks like a hang */
+#define SEEK_BYTES_MAX   (64ull << 30) /* of one EXTENTS, for the same reason; the first run may reach beyond */
 
 enum step { STEP_DATA, STEP_PUNCH, STEP_ZERO, STEP_ALLOCATE, STEP_SYNC };
 
@@ -45,6 +49,12 @@ struct file_disk {
   struct slot *slots;
   struct list free;    /* struct slot */
   struct list waiting; /* struct disk_io, for a slot */
+  struct {
+    struct reactor_work work;
+    struct disk_io *io; /* that a worker has; NULL: none */
+    tarn_err err;
+    struct list waiting; /* struct disk_io */
+  } extents;
 };
 
 static struct file_disk *file_of(struct disk *disk) { return CONTAINER_OF(disk, struct file_disk, disk); }
@@ -151,6 +161,70 @@ static bool step_next(struct file_disk *file, struct slot *slot, int result, tar
   return false;
 }
 
+/* ---- extents ---- */
+
+/* The end of the run that begins at `at`, at most `end`, and what it is; 0: that cannot be told. */
+static uint64_t seek_run(int fd, uint64_t at, uint64_t end, uint32_t *flags) {
+  off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+  if (data < 0 && errno != ENXIO) return 0;
+  if (data < 0 || (uint64_t)data > at) { /* ENXIO: no data up to the end */
+    *flags = EXTENT_HOLE | EXTENT_ZERO;
+    return data < 0 ? end : min_u64((uint64_t)data, end);
+  }
+  off_t hole = lseek(fd, (off_t)at, SEEK_HOLE);
+  *flags = 0;
+  return hole < 0 ? 0 : min_u64((uint64_t)hole, end);
+}
+
+/* By a worker, to whom the I/O and its buffer are lent. The descriptor's position is nobody's: all else says where. */
+static void extents_look(struct reactor_work *work) {
+  struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
+  struct disk_io *io = file->extents.io;
+  uint64_t at = io->offset, end = io->offset + io->length;
+  bool room = true;
+  file->extents.err = TARN_OK;
+  for (uint64_t stop = min_u64(end, at + SEEK_BYTES_MAX); room && at < stop;) {
+    uint32_t flags;
+    uint64_t next = seek_run(file->fd, at, end, &flags);
+    if (next <= at) {
+      file->extents.err = TARN_IO;
+      return;
+    }
+    room = disk_extents_add(io, next - at, flags);
+    at = next;
+  }
+  /* Behind the end of a file there is no hole: it was made shorter behind our back, and a read fails there. */
+  struct stat st;
+  if (fstat(file->fd, &st) != 0 || (uint64_t)st.st_size < file->disk.caps.size_bytes) file->extents.err = TARN_IO;
+}
+
+static void extents_looked(struct reactor_work *work);
+
+static void extents_start(struct file_disk *file, struct disk_io *io) {
+  file->extents.io = io;
+  reactor_run_blocking(file->reactor, &file->extents.work, extents_look, extents_looked);
+}
+
+static void extents_looked(struct reactor_work *work) {
+  struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
+  struct disk_io *io = file->extents.io;
+  file->extents.io = NULL;
+  struct list *next = list_pop(&file->extents.waiting);
+  disk_complete(io, file->extents.err);
+  if (next) extents_start(file, LIST_ENTRY(next, struct disk_io, link));
+}
+
+static void submit_extents(struct file_disk *file, struct disk_io *io) {
+  if (file->extents.io) list_push(&file->extents.waiting, &io->link);
+  else extents_start(file, io);
+}
+
+/* Does the file system tell holes from data? One that does not calls everything data, and is not worth asking. */
+static void extents_set(struct file_disk *file) {
+  if (file->identity.is_block_device) return;
+  file->disk.caps.can_extents = lseek(file->fd, 0, SEEK_HOLE) >= 0;
+}
+
 /* ---- by the ring ---- */
 
 static void slot_start(struct file_disk *file, struct slot *slot) {
@@ -197,6 +271,10 @@ static void slot_done(struct reactor_op *op, int result) {
 
 static void submit_ring(struct disk *disk, struct disk_io *io) {
   struct file_disk *file = file_of(disk);
+  if (io->op == DISK_EXTENTS) {
+    submit_extents(file, io);
+    return;
+  }
   struct list *link = list_pop(&file->free);
   if (link) slot_begin(file, LIST_ENTRY(link, struct slot, link), io);
   else list_push(&file->waiting, &io->link);
@@ -226,6 +304,10 @@ static int step_call(const struct file_disk *file, const struct slot *slot) {
 
 static void submit_memory(struct disk *disk, struct disk_io *io) {
   struct file_disk *file = file_of(disk);
+  if (io->op == DISK_EXTENTS) { /* the kernel may have to look at each of its pages */
+    submit_extents(file, io);
+    return;
+  }
   struct slot slot = {.io = io, .step = step_first(file, io)};
   tarn_err err;
   while (step_next(file, &slot, step_call(file, &slot), &err)) continue;
@@ -237,6 +319,7 @@ static void submit_memory(struct disk *disk, struct disk_io *io) {
 static void file_close(struct disk *disk) {
   struct file_disk *file = file_of(disk);
   require(list_is_empty(&file->waiting));
+  require(!file->extents.io);
   if (file->fd >= 0) {
     /* By name: after a killed I/O the kernel may keep the descriptor for a moment longer than we do. */
     struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
@@ -357,6 +440,8 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   file->path = strdup(options->path);
   list_init(&file->free);
   list_init(&file->waiting);
+  list_init(&file->extents.waiting);
+  list_init(&file->extents.work.link);
   if (!file->path || slots_new(file, options->io_count_max ? options->io_count_max : IO_COUNT_DEFAULT)) {
     err = because(why, TARN_IO, "no memory to open %s", options->path);
     goto out;
@@ -375,6 +460,7 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   caps->rotational = file_device_number(file->identity.device, "queue/rotational", &rotational) && rotational;
   direct_set(file, !options->no_direct);
   zero_set(file);
+  extents_set(file);
   require(file->disk.in_flight == 0);
   *disk = &file->disk;
   if (identity) *identity = file->identity;

@@ -347,6 +347,7 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
     keep = true;
     managed_record_load(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
+    if (!managed->has_record || !managed->record.clean) mirror_file_unsettled(&managed->file);
     managed_insert(managed);
   }
   if (!keep) managed_free(managed);

@@ -19,6 +19,7 @@ struct adding {
 };
 
 static void adding_free(struct adding *adding) {
+  plan_release(&adding->plan);
   json_decref(adding->plan.others);
   json_decref(adding->plan.warnings);
   mirror_file_release(&adding->file);

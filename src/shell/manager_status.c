@@ -215,3 +215,28 @@ void manager_status(struct manager *manager, struct call *call) {
   call_done(call, json_pack("{s:s, s:s, s:o}", "node", manager->options.node, "version", TARN_BUILD_VERSION, "mirrors",
                             mirrors));
 }
+
+static void count_add(char *out, size_t bytes, unsigned count, const char *one, const char *many) {
+  size_t used = strlen(out);
+  if (count > 0) snprintf(out + used, bytes - used, "%s%u %s", used ? ", " : "", count, count == 1 ? one : many);
+}
+
+void manager_summary(const struct manager *manager, char *out, size_t bytes) {
+  unsigned active = 0, attention = 0, inactive = 0, degraded = 0;
+  LIST_EACH(&manager->mirrors, node) {
+    struct mirror_status status;
+    bool missing = false;
+    managed_status(LIST_ENTRY(node, struct managed, link), &status);
+    for (uint32_t i = 0; i < status.image_count; i++)
+      missing |= status.images[i].present && status.images[i].state != IMAGE_SYNCHRONIZED;
+    if (status.state == MIRROR_ACTIVE) active++, degraded += missing;
+    else if (status.state == MIRROR_ATTENTION) attention++;
+    else inactive++;
+  }
+  out[0] = 0;
+  count_add(out, bytes, active, "mirror active", "mirrors active");
+  count_add(out, bytes, degraded, "of them lacks a copy", "of them lack a copy");
+  count_add(out, bytes, attention, "needs attention", "need attention");
+  count_add(out, bytes, inactive, "inactive", "inactive");
+  if (!out[0]) snprintf(out, bytes, "no mirrors yet");
+}

@@ -76,6 +76,9 @@ static bool name_copy(const json_t *json, char out[TARN_NAME_MAX + 1]) {
 static bool path_copy(const json_t *json, char *out, size_t bytes) {
   return text_copy(json, out, bytes) && out[0] == '/';
 }
+static bool disk_copy(const json_t *json, char out[PATH_BYTES_MAX + 1]) {
+  return text_copy(json, out, PATH_BYTES_MAX + 1) && disk_text_check(out, NULL) == TARN_OK;
+}
 
 static bool volume_is_new(const struct mirror_file *file, size_t i) {
   for (size_t j = 0; j < i; j++)
@@ -135,7 +138,7 @@ static bool image_read(const json_t *json, struct mirror_file *file) {
     if (file->images[other].present && strcmp(file->images[other].name, image->name) == 0) return false;
   if (!path_copy(json_object_get(json, "meta"), image->meta, sizeof image->meta)) return false;
   for (size_t j = 0; j < file->volume_count; j++)
-    if (!path_copy(json_array_get(paths, j), image->paths[j], sizeof image->paths[j])) return false;
+    if (!disk_copy(json_array_get(paths, j), image->paths[j])) return false;
   if (!settings_read(json_object_get(json, "settings"), &image_settings, image->settings.values)) return false;
   if (!files_read(json_object_get(json, "adding"), &image->adding)) return false;
   image->present = true;

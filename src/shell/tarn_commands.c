@@ -58,7 +58,7 @@ static tarn_err check_image(char **text, struct why *why) {
   if (err == TARN_OK && !getcwd(folder, sizeof folder))
     err = because(why, TARN_IO, "the current folder has no usable name; give absolute paths");
   for (uint32_t i = 0; err == TARN_OK && i < spec->path_count; i++) {
-    if (spec->node[0] && spec->paths[i][0] != '/')
+    if (spec->node[0] && disk_text_check(spec->paths[i], NULL) != TARN_OK)
       err = because(why, TARN_INVALID, "the path '%.80s' on node %s must be absolute", spec->paths[i], spec->node);
     else err = path_absolute(spec->paths[i], folder, why);
   }
@@ -181,11 +181,15 @@ const struct tarn_command tarn_commands[] = {
      .summary = "the event stream, a line each: recent ones, then what happens until Ctrl-C",
      .run = events_run},
     {.name = "mirror create",
-     .summary = "make a mirror of files or block devices",
+     .summary = "make a mirror of files, block devices, parts of them, or NBD exports",
      .help =
          "IMAGE is [NAME=]PATH[+PATH...][,KEY=VALUE...]: one complete copy, a PATH per volume. NAME defaults to a, b, "
          "...\n"
-         "A PATH starts with /, ./ or ../; + and , inside it are written %2B and %2C. Keys:\n"
+         "A PATH is a file or device and starts with /, ./ or ../; or 'concat:PART;PART...', parts of these as one "
+         "disk,\n"
+         "each PATH[@OFFSET+LENGTH]; or nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH. + and , inside it "
+         "are\n"
+         "written %2B and %2C. Keys:\n"
          "  overwrite   the image may hold data, which is lost        meta=PATH   its metadata [PATH.tarn]\n"
          "\n"
          "The mirror starts with what the first image holds. A missing file is made, sparse, when the size is known.\n"

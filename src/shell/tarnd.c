@@ -2,21 +2,21 @@
  * mirrors and a control socket on it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "shell/config.h"
 #include "shell/control.h"
 #include "shell/manager.h"
+#include "shell/service.h"
 #include "shell/words.h"
 
 #define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
@@ -36,6 +36,8 @@ static struct tarnd {
   struct manager *manager;
   struct control *control;
   struct event_log *events;
+  struct service_sockets passed;
+  struct service_voice voice;
   bool stopping;
 } tarnd;
 
@@ -53,21 +55,6 @@ static void tarnd_report(struct env *env, enum report_level level, const char *s
   fprintf(stderr, "%s %s %s%s%s\n", time_text(wall_ns, time), report_level_name(level), line->subject,
           line->subject[0] ? ": " : "", line->text);
   if (tarnd.control) control_events_added(tarnd.control);
-}
-
-/* sd_notify(3): a datagram to the socket that $NOTIFY_SOCKET names; `@` stands for the abstract name space. */
-static void notify(const char *text) {
-  const char *path = getenv("NOTIFY_SOCKET");
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof address.sun_path) return;
-  strcpy(address.sun_path, path);
-  if (path[0] == '@') address.sun_path[0] = 0;
-  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  ssize_t ignored = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&address,
-                           (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
-  (void)ignored;
-  close(fd);
 }
 
 /* One line, whatever was quoted in it. */
@@ -150,30 +137,57 @@ static tarn_err nbd_listen(struct tarnd *daemon, struct address *address, struct
   return err;
 }
 
-static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
+static tarn_err control_open(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16];
-  for (uint32_t i = 0; i < daemon->config.nbd_count; i++) {
-    tarn_err err = nbd_listen(daemon, &daemon->config.nbd[i], why);
-    if (err != TARN_OK) return err;
-    report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s", daemon->config.nbd[i].text);
-  }
+  struct address address = daemon->passed.control;
   snprintf(path, sizeof path, "%s/control.sock", daemon->config.state);
-  tarn_err err = control_listen(daemon->control, path, why);
+  tarn_err err = daemon->passed.has_control ? TARN_OK : address_unix(path, &address, why);
+  if (err == TARN_OK) err = control_listen(daemon->control, &address, why);
   for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
     usleep(TRY_MS * 1000);
-    err = control_listen(daemon->control, path, why);
+    err = control_listen(daemon->control, &address, why);
   }
+  if (err == TARN_OK && address.passed)
+    report(daemon->env, REPORT_INFO, "tarnd", "takes commands at %s, a socket that was passed on", address.text);
   return err;
+}
+
+static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
+  for (uint32_t i = 0; i < daemon->config.nbd_count; i++) {
+    struct address *address = &daemon->config.nbd[i];
+    tarn_err err = nbd_listen(daemon, address, why);
+    if (err != TARN_OK) return err;
+    report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s%s", address->text,
+           address->passed ? ", a socket that was passed on" : "");
+  }
+  return control_open(daemon, why);
+}
+
+/* With too few, clients would be refused, and images not opened, when it is least wanted. */
+static void files_reserve(struct tarnd *daemon) {
+  uint64_t have, want;
+  service_files_raise(&have, &want);
+  if (have >= want) return;
+  report(
+      daemon->env, REPORT_WARNING, "tarnd",
+      "only %" PRIu64 " files may be open, and %" PRIu64
+      " can be needed: some clients or images will be refused; raise it with 'ulimit -Hn', or LimitNOFILE= in the unit",
+      have, want);
+}
+
+static void summary(void *owner, char *out, size_t bytes) {
+  manager_summary(((struct tarnd *)owner)->manager, out, bytes);
 }
 
 static void ready(void *owner) {
   struct tarnd *daemon = owner;
   if (daemon->stopping) return;
   report(daemon->env, REPORT_INFO, "tarnd", "ready");
-  notify("READY=1");
+  service_voice_ready(&daemon->voice, daemon->env, daemon, summary);
 }
 
 static tarn_err start(struct tarnd *daemon, struct why *why) {
+  files_reserve(daemon);
   tarn_err err = memory_reserve(daemon, why);
   if (err != TARN_OK) return err;
   struct manager_options options = {.reactor = daemon->reactor,
@@ -215,7 +229,7 @@ static void signalled(void *owner, int signal_number) {
   }
   daemon->stopping = true;
   report(daemon->env, REPORT_INFO, "tarnd", "stopping");
-  notify("STOPPING=1");
+  service_voice_stopping(&daemon->voice);
   manager_stop(daemon->manager, daemon, manager_stopped);
 }
 
@@ -227,11 +241,15 @@ int main(int argc, char **argv) {
   if (config_arguments(&daemon->config, argc, argv, &why) != TARN_OK) return fail(EXIT_USAGE, why.text);
   if (daemon->config.help) return fputs(config_help(), stdout) < 0;
   if (daemon->config.version) return printf("tarnd %s\n", TARN_BUILD_VERSION) < 0;
-  daemon->reactor = reactor_create(&why); /* first: it sets up signals */
+  if (service_sockets_take(&daemon->passed, &why) != TARN_OK) return fail(EXIT_USAGE, why.text);
+  service_voice_open(&daemon->voice);
+  daemon->reactor = reactor_create(&why); /* before anything that starts a thread: it sets up signals */
   if (!daemon->reactor) return fail(EXIT_FAILED, why.text);
   if (state_open(&daemon->config, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   snprintf(path, sizeof path, "%.*s/tarnd.conf", (int)CONFIG_STATE_MAX - 1, daemon->config.state);
-  if (config_file(&daemon->config, path, &why) != TARN_OK || config_complete(&daemon->config, &why) != TARN_OK)
+  if (config_file(&daemon->config, path, &why) != TARN_OK ||
+      config_sockets(&daemon->config, daemon->passed.nbd, daemon->passed.nbd_count, &why) != TARN_OK ||
+      config_complete(&daemon->config, &why) != TARN_OK)
     return fail(EXIT_USAGE, why.text);
   if (state_lock(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   daemon->events = calloc(1, sizeof *daemon->events);
@@ -249,6 +267,7 @@ int main(int argc, char **argv) {
     fflush(NULL);
     _exit(0);
   }
+  service_voice_close(&daemon->voice);
   control_destroy(daemon->control);
   daemon->control = NULL;
   manager_destroy(daemon->manager);
