@@ -91,8 +91,14 @@ static tarn_err state_open(struct config *config, struct why *why) {
 static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16], pid[32] = "";
   snprintf(path, sizeof path, "%s/lock", daemon->config.state);
-  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (daemon->lock_fd < 0) return because(why, TARN_REFUSED, "%s cannot be opened: %s", path, strerror(errno));
+  /* It is written to: so it must be our own file, and not a way to somebody else's. */
+  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (daemon->lock_fd < 0)
+    return because(why, TARN_REFUSED, "%s cannot be opened: %s", path,
+                   errno == ELOOP ? "it is a symbolic link; remove it" : strerror(errno));
+  struct stat info;
+  if (fstat(daemon->lock_fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 1)
+    return because(why, TARN_REFUSED, "%s is not a file of tarnd's own; remove it", path);
   for (int waited_ms = 0; flock(daemon->lock_fd, LOCK_EX | LOCK_NB) != 0; waited_ms += TRY_MS) {
     if (errno != EWOULDBLOCK) return because(why, TARN_REFUSED, "%s cannot be locked: %s", path, strerror(errno));
     if (waited_ms < TAKE_OVER_MS) {
