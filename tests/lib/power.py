@@ -78,7 +78,7 @@ class PowerLedger(Ledger):
 @dataclass
 class PowerVariant:
     name: str
-    kind: str = "loop"             # or "fuse"
+    kind: str = "loop"             # of the disks with the data: "loop", "fuse" or "nbd"; those with the metadata are loop devices
     image_count: int = 2
     size: int = 16 * MIB
     region: int = 256 * KIB
@@ -121,7 +121,8 @@ class PowerCut:
         self.daemon.create("vol0", words, size=variant.size,
                            settings=[f"region={variant.region}", f"marks={variant.marks}"])
         for name in names:
-            self.daemon.tarn("image", "set", "vol0", name, "return-after=1")  # an image may fail an instant before the rest
+            # An image may fail an instant before the rest. After a power cut no server has requests left to be waited for.
+            self.daemon.tarn("image", "set", "vol0", name, "return-after=1", "nbd-settle=0")
         self.daemon.wait_synchronized("vol0")
 
     def disks(self):
@@ -155,7 +156,7 @@ class PowerCut:
         before = self.ledger.answered_writes
         mix = Mix(hot=self.random.choice((0, 30, 95)), bytes_max=self.random.choice((4 << 10, 64 << 10)),
                   flushes=self.random.choice((0, 1, 3)), fua=self.random.choice((0, 5)),
-                  trims=4 if self.variant.kind == "loop" else 0)  # nbdfuse cannot punch holes here
+                  trims=0 if self.variant.kind == "fuse" else 4)  # nbdfuse cannot punch holes here
         load = Load(self.ledger, self.daemon.uri("vol0"), depth=self.random.choice((4, 16)),
                     connections=self.random.choice((1, 3)), seed=self.random.randrange(1 << 30), mix=mix)
         destager = Destager(self.disks(), self.random.randrange(1 << 30)) if self.variant.destage else None
@@ -203,8 +204,9 @@ class PowerCut:
         return status["last_recovery"]
 
 
-def check_power_totals(totals):
-    check(totals.in_flight > 0, "no write was in flight at any cut: the run proves nothing")
-    check(totals.at_stake > 0, "every answered write was flushed at every cut: the run proves nothing")
+def check_power_totals(totals, many=False):
+    """With `many` cuts chance is no excuse."""
     check(totals.flushed > 0, "no write was flushed before a cut: the run proves nothing")
-    check(totals.lost > 0, "nothing was lost at any cut: the disks' caches are not volatile")
+    check(totals.in_flight + totals.at_stake > 0, "every write was answered and flushed at every cut: the run proves nothing")
+    if many:
+        check(totals.lost > 0, "nothing was lost at any cut: the disks' caches are not volatile")
