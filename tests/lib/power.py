@@ -4,7 +4,9 @@
     recovery) -> disks on -> start -> all that was flushed is there -> SYNCHRONIZED -> stop -> the media are equal, byte for byte
 
 Data and metadata of every image lie on disks with a volatile cache (volatile_disk.py), so that what nobody flushed is lost."""
+import os
 import random
+import subprocess
 import time
 from dataclasses import dataclass, field
 
@@ -16,7 +18,7 @@ from .ledger import SECTOR, Ledger
 from .load import Load, Mix, open_handle, read_volume
 from .volatile_disk import Destager, VolatileDisk
 
-META_BYTES = 4 * MIB
+META_BYTES, STATE_BYTES = 4 * MIB, 16 * MIB
 
 
 @dataclass
@@ -86,6 +88,7 @@ class PowerVariant:
     cache: str = "writeback"       # of the data; metadata is always on a disk that keeps its word
     write_delay_ms: int = 0
     destage: bool = True
+    volatile_state: bool = False   # the state directory, too: on an ext4 above such a disk
 
 
 @dataclass
@@ -112,9 +115,14 @@ class PowerCut:
         self.data = [VolatileDisk(t, f"{variant.name}-{name}", variant.size, variant.kind, variant.cache,
                                   variant.write_delay_ms) for name in names]
         self.metas = [VolatileDisk(t, f"{variant.name}-{name}-meta", META_BYTES) for name in names]
+        self.state = VolatileDisk(t, f"{variant.name}-state", STATE_BYTES) if variant.volatile_state else None
         self.daemon = Daemon(t)
         for disk in self.disks():
             disk.power_on()
+        if self.state:
+            t.run("mkfs.ext4", "-q", self.state.path)
+            os.mkdir(self.daemon.state)
+            self.mount_state()
         self.daemon.start()
         words = [f"{name}={data.path},meta={meta.path},overwrite" for name, data, meta in
                  zip(names, self.data, self.metas)]
@@ -126,7 +134,10 @@ class PowerCut:
         self.daemon.wait_synchronized("vol0")
 
     def disks(self):
-        return self.data + self.metas
+        return self.data + self.metas + ([self.state] if self.state else [])
+
+    def mount_state(self):
+        self.t.run("mount", "-t", "ext4", os.path.realpath(self.state.path), self.daemon.state)
 
     def cycle(self):
         number = self.totals.cuts + 1
@@ -148,6 +159,8 @@ class PowerCut:
     def start(self):
         for disk in self.disks():
             disk.power_on()
+        if self.state:
+            self.mount_state()
         self.daemon.start()
         self.daemon.wait_state("vol0", "ACTIVE")
 
@@ -188,6 +201,8 @@ class PowerCut:
         for end in ends:
             end()
         self.daemon.process.wait()
+        if self.state:
+            subprocess.run(["umount", "--lazy", self.daemon.state], check=True)
         for disk in self.disks():
             disk.unplug()
 

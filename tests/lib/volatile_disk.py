@@ -25,6 +25,24 @@ from .context import Failed, check, wait_for
 from .small_disk import own_mounts
 
 
+class LoopDevice:
+    """A loop device above a file; it goes with close(), or with us."""
+
+    def __init__(self, t, file):
+        check(os.geteuid() == 0, "loop devices need root: run the tests as root")
+        self.t = t
+        self.path = t.run("losetup", "--find", "--show", file).out.strip()
+        self.held = os.open(self.path, os.O_RDWR)
+        t.run("losetup", "--detach", self.path)  # when the last one closes it
+
+    def look_again(self):
+        """The file has another size: so has the device."""
+        self.t.run("losetup", "--set-capacity", self.path)
+
+    def close(self):
+        os.close(self.held)
+
+
 class VolatileDisk:
     """One such disk. Off at first; power_on(), cut() and power_on() again, any number of times."""
 
@@ -75,17 +93,14 @@ class VolatileDisk:
         wait_for(f"nbdfuse of {self.name}", lambda: self._living(self.fuse) and os.path.exists(file))
         if os.path.lexists(self.path):
             os.unlink(self.path)
-        os.symlink(self._attach(file) if self.kind == "loop" else file, self.path)
+        if self.kind == "loop":
+            self.loop = LoopDevice(self.t, file)
+            file = self.loop.path
+        os.symlink(file, self.path)
 
     def _living(self, process):
         check(process.poll() is None, f"{process.args[0]} of {self.name} ended with status {process.returncode}")
         return True
-
-    def _attach(self, file):
-        device = self.t.run("losetup", "--find", "--show", file).out.strip()
-        self.loop = os.open(device, os.O_RDWR)
-        self.t.run("losetup", "--detach", device)  # when the last one closes it
-        return device
 
     def cut(self):
         """SIGKILL to the server: its cache is gone. Does not wait."""
@@ -100,8 +115,8 @@ class VolatileDisk:
         if self.fuse.poll() is None:
             self.fuse.send_signal(signal.SIGKILL)  # what hangs in the kernel ends with an error
         self.fuse.wait()
-        if self.loop is not None:
-            os.close(self.loop)
+        if self.loop:
+            self.loop.close()
             self.loop = None
         subprocess.run(["umount", "--lazy", self._mountpoint()], check=True)
 

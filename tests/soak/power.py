@@ -4,7 +4,7 @@ from lib.power import PowerCut, PowerVariant, check_power_totals
 
 CYCLES = 5
 VARIANTS = [
-    ("block devices", PowerVariant("loop", marks=64)),
+    ("block devices, and the state directory", PowerVariant("loop", marks=64, volatile_state=True)),
     ("block devices, three images, a flush takes long, few marks", PowerVariant("three", image_count=3, write_delay_ms=1)),
     ("NBD servers, a flush takes long", PowerVariant("nbd", kind="nbd", write_delay_ms=1, marks=64)),
     ("files", PowerVariant("fuse", kind="fuse")),

@@ -9,7 +9,7 @@ from lib.power import PowerCut, PowerVariant, check_power_totals
 
 CYCLES = 2
 VARIANTS = [
-    ("block devices", PowerVariant("loop")),
+    ("block devices, and the state directory", PowerVariant("loop", volatile_state=True)),
     ("files, a flush takes long", PowerVariant("fuse", kind="fuse", write_delay_ms=1)),
     ("NBD servers", PowerVariant("nbd", kind="nbd")),
 ]
