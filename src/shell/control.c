@@ -16,6 +16,8 @@
 #define LINE_FIRST_BYTES 4096u
 #define STREAM_BYTES     65536u
 #define STREAM_LINE_MAX  2048u
+#define CALL_ROOM_BYTES \
+  (1u << 20) /* what a call may need for its JSON: libjansson stops the process where it finds none */
 
 struct connection {
   struct list link; /* in control->connections */
@@ -182,6 +184,12 @@ static void call_begin(struct connection *connection, const char *line, size_t b
   *call = (struct call){.done = call_answered};
   list_init(&call->link);
   connection->calling = true;
+  void *room = malloc(CALL_ROOM_BYTES);
+  if (!room) {
+    call_refuse(call, "there is not enough memory");
+    return;
+  }
+  free(room);
   if (request_parse(line, bytes, &call->request, &why) == TARN_OK) command_run(connection->control, call);
   else call_misused(call, "%s", why.text);
   hangup_watch(connection);

@@ -35,6 +35,7 @@ struct managed_export {
   struct gate gate;
   struct managed *managed;
   char name[2 * TARN_NAME_MAX + 2], alias[2 * TARN_NAME_MAX + 2];
+  char description[2 * TARN_NAME_MAX + 24];
 };
 
 /* What the open mirror is for, from its activation until it is on its way down. */

@@ -128,13 +128,31 @@ void reactor_recv(struct reactor *reactor, struct reactor_op *op, int fd, void *
   io_uring_sqe_set_data(sqe, op);
 }
 
+/* What a socket takes at once is sent at once: whoever waits for it need not wait for the end of this turn, and the turn need not
+ * be followed by one that finds only this completion. False: the ring is to wait until there is room. */
+static bool sent_at_once(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
+  require(!op->busy);
+  require(op->done != NULL);
+  ssize_t sent = sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  op->busy = true;
+  op->result = sent < 0 ? -errno : (int)sent;
+  op->event.run = op_run;
+  event_post(&reactor->env.queue, &op->event);
+  return true;
+}
+
 void reactor_send(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes) {
+  struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+  if (sent_at_once(reactor, op, fd, &message)) return;
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_send(sqe, fd, data, bytes, MSG_NOSIGNAL);
   io_uring_sqe_set_data(sqe, op);
 }
 
 void reactor_sendmsg(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
+  if (sent_at_once(reactor, op, fd, message)) return;
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL);
   io_uring_sqe_set_data(sqe, op);
@@ -302,6 +320,13 @@ static void worker_poll_done(struct reactor_op *op, int result) {
   reactor_poll(reactor, op, workers->event_fd, POLLIN);
 }
 
+/* Under the lock, or before anybody else knows of it. 0 or an errno. */
+static int worker_start(struct workers *workers) {
+  int error = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
+  if (!error) workers->thread_count++;
+  return error;
+}
+
 void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, void (*run)(struct reactor_work *),
                           void (*done)(struct reactor_work *)) {
   struct workers *workers = &reactor->workers;
@@ -313,11 +338,9 @@ void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, vo
   pthread_mutex_lock(&workers->lock);
   list_push(&workers->waiting, &work->link);
   workers->waiting_count++;
-  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX) {
-    int failed = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
-    if (!failed) workers->thread_count++;
-    require(workers->thread_count > 0); /* without a single thread nothing can be opened */
-  }
+  /* One there is always; that there cannot be more is no error. */
+  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX)
+    (void)worker_start(workers);
   pthread_cond_signal(&workers->wanted);
   pthread_mutex_unlock(&workers->lock);
 }
@@ -364,6 +387,7 @@ static int signals_open(void) {
   sigaddset(&set, SIGHUP);
   if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) return -1;
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return -1;
+  if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR) return -1; /* a write beyond a limit on file sizes is an error like others */
   return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -417,6 +441,12 @@ struct reactor *reactor_create(struct why *why) {
   reactor->env.random = reactor_random;
   clock_update(reactor);
   workers_init(&reactor->workers);
+  int error = worker_start(&reactor->workers);
+  if (error) {
+    (void)because(why, TARN_FULL, "no thread can be started (%s): the limit of processes, or of memory, is too small",
+                  strerror(error));
+    goto out_files;
+  }
   reactor_op_init(&reactor->signal_poll, signal_poll_done);
   reactor_op_init(&reactor->worker_poll, worker_poll_done);
   reactor_poll(reactor, &reactor->signal_poll, reactor->signal_fd, POLLIN);

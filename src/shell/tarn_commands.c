@@ -58,7 +58,7 @@ static tarn_err check_image(char **text, struct why *why) {
   if (err == TARN_OK && !getcwd(folder, sizeof folder))
     err = because(why, TARN_IO, "the current folder has no usable name; give absolute paths");
   for (uint32_t i = 0; err == TARN_OK && i < spec->path_count; i++) {
-    if (spec->node[0] && spec->paths[i][0] != '/')
+    if (spec->node[0] && disk_text_check(spec->paths[i], NULL) != TARN_OK)
       err = because(why, TARN_INVALID, "the path '%.80s' on node %s must be absolute", spec->paths[i], spec->node);
     else err = path_absolute(spec->paths[i], folder, why);
   }
@@ -217,11 +217,15 @@ const struct tarn_command tarn_commands[] = {
              "  tarn --json events\n",
      .run = events_run},
     {.name = "mirror create",
-     .summary = "make a mirror of files or block devices",
+     .summary = "make a mirror of files, block devices, parts of them, or NBD exports",
      .help =
          "IMAGE is [NAME=]PATH[+PATH...][,KEY=VALUE...]: one complete copy, a PATH per volume. NAME defaults to a, b, "
          "...\n"
-         "A PATH starts with /, ./ or ../; + and , inside it are written %2B and %2C. Keys:\n"
+         "A PATH is a file or device and starts with /, ./ or ../; or 'concat:PART;PART...', parts of these as one "
+         "disk,\n"
+         "each PATH[@OFFSET+LENGTH]; or nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH. + and , inside it "
+         "are\n"
+         "written %2B and %2C. Keys:\n"
          "  overwrite   the image may hold data, which is lost        meta=PATH   its metadata [PATH.tarn]\n"
          "\n"
          "The mirror starts with what the first image holds. A missing file is made, sparse, when the size is known.\n"
@@ -413,21 +417,26 @@ const struct tarn_command tarn_commands[] = {
      .show = show_settings},
     {.name = "fault",
      .summary = "make an image's disks fail (only with tarnd --enable-faults)",
-     .help = "To see what happens then, and for tests. FAULT is one of\n"
-             "  fail        its I/Os fail\n"
-             "  hang        they are not answered, until 'heal': then they are done, late\n"
-             "  delay=MS    they take that many milliseconds longer\n"
-             "  corrupt     reads return wrong bytes\n"
-             "  heal        ends all faults of the image\n"
-             "Nothing of this is stored, and it ends with the daemon.\n"
-             "\n"
-             "Examples:\n"
-             "  tarn fault vol0 b fail --on write\n"
-             "  tarn fault vol0 b corrupt --range 1M+64K\n"
-             "  tarn fault vol0 b heal\n",
+     .help =
+         "To see what happens then, and for tests. FAULT is one of\n"
+         "  fail        its I/Os fail\n"
+         "  hang        they are not answered, until 'heal': then they are done, late\n"
+         "  delay=MS    they take that many milliseconds longer\n"
+         "  corrupt     reads return wrong bytes\n"
+         "  heal        ends all faults of the image\n"
+         "'log' instead of an image, and 'off' or 'on': writes take no marks in the intent log, until the mirror is\n"
+         "closed. To measure what the log costs; what a crash then leaves different is never found.\n"
+         "Nothing of this is stored, and it ends with the daemon.\n"
+         "\n"
+         "Examples:\n"
+         "  tarn fault vol0 b fail --on write\n"
+         "  tarn fault vol0 b corrupt --range 1M+64K\n"
+         "  tarn fault vol0 b heal\n"
+         "  tarn fault vol0 log off\n",
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,
-                   {ARGUMENT_POSITIONAL, "FAULT", "fault", NULL, true, NULL, "fail, hang, delay=MS, corrupt or heal"},
+                   {ARGUMENT_POSITIONAL, "FAULT", "fault", NULL, true, NULL,
+                    "fail, hang, delay=MS, corrupt or heal; off or on"},
                    {ARGUMENT_VALUE, "--range", "range", "OFFSET+LENGTH", false, NULL,
                     "only there, in each volume [everywhere]"},
                    {ARGUMENT_VALUE, "--on", "on", "OPS", false, NULL, "read,write,flush: only these"}},
