@@ -16,6 +16,7 @@
 struct line {
   struct tarn *tarn;
   const char *last;                     /* the one to be completed, perhaps empty */
+  char prefix[64];                      /* "--repair=", when that stands before it in the same word */
   const struct tarn_command *found;     /* NULL: not yet */
   const char *group;                    /* "mirror", and the second word is still to come */
   const struct tarn_argument *value_of; /* the last word is the value of this option */
