@@ -16,6 +16,7 @@
 struct line {
   struct tarn *tarn;
   const char *last;                     /* the one to be completed, perhaps empty */
+  char prefix[64];                      /* "--repair=", when that stands before it in the same word */
   const struct tarn_command *found;     /* NULL: not yet */
   const char *group;                    /* "mirror", and the second word is still to come */
   const struct tarn_argument *value_of; /* the last word is the value of this option */
@@ -26,7 +27,7 @@ struct line {
 };
 
 static void offer(const struct line *line, const char *word) {
-  if (strncmp(word, line->last, strlen(line->last)) == 0) printf("%s\n", word);
+  if (strncmp(word, line->last, strlen(line->last)) == 0) printf("%s%s\n", line->prefix, word);
 }
 
 static bool begins(const char *name, const char *group, size_t bytes) {
@@ -189,6 +190,17 @@ static void positional_offer(const struct line *line) {
   }
 }
 
+/* "--option=val": val is to be completed. */
+static void last_split(struct line *line) {
+  const char *equals = strncmp(line->last, "--", 2) == 0 ? strchr(line->last, '=') : NULL;
+  if (!equals || (size_t)(equals - line->last) + 2 > sizeof line->prefix) return;
+  snprintf(line->prefix, sizeof line->prefix, "%.*s", (int)(equals - line->last), line->last);
+  option_read(line, line->prefix);
+  if (!line->value_of && !line->free_value) line->lost = true;
+  strcat(line->prefix, "=");
+  line->last = equals + 1;
+}
+
 int complete_run(struct tarn *tarn, int argc, char **argv) {
   struct line line = {.tarn = tarn, .last = argc > 0 ? argv[argc - 1] : ""};
   tarn->quiet = true;
@@ -200,6 +212,7 @@ int complete_run(struct tarn *tarn, int argc, char **argv) {
       line.free_value = false;
     } else word_read(&line, argv[i]);
   }
+  if (!line.value_of && !line.free_value) last_split(&line);
   if (line.value_of) argument_offer(&line, line.value_of);
   else if (line.free_value) return EXIT_DONE; /* a path */
   else if (line.last[0] == '-') options_offer(&line);

@@ -200,6 +200,7 @@ def test_completion(t):
                          ("tarn image set vol0 left return=m", {"manual"}), ("tarn mirror get vol0 su", {"suspend"}),
                          ("tarn mirror set vol0 reg", set()), ("tarn mirror create x --set reg", {"region="}),
                          ("tarn mirror verify vol0 --repair ", {"left", "right"}), ("tarn fault vol0 left h", {"hang", "heal"}),
+                         ("tarn mirror verify vol0 --repair=r", {"right"}), ("tarn mirror verify vol0 --nothing=r", set()),
                          ("tarn fault vol0 left fail --on r", {"read"}), ("tarn mirror create ", set()),
                          ("tarn image add vol0 x --", {"--assume-synchronized", "--wait", "--state", "--control", "--json", "--help",
                                                        "--version"}),
