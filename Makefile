@@ -6,7 +6,7 @@
 #   make sim SEEDS=2000       so many simulated histories (or a range: SEEDS=100-200)
 #   make soak MINUTES=30      kills the real daemon over and over
 #   make fuzz MINUTES=10      fuzzes every parser
-#   make bench                measures against other servers
+#   make bench PART=cpu       measures, also against other servers; without PART everything, for most of an hour
 #   make install DESTDIR= PREFIX=/usr/local
 #   make format, check-format, clean
 .PHONY: all deps-build deps-test run test test-san layers sim soak fuzz bench install format check-format clean
@@ -64,7 +64,7 @@ fuzz: deps-test
 
 bench: deps-test
 	@$(MAKE) --no-print-directory all
-	@bench/run
+	@bench/run $(if $(PART),--part $(PART))
 
 install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))
