@@ -159,6 +159,19 @@ def test_as_many_as_there_may_be(t):
         daemon.wait_state(one, "ACTIVE")
 
 
+def test_clients_too_many_to_name(t):
+    """Cli: deactivate names the clients that are connected, also when their names are longer than a line has room for."""
+    daemon = Daemon(t).start()
+    daemon.tarn("mirror", "create", "vol0", "--volume", "x:64K", "--volume", "y:64K", "--image",
+                f"{t.path('x.img')}+{t.path('y.img')}", "--activate")
+    handles = [open_handle(daemon.uri("vol0/" + "xxxy"[number % 4])) for number in range(24)]
+    result = daemon.tarn("mirror", "deactivate", "vol0", status=1)
+    check_message(result.err, ["24 clients", "pid", "--force"])
+    daemon.check_alive()
+    for handle in handles:
+        handle.shutdown()
+
+
 def test_many_mirrors(t):
     """Limits: as many mirrors as an administrator makes; start, status and stop with all of them."""
     daemon = Daemon(t).start()
