@@ -24,6 +24,7 @@
 #define SESSIONS_DEFAULT 1024u
 #define LISTENERS_MAX    16u
 #define VECTORS_MAX      64u
+#define FILES_KEPT       16u
 #define ACCEPT_RETRY_NS  (100 * NS_PER_MS) /* when descriptors are short */
 #define FULL_REPORT_NS   NS_PER_S          /* a crowd at the door is one line a second */
 #define LEAVE_TICK_NS    (5 * NS_PER_MS)   /* while a connection waits for the place of one that is leaving, */
@@ -281,7 +282,20 @@ static void connection_refuse(struct nbd_server *server, int fd) {
   close(fd);
 }
 
+/* The last descriptors are not for clients: disks are opened again with them, and the administrator gets in. (The kernel gives
+ * the lowest number that is free.) */
+static bool is_of_the_last(int fd) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd + FILES_KEPT >= limit.rlim_cur;
+}
+
 static void connection_open(struct nbd_server *server, int fd) {
+  if (is_of_the_last(fd)) {
+    if (may_report_full(server))
+      report(server->env, REPORT_WARNING, "nbd", "a connection was refused: nearly all files that may be open are");
+    close(fd);
+    return;
+  }
   struct list *link = list_pop(&server->free);
   require(link != NULL);
   struct connection *connection = LIST_ENTRY(link, struct connection, link);
