@@ -166,7 +166,7 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 static void init_lists(struct mirror *m) {
   struct list *heads[] = {&m->free_ops,      &m->op_line,       &m->mark_line,    &m->scratch_line,
                           &m->recover_line,  &m->doubt_line,    &m->free_scratch, &m->held_scratch,
-                          &m->flush_waiting, &m->flush_running, &m->buffer_line};
+                          &m->flush_waiting, &m->flush_running, &m->buffer_line,  &m->extents_line};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);
@@ -215,6 +215,8 @@ struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
   require(volume < m->geometry.volume_count);
   return &m->volumes[volume].disk;
 }
+
+void mirror_set_log(struct mirror *m, bool on) { m->log_off = !on; }
 
 bool mirror_is_idle(const struct mirror *m) {
   return m->ops_busy == 0 && images_are_idle(m) && list_is_empty(&m->op_line) && copy_is_idle(m) &&

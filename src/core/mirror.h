@@ -199,6 +199,9 @@ void mirror_close(struct mirror *mirror);
 
 /* The volume as a disk for clients: block_bytes 1, serialised overlapping writes, alive until mirror_close(). */
 struct disk *mirror_volume(struct mirror *mirror, uint32_t volume);
+/* Off: writes take no marks, from now on and until the mirror is closed or this is on again. To measure what the log costs, and
+ * for nothing else: what a crash, or an image that fails, leaves different meanwhile is known to nobody. */
+void mirror_set_log(struct mirror *mirror, bool on);
 
 /* ---- what `tarn status` shows ---- */
 struct mirror_image_status {
@@ -232,7 +235,8 @@ struct mirror_status {
   struct mirror_image_status images[IMAGES_MAX];
   uint64_t marked_regions, recovering_bytes;
   uint64_t reads, writes, flushes, in_flight, log_writes;
-  bool recovered; /* the fields below tell of the last recovery */
+  bool home_in_trouble; /* the last record could not be written to the state directory */
+  bool recovered;       /* the fields below tell of the last recovery */
   struct {
     const char *reason; /* "crash" */
     uint64_t bytes_marked, bytes_copied, duration_ns;

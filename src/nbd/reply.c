@@ -206,15 +206,37 @@ static void put_context(struct writer *writer, const struct nbd_request *request
   }
 }
 
-/* One chunk for each context, all made behind the runs that the disk has put into the buffer. When a disk that hangs may still
- * write to it, and there was no other, nothing can be said. */
+/* The disk could not tell, or may still write to the buffer: all is data. That needs no buffer, for one run of each context fits
+ * into the headers of the piece and of the status. */
+static void reply_unknown(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece,
+                          const struct disk_extent *state) {
+  struct disk_extent data = {.length = request->length, .flags = 0};
+  bool allocation = session->contexts & 1u << NBD_CONTEXT_ALLOCATION;
+  struct writer writer;
+  header_begin(&request->status, &writer);
+  if (state) put_context(&writer, request, NBD_CONTEXT_STATE, true, state, 1);
+  else put_context(&writer, request, NBD_CONTEXT_ALLOCATION, true, &data, 1);
+  header_end(&request->status, &writer);
+  request->answered = true;
+  request->holds++;
+  if (state && allocation) {
+    header_begin(&piece->out, &writer);
+    put_context(&writer, request, NBD_CONTEXT_ALLOCATION, false, &data, 1);
+    header_end(&piece->out, &writer);
+    push_piece(session, piece, NULL, 0);
+  } else {
+    nbd_piece_free(session, piece);
+  }
+  nbd_out_push(session, request, &request->status);
+}
+
+/* One chunk for each context, all made behind the runs that the disk has put into the buffer. */
 void nbd_reply_block_status(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece) {
   struct disk_io *io = &piece->io;
   struct disk_extent runs[DISK_EXTENTS_MAX];
   uint32_t count = 0;
   require(io->op == DISK_EXTENTS && session->structured);
   bool with_state = session->contexts & 1u << NBD_CONTEXT_STATE;
-  if (!request->error && io->err && io->buffer->refs > 1) nbd_request_fail(request, NBD_EIO);
   if (!request->error && with_state) {
     count = session->export->state(session->export, request->offset, request->length, runs, COUNT_OF(runs));
     if (count == 0) nbd_request_fail(request, NBD_ESHUTDOWN);
@@ -223,7 +245,10 @@ void nbd_reply_block_status(struct nbd_session *session, struct nbd_request *req
     nbd_piece_free(session, piece);
     return;
   }
-  if (io->err) disk_extents_unknown(io, io->length);
+  if (io->err) {
+    reply_unknown(session, request, piece, with_state ? runs : NULL);
+    return;
+  }
   struct writer writer;
   uint8_t *reply = io->buffer->base + NBD_STATUS_REPLY_AT;
   writer_init(&writer, reply, io->buffer->bytes - NBD_STATUS_REPLY_AT);

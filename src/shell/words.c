@@ -62,6 +62,17 @@ const char *size_text(uint64_t bytes, char *out) {
   return out;
 }
 
+const char *duration_text(uint64_t seconds, char *out) {
+  uint64_t minutes = seconds / 60, hours = seconds / 3600;
+  if (seconds < 100) snprintf(out, DURATION_TEXT, "%" PRIu64 " s", seconds);
+  else if (minutes < 100) snprintf(out, DURATION_TEXT, "%" PRIu64 " min", minutes);
+  else if (hours < 10 && minutes % 60)
+    snprintf(out, DURATION_TEXT, "%" PRIu64 " h %" PRIu64 " min", hours, minutes % 60);
+  else if (hours < 48) snprintf(out, DURATION_TEXT, "%" PRIu64 " h", hours);
+  else snprintf(out, DURATION_TEXT, "%" PRIu64 " days", hours / 24);
+  return out;
+}
+
 tarn_err number_parse(const char *text, int64_t *value, struct why *why) {
   bool negative = text[0] == '-';
   uint64_t magnitude;

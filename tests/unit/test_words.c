@@ -71,6 +71,19 @@ static void sizes(void **state) {
   }
 }
 
+static void durations(void **state) {
+  (void)state;
+  static const struct {
+    uint64_t seconds;
+    const char *shown;
+  } rows[] = {{0, "0 s"},    {99, "99 s"},    {100, "1 min"},   {5999, "99 min"},   {6000, "1 h 40 min"},
+              {7200, "2 h"}, {36000, "10 h"}, {172799, "47 h"}, {172800, "2 days"}, {31536000, "365 days"}};
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    char text[DURATION_TEXT];
+    assert_string_equal(duration_text(rows[i].seconds, text), rows[i].shown);
+  }
+}
+
 static void numbers(void **state) {
   (void)state;
   static const struct {
@@ -139,7 +152,7 @@ static void options(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(names), cmocka_unit_test(sizes), cmocka_unit_test(numbers),
-                                     cmocka_unit_test(nearest), cmocka_unit_test(options)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(names),     cmocka_unit_test(sizes),   cmocka_unit_test(numbers),
+                                     cmocka_unit_test(durations), cmocka_unit_test(nearest), cmocka_unit_test(options)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
