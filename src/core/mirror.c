@@ -216,6 +216,8 @@ struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
   return &m->volumes[volume].disk;
 }
 
+void mirror_set_log(struct mirror *m, bool on) { m->log_off = !on; }
+
 bool mirror_is_idle(const struct mirror *m) {
   return m->ops_busy == 0 && images_are_idle(m) && list_is_empty(&m->op_line) && copy_is_idle(m) &&
          !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&

@@ -199,6 +199,9 @@ void mirror_close(struct mirror *mirror);
 
 /* The volume as a disk for clients: block_bytes 1, serialised overlapping writes, alive until mirror_close(). */
 struct disk *mirror_volume(struct mirror *mirror, uint32_t volume);
+/* Off: writes take no marks, from now on and until the mirror is closed or this is on again. To measure what the log costs, and
+ * for nothing else: what a crash, or an image that fails, leaves different meanwhile is known to nobody. */
+void mirror_set_log(struct mirror *mirror, bool on);
 
 /* ---- what `tarn status` shows ---- */
 struct mirror_image_status {

@@ -196,6 +196,7 @@ struct mirror {
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
   bool fallen;
+  bool log_off;   /* writes take no marks: for measurements only */
   bool lost;      /* the last good image's disk was lost with its cache */
   bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];
@@ -379,9 +380,11 @@ void scratch_line_stop(struct mirror *m);
 void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mirror *m, tarn_err err));
 void marks_tick(struct timer *timer);
 /* The extents that a range touches. */
-static inline uint64_t extent_first(const struct mirror *m, uint64_t start) { return start / m->geometry.extent_bytes; }
+static inline uint64_t extent_first(const struct mirror *m, uint64_t start) {
+  return div_power(start, m->geometry.extent_bytes);
+}
 static inline uint64_t extent_span(const struct mirror *m, uint64_t start, uint64_t length) {
-  return (start + length - 1) / m->geometry.extent_bytes - extent_first(m, start) + 1;
+  return extent_first(m, start + length - 1) - extent_first(m, start) + 1;
 }
 /* Builds one I/O of a mirror address range on an image; offset is cut to its volume. */
 void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_op op, uint32_t flags, uint64_t start,

@@ -9,7 +9,7 @@
 struct share {
   struct list link; /* in `shares`; not linked: dead, nobody joins it any more */
   struct file_identity identity;
-  struct disk *disk; /* NULL: being opened */
+  struct disk *disk; /* NULL: busy, being opened or closed */
   struct list uses;
 };
 
@@ -20,7 +20,7 @@ struct file_use {
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t opened = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t settled = PTHREAD_COND_INITIALIZER;
 static struct list shares = {&shares, &shares};
 
 /* ---- under the mutex ---- */
@@ -46,13 +46,16 @@ static void use_begin(struct share *share, struct file_use *use) {
   list_push(&share->uses, &use->link);
 }
 
-/* The share that has no use left is the caller's to free. */
-static struct share *use_end(struct file_use *use) {
+/* The share that has no use left is the caller's to free, outside of the mutex. Until then it stays in the list as one that is
+ * busy, so that who comes waits for its lock to go instead of meeting it. */
+static struct share *use_end(struct file_use *use, struct disk **disk) {
   struct share *share = use->share;
   list_remove(&use->link);
   use->share = NULL;
+  *disk = NULL;
   if (!list_is_empty(&share->uses)) return NULL;
-  list_remove(&share->link);
+  *disk = share->disk;
+  share->disk = NULL;
   return share;
 }
 
@@ -68,9 +71,13 @@ static struct share *share_new(const struct file_identity *identity) {
 
 /* ---- joining and leaving ---- */
 
-static void share_free(struct share *share) {
+static void share_free(struct share *share, struct disk *disk) {
   if (!share) return;
-  if (share->disk) disk_close(share->disk);
+  if (disk) disk_close(disk);
+  pthread_mutex_lock(&mutex);
+  list_remove(&share->link);
+  pthread_cond_broadcast(&settled);
+  pthread_mutex_unlock(&mutex);
   free(share);
 }
 
@@ -86,23 +93,24 @@ static bool is_readable(const struct disk *disk) {
 static void share_give_up(struct file_use *use) {
   pthread_mutex_lock(&mutex);
   list_remove(&use->share->link);
-  struct share *idle = use_end(use);
+  struct disk *disk;
+  struct share *idle = use_end(use, &disk);
   pthread_mutex_unlock(&mutex);
-  share_free(idle);
+  share_free(idle, disk);
 }
 
 static tarn_err open_new(struct reactor *reactor, const char *path, struct file_use *use, struct why *why) {
   struct file_disk_options options = {.reactor = reactor, .path = path};
-  struct disk *disk = NULL;
+  struct disk *disk = NULL, *none;
   struct share *share = use->share, *idle = NULL;
   tarn_err err = file_disk_open(&options, &disk, NULL, why);
   pthread_mutex_lock(&mutex);
   share->disk = disk;
   if (err == TARN_OK) share->identity = *file_disk_identity(disk);
-  else idle = use_end(use);
-  pthread_cond_broadcast(&opened);
+  else idle = use_end(use, &none);
+  pthread_cond_broadcast(&settled);
   pthread_mutex_unlock(&mutex);
-  share_free(idle);
+  share_free(idle, NULL);
   return err;
 }
 
@@ -113,7 +121,7 @@ static tarn_err join_or_open(struct reactor *reactor, const char *path, struct f
   if (err != TARN_OK) return err;
   pthread_mutex_lock(&mutex);
   struct share *share;
-  while ((share = share_find(&identity)) != NULL && !share->disk) pthread_cond_wait(&opened, &mutex);
+  while ((share = share_find(&identity)) != NULL && !share->disk) pthread_cond_wait(&settled, &mutex);
   bool joins = share != NULL, used = joins && is_used(share, use);
   if (!joins) share = share_new(&identity);
   if (share && !used) use_begin(share, use);
@@ -157,10 +165,11 @@ struct disk *file_use_disk(const struct file_use *use) {
 }
 
 void file_share_close(struct file_use *use) {
+  struct disk *disk;
   pthread_mutex_lock(&mutex);
-  struct share *idle = use_end(use);
+  struct share *idle = use_end(use, &disk);
   pthread_mutex_unlock(&mutex);
-  share_free(idle);
+  share_free(idle, disk);
   free(use);
 }
 

@@ -100,6 +100,10 @@ static tarn_err listen_unix(const struct address *address, int *fd, struct why *
   int error = errno;
   close(*fd);
   *fd = -1;
+  struct stat status;
+  if (error == EADDRINUSE && lstat(name.sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
+    return because(why, TARN_REFUSED, "cannot listen on %s: %s lies there; remove it, or choose another place",
+                   address->text, S_ISDIR(status.st_mode) ? "a folder" : "a file that is no socket");
   if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
   return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
 }

@@ -219,6 +219,7 @@ json_t *managed_status_json(const struct managed *managed) {
                 "split", 0, "epoch", epoch, "volumes", volumes_json(managed), "images", images, "marked_regions",
                 (json_int_t)status.marked_regions, "last_recovery", recovery_json(&status), "waiting_requests",
                 (int)exports_waiting(managed), "verify", verify_json(managed));
+  json_object_set_new(json, "log_writes", json_integer((json_int_t)status.log_writes)); /* rounds of metadata */
   if (managed->busy) json_object_set_new(json, "busy", json_string(managed->busy));
   trouble_json(managed, &status, json);
   return json;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shell/words.h"
@@ -177,8 +178,15 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
 tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why) {
   char path[META_PATH_BYTES_MAX + 64];
   snprintf(path, sizeof path, "%s/config.json", folder);
-  FILE *stream = fopen(path, "re");
-  if (!stream) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not keep us waiting */
+  if (fd < 0) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  bool is_file = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  FILE *stream = is_file ? fdopen(fd, "r") : NULL;
+  if (!stream) {
+    close(fd);
+    return because(why, TARN_CORRUPT, "%s %s", path, is_file ? "cannot be read" : "is no file");
+  }
   json_error_t error;
   json_t *json = json_loadf(stream, JSON_REJECT_DUPLICATES, &error);
   fclose(stream);

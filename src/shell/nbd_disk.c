@@ -46,6 +46,7 @@ struct nbd_disk {
   char *uri;
   bool can_fua;
   bool gone;          /* the connection is lost */
+  bool ending;        /* an answer said that it is, or will be */
   bool lost_requests; /* ... with requests under way */
   uint32_t sent;      /* commands that libnbd has */
   struct reactor_op poll;
@@ -129,6 +130,7 @@ static int command_ended(void *context, int *error) {
   require(nbd->sent > 0);
   nbd->sent--;
   slot->error = *error;
+  nbd->ending = nbd->ending || *error == ESHUTDOWN || *error == ENOTCONN;
   list_push(&nbd->ended, &slot->link);
   return 1;
 }
@@ -220,12 +222,7 @@ static void slot_finish(struct slot *slot) {
 
 /* A connection that is lost, or that the server is about to end, is as good as none. */
 static void look_for_death(struct nbd_disk *nbd) {
-  bool ending = false;
-  LIST_EACH(&nbd->ended, node) {
-    int error = LIST_ENTRY(node, struct slot, link)->error;
-    ending = ending || error == ESHUTDOWN || error == ENOTCONN;
-  }
-  if (nbd->gone || !(ending || nbd_aio_is_dead(nbd->handle) || nbd_aio_is_closed(nbd->handle))) return;
+  if (nbd->gone || !(nbd->ending || nbd_aio_is_dead(nbd->handle) || nbd_aio_is_closed(nbd->handle))) return;
   nbd->gone = true;
   nbd->lost_requests = true;
   int fd = nbd_aio_get_fd(nbd->handle);

@@ -18,11 +18,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SESSIONS_DEFAULT 1024u
 #define LISTENERS_MAX    16u
 #define VECTORS_MAX      64u
+#define FILES_KEPT       16u
 #define ACCEPT_RETRY_NS  (100 * NS_PER_MS) /* when descriptors are short */
 #define FULL_REPORT_NS   NS_PER_S          /* a crowd at the door is one line a second */
 #define LEAVE_TICK_NS    (5 * NS_PER_MS)   /* while a connection waits for the place of one that is leaving, */
@@ -279,7 +281,20 @@ static void connection_refuse(struct nbd_server *server, int fd) {
   close(fd);
 }
 
+/* The last descriptors are not for clients: disks are opened again with them, and the administrator gets in. (The kernel gives
+ * the lowest number that is free.) */
+static bool is_of_the_last(int fd) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd + FILES_KEPT >= limit.rlim_cur;
+}
+
 static void connection_open(struct nbd_server *server, int fd) {
+  if (is_of_the_last(fd)) {
+    if (may_report_full(server))
+      report(server->env, REPORT_WARNING, "nbd", "a connection was refused: nearly all files that may be open are");
+    close(fd);
+    return;
+  }
   struct list *link = list_pop(&server->free);
   require(link != NULL);
   struct connection *connection = LIST_ENTRY(link, struct connection, link);
@@ -445,12 +460,9 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   arena_init(&arena);
   struct nbd_server *server = ARENA_NEW(&arena, struct nbd_server, 1);
   struct connection *connections = ARENA_NEW(&arena, struct connection, count);
-  bool enough = server && connections;
-  for (uint32_t i = 0; enough && i < count; i++) {
-    connections[i].memory = arena_take(&arena, nbd_session_bytes(), 16);
-    enough = connections[i].memory != NULL;
-  }
-  if (!enough) {
+  /* In one piece, which is mapped and not touched: each by itself would come from the heap, and be zeroed. */
+  uint8_t *memory = arena_take(&arena, count * nbd_session_bytes(), BUFFER_ALIGN);
+  if (!server || !connections || !memory) {
     arena_destroy(&arena);
     (void)because(why, TARN_FULL, "no memory for %u NBD sessions", count);
     return NULL;
@@ -469,6 +481,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
     connection->server = server;
+    connection->memory = memory + i * nbd_session_bytes();
     connection->fd = -1;
     list_init(&connection->link);
     reactor_op_init(&connection->receive, receive_done);

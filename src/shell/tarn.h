@@ -20,7 +20,17 @@ struct tarn {
   char control[600]; /* path of the daemon's control socket */
   bool json;
   bool watch, wait, help;
+  bool quiet; /* mistakes are not told */
 };
+
+/* Options that every command takes, as getopt_long() wants them. */
+enum global { GLOBAL_STATE = 256, GLOBAL_CONTROL, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };
+#define GLOBAL_OPTIONS                                                                                    \
+  {"state", required_argument, NULL, GLOBAL_STATE}, {"control", required_argument, NULL, GLOBAL_CONTROL}, \
+      {"json", no_argument, NULL, GLOBAL_JSON}, {"help", no_argument, NULL, GLOBAL_HELP}, {               \
+    "version", no_argument, NULL, GLOBAL_VERSION                                                          \
+  }
+#define GLOBAL_COUNT 5
 
 enum argument_kind {
   ARGUMENT_POSITIONAL, /* NAME */
@@ -56,6 +66,27 @@ struct tarn_command {
 };
 extern const struct tarn_command tarn_commands[];
 extern const size_t tarn_command_count;
+
+/* What can stand for an argument. */
+enum argument_words {
+  WORDS_NONE, /* anything, or a path: the shell's own completion */
+  WORDS_MIRRORS,
+  WORDS_IMAGES,
+  WORDS_MIRROR_KEYS,
+  WORDS_IMAGE_KEYS,
+  WORDS_MIRROR_SETTINGS,
+  WORDS_IMAGE_SETTINGS,
+  WORDS_FAULTS,
+  WORDS_FAULT_OPS,
+};
+enum argument_words argument_words(const struct tarn_command *command, const struct tarn_argument *argument);
+
+/* ---- tarn_complete.c: `tarn --complete WORD...` ---- */
+/* For a shell: prints what the last of these words (behind "tarn") can become, a line each. Asks the daemon for names, and gives up
+ * after two seconds. Says nothing about mistakes. */
+int complete_run(struct tarn *tarn, int argc, char **argv);
+/* The daemon's control socket in that folder. */
+tarn_err tarn_control_path(struct tarn *tarn, const char *folder, const char *file, struct why *why);
 
 /* ---- tarn_client.c ---- */
 /* One line on standard error; with --json also {"ok": false, "error": ...} on standard output. Returns `status`. */

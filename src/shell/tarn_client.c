@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "shell/listen.h"
@@ -14,6 +15,7 @@
 int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   char text[1024];
   va_list arguments;
+  if (tarn->quiet) return status;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
@@ -34,6 +36,17 @@ int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
 void tarn_print_json(const json_t *json, bool one_line) {
   json_dumpf(json, stdout, one_line ? JSON_COMPACT : JSON_INDENT(2));
   putchar('\n');
+}
+
+/* A daemon that hangs up meanwhile may have said why: so what cannot be sent is seen when the answer is read. */
+static void bytes_send(int fd, const char *bytes, size_t left) {
+  while (left > 0) {
+    ssize_t sent = send(fd, bytes, left, MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent <= 0) return;
+    bytes += sent;
+    left -= (size_t)sent;
+  }
 }
 
 /* A stream to the daemon, with the request sent; NULL after telling why not. */
@@ -59,11 +72,8 @@ static FILE *request_send(const struct tarn *tarn, json_t *request, int *status)
   else if (err != TARN_OK)
     tarn_fail(tarn, EXIT_REFUSED, "the daemon cannot be asked: %s%s", why.text,
               access(tarn->control, W_OK) != 0 && errno == EACCES ? "; only its owner may: try sudo" : "");
-  if (stream && (fprintf(stream, "%s\n", text) < 0 || fflush(stream) != 0)) {
-    tarn_fail(tarn, EXIT_REFUSED, "the daemon at %s hung up", tarn->control);
-    fclose(stream);
-    stream = NULL;
-  }
+  if (stream) bytes_send(fd, text, strlen(text));
+  if (stream) bytes_send(fd, "\n", 1);
   free(text);
   return stream;
 }

@@ -234,6 +234,10 @@ int verify_run(struct tarn *tarn, json_t *request) {
 void show_fault(const json_t *result, const json_t *request) {
   const json_t *faults = json_object_get(result, "faults");
   (void)request;
+  if (!faults) {
+    printf("the intent log of mirror %s is %s\n", text_of(result, "mirror"), text_of(result, "log"));
+    return;
+  }
   printf("image %s of mirror %s has ", text_of(result, "image"), text_of(result, "mirror"));
   if (json_array_size(faults) == 0) printf("no faults");
   for (size_t i = 0; i < json_array_size(faults); i++)

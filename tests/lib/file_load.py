@@ -9,7 +9,7 @@ import os
 import random
 import sys
 
-BYTES_MAX = 200_000
+BYTES_MAX = 100_000
 
 
 def expected(name):

@@ -213,7 +213,7 @@ class Load:
         self.dying = True
         before = len(self.ledger.in_flight)
         unanswered_before = self.ledger.answered_writes
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60  # the kernel closes a killed server's sockets when it comes to it
         while any(not connection.is_dead() for connection in self.connections):
             self.step(sending=False, timeout_ms=100)
             if time.monotonic() > deadline:

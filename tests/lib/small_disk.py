@@ -46,3 +46,15 @@ def fill(path):
                 file.write(bytes(4096))
         except OSError:
             return filler
+
+
+def loop_file_system(t, name, size, kind="ext4"):
+    """The same with a real file system on a loop device; needs root. Both go with the test's process."""
+    own_mounts(t)
+    path, file = t.path(name), t.path(f"{name}.ext4")
+    os.mkdir(path)
+    with open(file, "wb") as made:
+        made.truncate(size)
+    t.run(f"mkfs.{kind}", "-q", file)
+    t.run("mount", "-t", kind, "-o", "loop", file, path)  # the loop device goes when it is unmounted
+    return path
