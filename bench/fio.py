@@ -6,14 +6,17 @@ import os
 from lib.context import Failed
 
 
+def fio_words(uri, size_mib, seconds, words):
+    return ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--size={size_mib}m", "--time_based",
+            f"--runtime={seconds}", "--randrepeat=0", "--norandommap", "--output-format=json", "--clat_percentiles=0",
+            "--lat_percentiles=1", "--percentile_list=50:99", *words]
+
+
 def run_fio(test, uri, size_mib, seconds, words):
     """Returns fio's report of the job. What the run before left in the page cache is written out first: it would be
     this one's burden."""
     os.sync()
-    result = test.run("fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--size={size_mib}m", "--time_based",
-                      f"--runtime={seconds}", "--randrepeat=0", "--norandommap", "--output-format=json",
-                      "--clat_percentiles=0", "--lat_percentiles=1", "--percentile_list=50:99", *words,
-                      seconds=seconds + 60, quiet=True, cwd=test.path())
+    result = test.run(*fio_words(uri, size_mib, seconds, words), seconds=seconds + 60, quiet=True, cwd=test.path())
     job = json.loads(result.out[result.out.index("{"):])["jobs"][0]
     if not job["read"]["total_ios"] + job["write"]["total_ios"]:
         raise Failed(f"fio did nothing: {result}")

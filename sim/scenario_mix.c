@@ -88,7 +88,8 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
                                      .rules = &mirror->rules,
                                      .recovering = &mirror->recovering,
                                      .unreadable = &mirror->unreadable[volume],
-                                     .index = mirror->index * SIM_CLIENTS_MAX + c};
+                                     .index = mirror->index * SIM_CLIENTS_MAX + c,
+                                     .asks_extents = true};
     client_init(&mirror->clients[c], mix->world, &options);
   }
 }
@@ -512,6 +513,7 @@ static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
   options->slow_metadata = true;
   mix->brink = true;
   mix->storm_percent = 100;
+  mix->chaos_percent = 0;
   mix->lives = 20;
   mix->quick_crash_percent = 10;
   mix->stop_percent = 5;

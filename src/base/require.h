@@ -22,10 +22,14 @@ __attribute__((noreturn, cold)) void tarn_panic(const char *what, const char *fi
 #define CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 #define COUNT_OF(array)                     (sizeof(array) / sizeof((array)[0]))
 
-static inline uint64_t align_down(uint64_t value, uint64_t unit) { return value - value % unit; }
+static inline uint64_t align_down(uint64_t value, uint64_t unit) {
+  return (unit & (unit - 1)) == 0 ? value & ~(unit - 1) : value - value % unit; /* a division costs as much as a call */
+}
 static inline uint64_t align_up(uint64_t value, uint64_t unit) { return align_down(value + unit - 1, unit); }
 static inline uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static inline uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static inline bool is_power_of_two(uint64_t value) { return value != 0 && (value & (value - 1)) == 0; }
+/* value / unit, for a unit that is a power of two. */
+static inline uint64_t div_power(uint64_t value, uint64_t unit) { return value >> __builtin_ctzll(unit); }
 
 #endif

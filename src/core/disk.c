@@ -19,6 +19,8 @@ const char *disk_op_name(enum disk_op op) {
   return ops[op].name;
 }
 
+static bool is_aligned(uint64_t value, uint64_t unit) { return (value & (unit - 1)) == 0; } /* to a power of two */
+
 static void require_caps(const struct disk_caps *caps) {
   require(is_power_of_two(caps->block_bytes));
   require(is_power_of_two(caps->align_bytes));
@@ -26,19 +28,19 @@ static void require_caps(const struct disk_caps *caps) {
   require(caps->align_bytes <= BUFFER_ALIGN);
   require(caps->io_bytes_max > 0);
   require(caps->io_bytes_max <= BUFFER_DATA_MAX);
-  require(caps->io_bytes_max % caps->block_bytes == 0);
+  require(is_aligned(caps->io_bytes_max, caps->block_bytes));
   if (!caps->can_zero && !caps->can_trim) return;
   require(is_power_of_two(caps->zero_block_bytes));
   require(caps->zero_block_bytes <= BUFFER_ALIGN);
   require(caps->zero_bytes_max > 0);
-  require(caps->zero_bytes_max % caps->zero_block_bytes == 0);
+  require(is_aligned(caps->zero_bytes_max, caps->zero_block_bytes));
 }
 
 static tarn_err check_range(const struct disk *disk, const struct disk_io *io, uint64_t unit, uint64_t bytes_max) {
   uint64_t size = disk->caps.size_bytes;
   if (io->offset > size || io->length > size - io->offset) return TARN_RANGE;
   if (io->length == 0 || io->length > bytes_max) return TARN_INVALID;
-  if (io->offset % unit != 0 || io->length % unit != 0) return TARN_INVALID;
+  if (!is_aligned(io->offset | io->length, unit)) return TARN_INVALID;
   return TARN_OK;
 }
 
@@ -68,7 +70,7 @@ static void require_placement(const struct disk_caps *caps, const struct disk_io
   require(io->buffer != NULL);
   require(io->buffer->refs > 0);
   uint64_t data = (uintptr_t)io->data, base = (uintptr_t)io->buffer->base;
-  require(data % caps->align_bytes == io->offset % caps->align_bytes);
+  require(is_aligned(data ^ io->offset, caps->align_bytes));
   require(align_down(data, caps->align_bytes) >= base);
   require(align_up(data + io->length, caps->align_bytes) <= base + io->buffer->bytes);
 }
@@ -104,6 +106,28 @@ bool disk_extents_add(struct disk_io *io, uint64_t length, uint32_t flags) {
   return true;
 }
 
+void disk_extents_unknown(struct disk_io *io, uint64_t length) {
+  io->extent_count = 0;
+  require(disk_extents_add(io, length, 0));
+}
+
+void disk_extents_cut(struct disk_io *io, uint64_t length) {
+  uint64_t bytes = 0;
+  require(length > 0);
+  for (uint32_t i = 0; i < io->extent_count; i++) {
+    struct disk_extent *extent = &disk_extents(io)[i];
+    extent->length = min_u64(extent->length, length - bytes);
+    bytes += extent->length;
+    if (bytes == length) io->extent_count = i + 1;
+  }
+}
+
+uint64_t disk_extents_bytes(const struct disk_io *io) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < io->extent_count; i++) bytes += disk_extents(io)[i].length;
+  return bytes;
+}
+
 static void io_done(struct event *event) {
   struct disk_io *io = CONTAINER_OF(event, struct disk_io, event);
   if (io->op == DISK_EXTENTS && io->err == TARN_OK) require_extents(io);
@@ -113,7 +137,7 @@ static void io_done(struct event *event) {
 }
 
 void disk_submit(struct disk *disk, struct disk_io *io) {
-  require_caps(&disk->caps);
+  if (disk->in_flight == 0) require_caps(&disk->caps); /* they stay as they are while it is in use */
   require(disk_check(disk, io) == TARN_OK);
   if (io->op == DISK_READ || io->op == DISK_WRITE) require_placement(&disk->caps, io);
   if (io->op == DISK_EXTENTS) require_extents_placement(io);

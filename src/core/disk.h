@@ -21,7 +21,7 @@
  *   - There is no cancel. A disk that hangs keeps the I/O; the submitter may judge it failed, answer its own client and
  *     go on, but it must leave the disk_io and the buffer alone until `done` has run (rule 7). That is why `buffer` is
  *     reference counted and why a disk_io lives in its owner's pool rather than on its client.
- *   - A READ may come back with another buffer than it was given: `buffer` and `data` have changed then, and the submitter's
+ *   - A READ, or EXTENTS, may come back with another buffer than it was given: `buffer` and `data` have changed then, and the submitter's
  *     reference is to the new one; the old one stays with a disk that hangs. Only buffers of a pool are exchanged.
  *   - disk_close() needs in_flight == 0.
  *
@@ -32,7 +32,8 @@
  *   - offset and length of TRIM and WRITE_ZEROES are multiples of caps.zero_block_bytes, length in 1..caps.zero_bytes_max.
  *   - EXTENTS has a buffer of a pool too, whose `data` holds up to DISK_EXTENTS_MAX of struct disk_extent: so a disk that hangs may
  *     still write there. offset and length are any range; the answer, io->extent_count of them, describes a prefix of it, at
- *     least one byte, in order and without gaps, and none reaches beyond it.
+ *     least one byte, in order and without gaps, and none reaches beyond it. What it calls zero has read as zeroes at some moment
+ *     between submission and completion. When it fails nothing is known: all is data.
  *   - Everything lies inside caps.size_bytes. The submitter checks; the disk requires it.
  *
  * A disk and its I/Os belong to one env (one reactor). docs/architecture.md says how a remote image, a RAID volume, a
@@ -122,6 +123,14 @@ static inline void disk_io_same(struct disk_io *io, const struct disk_io *as) {
   io->buffer = has_data ? as->buffer : NULL;
   io->data = has_data ? as->data : NULL;
 }
+/* For a disk that passes I/Os on: `io` gets from the one below what it may have come back with. The error is passed on by
+ * whoever completes it. */
+static inline void disk_io_pass_back(struct disk_io *io, const struct disk_io *from) {
+  if (from->op != DISK_READ && from->op != DISK_EXTENTS) return;
+  io->buffer = from->buffer;
+  io->data = from->data;
+  io->extent_count = from->extent_count;
+}
 /* Requires an I/O within the rules above. */
 void disk_submit(struct disk *disk, struct disk_io *io);
 /* For implementations: ends an I/O by posting its completion. */
@@ -141,5 +150,10 @@ static inline struct disk_extent *disk_extents(const struct disk_io *io) {
 /* For implementations: adds a run, joined with the one before it if they are alike; false, and nothing added, when there is no
  * room for it. */
 bool disk_extents_add(struct disk_io *io, uint64_t length, uint32_t flags);
+/* The answer of who knows nothing, of the first `length` bytes. What was added before is forgotten. */
+void disk_extents_unknown(struct disk_io *io, uint64_t length);
+/* Forgets what lies beyond the first `length` bytes, which are some. */
+void disk_extents_cut(struct disk_io *io, uint64_t length);
+uint64_t disk_extents_bytes(const struct disk_io *io);
 
 #endif

@@ -34,10 +34,7 @@ static void submit_place(struct gate_io *place) {
 static struct disk_io *vacate(struct gate_io *place) {
   struct disk_io *upper = place->upper;
   place->upper = NULL;
-  if (upper->op == DISK_READ) {
-    upper->buffer = place->io.buffer;
-    upper->data = place->io.data;
-  }
+  disk_io_pass_back(upper, &place->io);
   list_push_front(&place->gate->free, &place->link);
   return upper;
 }
@@ -46,15 +43,22 @@ static struct disk_io *vacate(struct gate_io *place) {
 
 static void target_done(struct disk_io *io);
 
-/* A target that cannot trim: to do nothing is a trim too, and its clients were told that they may ask. */
+/* A target that cannot trim, or does not know where its data are. Clients were told that they may ask; to do nothing is a trim
+ * too, and to know nothing is an answer. */
 static bool is_vain(const struct gate *gate, const struct disk_io *io) {
-  return io->op == DISK_TRIM && !gate->target->caps.can_trim;
+  return (io->op == DISK_TRIM && !gate->target->caps.can_trim) ||
+         (io->op == DISK_EXTENTS && !gate->target->caps.can_extents);
+}
+
+static void answer_vain(struct disk_io *upper) {
+  if (upper->op == DISK_EXTENTS) disk_extents_unknown(upper, upper->length);
+  disk_complete(upper, TARN_OK);
 }
 
 static void start(struct gate *gate, struct disk_io *upper) {
   require(!list_is_linked(&upper->link));
   if (is_vain(gate, upper)) {
-    disk_complete(upper, TARN_OK);
+    answer_vain(upper);
     return;
   }
   struct gate_io *place = LIST_ENTRY(list_pop(&gate->free), struct gate_io, link);
@@ -135,12 +139,13 @@ static void tell_caps(struct gate *gate, const struct disk_caps *caps) {
   struct disk_caps *told = &gate->disk.caps;
   *told = *caps;
   told->align_bytes = BUFFER_ALIGN;
-  /* Unaligned, a request grows by up to a block. */
+  /* Unaligned, a request grows by up to a block. Of plain files this leaves 256 KiB. */
   told->io_bytes_max = (uint32_t)min_u64(caps->io_bytes_max, BUFFER_DATA_MAX - BUFFER_ALIGN);
   told->zero_block_bytes = BUFFER_ALIGN;
   told->zero_bytes_max = align_down(caps->zero_bytes_max, BUFFER_ALIGN);
   if (told->zero_bytes_max == 0) told->can_zero = told->can_trim = false;
   told->volatile_cache = true;
+  told->can_extents = true;
   gate->opened = true;
   require(fits_caps(told, caps));
 }
@@ -157,7 +162,7 @@ void gate_open(struct gate *gate, struct disk *target) {
   for (struct list *node; (node = list_pop(&gate->back)) != NULL;) {
     struct gate_io *place = LIST_ENTRY(node, struct gate_io, link);
     gate->waiting--;
-    if (is_vain(gate, &place->io)) disk_complete(vacate(place), TARN_OK);
+    if (is_vain(gate, &place->io)) answer_vain(vacate(place));
     else submit_place(place);
   }
   line_run(gate);

@@ -99,10 +99,7 @@ static void lower_done(struct disk_io *io) {
   require(!guard->dead);
   place->upper = NULL;
   list_push_front(&guard->free, &place->link);
-  if (io->op == DISK_READ) { /* it may come back with another buffer */
-    upper->buffer = io->buffer;
-    upper->data = io->data;
-  }
+  disk_io_pass_back(upper, io); /* perhaps another buffer */
   if (lost) {
     guard_kill(guard, TARN_GONE);
     disk_complete(upper, TARN_GONE); /* behind `died` */
@@ -165,6 +162,7 @@ tarn_err guard_init(struct guard *guard, struct env *env, struct arena *arena, u
                                        .zero_bytes_max = UINT64_MAX,
                                        .can_zero = true,
                                        .can_trim = true,
+                                       .can_extents = true,
                                        .volatile_cache = true};
   *guard = (struct guard){
       .disk = {.ops = &guard_ops, .env = env, .caps = any}, .dead = true, .err = TARN_GONE, .io_count = slots};

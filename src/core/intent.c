@@ -65,22 +65,25 @@ static struct mark *mark_use(struct intent *intent, uint32_t slot, uint64_t regi
   return mark;
 }
 
-uint32_t intent_acquire(struct intent *intent, uint64_t region, uint64_t commit_seq, uint64_t now_ns) {
-  require(region < intent->geometry->region_count);
-  uint32_t slot = intent_find(intent, region);
-  struct mark *mark;
-  if (slot == INTENT_NONE) {
-    require(!list_is_empty(&intent->free));
-    slot = (uint32_t)(LIST_ENTRY(list_first(&intent->free), struct mark, link) - intent->marks);
-    mark = mark_use(intent, slot, region, commit_seq);
-  } else {
-    mark = &intent->marks[slot];
-    list_remove(&mark->link);
-  }
+void intent_acquire_slot(struct intent *intent, uint32_t slot, uint64_t now_ns) {
+  struct mark *mark = &intent->marks[slot];
+  require(mark->used);
+  list_remove(&mark->link);
   list_push(&intent->used, &mark->link);
   mark->refs++;
   mark->used_ns = now_ns;
-  require(mark->used && mark->region == region);
+}
+
+uint32_t intent_acquire(struct intent *intent, uint64_t region, uint64_t commit_seq, uint64_t now_ns) {
+  require(region < intent->geometry->region_count);
+  uint32_t slot = intent_find(intent, region);
+  if (slot == INTENT_NONE) {
+    require(!list_is_empty(&intent->free));
+    slot = (uint32_t)(LIST_ENTRY(list_first(&intent->free), struct mark, link) - intent->marks);
+    (void)mark_use(intent, slot, region, commit_seq);
+  }
+  intent_acquire_slot(intent, slot, now_ns);
+  require(intent->marks[slot].region == region);
   return slot;
 }
 

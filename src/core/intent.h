@@ -60,6 +60,8 @@ static inline uint32_t intent_free_count(const struct intent *intent) {
 /* Marks the region (a new mark is durable once commit `commit_seq` is done) and takes a reference. Requires a free slot if
  * the region is not marked. Returns the slot. */
 uint32_t intent_acquire(struct intent *intent, uint64_t region, uint64_t commit_seq, uint64_t now_ns);
+/* The same for the region that this slot marks: for who has just found it. */
+void intent_acquire_slot(struct intent *intent, uint32_t slot, uint64_t now_ns);
 /* A write that held the mark has ended. */
 void intent_release(struct intent *intent, uint32_t slot, uint64_t now_ns);
 /* May this mark go? `done_seq`: the last commit that is durable. */

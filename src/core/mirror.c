@@ -32,9 +32,17 @@ const char *mirror_config_check(const struct mirror_config *config) {
     return "extent is a power of two from 4K to 1M";
   if (config->extent_bytes > config->region_bytes) return "extent cannot be larger than region";
   if (config->mark_count < 16 || config->mark_count > 65536) return "marks is from 16 to 65536";
-  for (uint32_t v = 0; v < config->volume_count; v++)
-    if (config->volumes[v].size_bytes == 0 || config->volumes[v].size_bytes % 512 != 0)
-      return "a volume's size is a multiple of 512, and not 0";
+  uint64_t regions = 0;
+  for (uint32_t v = 0; v < config->volume_count; v++) {
+    uint64_t size = config->volumes[v].size_bytes;
+    if (size == 0 || size % 512 != 0) return "a volume's size is a multiple of 512, and not 0";
+    if (size > INT64_MAX) return "a volume's size is beyond any file";
+    regions += (size - 1) / config->region_bytes + 1;
+  }
+  /* As record_check() has it: what it refuses can never be stored. */
+  if (regions >= UINT32_MAX) return "its volumes have too many regions: set a larger region, or make them smaller";
+  if (regions * (config->region_bytes / config->extent_bytes) / MAP_BITS_PER_SECTOR >= UINT32_MAX)
+    return "its volumes have too many extents: set a larger extent, or make them smaller";
   return NULL;
 }
 
@@ -135,7 +143,8 @@ static void volume_caps(struct mirror *m, uint32_t v) {
                              .zero_block_bytes = m->block,
                              .zero_bytes_max = m->geometry.region_bytes,
                              .can_zero = true,
-                             .can_trim = true};
+                             .can_trim = true,
+                             .can_extents = true};
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     const struct disk *disk = m->config.images[i].data[v];
     if (!disk) continue;
@@ -157,7 +166,7 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 static void init_lists(struct mirror *m) {
   struct list *heads[] = {&m->free_ops,      &m->op_line,       &m->mark_line,    &m->scratch_line,
                           &m->recover_line,  &m->doubt_line,    &m->free_scratch, &m->held_scratch,
-                          &m->flush_waiting, &m->flush_running, &m->buffer_line};
+                          &m->flush_waiting, &m->flush_running, &m->buffer_line,  &m->extents_line};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);
@@ -207,6 +216,8 @@ struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
   return &m->volumes[volume].disk;
 }
 
+void mirror_set_log(struct mirror *m, bool on) { m->log_off = !on; }
+
 bool mirror_is_idle(const struct mirror *m) {
   return m->ops_busy == 0 && images_are_idle(m) && list_is_empty(&m->op_line) && copy_is_idle(m) &&
          !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&
@@ -239,11 +250,9 @@ static uint64_t volume_end(const struct mirror *m, uint32_t v) {
 static void op_start(struct op *op, struct disk_io *io) {
   struct mirror *m = op->m;
   struct volume *volume = CONTAINER_OF(io->disk, struct volume, disk);
-  static const enum op_kind kinds[DISK_OP_COUNT] = {[DISK_READ] = OP_READ,
-                                                    [DISK_WRITE] = OP_WRITE,
-                                                    [DISK_FLUSH] = OP_FLUSH,
-                                                    [DISK_TRIM] = OP_ZERO,
-                                                    [DISK_WRITE_ZEROES] = OP_ZERO};
+  static const enum op_kind kinds[DISK_OP_COUNT] = {
+      [DISK_READ] = OP_READ, [DISK_WRITE] = OP_WRITE,       [DISK_FLUSH] = OP_FLUSH,
+      [DISK_TRIM] = OP_ZERO, [DISK_WRITE_ZEROES] = OP_ZERO, [DISK_EXTENTS] = OP_EXTENTS};
   *op = (struct op){.m = m, .index = op->index, .client = io, .kind = kinds[io->op], .volume = volume->index};
   list_init(&op->link);
   list_init(&op->group);
@@ -266,6 +275,7 @@ static void op_start(struct op *op, struct disk_io *io) {
       m->flushes++;
       op_flush(op);
       break;
+    case OP_EXTENTS: op_extents(op); break;
   }
 }
 

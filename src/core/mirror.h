@@ -199,6 +199,9 @@ void mirror_close(struct mirror *mirror);
 
 /* The volume as a disk for clients: block_bytes 1, serialised overlapping writes, alive until mirror_close(). */
 struct disk *mirror_volume(struct mirror *mirror, uint32_t volume);
+/* Off: writes take no marks, from now on and until the mirror is closed or this is on again. To measure what the log costs, and
+ * for nothing else: what a crash, or an image that fails, leaves different meanwhile is known to nobody. */
+void mirror_set_log(struct mirror *mirror, bool on);
 
 /* ---- what `tarn status` shows ---- */
 struct mirror_image_status {
@@ -232,7 +235,8 @@ struct mirror_status {
   struct mirror_image_status images[IMAGES_MAX];
   uint64_t marked_regions, recovering_bytes;
   uint64_t reads, writes, flushes, in_flight, log_writes;
-  bool recovered; /* the fields below tell of the last recovery */
+  bool home_in_trouble; /* the last record could not be written to the state directory */
+  bool recovered;       /* the fields below tell of the last recovery */
   struct {
     const char *reason; /* "crash" */
     uint64_t bytes_marked, bytes_copied, duration_ns;
@@ -241,6 +245,16 @@ struct mirror_status {
 };
 void mirror_status(const struct mirror *mirror, struct mirror_status *status);
 enum mirror_state mirror_state_now(const struct mirror *mirror);
+
+/* What is known of a range of a volume beyond its bytes, run by run from `offset` on: at most `max` runs, whose `flags` are these.
+ * Returns how many: at least one; a prefix is described, as much as a bounded look finds. Reads memory only. */
+enum mirror_range_flag {
+  MIRROR_RANGE_MARKED = 1 << 0,     /* written lately: after a crash it would be recovered */
+  MIRROR_RANGE_MISSED = 1 << 1,     /* at least one image has not got it */
+  MIRROR_RANGE_UNREADABLE = 1 << 2, /* no image can read it */
+};
+uint32_t mirror_range_runs(const struct mirror *mirror, uint32_t volume, uint64_t offset, uint64_t length,
+                           struct disk_extent *runs, uint32_t max);
 
 /* Invariants of the whole object; the simulator calls it after every event. */
 void mirror_check(const struct mirror *mirror);

@@ -6,6 +6,7 @@
  *   mirror_judge.c     who is current
  *   mirror_write.c     the path of a write, a zeroing, a flush; marks and their clearing; the judgement
  *   mirror_read.c      the path of a read
+ *   mirror_extents.c   where data and holes are; what is marked, missed, unreadable
  *   mirror_copy.c      how one range is copied, and what becomes of a place that nobody can read
  *   mirror_sync.c      what is copied next: recovery, synchronisation, their checkpoints and their ends
  *   mirror_repair.c    what one image could not read is written to it again
@@ -30,13 +31,15 @@
 #include "core/store.h"
 #include "core/unreadable.h"
 
-#define OP_MARKS_MAX  (BUFFER_DATA_MAX / (64u * 1024u) + 1) /* smallest region is 64 KiB */
-#define SCRATCH_COUNT 32u                                   /* read-modify-writes at once */
-#define SCRATCH_SLOTS (SCRATCH_COUNT * (1 + IMAGES_MAX))    /* so many can be held by disks that hang */
-#define GUARD_SLOTS   (MIRROR_OPS_MAX + 64u)                /* I/Os with one disk: operations, flushes, copies */
+#define REGION_MIN (64u * 1024u)
+#define OP_MARKS_MAX \
+  ((BUFFER_DATA_MAX - 2) / REGION_MIN + 2) /* so many an I/O touches that begins with the last byte of one */
+#define SCRATCH_COUNT 32u                  /* read-modify-writes at once */
+#define SCRATCH_SLOTS (SCRATCH_COUNT * (1 + IMAGES_MAX)) /* so many can be held by disks that hang */
+#define GUARD_SLOTS   (MIRROR_OPS_MAX + 64u)             /* I/Os with one disk: operations, flushes, copies */
 #define META_SLOTS    8u
 #define COPY_COUNT    4u /* copies at once; one is kept for reads that wait for recovery */
-#define COPY_BYTES    BUFFER_DATA_MAX
+#define COPY_BYTES    (256u * 1024u)
 #define UNIT_BYTES    4096u /* what cannot be read is found, and repaired, in these; no block is larger */
 #define REPAIRS_MAX   16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
 /* Each copy has one, a verify one for each image that it reads; an image whose disk hangs keeps as many as there are copies at
@@ -48,7 +51,7 @@
 #define RETRY_NS         NS_PER_S       /* after a copy that could not be done */
 
 enum hold_tag { HOLD_READ, HOLD_WRITE, HOLD_COPY };
-enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH };
+enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH, OP_EXTENTS };
 
 struct op;
 struct leg {
@@ -74,7 +77,7 @@ struct op {
   uint32_t mark_count;
   uint32_t marks[OP_MARKS_MAX];
   uint64_t wait_seq;
-  uint64_t tick;           /* of a flush: when it was submitted; of a merge: how far it has come */
+  uint64_t tick; /* of a flush: when it was submitted; of a merge: how far it has come; of EXTENTS: recover_sets */
   uint64_t issue_tick;     /* of a write: when it was issued */
   struct list group;       /* of a flush: others that it is for */
   uint32_t master;         /* when it was issued */
@@ -193,6 +196,7 @@ struct mirror {
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
   bool fallen;
+  bool log_off;   /* writes take no marks: for measurements only */
   bool lost;      /* the last good image's disk was lost with its cache */
   bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];
@@ -213,8 +217,10 @@ struct mirror {
   struct list scratch_line; /* ops without scratch */
   struct list recover_line; /* reads that wait for a region to be copied */
   struct list buffer_line;  /* reads whose buffer a dead disk still holds: they wait for another */
-  struct list doubt_line;   /* flushes that wait until what a failed flush left in doubt is written again */
-  struct buffer *scratch;   /* SCRATCH_SLOTS */
+  struct list extents_line; /* EXTENTS that wait for the one that is with an image */
+  bool extents_busy;
+  struct list doubt_line; /* flushes that wait until what a failed flush left in doubt is written again */
+  struct buffer *scratch; /* SCRATCH_SLOTS */
   struct list free_scratch, held_scratch; /* held: by a disk that hangs, perhaps still */
   uint32_t scratch_busy;
   uint32_t ops_busy;
@@ -249,6 +255,7 @@ struct mirror {
 
   /* copies (mirror_copy.c) */
   struct bitmap recover; /* extents of marked regions that have still to be copied */
+  uint64_t recover_sets; /* how often something was added to it */
   bool recovering;       /* until that is done, flushed and recorded */
   uint64_t recover_cursor, sync_cursor;
   uint64_t recover_total, recover_start_ns, recover_copied, recover_end_ns;
@@ -373,9 +380,11 @@ void scratch_line_stop(struct mirror *m);
 void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mirror *m, tarn_err err));
 void marks_tick(struct timer *timer);
 /* The extents that a range touches. */
-static inline uint64_t extent_first(const struct mirror *m, uint64_t start) { return start / m->geometry.extent_bytes; }
+static inline uint64_t extent_first(const struct mirror *m, uint64_t start) {
+  return div_power(start, m->geometry.extent_bytes);
+}
 static inline uint64_t extent_span(const struct mirror *m, uint64_t start, uint64_t length) {
-  return (start + length - 1) / m->geometry.extent_bytes - extent_first(m, start) + 1;
+  return extent_first(m, start + length - 1) - extent_first(m, start) + 1;
 }
 /* Builds one I/O of a mirror address range on an image; offset is cut to its volume. */
 void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_op op, uint32_t flags, uint64_t start,
@@ -400,6 +409,9 @@ bool merge_is_unreadable(const struct op *op, uint64_t block);
 CHECKED bool unreadable_may_write(const struct op *op, uint32_t *flags);
 /* A write or zeroing was judged good: what it covers is readable again. Its answer waits for healed_seq. */
 void unreadable_written(const struct op *op);
+
+/* mirror_extents.c */
+void op_extents(struct op *op);
 
 /* mirror_copy.c */
 CHECKED tarn_err copy_alloc(struct mirror *m, struct arena *arena);

@@ -35,6 +35,7 @@ void end_line(struct list *line, tarn_err err) {
 void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
   uint64_t first = extent_first(m, start), count = extent_span(m, start, length);
   bitmap_set_range(&m->recover, first, count);
+  m->recover_sets++;
   m->recover_total = max_u64(m->recover_total, m->recover.set_count);
   EACH_IMAGE(m, i) {
     if (image_is_current(m, i) || !missed_set(&m->images[i].map, first, count)) continue;

@@ -34,7 +34,7 @@ void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_
   io->done = done;
   m->images[image].in_flight++;
   if (op == DISK_READ) m->images[image].reads++;
-  else m->images[image].writes++;
+  else if (op != DISK_EXTENTS) m->images[image].writes++;
   disk_submit(disk, io);
 }
 
@@ -44,7 +44,7 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io) {
   im->in_flight--;
   if (io->err == TARN_OK) return;
   if (io->op == DISK_READ) im->read_errors++;
-  else im->write_errors++;
+  else if (io->op != DISK_EXTENTS) im->write_errors++;
 }
 
 /* ---- marks ---- */
@@ -112,14 +112,22 @@ void marks_tick(struct timer *timer) {
 /* All marks that the op needs, or none: who held some while waiting for more could wait in a circle. */
 static bool try_marks(struct op *op) {
   struct mirror *m = op->m;
-  uint64_t first = op->start / m->geometry.region_bytes, last = (op->start + op->length - 1) / m->geometry.region_bytes;
+  uint64_t first = div_power(op->start, m->geometry.region_bytes);
+  uint64_t last = div_power(op->start + op->length - 1, m->geometry.region_bytes);
   require(last - first < OP_MARKS_MAX);
-  uint32_t needed = 0;
-  for (uint64_t region = first; region <= last; region++) needed += intent_find(&m->intent, region) == INTENT_NONE;
+  uint32_t needed = 0, slots[OP_MARKS_MAX];
+  for (uint64_t region = first; region <= last; region++) {
+    slots[region - first] = intent_find(&m->intent, region);
+    needed += slots[region - first] == INTENT_NONE;
+  }
   if (needed > intent_free_count(&m->intent)) return false;
   if (needed) commit_want(m);
-  for (uint64_t region = first; region <= last; region++)
-    op->marks[op->mark_count++] = intent_acquire(&m->intent, region, m->commit.started + 1, m->env->now_ns);
+  for (uint64_t region = first; region <= last; region++) {
+    uint32_t slot = slots[region - first];
+    if (slot == INTENT_NONE) slot = intent_acquire(&m->intent, region, m->commit.started + 1, m->env->now_ns);
+    else intent_acquire_slot(&m->intent, slot, m->env->now_ns);
+    op->marks[op->mark_count++] = slot;
+  }
   return true;
 }
 
@@ -166,6 +174,10 @@ static void with_marks(struct op *op) {
 
 static void take_marks(struct op *op) {
   struct mirror *m = op->m;
+  if (m->log_off) {
+    marks_durable(op, TARN_OK);
+    return;
+  }
   if (list_is_empty(&m->mark_line) && try_marks(op)) {
     with_marks(op);
     return;
@@ -511,7 +523,8 @@ static void flush_judged(struct op *op, tarn_err err) {
 
 static const char *failure_text(const struct op *op) {
   switch (op->kind) {
-    case OP_READ: return "a read failed";
+    case OP_READ:
+    case OP_EXTENTS: return "a read failed";
     case OP_WRITE: return op->err == TARN_NO_SPACE ? "a write failed: no space left" : "a write failed";
     case OP_ZERO: return "zeroing failed";
     case OP_FLUSH: return "a flush failed";

@@ -75,11 +75,6 @@ static void tree_remove(struct range_lock *lock, struct range_hold *hold) {
   hold->parent = NULL;
 }
 
-static bool tree_contains(const struct range_lock *lock, const struct range_hold *hold) {
-  while (hold->parent) hold = hold->parent;
-  return hold == lock->root;
-}
-
 /* First node in order, in the subtree, that ends after `start`. */
 static struct range_hold *first_ending_after(struct range_hold *node, uint64_t start) {
   if (!node || node->end_max <= start) return NULL;
@@ -147,7 +142,7 @@ bool range_acquire(struct range_lock *lock, struct range_hold *hold, uint64_t st
 
 void range_release(struct range_lock *lock, struct range_hold *hold) {
   require(hold->ticket != 0);
-  require(tree_contains(lock, hold));
+  require(*link_to(lock, hold) == hold); /* it is in the tree, and in this one if it is its root */
   if (hold->blockers > 0) lock->waiting_count--;
   event_cancel(&hold->event); /* granted, and not told yet */
   tree_remove(lock, hold);

@@ -413,6 +413,14 @@ static bool get_sectors(const uint8_t *in, uint8_t *content, uint32_t crc) {
   return whole && crc32c(content, CONTENT_BYTES) == crc;
 }
 
+/* Counters that nobody can have reached by counting. From here on they never wrap (the log has 32 bits for the sequence). */
+#define LOADED_SEQUENCE_MAX   (UINT32_MAX / 2)
+#define LOADED_GENERATION_MAX (UINT64_MAX / 2)
+
+static bool has_room_to_count(const struct record *record) {
+  return record->sequence <= LOADED_SEQUENCE_MAX && record->generation.number <= LOADED_GENERATION_MAX;
+}
+
 tarn_err record_decode(struct record *record, const uint8_t *in) {
   *record = (struct record){0};
   if (is_all_zero(in)) return TARN_NOT_FOUND;
@@ -428,7 +436,7 @@ tarn_err record_decode(struct record *record, const uint8_t *in) {
   struct reader reader;
   reader_init(&reader, content, CONTENT_BYTES);
   get_record(&reader, record);
-  if (reader.bad || record_check(record) != NULL) {
+  if (reader.bad || record_check(record) != NULL || !has_room_to_count(record)) {
     *record = (struct record){0};
     return TARN_CORRUPT;
   }

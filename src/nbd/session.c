@@ -46,6 +46,7 @@ struct nbd_session *nbd_session_open(void *memory, const struct nbd_session_opti
   session->requests = (void *)(at += head_bytes());
   session->pieces = (void *)(at += requests_bytes());
   session->in = at += pieces_bytes();
+  session->in_max = NBD_IN_BYTES;
   session->handshake_data = at += NBD_IN_BYTES;
   require(at + NBD_HANDSHAKE_BYTES == (uint8_t *)memory + nbd_session_bytes());
   list_init(&session->out);
@@ -65,6 +66,10 @@ struct nbd_session *nbd_session_open(void *memory, const struct nbd_session_opti
 void *nbd_session_owner(const struct nbd_session *session) { return session->options.owner; }
 struct nbd_export *nbd_session_export(const struct nbd_session *session) {
   return session->export;
+}
+uint64_t nbd_session_held_bytes(const struct nbd_session *session) { return session->held_bytes; }
+bool nbd_session_fills(const struct nbd_session *session) {
+  return session->fill && session->fill->state == PIECE_FILLING;
 }
 uint32_t nbd_session_requests_open(const struct nbd_session *session) { return session->requests_open; }
 
@@ -128,7 +133,7 @@ size_t nbd_session_recv_buffer(struct nbd_session *session, void **where) {
   session->in_start = 0;
   session->in_end = left;
   *where = session->in + left;
-  return NBD_IN_BYTES - left;
+  return min_u64(NBD_IN_BYTES - left, session->in_max);
 }
 
 void nbd_session_received(struct nbd_session *session, size_t bytes) {

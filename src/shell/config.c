@@ -1,11 +1,12 @@
 #include "shell/config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
-#include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shell/words.h"
@@ -133,10 +134,11 @@ tarn_err config_arguments(struct config *config, int argc, char **argv, struct w
 
 /* ---- the file ---- */
 
+#define FILE_BYTES_MAX 65536u
+#define LINE_BYTES_MAX 1000u
+
 struct parse {
   struct config *config;
-  struct why why;
-  bool failed;
   bool given[KEY_COUNT];
 };
 static const char *key_name(const void *context, size_t index) {
@@ -144,46 +146,136 @@ static const char *key_name(const void *context, size_t index) {
   return index + 1 < KEY_COUNT ? keys[index + 1].name : NULL; /* state is not for the file */
 }
 
-/* inih calls this for each line, and stops counting at the first that answers 0. */
-static int line_set(void *context, const char *section, const char *name, const char *value) {
-  struct parse *parse = context;
+/* What cannot be text, and where: a byte's place from 1 on; 0: all is well. */
+static size_t odd_byte(const char *line, size_t bytes, const char **what) {
+  const unsigned char *at = (const unsigned char *)line;
+  for (size_t i = 0; i < bytes;) {
+    size_t more = at[i] < 0x80 ? 0 : at[i] >= 0xc2 && at[i] < 0xe0 ? 1 : at[i] >= 0xe0 && at[i] < 0xf0 ? 2 : 3;
+    *what = at[i] < 0x80 ? "a control character" : "not UTF-8";
+    if ((at[i] < 0x20 && at[i] != '\t') || at[i] == 0x7f || (at[i] >= 0x80 && at[i] < 0xc2) || at[i] > 0xf4)
+      return i + 1;
+    for (size_t j = 1; j <= more; j++)
+      if (i + j >= bytes || (at[i + j] & 0xc0) != 0x80) return i + 1;
+    i += more + 1;
+  }
+  return 0;
+}
+
+static bool is_blank(char byte) { return byte == ' ' || byte == '\t'; }
+static char *trimmed(char *text) {
+  while (is_blank(*text)) text++;
+  size_t bytes = strlen(text);
+  while (bytes > 0 && is_blank(text[bytes - 1])) bytes--;
+  text[bytes] = 0;
+  return text;
+}
+
+/* A comment begins with # or ; at the start of a line, or behind a blank. */
+static void comment_cut(char *line) {
+  for (char *at = line; *at; at++)
+    if ((*at == '#' || *at == ';') && (at == line || is_blank(at[-1]))) {
+      *at = 0;
+      return;
+    }
+}
+
+static tarn_err pair_set(struct parse *parse, const char *name, const char *value, struct why *why) {
   struct config *config = parse->config;
   char hint[HINT_TEXT];
-  if (parse->failed) return 0;
-  parse->failed = true;
-  if (section[0]) return because(&parse->why, TARN_INVALID, "sections like [%.40s] are not known here", section), 0;
+  if (strcmp(name, keys[KEY_STATE].name) == 0)
+    return because(why, TARN_INVALID, "'state' is the folder of this very file: give it as --state DIR");
   enum key key = 0;
   while (key < KEY_COUNT && !(keys[key].in_file && strcmp(keys[key].name, name) == 0)) key++;
   if (key == KEY_COUNT)
-    return because(&parse->why, TARN_INVALID, "unknown key '%.40s'%s", name,
-                   hint_text(nearest_word(name, key_name, NULL), hint)),
-           0;
-  if (parse->given[key] && key != KEY_NBD) return because(&parse->why, TARN_INVALID, "'%s' is given twice", name), 0;
+    return because(why, TARN_INVALID, "unknown key '%.40s'%s; known are name, nbd, memory, enable-faults", name,
+                   hint_text(nearest_word(name, key_name, NULL), hint));
+  if (!value[0]) return because(why, TARN_INVALID, "'%s' has no value; give it one, or remove the line", name);
+  if (parse->given[key] && key != KEY_NBD)
+    return because(why, TARN_INVALID, "'%s' is given twice; remove one of the lines", name);
   parse->given[key] = true;
   bool over = (key == KEY_NAME && config->name_given) || (key == KEY_NBD && config->nbd_given) ||
               (key == KEY_MEMORY && config->memory_given) || (key == KEY_FAULTS && config->faults_given);
   struct config scratch = *config;
   if (over) scratch.nbd_count = 0;
-  parse->failed = key_set(over ? &scratch : config, key, value, &parse->why) != TARN_OK;
-  return !parse->failed;
+  return key_set(over ? &scratch : config, key, value, why);
 }
 
-static tarn_err parse_result(int line, const struct parse *parse, const char *path, struct why *why) {
-  if (line == 0) return TARN_OK;
-  if (line < 0) return because(why, TARN_INVALID, "%s cannot be read: %s", path, strerror(errno));
-  return because(why, TARN_INVALID, "%s:%d: %s", path, line,
-                 parse->failed ? parse->why.text : "this is no KEY = VALUE");
+/* One line without its end. */
+static tarn_err line_parse(struct parse *parse, const char *from, size_t bytes, struct why *why) {
+  char line[LINE_BYTES_MAX + 1];
+  const char *what;
+  if (bytes > 0 && from[bytes - 1] == '\r') bytes--;
+  if (bytes > LINE_BYTES_MAX)
+    return because(why, TARN_INVALID, "this line has %zu bytes, at most %u are allowed", bytes, LINE_BYTES_MAX);
+  size_t odd = odd_byte(from, bytes, &what);
+  if (odd > 0) return because(why, TARN_INVALID, "byte %zu of this line is %s; save the file as plain text", odd, what);
+  memcpy(line, from, bytes);
+  line[bytes] = 0;
+  comment_cut(line);
+  char *name = trimmed(line), *equals = strchr(name, '=');
+  if (!name[0]) return TARN_OK;
+  if (name[0] == '[')
+    return because(why, TARN_INVALID, "sections like %.40s are not known here; remove the line", name);
+  if (!equals || equals == name)
+    return because(why, TARN_INVALID, "'%.40s' is no KEY = VALUE, as in 'nbd = 127.0.0.1:10809'", name);
+  *equals = 0;
+  return pair_set(parse, trimmed(name), trimmed(equals + 1), why);
 }
 
-tarn_err config_file(struct config *config, const char *path, struct why *why) {
-  if (access(path, F_OK) != 0 && errno == ENOENT) return TARN_OK;
+static tarn_err bytes_parse(struct config *config, const char *text, size_t bytes, const char *path, struct why *why) {
+  static const char mark[] = "\xef\xbb\xbf"; /* some editors put it first */
   struct parse parse = {.config = config};
-  return parse_result(ini_parse(path, line_set, &parse), &parse, path, why);
+  const char *at = text, *end = text + bytes;
+  if (bytes >= 3 && memcmp(text, mark, 3) == 0) at += 3;
+  for (unsigned number = 1; at < end; number++) {
+    const char *stop = memchr(at, '\n', (size_t)(end - at));
+    struct why inner;
+    if (!stop) stop = end;
+    if (line_parse(&parse, at, (size_t)(stop - at), &inner) != TARN_OK)
+      return because(why, TARN_INVALID, "%s:%u: %s", path, number, inner.text);
+    at = stop < end ? stop + 1 : end;
+  }
+  return TARN_OK;
 }
 
 tarn_err config_text(struct config *config, const char *text, const char *path, struct why *why) {
-  struct parse parse = {.config = config};
-  return parse_result(ini_parse_string(text, line_set, &parse), &parse, path, why);
+  return bytes_parse(config, text, strlen(text), path, why);
+}
+
+tarn_err config_file(struct config *config, const char *path, struct why *why) {
+  struct stat status;
+  tarn_err err = TARN_INVALID;
+  char *text = NULL;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not keep us waiting */
+  if (fd < 0 && errno == ENOENT && lstat(path, &status) != 0) return TARN_OK;
+  if (fd < 0 || fstat(fd, &status) != 0) {
+    because(why, err, "%s cannot be read: %s; make it readable, or remove it", path, strerror(errno));
+  } else if (!S_ISREG(status.st_mode)) {
+    because(why, err, "%s is %s, not a file with options; remove or replace it", path,
+            S_ISDIR(status.st_mode) ? "a folder" : "something special");
+  } else if (!(text = malloc(FILE_BYTES_MAX + 1))) {
+    because(why, err, "there is not enough memory for reading %s", path);
+  } else {
+    size_t used = 0;
+    ssize_t bytes = 0;
+    while (used <= FILE_BYTES_MAX && (bytes = read(fd, text + used, FILE_BYTES_MAX + 1 - used)) > 0)
+      used += (size_t)bytes;
+    if (bytes < 0) because(why, err, "%s cannot be read: %s", path, strerror(errno));
+    else if (used > FILE_BYTES_MAX)
+      because(why, err, "%s is longer than %u bytes; that is no file with options", path, FILE_BYTES_MAX);
+    else err = bytes_parse(config, text, used, path, why);
+  }
+  free(text);
+  if (fd >= 0) close(fd);
+  return err;
+}
+
+tarn_err config_sockets(struct config *config, const struct address *passed, uint32_t count, struct why *why) {
+  if (config->nbd_count + count > CONFIG_NBD_MAX)
+    return because(why, TARN_INVALID, "%u NBD addresses and %u sockets that were passed on are more than %u",
+                   config->nbd_count, count, CONFIG_NBD_MAX);
+  for (uint32_t i = 0; i < count; i++) config->nbd[config->nbd_count++] = passed[i];
+  return TARN_OK;
 }
 
 tarn_err config_complete(struct config *config, struct why *why) {

@@ -1,7 +1,7 @@
 /* control.h - the control socket: one JSON request per line in, one JSON answer per line out; and the event stream.
  *
  * Bounded: CONTROL_CONNECTIONS_MAX connections, each with one line of at most REQUEST_LINE_MAX and one request under way;
- * what it sends meanwhile waits in its socket. When all are in use, the one that has
+ * what it sends meanwhile waits in its socket. A few descriptors are set aside for them. When all are in use, the one that has
  * been silent longest makes room for the next. A client that goes away in the middle of a command changes nothing about that
  * command. A reader of events that is more than EVENTS_KEPT lines behind is told so and dropped.
  *
@@ -26,8 +26,8 @@ struct control_options {
 
 /* NULL when memory is short. */
 struct control *control_create(const struct control_options *options);
-/* Listens at the Unix socket `path`, mode 0600. */
-CHECKED tarn_err control_listen(struct control *control, const char *path, struct why *why);
+/* Listens at that Unix socket, mode 0600; or at one that was passed on to us, whose mode is not our business. */
+CHECKED tarn_err control_listen(struct control *control, const struct address *address, struct why *why);
 /* There are new lines in the event log. */
 void control_events_added(struct control *control);
 /* Stops listening and hangs up; `stopped` runs when all calls are answered and all connections closed. */

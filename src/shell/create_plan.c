@@ -141,6 +141,10 @@ tarn_err plan_parse(struct create_plan *plan, const struct request *request, str
     unsigned index;
     err = setting_assign(&mirror_settings, plan->file->settings.values, texts[i], &index, why);
   }
+  const int64_t *values = plan->file->settings.values;
+  if (err == TARN_OK && values[SET_EXTENT] > values[SET_REGION])
+    return because(why, TARN_INVALID,
+                   "an extent cannot be larger than a region: set a smaller extent, or a larger region");
   return err;
 }
 
@@ -288,7 +292,30 @@ static tarn_err other_is_free(const struct create_plan *plan, const char *text, 
   return TARN_OK;
 }
 
+static bool lies_in(const char *path, const char *folder) {
+  size_t bytes = strlen(folder);
+  return strncmp(path, folder, bytes) == 0 && path[bytes] == '/';
+}
+
+/* What lies in the state directory is the daemon's own, and comes and goes with its mirrors; metadata has a folder there. */
+static tarn_err file_is_outside(const struct create_plan *plan, uint32_t index, struct why *why) {
+  const struct plan_file *file = &plan->files[index];
+  char resolved[PATH_MAX], metas[PATH_MAX];
+  bool is_meta = false;
+  for (uint32_t slot = plan->from; slot < plan->to; slot++) is_meta = is_meta || plan->meta[slot] == index;
+  if (is_missing(file)) snprintf(resolved, sizeof resolved, "%s", file->missing_at);
+  else if (!realpath(file->path, resolved)) return TARN_OK; /* gone meanwhile: the next look tells */
+  snprintf(metas, sizeof metas, "%s/meta", plan->state);
+  if (!lies_in(resolved, plan->state) || (is_meta && lies_in(resolved, metas))) return TARN_OK;
+  return because(why, TARN_REFUSED, "%s: %s lies in the daemon's own state directory %s; put it elsewhere", file->owner,
+                 file->path, plan->state);
+}
+
 static tarn_err files_are_distinct(struct create_plan *plan, struct why *why) {
+  for (uint32_t i = 0; i < plan->file_count; i++) {
+    tarn_err outside = file_is_outside(plan, i, why);
+    if (outside != TARN_OK) return outside;
+  }
   for (uint32_t i = 0; i < plan->file_count; i++)
     for (uint32_t j = 0; j < i; j++)
       if (files_clash(&plan->files[i], &plan->files[j])) return clash(&plan->files[i], &plan->files[j], why);

@@ -162,11 +162,8 @@ static void lower_done(struct disk_io *io) {
   struct place *place = CONTAINER_OF(io, struct place, io);
   struct fault_disk *disk = place->owner;
   tarn_err err = io->err;
-  if (io->op == DISK_READ) { /* it may come back with another buffer */
-    place->upper->buffer = io->buffer;
-    place->upper->data = io->data;
-    if (!err) corrupt(disk, io);
-  }
+  disk_io_pass_back(place->upper, io); /* perhaps another buffer */
+  if (!err && io->op == DISK_READ) corrupt(disk, io);
   if (!err && (io->op == DISK_WRITE || io->op == DISK_WRITE_ZEROES)) note_written(disk, io);
   struct disk_io *upper = vacate(place);
   if (!list_is_empty(&disk->waiting)) again(disk, &disk->waiting);

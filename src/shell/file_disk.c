@@ -3,13 +3,19 @@
  * An I/O takes a slot (a reactor_op and where it stands) from a fixed pool and goes through steps; every step is one
  * system call, by the ring or, for memory-backed files, made at once inside submit. A step's result leads to the next:
  *
- *     read, write    STEP_DATA, again for the rest after a short count
+ *     read, write    STEP_DATA, again for the rest after a short count; then, for FUA where RWF_DSYNC is not known to be
+ *                    obeyed, STEP_SYNC
  *     flush          STEP_SYNC
  *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE),
  *                    then STEP_SYNC for FUA
  *
+ * EXTENTS takes no slot: SEEK_DATA and SEEK_HOLE may read from the disk, and there is no asking the ring for them. One at a time
+ * is done by a worker thread, the others wait in line.
+ *
  * Power lost at any point: nothing was promised before the last step's result, and what was promised, DSYNC or fdatasync
- * has put on stable storage. No step changes the size of a file. */
+ * has put on stable storage. RWF_DSYNC is relied on only where it is known to be obeyed: Linux forgets it for a direct
+ * write that completes asynchronously on FUSE (tests/system/power.py shows it), and other file systems may. No step
+ * changes the size of a file. */
 #include "shell/file_disk.h"
 
 #include <errno.h>
@@ -20,10 +26,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define IO_COUNT_DEFAULT 1024u
 #define ZERO_BYTES_MAX   (64ull << 20) /* one call must not take so long that it looks like a hang */
+#define SEEK_BYTES_MAX   (64ull << 30) /* of one EXTENTS, for the same reason; the first run may reach beyond */
 
 enum step { STEP_DATA, STEP_PUNCH, STEP_ZERO, STEP_ALLOCATE, STEP_SYNC };
 
@@ -45,6 +53,12 @@ struct file_disk {
   struct slot *slots;
   struct list free;    /* struct slot */
   struct list waiting; /* struct disk_io, for a slot */
+  struct {
+    struct reactor_work work;
+    struct disk_io *io; /* that a worker has; NULL: none */
+    tarn_err err;
+    struct list waiting; /* struct disk_io */
+  } extents;
 };
 
 static struct file_disk *file_of(struct disk *disk) { return CONTAINER_OF(disk, struct file_disk, disk); }
@@ -123,6 +137,8 @@ static bool zero_next(struct file_disk *file, struct slot *slot, int result, tar
   return true;
 }
 
+static bool is_forced(const struct disk_io *io) { return io->op == DISK_WRITE && io->flags & DISK_FUA; }
+
 static bool data_next(const struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
   *err = TARN_OK;
   if (result < 0) {
@@ -132,7 +148,10 @@ static bool data_next(const struct file_disk *file, struct slot *slot, int resul
   /* A short count is continued at a block's start. None at all: the file was made shorter behind our back. */
   slot->done_bytes += align_down((uint64_t)result, file->disk.caps.block_bytes);
   require(slot->done_bytes <= slot->io->length);
-  if (slot->done_bytes == slot->io->length) return false;
+  if (slot->done_bytes == slot->io->length) {
+    slot->step = STEP_SYNC;
+    return is_forced(slot->io) && !file->identity.keeps_dsync;
+  }
   if ((uint32_t)result >= file->disk.caps.block_bytes) return true;
   *err = TARN_IO;
   return false;
@@ -151,6 +170,70 @@ static bool step_next(struct file_disk *file, struct slot *slot, int result, tar
   return false;
 }
 
+/* ---- extents ---- */
+
+/* The end of the run that begins at `at`, at most `end`, and what it is; 0: that cannot be told. */
+static uint64_t seek_run(int fd, uint64_t at, uint64_t end, uint32_t *flags) {
+  off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+  if (data < 0 && errno != ENXIO) return 0;
+  if (data < 0 || (uint64_t)data > at) { /* ENXIO: no data up to the end */
+    *flags = EXTENT_HOLE | EXTENT_ZERO;
+    return data < 0 ? end : min_u64((uint64_t)data, end);
+  }
+  off_t hole = lseek(fd, (off_t)at, SEEK_HOLE);
+  *flags = 0;
+  return hole < 0 ? 0 : min_u64((uint64_t)hole, end);
+}
+
+/* By a worker, to whom the I/O and its buffer are lent. The descriptor's position is nobody's: all else says where. */
+static void extents_look(struct reactor_work *work) {
+  struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
+  struct disk_io *io = file->extents.io;
+  uint64_t at = io->offset, end = io->offset + io->length;
+  bool room = true;
+  file->extents.err = TARN_OK;
+  for (uint64_t stop = min_u64(end, at + SEEK_BYTES_MAX); room && at < stop;) {
+    uint32_t flags;
+    uint64_t next = seek_run(file->fd, at, end, &flags);
+    if (next <= at) {
+      file->extents.err = TARN_IO;
+      return;
+    }
+    room = disk_extents_add(io, next - at, flags);
+    at = next;
+  }
+  /* Behind the end of a file there is no hole: it was made shorter behind our back, and a read fails there. */
+  struct stat st;
+  if (fstat(file->fd, &st) != 0 || (uint64_t)st.st_size < file->disk.caps.size_bytes) file->extents.err = TARN_IO;
+}
+
+static void extents_looked(struct reactor_work *work);
+
+static void extents_start(struct file_disk *file, struct disk_io *io) {
+  file->extents.io = io;
+  reactor_run_blocking(file->reactor, &file->extents.work, extents_look, extents_looked);
+}
+
+static void extents_looked(struct reactor_work *work) {
+  struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
+  struct disk_io *io = file->extents.io;
+  file->extents.io = NULL;
+  struct list *next = list_pop(&file->extents.waiting);
+  disk_complete(io, file->extents.err);
+  if (next) extents_start(file, LIST_ENTRY(next, struct disk_io, link));
+}
+
+static void submit_extents(struct file_disk *file, struct disk_io *io) {
+  if (file->extents.io) list_push(&file->extents.waiting, &io->link);
+  else extents_start(file, io);
+}
+
+/* Does the file system tell holes from data? One that does not calls everything data, and is not worth asking. */
+static void extents_set(struct file_disk *file) {
+  if (file->identity.is_block_device) return;
+  file->disk.caps.can_extents = lseek(file->fd, 0, SEEK_HOLE) >= 0;
+}
+
 /* ---- by the ring ---- */
 
 static void slot_start(struct file_disk *file, struct slot *slot) {
@@ -161,7 +244,9 @@ static void slot_start(struct file_disk *file, struct slot *slot) {
   switch (slot->step) {
     case STEP_DATA:
       if (io->op == DISK_READ) reactor_read(file->reactor, op, file->fd, data, length, offset);
-      else reactor_write(file->reactor, op, file->fd, data, length, offset, io->flags & DISK_FUA ? RWF_DSYNC : 0);
+      else
+        reactor_write(file->reactor, op, file->fd, data, length, offset,
+                      is_forced(io) && file->identity.keeps_dsync ? RWF_DSYNC : 0);
       break;
     case STEP_PUNCH:
     case STEP_ZERO:
@@ -197,12 +282,24 @@ static void slot_done(struct reactor_op *op, int result) {
 
 static void submit_ring(struct disk *disk, struct disk_io *io) {
   struct file_disk *file = file_of(disk);
+  if (io->op == DISK_EXTENTS) {
+    submit_extents(file, io);
+    return;
+  }
   struct list *link = list_pop(&file->free);
   if (link) slot_begin(file, LIST_ENTRY(link, struct slot, link), io);
   else list_push(&file->waiting, &io->link);
 }
 
 /* ---- at once, for memory ---- */
+
+/* By the bare system call: pread() and pwrite() of the C library can be cancelled, and in a process with threads pay for that each
+ * time what is a tenth of our own work for a write. */
+_Static_assert(sizeof(long) == 8, "an offset is one argument of a system call");
+static ssize_t data_call(const struct file_disk *file, const struct disk_io *io, uint8_t *data, size_t length,
+                         off_t offset) {
+  return syscall(io->op == DISK_READ ? SYS_pread64 : SYS_pwrite64, file->fd, data, length, offset);
+}
 
 static int step_call(const struct file_disk *file, const struct slot *slot) {
   const struct disk_io *io = slot->io;
@@ -211,9 +308,7 @@ static int step_call(const struct file_disk *file, const struct slot *slot) {
   size_t length = io->length - slot->done_bytes;
   ssize_t result = 0;
   switch (slot->step) {
-    case STEP_DATA:
-      result = io->op == DISK_READ ? pread(file->fd, data, length, offset) : pwrite(file->fd, data, length, offset);
-      break;
+    case STEP_DATA: result = data_call(file, io, data, length, offset); break;
     case STEP_PUNCH:
     case STEP_ZERO:
     case STEP_ALLOCATE:
@@ -226,6 +321,10 @@ static int step_call(const struct file_disk *file, const struct slot *slot) {
 
 static void submit_memory(struct disk *disk, struct disk_io *io) {
   struct file_disk *file = file_of(disk);
+  if (io->op == DISK_EXTENTS) { /* the kernel may have to look at each of its pages */
+    submit_extents(file, io);
+    return;
+  }
   struct slot slot = {.io = io, .step = step_first(file, io)};
   tarn_err err;
   while (step_next(file, &slot, step_call(file, &slot), &err)) continue;
@@ -237,6 +336,7 @@ static void submit_memory(struct disk *disk, struct disk_io *io) {
 static void file_close(struct disk *disk) {
   struct file_disk *file = file_of(disk);
   require(list_is_empty(&file->waiting));
+  require(!file->extents.io);
   if (file->fd >= 0) {
     /* By name: after a killed I/O the kernel may keep the descriptor for a moment longer than we do. */
     struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
@@ -357,6 +457,8 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   file->path = strdup(options->path);
   list_init(&file->free);
   list_init(&file->waiting);
+  list_init(&file->extents.waiting);
+  list_init(&file->extents.work.link);
   if (!file->path || slots_new(file, options->io_count_max ? options->io_count_max : IO_COUNT_DEFAULT)) {
     err = because(why, TARN_IO, "no memory to open %s", options->path);
     goto out;
@@ -375,6 +477,7 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   caps->rotational = file_device_number(file->identity.device, "queue/rotational", &rotational) && rotational;
   direct_set(file, !options->no_direct);
   zero_set(file);
+  extents_set(file);
   require(file->disk.in_flight == 0);
   *disk = &file->disk;
   if (identity) *identity = file->identity;

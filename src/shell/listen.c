@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@
 
 #include "base/require.h"
 
-#define LISTEN_BACKLOG 128
-#define IN_USE_TRIES   20 /* a tenth of a second apart */
+#define LISTEN_BACKLOG 4096 /* a Unix client that does not wait is refused when it is full */
+#define IN_USE_TRIES   20   /* a tenth of a second apart */
 
 tarn_err address_unix(const char *path, struct address *address, struct why *why) {
   *address = (struct address){.is_unix = true};
@@ -99,6 +100,10 @@ static tarn_err listen_unix(const struct address *address, int *fd, struct why *
   int error = errno;
   close(*fd);
   *fd = -1;
+  struct stat status;
+  if (error == EADDRINUSE && lstat(name.sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
+    return because(why, TARN_REFUSED, "cannot listen on %s: %s lies there; remove it, or choose another place",
+                   address->text, S_ISDIR(status.st_mode) ? "a folder" : "a file that is no socket");
   if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
   return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
 }
@@ -153,15 +158,64 @@ static tarn_err listen_tcp(struct address *address, int *fd, struct why *why) {
   return TARN_OK;
 }
 
+static tarn_err passed_unix(const struct sockaddr_un *name, socklen_t bytes, struct address *address, struct why *why) {
+  size_t path_bytes = bytes - offsetof(struct sockaddr_un, sun_path);
+  address->is_unix = true;
+  if (bytes <= offsetof(struct sockaddr_un, sun_path))
+    return because(why, TARN_INVALID, "is a Unix socket without a name");
+  if (path_bytes == sizeof(address->path) && name->sun_path[0]) path_bytes--; /* the kernel may leave the 0 out */
+  memcpy(address->path, name->sun_path, path_bytes);
+  if (!address->path[0]) address->path[0] = '@'; /* as it is written: the abstract name space */
+  (void)snprintf(address->text, sizeof(address->text), "unix:%s", address->path);
+  return TARN_OK;
+}
+
+static int socket_option(int fd, int option) {
+  int value = -1;
+  socklen_t bytes = sizeof(value);
+  return getsockopt(fd, SOL_SOCKET, option, &value, &bytes) == 0 ? value : -1;
+}
+
+tarn_err address_passed(int fd, struct address *address, struct why *why) {
+  union {
+    struct sockaddr_storage any;
+    struct sockaddr_un local;
+  } name = {0};
+  struct stat status;
+  socklen_t bytes = sizeof(name.any);
+  *address = (struct address){.passed = true, .passed_fd = fd};
+  if (fstat(fd, &status) != 0) return because(why, TARN_INVALID, "is not open");
+  if (!S_ISSOCK(status.st_mode)) return because(why, TARN_INVALID, "is no socket");
+  if (socket_option(fd, SO_TYPE) != SOCK_STREAM) return because(why, TARN_INVALID, "is no stream socket");
+  if (socket_option(fd, SO_ACCEPTCONN) != 1) return because(why, TARN_INVALID, "is a socket that does not listen");
+  if (getsockname(fd, (struct sockaddr *)&name.any, &bytes) != 0)
+    return because(why, TARN_INVALID, "has no address: %s", strerror(errno));
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0)
+    return because(why, TARN_INVALID, "cannot be used: %s", strerror(errno));
+  if (name.any.ss_family == AF_UNIX) return passed_unix(&name.local, bytes, address, why);
+  if ((name.any.ss_family != AF_INET && name.any.ss_family != AF_INET6) ||
+      getnameinfo((struct sockaddr *)&name.any, bytes, address->host, sizeof(address->host), address->port,
+                  sizeof(address->port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    return because(why, TARN_INVALID, "is neither a Unix nor a TCP socket");
+  tcp_text(address);
+  return TARN_OK;
+}
+
 tarn_err listen_open(struct address *address, int *fd, struct why *why) {
   *fd = -1;
+  if (address->passed) {
+    require(address->passed_fd >= 0);
+    *fd = address->passed_fd;
+    return TARN_OK;
+  }
   tarn_err err = address->is_unix ? listen_unix(address, fd, why) : listen_tcp(address, fd, why);
   require((err == TARN_OK) == (*fd >= 0));
   return err;
 }
 
 void listen_close(const struct address *address, int fd) {
-  if (address->is_unix) (void)unlink(address->path);
+  if (address->is_unix && !address->passed) (void)unlink(address->path);
   close(fd);
 }
 

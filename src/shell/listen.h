@@ -2,7 +2,8 @@
  *
  *     unix:PATH   HOST:PORT   [IPv6]:PORT        HOST is a name, an IPv4 address or `*`; PORT is 0..65535, 0 picks one
  *
- * Blocking calls, for the start of a program. */
+ * or a listening socket that whoever started this program has opened already (socket activation). Blocking calls, for the start of
+ * a program. */
 #ifndef TARN_SHELL_LISTEN_H
 #define TARN_SHELL_LISTEN_H
 
@@ -16,17 +17,23 @@ struct address {
   char host[256]; /* without brackets */
   char port[6];
   char text[384]; /* as people write it */
+  bool passed;    /* `passed_fd` listens there already; its file is not ours to remove */
+  int passed_fd;
 };
 
 /* TARN_INVALID with the reason. */
 CHECKED tarn_err address_parse(const char *text, struct address *address, struct why *why);
 CHECKED tarn_err address_unix(const char *path, struct address *address, struct why *why);
 
+/* The address of a descriptor that was passed on to this program. TARN_INVALID with the reason, unless it is a socket that listens
+ * for streams, on Unix, IPv4 or IPv6. From then on it is close-on-exec, and blocking, which io_uring needs. */
+CHECKED tarn_err address_passed(int fd, struct address *address, struct why *why);
+
 /* A listening socket for reactor_accept(), close-on-exec. A port that was just in use is tried again for 2 s; a socket file that
  * nobody listens on is replaced. `address` is updated with the port that was picked. TARN_EXISTS in use, else
  * TARN_REFUSED; with the reason. */
 CHECKED tarn_err listen_open(struct address *address, int *fd, struct why *why);
-/* Closes, and removes the socket file. */
+/* Closes, and removes the socket file, unless it was passed on to us. */
 void listen_close(const struct address *address, int fd);
 /* A connected socket, blocking: for clients like the command line. TARN_NOT_FOUND nobody listens there. */
 CHECKED tarn_err address_connect(const struct address *address, int *fd, struct why *why);

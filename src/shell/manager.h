@@ -55,5 +55,7 @@ void manager_image_set(struct manager *manager, struct call *call);
 void manager_image_get(struct manager *manager, struct call *call);
 void manager_fault(struct manager *manager, struct call *call);
 void manager_status(struct manager *manager, struct call *call);
+/* In one line for a service manager: "3 mirrors active, 1 needs attention, 2 inactive". */
+void manager_summary(const struct manager *manager, char *out, size_t bytes);
 
 #endif

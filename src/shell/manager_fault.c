@@ -1,6 +1,6 @@
 /* `tarn fault`: makes an image's disks fail, for tests and for those who want to see what happens. Only with tarnd
  * --enable-faults: then each data disk is wrapped (fault_disk.h). It waits for no operation, because one may be waiting for what
- * it ends. */
+ * it ends. And `tarn fault MIRROR log off`: writes take no marks, to measure what the intent log costs. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +110,35 @@ static tarn_err fault_parse(const struct request *request, struct fault_spec *sp
   return err;
 }
 
+/* ---- the intent log ---- */
+
+static bool is_switch(const char *text) { return text && (strcmp(text, "on") == 0 || strcmp(text, "off") == 0); }
+
+static void log_switch(struct manager *manager, struct call *call) {
+  static const char *const known[] = {"mirror", "image", "fault", NULL};
+  struct why why;
+  const char *mirror, *image, *word;
+  tarn_err err = request_only(&call->request, known, &why);
+  if (err == TARN_OK) err = request_text(&call->request, "mirror", &mirror, &why);
+  if (err == TARN_OK) err = request_text(&call->request, "image", &image, &why);
+  if (err == TARN_OK) err = request_text(&call->request, "fault", &word, &why);
+  if (err == TARN_OK && (!image || strcmp(image, "log") != 0))
+    err = because(&why, TARN_INVALID, "'%s' is for the intent log: write 'tarn fault MIRROR log %s'", word, word);
+  if (err != TARN_OK) {
+    call_misused(call, "%s", why.text);
+    return;
+  }
+  struct managed *managed = managed_find(manager, mirror ? mirror : "");
+  if (!manager->options.faults)
+    call_refuse(call, "this tarnd takes no faults: start it with --enable-faults, and never where data matters");
+  else if (!managed) call_refuse(call, "there is no mirror '%.80s'; 'tarn status' lists them", mirror ? mirror : "");
+  else if (!managed->mirror) call_refuse(call, "mirror %s is not open: activate it first", managed->file.name);
+  if (call->answered) return;
+  mirror_set_log(managed->mirror, strcmp(word, "on") == 0);
+  report(manager->env, REPORT_WARNING, managed->file.name, "its intent log is %s", word);
+  call_done(call, json_pack("{s:s, s:s}", "mirror", managed->file.name, "log", word));
+}
+
 /* ---- the command ---- */
 
 void manager_fault(struct manager *manager, struct call *call) {
@@ -118,6 +147,11 @@ void manager_fault(struct manager *manager, struct call *call) {
   const char *mirror, *image;
   uint32_t slot;
   bool heal;
+  const char *word = NULL;
+  if (request_text(&call->request, "fault", &word, NULL) == TARN_OK && is_switch(word)) {
+    log_switch(manager, call);
+    return;
+  }
   tarn_err err = fault_parse(&call->request, &spec, &heal, &why);
   if (err == TARN_OK) err = request_text(&call->request, "mirror", &mirror, &why);
   if (err == TARN_OK) err = request_text(&call->request, "image", &image, &why);

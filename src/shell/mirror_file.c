@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shell/words.h"
@@ -80,6 +81,12 @@ static bool disk_copy(const json_t *json, char out[PATH_BYTES_MAX + 1]) {
   return text_copy(json, out, PATH_BYTES_MAX + 1) && disk_text_check(out, NULL) == TARN_OK;
 }
 
+static bool volume_is_new(const struct mirror_file *file, size_t i) {
+  for (size_t j = 0; j < i; j++)
+    if (strcmp(file->volumes[i].name, file->volumes[j].name) == 0) return false;
+  return true;
+}
+
 static bool volumes_read(const json_t *json, struct mirror_file *file) {
   size_t count = json_array_size(json);
   if (count < 1 || count > VOLUMES_MAX) return false;
@@ -87,6 +94,7 @@ static bool volumes_read(const json_t *json, struct mirror_file *file) {
     const json_t *one = json_array_get(json, i);
     json_int_t size = json_integer_value(json_object_get(one, "size"));
     if (!name_copy(json_object_get(one, "name"), file->volumes[i].name) || size <= 0 || size % 512 != 0) return false;
+    if (!volume_is_new(file, i)) return false;
     file->volumes[i].size_bytes = (uint64_t)size;
   }
   file->volume_count = (uint32_t)count;
@@ -103,6 +111,10 @@ static bool settings_read(const json_t *json, const struct settings_table *table
     if (!setting_is_valid(&table->rows[i], values[i])) return false;
   }
   return true;
+}
+
+static bool mirror_settings_read(const json_t *json, int64_t *values) {
+  return settings_read(json, &mirror_settings, values) && values[SET_EXTENT] <= values[SET_REGION];
 }
 
 /* A list of files to remove; there may be none. */
@@ -123,6 +135,8 @@ static bool image_read(const json_t *json, struct mirror_file *file) {
   struct mirror_file_image *image = &file->images[json_integer_value(slot)];
   if (image->present || json_array_size(paths) != file->volume_count) return false;
   if (!name_copy(json_object_get(json, "name"), image->name)) return false;
+  for (uint32_t other = 0; other < IMAGES_MAX; other++)
+    if (file->images[other].present && strcmp(file->images[other].name, image->name) == 0) return false;
   if (!path_copy(json_object_get(json, "meta"), image->meta, sizeof image->meta)) return false;
   for (size_t j = 0; j < file->volume_count; j++)
     if (!disk_copy(json_array_get(paths, j), image->paths[j])) return false;
@@ -151,7 +165,7 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
   else if (!name_copy(json_object_get(json, "name"), file->name)) bad = "name";
   else if (!volumes_read(json_object_get(json, "volumes"), file)) bad = "volumes";
   else if (!images_read(json_object_get(json, "images"), file)) bad = "images";
-  else if (!settings_read(json_object_get(json, "settings"), &mirror_settings, file->settings.values)) bad = "settings";
+  else if (!mirror_settings_read(json_object_get(json, "settings"), file->settings.values)) bad = "settings";
   else if (!files_read(json_object_get(json, "unmake"), &file->unmake)) bad = "unmake";
   if (bad) {
     mirror_file_release(file);
@@ -164,8 +178,15 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
 tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why) {
   char path[META_PATH_BYTES_MAX + 64];
   snprintf(path, sizeof path, "%s/config.json", folder);
-  FILE *stream = fopen(path, "re");
-  if (!stream) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not keep us waiting */
+  if (fd < 0) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  bool is_file = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  FILE *stream = is_file ? fdopen(fd, "r") : NULL;
+  if (!stream) {
+    close(fd);
+    return because(why, TARN_CORRUPT, "%s %s", path, is_file ? "cannot be read" : "is no file");
+  }
   json_error_t error;
   json_t *json = json_loadf(stream, JSON_REJECT_DUPLICATES, &error);
   fclose(stream);

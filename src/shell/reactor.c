@@ -29,8 +29,9 @@
 #define RANDOM_WORDS   32u
 /* Events go on posting events: then the sockets get their turn all the same. An image that is copied in memory, where an I/O is
  * done inside submit, made clients wait for 512 copies of 256 KiB. */
-#define TURN_NS_MAX     (250 * 1000ull)
-#define EVENTS_PER_LOOK 4u /* at the clock */
+#define TURN_NS_MAX         (100 * 1000ull)
+#define EVENTS_PER_LOOK_MAX 8u             /* at the clock, which costs a part of what a short event does; */
+#define SLOW_NS             (20 * 1000ull) /* after each event while they take as long as a copy does */
 
 /* The threads' side of blocking work; everything is under the lock. */
 struct workers {
@@ -47,6 +48,7 @@ struct reactor {
   struct io_uring ring;
   struct env env;
   bool stop;
+  uint32_t events_per_look;
   uint32_t ops_busy;  /* in the kernel, with the two polls below */
   uint32_t work_busy; /* given to the workers, and `done` not yet run */
   struct reactor_op signal_poll, worker_poll;
@@ -128,13 +130,31 @@ void reactor_recv(struct reactor *reactor, struct reactor_op *op, int fd, void *
   io_uring_sqe_set_data(sqe, op);
 }
 
+/* What a socket takes at once is sent at once: whoever waits for it need not wait for the end of this turn, and the turn need not
+ * be followed by one that finds only this completion. False: the ring is to wait until there is room. */
+static bool sent_at_once(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
+  require(!op->busy);
+  require(op->done != NULL);
+  ssize_t sent = sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  op->busy = true;
+  op->result = sent < 0 ? -errno : (int)sent;
+  op->event.run = op_run;
+  event_post(&reactor->env.queue, &op->event);
+  return true;
+}
+
 void reactor_send(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes) {
+  struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+  if (sent_at_once(reactor, op, fd, &message)) return;
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_send(sqe, fd, data, bytes, MSG_NOSIGNAL);
   io_uring_sqe_set_data(sqe, op);
 }
 
 void reactor_sendmsg(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
+  if (sent_at_once(reactor, op, fd, message)) return;
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL);
   io_uring_sqe_set_data(sqe, op);
@@ -218,16 +238,28 @@ static void submit_and_wait(struct reactor *reactor, uint64_t wait_ns) {
           result == -ENOMEM);
 }
 
+/* Returns how many it ran. */
+static uint32_t run_events(struct reactor *reactor) {
+  struct env *env = &reactor->env;
+  uint64_t looked_ns = env->now_ns;
+  uint32_t count = 0, look = reactor->events_per_look;
+  while (count < REACTOR_EVENTS_PER_TURN && event_run_one(&env->queue)) {
+    if (++count != look) continue;
+    uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+    if (now_ns - looked_ns > SLOW_NS) reactor->events_per_look = 1;
+    else if (reactor->events_per_look < EVENTS_PER_LOOK_MAX) reactor->events_per_look *= 2;
+    if (now_ns - env->now_ns > TURN_NS_MAX) break;
+    looked_ns = now_ns;
+    look += reactor->events_per_look;
+  }
+  return count;
+}
+
 void reactor_turn(struct reactor *reactor, uint64_t wait_ns) {
   struct env *env = &reactor->env;
   clock_update(reactor);
   timers_run(env);
-  uint32_t count = 0;
-  while (count < REACTOR_EVENTS_PER_TURN && event_run_one(&env->queue)) {
-    count++;
-    if (count % EVENTS_PER_LOOK == 0 && clock_ns(CLOCK_MONOTONIC) - env->now_ns > TURN_NS_MAX) break;
-  }
-
+  uint32_t count = run_events(reactor);
   if (reactor->stop || !list_is_empty(&env->queue.events)) {
     wait_ns = 0;
   } else {
@@ -302,6 +334,13 @@ static void worker_poll_done(struct reactor_op *op, int result) {
   reactor_poll(reactor, op, workers->event_fd, POLLIN);
 }
 
+/* Under the lock, or before anybody else knows of it. 0 or an errno. */
+static int worker_start(struct workers *workers) {
+  int error = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
+  if (!error) workers->thread_count++;
+  return error;
+}
+
 void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, void (*run)(struct reactor_work *),
                           void (*done)(struct reactor_work *)) {
   struct workers *workers = &reactor->workers;
@@ -313,11 +352,9 @@ void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, vo
   pthread_mutex_lock(&workers->lock);
   list_push(&workers->waiting, &work->link);
   workers->waiting_count++;
-  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX) {
-    int failed = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
-    if (!failed) workers->thread_count++;
-    require(workers->thread_count > 0); /* without a single thread nothing can be opened */
-  }
+  /* One there is always; that there cannot be more is no error. */
+  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX)
+    (void)worker_start(workers);
   pthread_cond_signal(&workers->wanted);
   pthread_mutex_unlock(&workers->lock);
 }
@@ -364,6 +401,7 @@ static int signals_open(void) {
   sigaddset(&set, SIGHUP);
   if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) return -1;
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return -1;
+  if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR) return -1; /* a write beyond a limit on file sizes is an error like others */
   return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -413,10 +451,17 @@ struct reactor *reactor_create(struct why *why) {
     (void)because(why, TARN_IO, "cannot watch signals and threads: %s", strerror(errno));
     goto out_files;
   }
+  reactor->events_per_look = 1;
   env_init(&reactor->env);
   reactor->env.random = reactor_random;
   clock_update(reactor);
   workers_init(&reactor->workers);
+  int error = worker_start(&reactor->workers);
+  if (error) {
+    (void)because(why, TARN_FULL, "no thread can be started (%s): the limit of processes, or of memory, is too small",
+                  strerror(error));
+    goto out_files;
+  }
   reactor_op_init(&reactor->signal_poll, signal_poll_done);
   reactor_op_init(&reactor->worker_poll, worker_poll_done);
   reactor_poll(reactor, &reactor->signal_poll, reactor->signal_fd, POLLIN);

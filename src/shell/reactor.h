@@ -2,7 +2,7 @@
  *
  * A reactor owns an env (core/env.h) and runs its turn, over and over:
  *
- *     set the clock · run due timers · run events, at most REACTOR_EVENTS_PER_TURN, for about 250 µs at most · submit
+ *     set the clock · run due timers · run events, at most REACTOR_EVENTS_PER_TURN, for about 100 µs at most · submit
  *     all that was asked for, in one system call, and wait until something completes or the next timer is due · post what
  *     completed as events
  *
@@ -32,7 +32,7 @@ struct reactor_op {
 };
 
 /* NULL with the reason when the kernel has no io_uring for us or memory is short. Blocks SIGTERM, SIGINT and SIGHUP for
- * the thread that calls (and the threads that it starts later), ignores SIGPIPE: create it first thing. */
+ * the thread that calls (and the threads that it starts later), ignores SIGPIPE and SIGXFSZ: create it first thing. */
 struct reactor *reactor_create(struct why *why);
 /* Requires that no operation and no work is under way. */
 void reactor_destroy(struct reactor *reactor);

@@ -2,25 +2,28 @@
  * mirrors and a control socket on it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "shell/config.h"
 #include "shell/control.h"
 #include "shell/manager.h"
+#include "shell/service.h"
 #include "shell/words.h"
 
-#define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
+#define TAKE_OVER_MS 2000  /* from a daemon that was just killed */
+#define OWN_PLACE_MS 10000 /* ... sockets in the state directory, which is locked by then: nobody else can be there */
 #define TRY_MS       50
+#define MAP_BYTES    (64 * 1024)
 #define EXIT_FAILED  1
 #define EXIT_USAGE   2
 
@@ -36,6 +39,8 @@ static struct tarnd {
   struct manager *manager;
   struct control *control;
   struct event_log *events;
+  struct service_sockets passed;
+  struct service_voice voice;
   bool stopping;
 } tarnd;
 
@@ -53,21 +58,6 @@ static void tarnd_report(struct env *env, enum report_level level, const char *s
   fprintf(stderr, "%s %s %s%s%s\n", time_text(wall_ns, time), report_level_name(level), line->subject,
           line->subject[0] ? ": " : "", line->text);
   if (tarnd.control) control_events_added(tarnd.control);
-}
-
-/* sd_notify(3): a datagram to the socket that $NOTIFY_SOCKET names; `@` stands for the abstract name space. */
-static void notify(const char *text) {
-  const char *path = getenv("NOTIFY_SOCKET");
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof address.sun_path) return;
-  strcpy(address.sun_path, path);
-  if (path[0] == '@') address.sun_path[0] = 0;
-  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  ssize_t ignored = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&address,
-                           (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
-  (void)ignored;
-  close(fd);
 }
 
 /* One line, whatever was quoted in it. */
@@ -101,8 +91,14 @@ static tarn_err state_open(struct config *config, struct why *why) {
 static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16], pid[32] = "";
   snprintf(path, sizeof path, "%s/lock", daemon->config.state);
-  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (daemon->lock_fd < 0) return because(why, TARN_REFUSED, "%s cannot be opened: %s", path, strerror(errno));
+  /* It is written to: so it must be our own file, and not a way to somebody else's. */
+  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (daemon->lock_fd < 0)
+    return because(why, TARN_REFUSED, "%s cannot be opened: %s", path,
+                   errno == ELOOP ? "it is a symbolic link; remove it" : strerror(errno));
+  struct stat info;
+  if (fstat(daemon->lock_fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 1)
+    return because(why, TARN_REFUSED, "%s is not a file of tarnd's own; remove it", path);
   for (int waited_ms = 0; flock(daemon->lock_fd, LOCK_EX | LOCK_NB) != 0; waited_ms += TRY_MS) {
     if (errno != EWOULDBLOCK) return because(why, TARN_REFUSED, "%s cannot be locked: %s", path, strerror(errno));
     if (waited_ms < TAKE_OVER_MS) {
@@ -140,40 +136,69 @@ static tarn_err memory_reserve(struct tarnd *daemon, struct why *why) {
 }
 
 /* A daemon that was just killed is gone before the kernel has closed what its ring still held: its sockets answer for a
- * moment. (The state directory is locked, so nobody else listens there.) */
+ * moment, on a busy machine for seconds. */
 static tarn_err nbd_listen(struct tarnd *daemon, struct address *address, struct why *why) {
+  bool own_place = strncmp(address->path, daemon->config.state, strlen(daemon->config.state)) == 0;
+  int patience_ms = !address->is_unix ? 0 : own_place ? OWN_PLACE_MS : TAKE_OVER_MS;
   tarn_err err = nbd_server_listen(daemon->nbd, address, why);
-  for (int waited_ms = 0; err == TARN_EXISTS && address->is_unix && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
+  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < patience_ms; waited_ms += TRY_MS) {
     usleep(TRY_MS * 1000);
     err = nbd_server_listen(daemon->nbd, address, why);
   }
   return err;
 }
 
-static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
+static tarn_err control_open(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16];
-  for (uint32_t i = 0; i < daemon->config.nbd_count; i++) {
-    tarn_err err = nbd_listen(daemon, &daemon->config.nbd[i], why);
-    if (err != TARN_OK) return err;
-    report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s", daemon->config.nbd[i].text);
-  }
+  struct address address = daemon->passed.control;
   snprintf(path, sizeof path, "%s/control.sock", daemon->config.state);
-  tarn_err err = control_listen(daemon->control, path, why);
-  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
+  tarn_err err = daemon->passed.has_control ? TARN_OK : address_unix(path, &address, why);
+  if (err == TARN_OK) err = control_listen(daemon->control, &address, why);
+  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < OWN_PLACE_MS; waited_ms += TRY_MS) {
     usleep(TRY_MS * 1000);
-    err = control_listen(daemon->control, path, why);
+    err = control_listen(daemon->control, &address, why);
   }
+  if (err == TARN_OK && address.passed)
+    report(daemon->env, REPORT_INFO, "tarnd", "takes commands at %s, a socket that was passed on", address.text);
   return err;
+}
+
+static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
+  for (uint32_t i = 0; i < daemon->config.nbd_count; i++) {
+    struct address *address = &daemon->config.nbd[i];
+    tarn_err err = nbd_listen(daemon, address, why);
+    if (err != TARN_OK) return err;
+    report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s%s", address->text,
+           address->passed ? ", a socket that was passed on" : "");
+  }
+  return control_open(daemon, why);
+}
+
+/* With too few, clients would be refused, and images not opened, when it is least wanted. */
+static void files_reserve(struct tarnd *daemon) {
+  uint64_t have, want;
+  service_files_raise(&have, &want);
+  if (have >= want) return;
+  report(
+      daemon->env, REPORT_WARNING, "tarnd",
+      "only %" PRIu64 " files may be open, and %" PRIu64
+      " can be needed: some clients or images will be refused; raise it with 'ulimit -Hn', or LimitNOFILE= in the unit",
+      have, want);
+}
+
+static void summary(void *owner, char *out, size_t bytes) {
+  manager_summary(((struct tarnd *)owner)->manager, out, bytes);
 }
 
 static void ready(void *owner) {
   struct tarnd *daemon = owner;
   if (daemon->stopping) return;
   report(daemon->env, REPORT_INFO, "tarnd", "ready");
-  notify("READY=1");
+  service_voice_ready(&daemon->voice, daemon->env, daemon, summary);
 }
 
 static tarn_err start(struct tarnd *daemon, struct why *why) {
+  files_reserve(daemon);
   tarn_err err = memory_reserve(daemon, why);
   if (err != TARN_OK) return err;
   struct manager_options options = {.reactor = daemon->reactor,
@@ -215,7 +240,7 @@ static void signalled(void *owner, int signal_number) {
   }
   daemon->stopping = true;
   report(daemon->env, REPORT_INFO, "tarnd", "stopping");
-  notify("STOPPING=1");
+  service_voice_stopping(&daemon->voice);
   manager_stop(daemon->manager, daemon, manager_stopped);
 }
 
@@ -223,15 +248,22 @@ int main(int argc, char **argv) {
   struct tarnd *daemon = &tarnd;
   struct why why;
   char path[CONFIG_STATE_MAX + 16];
+  /* What is large is mapped straight from the kernel, always: pages that are never used are never touched. By itself the C library
+   * stops doing so for sizes that were freed once, and then zeroes all that a mirror reserves when it is opened again. */
+  mallopt(M_MMAP_THRESHOLD, MAP_BYTES);
   config_init(&daemon->config);
   if (config_arguments(&daemon->config, argc, argv, &why) != TARN_OK) return fail(EXIT_USAGE, why.text);
   if (daemon->config.help) return fputs(config_help(), stdout) < 0;
   if (daemon->config.version) return printf("tarnd %s\n", TARN_BUILD_VERSION) < 0;
-  daemon->reactor = reactor_create(&why); /* first: it sets up signals */
+  if (service_sockets_take(&daemon->passed, &why) != TARN_OK) return fail(EXIT_USAGE, why.text);
+  service_voice_open(&daemon->voice);
+  daemon->reactor = reactor_create(&why); /* before anything that starts a thread: it sets up signals */
   if (!daemon->reactor) return fail(EXIT_FAILED, why.text);
   if (state_open(&daemon->config, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   snprintf(path, sizeof path, "%.*s/tarnd.conf", (int)CONFIG_STATE_MAX - 1, daemon->config.state);
-  if (config_file(&daemon->config, path, &why) != TARN_OK || config_complete(&daemon->config, &why) != TARN_OK)
+  if (config_file(&daemon->config, path, &why) != TARN_OK ||
+      config_sockets(&daemon->config, daemon->passed.nbd, daemon->passed.nbd_count, &why) != TARN_OK ||
+      config_complete(&daemon->config, &why) != TARN_OK)
     return fail(EXIT_USAGE, why.text);
   if (state_lock(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   daemon->events = calloc(1, sizeof *daemon->events);
@@ -249,6 +281,7 @@ int main(int argc, char **argv) {
     fflush(NULL);
     _exit(0);
   }
+  service_voice_close(&daemon->voice);
   control_destroy(daemon->control);
   daemon->control = NULL;
   manager_destroy(daemon->manager);

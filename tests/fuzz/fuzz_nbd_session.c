@@ -2,7 +2,7 @@
  * session sends is well formed, each request is answered once, and every buffer is back after the close.
  *
  * The first four bytes choose the weather. Then either the rest is the client's stream as it is, or (odd second byte)
- * each twelve bytes of it are one request of a client that has been through the handshake. */
+ * each twelve bytes of it are one request of a client that has been through the handshake, with contexts or without. */
 #include "../unit/test_nbd_world.h"
 #include "fuzz.h"
 
@@ -31,6 +31,7 @@ static struct world *world_of(const uint8_t *weather) {
   world->fail_at = weather[3] & 63;
   world->fail_for_good = weather[3] & 64;
   caps->read_only = weather[3] & 128;
+  caps->can_extents = !(weather[2] & 128);
   return world;
 }
 
@@ -102,10 +103,22 @@ static void check_answers(struct world *world, uint64_t count) {
   require(nbd_session_requests_open(world->session) == 0);
 }
 
-static void run_requests(struct world *world, const uint8_t *data, size_t bytes, bool structured) {
+/* As world_transmit(), with contexts or without. */
+static void transmit(struct world *world, bool structured, bool allocation, bool state) {
+  say_flags(world, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
+  if (structured) say_option(world, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
+  const char *one = allocation ? "base:allocation" : "tarn:state", *two = allocation && state ? "tarn:state" : NULL;
+  if (structured && (allocation || state)) say_contexts(world, NBD_OPT_SET_META_CONTEXT, "vol0", one, two);
+  say_info(world, NBD_OPT_GO, "vol0", NULL, 0);
+  world_run(world);
+  require(nbd_session_export(world->session) == &world->export);
+  world->output_at = world->output_bytes;
+}
+
+static void run_requests(struct world *world, const uint8_t *data, size_t bytes, uint8_t how) {
   struct reader script;
   reader_init(&script, data, bytes);
-  world_transmit(world, structured);
+  transmit(world, how & 2, how & 4, how & 8);
   uint64_t count = 0;
   read_bytes = 0;
   while (reader_left(&script) >= 12 && count < REQUESTS_MAX && world->input_bytes + 400000 < world->input_max)
@@ -119,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   if (bytes < 4 || bytes > 100000) return -1;
   struct world *world = world_of(data);
   prng_seed(&world->prng, data[1]);
-  if (data[1] & 1) run_requests(world, data + 4, bytes - 4, data[1] & 2);
+  if (data[1] & 1) run_requests(world, data + 4, bytes - 4, data[1]);
   else run_stream(world, data + 4, bytes - 4);
   world_free(world);
   return 0;

@@ -133,6 +133,8 @@ def test_operations_while_a_disk_hangs(t, row):
     thread.join(30)
     daemon.check_alive()
     daemon.tarn("fault", "vol0", "b", "heal", status=None)
+    if words[1] == "deactivate":
+        daemon.wait_state("vol0", "INACTIVE")
     if daemon.mirror("vol0")["state"] != "ACTIVE":
         wait_for("the mirror to be activated", lambda: daemon.tarn("mirror", "activate", "vol0", status=None).status == 0)
     check(ended or words[1] == "deactivate", "a write was not answered")

@@ -32,6 +32,7 @@ static inline void held_disk_init(struct held_disk *held, struct env *env) {
                                                .zero_bytes_max = 1 << 20,
                                                .can_zero = true,
                                                .can_trim = true,
+                                               .can_extents = true,
                                                .volatile_cache = true}}};
   list_init(&held->ios);
 }
@@ -44,10 +45,12 @@ static inline struct disk_io *held_disk_io(const struct held_disk *held, uint32_
   return LIST_ENTRY(node, struct disk_io, link);
 }
 
-/* The answer is posted, as every disk does it. */
+/* The answer is posted, as every disk does it. EXTENTS that goes well finds a hole, unless the test has said what. */
 static inline void held_disk_answer(struct held_disk *held, uint32_t index, tarn_err err) {
   struct disk_io *io = held_disk_io(held, index);
   list_remove(&io->link);
+  if (io->op == DISK_EXTENTS && !err && io->extent_count == 0)
+    (void)disk_extents_add(io, io->length, EXTENT_HOLE | EXTENT_ZERO);
   held->count--;
   disk_complete(io, err);
 }

@@ -9,7 +9,7 @@
 #include "unit.h"
 
 #define RAM_BAD_MAX 200
-enum ram_what { RAM_READS = 1, RAM_WRITES = 2, RAM_FLUSHES = 4 };
+enum ram_what { RAM_READS = 1, RAM_WRITES = 2, RAM_FLUSHES = 4, RAM_EXTENTS = 8 };
 
 struct ram_disk {
   struct disk disk;
@@ -24,7 +24,7 @@ struct ram_disk {
   uint32_t holds;     /* enum ram_what: kept until ram_answer() */
   struct list held;   /* in order of arrival */
   uint32_t held_count;
-  uint32_t reads, writes, flushes;
+  uint32_t reads, writes, flushes, extents;
   uint64_t bytes_written, bytes_zeroed;
   uint32_t last_flags; /* of a write */
 };
@@ -72,16 +72,27 @@ static void ram_heal(struct ram_disk *ram, const struct disk_io *io) {
       ram->bad[i].what &= ~(uint32_t)RAM_READS;
 }
 
+/* Blocks of zeroes are holes. */
+static void ram_extents(const struct ram_disk *ram, struct disk_io *io) {
+  static const uint8_t zeroes[4096];
+  for (uint64_t at = io->offset, end = io->offset + io->length; at < end;) {
+    uint64_t next = min_u64(align_down(at, 4096) + 4096, end);
+    bool zero = memcmp(ram->bytes + at, zeroes, next - at) == 0;
+    if (!disk_extents_add(io, next - at, zero ? EXTENT_HOLE | EXTENT_ZERO : 0)) return;
+    at = next;
+  }
+}
+
 static void ram_do(struct ram_disk *ram, struct disk_io *io) {
-  static const uint32_t kinds[DISK_OP_COUNT] = {[DISK_READ] = RAM_READS,
-                                                [DISK_WRITE] = RAM_WRITES,
-                                                [DISK_TRIM] = RAM_WRITES,
-                                                [DISK_WRITE_ZEROES] = RAM_WRITES,
-                                                [DISK_FLUSH] = RAM_FLUSHES};
+  static const uint32_t kinds[DISK_OP_COUNT] = {
+      [DISK_READ] = RAM_READS,          [DISK_WRITE] = RAM_WRITES,  [DISK_TRIM] = RAM_WRITES,
+      [DISK_WRITE_ZEROES] = RAM_WRITES, [DISK_FLUSH] = RAM_FLUSHES, [DISK_EXTENTS] = RAM_EXTENTS};
   tarn_err err = ram_judge(ram, io, kinds[io->op]);
   if (io->op == DISK_READ) {
     if (err == TARN_OK) memcpy(io->data, ram->bytes + io->offset, io->length);
     else memset(io->data, 0xee, io->length);
+  } else if (io->op == DISK_EXTENTS) {
+    if (err == TARN_OK) ram_extents(ram, io);
   } else if (io->op != DISK_FLUSH && err == TARN_OK) {
     ram->last_flags = io->flags;
     if (io->op == DISK_WRITE) memcpy(ram->bytes + io->offset, io->data, io->length);
@@ -95,10 +106,14 @@ static void ram_do(struct ram_disk *ram, struct disk_io *io) {
 
 static void ram_submit(struct disk *disk, struct disk_io *io) {
   struct ram_disk *ram = CONTAINER_OF(disk, struct ram_disk, disk);
-  uint32_t what = io->op == DISK_READ ? RAM_READS : io->op == DISK_FLUSH ? RAM_FLUSHES : RAM_WRITES;
+  uint32_t what = io->op == DISK_READ      ? RAM_READS
+                  : io->op == DISK_FLUSH   ? RAM_FLUSHES
+                  : io->op == DISK_EXTENTS ? RAM_EXTENTS
+                                           : RAM_WRITES;
   if (what == RAM_READS) ram->reads++;
   if (what == RAM_WRITES) ram->writes++;
   if (what == RAM_FLUSHES) ram->flushes++;
+  if (what == RAM_EXTENTS) ram->extents++;
   if (ram->holds & what) {
     list_push(&ram->held, &io->link);
     ram->held_count++;
@@ -120,6 +135,7 @@ static inline void ram_init(struct ram_disk *ram, struct arena *arena, uint64_t 
                                              .zero_bytes_max = 1 << 20,
                                              .can_zero = true,
                                              .can_trim = true,
+                                             .can_extents = true,
                                              .volatile_cache = true}}};
   ram->bytes = arena_take(arena, bytes, 4096);
   list_init(&ram->held);
@@ -309,6 +325,10 @@ static inline void client_begin(struct mirror_world *w, struct client_io *client
     assert_non_null(client->io.buffer);
     client->io.data = client->io.buffer->base + offset % BUFFER_ALIGN;
     memset(client->io.data, fill, length);
+  } else if (op == DISK_EXTENTS) {
+    client->io.buffer = buffer_get(&w->pool, 4096);
+    assert_non_null(client->io.buffer);
+    client->io.data = client->io.buffer->base;
   }
   disk_submit(mirror_volume(w->m, 0), &client->io);
 }

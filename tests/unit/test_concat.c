@@ -264,6 +264,7 @@ static void extents(void **state) {
   fixture_init(&fixture);
   held_disk_init(&a, &fixture.env);
   held_disk_init(&b, &fixture.env);
+  a.disk.caps.can_extents = false;
   b.disk.caps.can_extents = true;
   struct disk *disk = concat(&fixture, two_parts(&a, &b), 2, 0, 4);
   assert_true(disk->caps.can_extents);
@@ -304,6 +305,7 @@ static void least_able(void **state) {
   held_disk_init(&a, &fixture.env);
   held_disk_init(&b, &fixture.env);
   a.disk.caps.volatile_cache = false;
+  a.disk.caps.can_extents = b.disk.caps.can_extents = false;
   b.disk.caps.block_bytes = b.disk.caps.align_bytes = 4096;
   b.disk.caps.zero_block_bytes = 1024;
   a.disk.caps.zero_bytes_max = 2560;

@@ -102,6 +102,7 @@ static void open_passes_everything_on(void **state) {
       {"a read that fails", DISK_READ, 0, 512, 1024, TARN_IO},
       {"write with FUA", DISK_WRITE, DISK_FUA, 1024, 512, TARN_OK},
       {"the target is gone: an answer like others", DISK_WRITE, 0, 1024, 512, TARN_GONE},
+      {"extents", DISK_EXTENTS, 0, 4096, 65536, TARN_OK},
       {"flush", DISK_FLUSH, 0, 0, 0, TARN_OK},
       {"trim", DISK_TRIM, DISK_FUA, 4096, 8192, TARN_OK},
       {"zeroes", DISK_WRITE_ZEROES, DISK_FUA | DISK_NO_HOLE, 0, 1 << 20, TARN_NO_SPACE},
@@ -109,7 +110,7 @@ static void open_passes_everything_on(void **state) {
   struct buffer *buffer = buffer_get(&pool, 4096);
   gate_open(&gate, &first.disk);
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
-    bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE;
+    bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE || rows[i].op == DISK_EXTENTS;
     ios[0] = (struct disk_io){.op = rows[i].op,
                               .flags = rows[i].flags,
                               .offset = rows[i].offset,
@@ -125,6 +126,7 @@ static void open_passes_everything_on(void **state) {
     row_true(rows[i].why, below->buffer == ios[0].buffer && below->data == ios[0].data);
     answer(&first, 0, rows[i].err);
     row_true(rows[i].why, said[0] == 'a' && ios[0].err == rows[i].err && gate.disk.in_flight == 0);
+    row_true(rows[i].why, ios[0].extent_count == (rows[i].op == DISK_EXTENTS));
     said[0] = 0;
   }
   buffer_unref(buffer);
@@ -140,27 +142,57 @@ static void a_read_may_come_back_with_another_buffer(void **state) {
   } rows[] = {{"with its answer", TARN_OK, false},
               {"not done, and read again into it", TARN_SHUTDOWN, true},
               {"not done, and given up", TARN_SHUTDOWN, false}};
-  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+  for (size_t i = 0; i < 2 * COUNT_OF(rows); i++) {
+    enum disk_op op = i < COUNT_OF(rows) ? DISK_READ : DISK_EXTENTS;
     gate_open(&gate, &first.disk);
-    ios[0] = (struct disk_io){.op = DISK_READ, .length = 512, .buffer = given, .data = given->base, .done = io_done};
+    ios[0] = (struct disk_io){.op = op, .length = 512, .buffer = given, .data = given->base, .done = io_done};
     disk_io_init(&ios[0]);
     disk_submit(&gate.disk, &ios[0]);
     held_disk_io(&first, 0)->buffer = other;
     held_disk_io(&first, 0)->data = other->base;
     gate_shut(&gate, PATIENCE);
-    answer(&first, 0, rows[i].err);
-    if (rows[i].reopen) {
+    const char *why = rows[i % COUNT_OF(rows)].why;
+    answer(&first, 0, rows[i % COUNT_OF(rows)].err);
+    if (rows[i % COUNT_OF(rows)].reopen) {
       gate_open(&gate, &second.disk);
-      row_true(rows[i].why, held_disk_io(&second, 0)->buffer == other);
+      row_true(why, held_disk_io(&second, 0)->buffer == other);
       answer(&second, 0, TARN_OK);
     }
     gate_fail(&gate);
     run_events(&env);
-    row_true(rows[i].why, ios[0].buffer == other && ios[0].data == other->base && said[0] == 'a');
+    row_true(why, ios[0].buffer == other && ios[0].data == other->base && said[0] == 'a');
     said[0] = 0;
   }
   buffer_unref(given);
   buffer_unref(other);
+}
+
+/* Clients were told that they may ask. */
+static void a_target_that_knows_no_extents_calls_everything_data(void **state) {
+  (void)state;
+  struct buffer *buffer = buffer_get(&pool, 4096);
+  second.disk.caps.can_extents = false;
+  for (uint32_t waits = 0; waits < 2; waits++) {
+    gate_open(&gate, waits ? &first.disk : &second.disk);
+    assert_true(gate.disk.caps.can_extents);
+    ios[0] = (struct disk_io){
+        .op = DISK_EXTENTS, .offset = 512, .length = 8192, .buffer = buffer, .data = buffer->base, .done = io_done};
+    disk_io_init(&ios[0]);
+    disk_submit(&gate.disk, &ios[0]);
+    gate_shut(&gate, PATIENCE);
+    if (waits) { /* it was with a target that knows, and comes back to one that does not */
+      answer(&first, 0, TARN_SHUTDOWN);
+      gate_open(&gate, &second.disk);
+      gate_shut(&gate, PATIENCE);
+    }
+    run_events(&env);
+    assert_true(said_so("a:ok "));
+    assert_int_equal(second.count, 0);
+    assert_int_equal(ios[0].extent_count, 1);
+    assert_int_equal(disk_extents(&ios[0])[0].length, 8192);
+    assert_int_equal(disk_extents(&ios[0])[0].flags, 0);
+  }
+  buffer_unref(buffer);
 }
 
 static void more_than_it_has_places_for_stand_in_line(void **state) {
@@ -438,6 +470,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       GATE_TEST(open_passes_everything_on),
       GATE_TEST(a_read_may_come_back_with_another_buffer),
+      GATE_TEST(a_target_that_knows_no_extents_calls_everything_data),
       GATE_TEST(more_than_it_has_places_for_stand_in_line),
       GATE_TEST(shut_holds_and_reopening_keeps_the_order),
       GATE_TEST(one_that_comes_back_before_the_gate_is_shut),

@@ -94,6 +94,7 @@ static void it_passes_everything_on(void **state) {
       {"an error is the disk's, and kills nobody", DISK_READ, 0, 512, 1024, TARN_IO},
       {"write with FUA", DISK_WRITE, DISK_FUA, 1024, 512, TARN_OK},
       {"no space left", DISK_WRITE, 0, 1024, 512, TARN_NO_SPACE},
+      {"extents", DISK_EXTENTS, 0, 4096, 65536, TARN_OK},
       {"flush", DISK_FLUSH, 0, 0, 0, TARN_OK},
       {"a flush that fails", DISK_FLUSH, 0, 0, 0, TARN_IO},
       {"trim", DISK_TRIM, DISK_FUA, 512, 2048, TARN_OK},
@@ -102,7 +103,7 @@ static void it_passes_everything_on(void **state) {
   struct buffer *buffer = buffer_get(&pool, 4096);
   assert_memory_equal(&guard.disk.caps, &lower.disk.caps, sizeof lower.disk.caps);
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
-    bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE;
+    bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE || rows[i].op == DISK_EXTENTS;
     ios[0] = (struct disk_io){.op = rows[i].op,
                               .flags = rows[i].flags,
                               .offset = rows[i].offset,
@@ -131,6 +132,14 @@ static void it_passes_everything_on(void **state) {
 static void a_read_may_come_back_with_another_buffer(void **state) {
   (void)state;
   struct buffer *given = buffer_get(&pool, 512), *other = buffer_get(&pool, 512);
+  submit(0, DISK_EXTENTS, given);
+  held_disk_io(&lower, 0)->buffer = other;
+  held_disk_io(&lower, 0)->data = other->base;
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_ptr_equal(ios[0].buffer, other);
+  assert_int_equal(ios[0].extent_count, 1);
+  assert_true(said_so("a:ok "));
   submit(0, DISK_READ, given);
   struct disk_io *below = held_disk_io(&lower, 0);
   below->buffer = other;
@@ -154,6 +163,23 @@ static void a_place_is_free_again_inside_its_own_completion(void **state) {
   while (lower.count > 0) answer(0, TARN_OK);
   run_events(&env);
   assert_true(said_so("d:ok a:ok b:ok c:ok e:ok f:ok g:ok h:ok d:ok "));
+}
+
+/* A hung EXTENTS is like any other I/O: what the disk writes later goes where nobody looks. */
+static void a_hung_extents_keeps_its_buffer(void **state) {
+  (void)state;
+  struct buffer *buffer = buffer_get(&pool, 512);
+  submit(0, DISK_EXTENTS, buffer);
+  pass(&env, 2 * HANG);
+  assert_true(said_so("died a:hung "));
+  assert_int_equal(ios[0].extent_count, 0);
+  assert_true(buffer_is_shared(buffer));
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+  assert_int_equal(ios[0].extent_count, 0);
+  assert_false(buffer_is_shared(buffer));
+  buffer_unref(buffer);
 }
 
 /* ---- time ---- */
@@ -502,6 +528,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       GUARD_TEST(it_passes_everything_on),
       GUARD_TEST(a_read_may_come_back_with_another_buffer),
+      GUARD_TEST(a_hung_extents_keeps_its_buffer),
       GUARD_TEST(a_place_is_free_again_inside_its_own_completion),
       GUARD_TEST(when_an_io_has_hung),
       GUARD_TEST(the_timer_rests_when_nothing_is_in_flight),

@@ -70,6 +70,13 @@ static void damage(void **state) {
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"settings\":{\"hang\":0}}]", TARN_CORRUPT},
       {"a list of what was made that is none", "images",
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"adding\":\"/a\"}]", TARN_CORRUPT},
+      {"two images of one name", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\"},{\"slot\":1,\"name\":\"a\",\"paths\":[\"/"
+       "b\"],\"meta\":\"/n\"}]",
+       TARN_CORRUPT},
+      {"two volumes of one name", "volumes", "[{\"name\":\"0\",\"size\":512},{\"name\":\"0\",\"size\":512}]",
+       TARN_CORRUPT},
+      {"extents larger than regions", "settings", "{\"region\":65536,\"extent\":131072}", TARN_CORRUPT},
       {"a setting out of range", "settings", "{\"marks\":1}", TARN_CORRUPT},
       {"a list of files that is none", "unmake", "{}", TARN_CORRUPT},
       {"a relative file to remove", "unmake", "[\"a\"]", TARN_CORRUPT},

@@ -54,7 +54,7 @@ static int teardown(void **state) {
 }
 
 static void submit(uint32_t index, enum disk_op op, uint64_t offset, uint64_t length) {
-  bool has_data = op == DISK_READ || op == DISK_WRITE;
+  bool has_data = op == DISK_READ || op == DISK_WRITE || op == DISK_EXTENTS;
   ios[index] = (struct disk_io){.op = op,
                                 .offset = offset,
                                 .length = length,
@@ -105,6 +105,7 @@ static void without_a_fault_it_is_not_there(void **state) {
       {"read", DISK_READ, 0, 512, 1024, TARN_OK},
       {"a read that fails", DISK_READ, 0, 512, 1024, TARN_IO},
       {"write with FUA", DISK_WRITE, DISK_FUA, 1024, 512, TARN_NO_SPACE},
+      {"extents", DISK_EXTENTS, 0, 512, 65536, TARN_OK},
       {"flush", DISK_FLUSH, 0, 0, 0, TARN_GONE},
       {"trim", DISK_TRIM, DISK_FUA, 4096, 8192, TARN_OK},
       {"zeroes", DISK_WRITE_ZEROES, DISK_FUA | DISK_NO_HOLE, 0, SIZE, TARN_OK},
@@ -116,7 +117,7 @@ static void without_a_fault_it_is_not_there(void **state) {
     submit(0, DISK_FLUSH, 0, 0); /* to fill in what the row then changes */
     answer_all();
     said[0] = 0;
-    bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE;
+    bool has_data = rows[i].op == DISK_READ || rows[i].op == DISK_WRITE || rows[i].op == DISK_EXTENTS;
     ios[0].op = rows[i].op;
     ios[0].flags = rows[i].flags;
     ios[0].offset = rows[i].offset;
@@ -131,6 +132,7 @@ static void without_a_fault_it_is_not_there(void **state) {
     held_disk_answer(&lower, 0, rows[i].err);
     run_events(&env);
     row_true(rows[i].why, said[0] == 'a' && ios[0].err == rows[i].err && disk->in_flight == 0);
+    row_true(rows[i].why, ios[0].extent_count == (rows[i].op == DISK_EXTENTS));
   }
   struct buffer *other = buffer_get(&pool, 512);
   submit(0, DISK_READ, 0, 512);
@@ -150,19 +152,19 @@ static void which_ios_meet_a_fault(void **state) {
     uint64_t offset, length;
     const char *fails; /* of the I/Os below, in their order */
   } rows[] = {
-      {"everything", 0, 0, 0, "rwtzf"},
-      {"reads", FAULT_ON_READ, 0, 0, "r"},
+      {"everything", 0, 0, 0, "rwtzfe"},
+      {"reads, and what is asked of extents", FAULT_ON_READ, 0, 0, "re"},
       {"writes: all that changes bytes", FAULT_ON_WRITE, 0, 0, "wtz"},
       {"flushes", FAULT_ON_FLUSH, 0, 0, "f"},
-      {"two of them", FAULT_ON_READ | FAULT_ON_FLUSH, 0, 0, "rf"},
-      {"a range has no flushes", 0, 0, 4096, "rwtz"},
+      {"two of them", FAULT_ON_READ | FAULT_ON_FLUSH, 0, 0, "rfe"},
+      {"a range has no flushes", 0, 0, 4096, "rwtze"},
       {"unless they are asked for", FAULT_ON_FLUSH, 0, 4096, "f"},
-      {"its last byte", 0, 4095, 1, "rwtz"},
+      {"its last byte", 0, 4095, 1, "rwtze"},
       {"before it", 0, 0, 1024, ""},
       {"behind it", 0, 4096, 4096, ""},
-      {"up to the end of everything", 0, 512, UINT64_MAX - 512, "rwtz"},
+      {"up to the end of everything", 0, 512, UINT64_MAX - 512, "rwtze"},
   };
-  static const enum disk_op ops[] = {DISK_READ, DISK_WRITE, DISK_TRIM, DISK_WRITE_ZEROES, DISK_FLUSH};
+  static const enum disk_op ops[] = {DISK_READ, DISK_WRITE, DISK_TRIM, DISK_WRITE_ZEROES, DISK_FLUSH, DISK_EXTENTS};
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     char fails[COUNT_OF(ops) + 1] = "";
     inject(
@@ -172,7 +174,7 @@ static void which_ios_meet_a_fault(void **state) {
       submit(0, ops[k], ops[k] == DISK_FLUSH ? 0 : 1024, ops[k] == DISK_FLUSH ? 0 : 3072);
       answer_all();
       row_true(rows[i].why, (ios[0].err == TARN_IO) == (lower.submitted == before)); /* what fails does not reach it */
-      if (ios[0].err) fails[strlen(fails)] = "rwtzf"[k];
+      if (ios[0].err) fails[strlen(fails)] = "rwtzfe"[k];
     }
     row_true(rows[i].why, strcmp(fails, rows[i].fails) == 0);
     faults_heal(&faults);

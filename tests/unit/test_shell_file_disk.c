@@ -353,6 +353,121 @@ static void test_holes_are_made_or_not_as_asked(void **state) {
   }
 }
 
+/* ---- where the data are ---- */
+
+struct extents_run {
+  struct disk_io io;
+  bool done;
+};
+static void extents_are_done(struct disk_io *io) { CONTAINER_OF(io, struct extents_run, io)->done = true; }
+
+static void extents_begin(struct disk *disk, struct extents_run *run, struct buffer *buffer, uint64_t offset,
+                          uint64_t length) {
+  *run = (struct extents_run){.io = {.op = DISK_EXTENTS, .offset = offset, .length = length}};
+  disk_io_init(&run->io);
+  run->io.buffer = buffer;
+  run->io.data = buffer->base;
+  run->io.done = extents_are_done;
+  disk_submit(disk, &run->io);
+}
+
+/* Runs as text: "data 4096, hole 8192". */
+static const char *extents_text(const struct extents_run *run) {
+  static char text[8192];
+  size_t used = 0;
+  text[0] = 0;
+  for (uint32_t i = 0; i < run->io.extent_count; i++) {
+    const struct disk_extent *extent = &disk_extents(&run->io)[i];
+    assert_true(extent->flags == 0 || extent->flags == (EXTENT_HOLE | EXTENT_ZERO));
+    used += (size_t)snprintf(text + used, sizeof text - used, "%s%s %llu", i ? ", " : "",
+                             extent->flags ? "hole" : "data", (unsigned long long)extent->length);
+  }
+  return text;
+}
+
+static void extents_wait(struct fixture *fixture, struct extents_run *run) {
+  while (!run->done) reactor_turn(fixture->reactor, NS_PER_S);
+}
+
+static void test_extents(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    uint64_t offset, length;
+    const char *runs;
+  } rows[] = {
+      {"all of it", 0, SIZE, "hole 65536, data 65536, hole 65536, data 4096, hole 847872"},
+      {"within data", 70000, 1000, "data 1000"},
+      {"within a hole, at any byte", 1, 65534, "hole 65534"},
+      {"across an edge", 65535, 2, "hole 1, data 1"},
+      {"up to the end", SIZE - 1, 1, "hole 1"},
+  };
+  for (size_t i = 0; i < COUNT_OF(places); i++) {
+    struct fixture fixture;
+    struct disk *disk = disk_new(fixture_new(&fixture, places[i]), SIZE, (struct file_disk_options){0});
+    struct buffer buffer = {
+        .base = aligned_alloc(BUFFER_ALIGN, 17 * BUFFER_ALIGN), .bytes = 17 * BUFFER_ALIGN, .refs = 1};
+    struct extents_run runs[COUNT_OF(rows)];
+    assert_true(disk->caps.can_extents);
+    memset(buffer.base, 0x5a, buffer.bytes);
+    assert_int_equal(single_run(&fixture, disk, DISK_WRITE, 65536, 65536, 0, &buffer), TARN_OK);
+    assert_int_equal(single_run(&fixture, disk, DISK_WRITE, 196608, 4096, DISK_FUA, &buffer), TARN_OK);
+    for (size_t k = 0; k < COUNT_OF(rows); k++) {
+      extents_begin(disk, &runs[k], &buffer, rows[k].offset, rows[k].length);
+      extents_wait(&fixture, &runs[k]);
+      row_true(rows[k].why, runs[k].io.err == TARN_OK);
+      row_true(rows[k].why, strcmp(extents_text(&runs[k]), rows[k].runs) == 0);
+    }
+    /* Several at once stand in line, and each is answered. */
+    struct buffer *buffers[COUNT_OF(rows)];
+    for (size_t k = 0; k < COUNT_OF(rows); k++) {
+      buffers[k] = calloc(1, sizeof *buffers[k]);
+      *buffers[k] =
+          (struct buffer){.base = aligned_alloc(BUFFER_ALIGN, BUFFER_ALIGN), .bytes = BUFFER_ALIGN, .refs = 1};
+      extents_begin(disk, &runs[k], buffers[k], rows[k].offset, rows[k].length);
+    }
+    for (size_t k = 0; k < COUNT_OF(rows); k++) {
+      extents_wait(&fixture, &runs[k]);
+      row_true(rows[k].why, strcmp(extents_text(&runs[k]), rows[k].runs) == 0);
+      free(buffers[k]->base);
+      free(buffers[k]);
+    }
+    /* What lies behind the end of a file that was made shorter is no hole. */
+    assert_int_equal(truncate(fixture.path, SIZE / 2), 0);
+    extents_begin(disk, &runs[0], &buffer, SIZE / 2, 4096);
+    extents_wait(&fixture, &runs[0]);
+    assert_int_equal(runs[0].io.err, TARN_IO);
+    disk_close(disk);
+    free(buffer.base);
+    fixture_free(&fixture);
+  }
+}
+
+/* A prefix is a good answer: of a file with more holes than there is room for, and of one so large that to look at all of it at
+ * once would take too long. */
+static void test_extents_are_bounded(void **state) {
+  (void)state;
+  struct fixture fixture;
+  uint64_t size = 4ull << 40;
+  struct disk *disk = disk_new(fixture_new(&fixture, "/tmp"), size, (struct file_disk_options){0});
+  struct buffer buffer = {.base = aligned_alloc(BUFFER_ALIGN, 2 * BUFFER_ALIGN), .bytes = 2 * BUFFER_ALIGN, .refs = 1};
+  struct extents_run run;
+  memset(buffer.base, 0x5a, buffer.bytes);
+  for (uint64_t i = 0; i < 200; i++)
+    assert_int_equal(single_run(&fixture, disk, DISK_WRITE, i * 131072, 4096, 0, &buffer), TARN_OK);
+  extents_begin(disk, &run, &buffer, 0, size);
+  extents_wait(&fixture, &run);
+  assert_int_equal(run.io.extent_count, DISK_EXTENTS_MAX);
+  assert_int_equal(disk_extents_bytes(&run.io), 64 * 131072);
+  extents_begin(disk, &run, &buffer, 1ull << 30, size - (1ull << 30));
+  extents_wait(&fixture, &run);
+  assert_int_equal(run.io.extent_count, 1); /* a single hole costs nothing, however long */
+  assert_int_equal(disk_extents(&run.io)[0].length, size - (1ull << 30));
+  disk_close(disk);
+  free(buffer.base);
+  fixture_free(&fixture);
+}
+
 /* A file that shrinks under us is an error of that I/O, and a read-only disk refuses before it tries. */
 static void test_a_shrunken_file_fails_reads(void **state) {
   (void)state;
@@ -386,6 +501,8 @@ int main(void) {
       cmocka_unit_test(test_identity),
       cmocka_unit_test(test_random_load),
       cmocka_unit_test(test_holes_are_made_or_not_as_asked),
+      cmocka_unit_test(test_extents),
+      cmocka_unit_test(test_extents_are_bounded),
       cmocka_unit_test(test_a_shrunken_file_fails_reads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,9 +103,59 @@ static void test_socket_files(void **state) {
 
   int fd = open(path, O_CREAT | O_WRONLY, 0600); /* a file that is no socket is never removed */
   close(fd);
-  assert_int_equal(listen_open(&address, &second, &why), TARN_EXISTS);
+  assert_int_equal(listen_open(&address, &second, &why), TARN_REFUSED);
   assert_int_equal(access(path, F_OK), 0);
   unlink(path);
+  rmdir(folder);
+}
+
+/* What a service manager passes on. */
+static void test_passed_sockets(void **state) {
+  (void)state;
+  struct address address, passed;
+  struct why why;
+  int fd, again, pair[2];
+  char folder[] = "/tmp/tarn-test-XXXXXX", path[64];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof(path), "%s/socket", folder);
+  assert_int_equal(address_unix(path, &address, &why), TARN_OK);
+  assert_int_equal(listen_open(&address, &fd, &why), TARN_OK);
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  fcntl(fd, F_SETFD, 0);
+  assert_int_equal(address_passed(fd, &passed, &why), TARN_OK);
+  assert_true(passed.is_unix);
+  assert_string_equal(passed.path, path);
+  assert_string_equal(passed.text, address.text);
+  assert_int_equal(fcntl(fd, F_GETFL) & O_NONBLOCK, 0); /* io_uring would answer EAGAIN, again and again */
+  assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+  assert_int_equal(listen_open(&passed, &again, &why), TARN_OK);
+  assert_int_equal(again, fd);
+  listen_close(&passed, fd);
+  assert_int_equal(access(path, F_OK), 0); /* its owner goes on listening there */
+  unlink(path);
+
+  assert_int_equal(address_parse("[::1]:0", &address, &why), TARN_OK);
+  assert_int_equal(listen_open(&address, &fd, &why), TARN_OK);
+  assert_int_equal(address_passed(fd, &passed, &why), TARN_OK);
+  assert_string_equal(passed.text, address.text);
+  assert_false(passed.is_unix);
+  close(fd);
+  assert_int_equal(address_passed(fd, &passed, &why), TARN_INVALID);
+  assert_string_equal(why.text, "is not open");
+  fd = open(folder, O_RDONLY);
+  assert_int_equal(address_passed(fd, &passed, &why), TARN_INVALID);
+  assert_string_equal(why.text, "is no socket");
+  close(fd);
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  assert_int_equal(address_passed(pair[0], &passed, &why), TARN_INVALID);
+  assert_string_equal(why.text, "is a socket that does not listen");
+  close(pair[0]);
+  close(pair[1]);
+  assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
+  assert_int_equal(address_passed(pair[0], &passed, &why), TARN_INVALID);
+  assert_string_equal(why.text, "is no stream socket");
+  close(pair[0]);
+  close(pair[1]);
   rmdir(folder);
 }
 
@@ -115,6 +165,7 @@ int main(void) {
       cmocka_unit_test(test_a_path_must_fit_the_kernels_limit),
       cmocka_unit_test(test_a_port_is_picked_and_found_in_use),
       cmocka_unit_test(test_socket_files),
+      cmocka_unit_test(test_passed_sockets),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
