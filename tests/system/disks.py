@@ -1,4 +1,5 @@
 """Every kind of disk, alone and together: parts of disks, block devices (loop devices), NBD servers, sparse files."""
+import json
 import os
 import random
 import re
@@ -131,6 +132,24 @@ def test_holes_stay_holes(t):
     handle.zero(2 * MIB, 7 * MIB)
     handle.shutdown()
     check(images.deallocated(x, 0, 8 * MIB) and images.deallocated(y, 0, 8 * MIB), "zeroed, and still taking space")
+
+
+def test_holes_are_told(t):
+    """base:allocation comes through a disk made of parts, over its boundaries, and through an NBD server."""
+    server = NbdServer(t)
+    parts = images.make_sparse(t.path("x.img"), SIZE)
+    for path in (server.file, parts):
+        with open(path, "r+b") as file:
+            file.seek(7 * MIB)
+            file.write(b"d" * (2 * MIB))
+    server.start()
+    daemon = Daemon(t).start()
+    daemon.create("parts", [f"concat:{parts}@0+8M;{parts}@8M+8M"])
+    daemon.create("remote", [server.uri()])
+    for name in ("parts", "remote"):
+        runs = json.loads(t.run("nbdinfo", "--json", "--map", daemon.uri(name)).out)
+        told = [(run["offset"], run["length"], run["type"]) for run in runs]
+        check(told == [(0, 7 * MIB, 3), (7 * MIB, 2 * MIB, 0), (9 * MIB, 7 * MIB, 3)], f"{name}: {told}")
 
 
 # ---- block devices ----
