@@ -315,6 +315,32 @@ def test_a_server_over_tcp(t):
     process.terminate()
 
 
+def test_added_and_removed(t):
+    """B15: images on parts and on an NBD server are added to a mirror that serves, copied to, and removed; what they hold is left,
+    their metadata goes."""
+    server = NbdServer(t).start()
+    daemon = Daemon(t).start()
+    x = t.path("x.img")
+    images.make_random(t.path("a.img"), SIZE)
+    daemon.create("vol0", [t.path("a.img")])
+    for image_word, words in ((f"p=concat:{x}@0+8M;{x}@8M+8M", ()), (f"n={server.uri()},overwrite", ())):
+        daemon.tarn("image", "add", "vol0", image_word, "--wait", *words)
+    refused = daemon.tarn("image", "add", "vol0", f"q={server.uri()},overwrite", status=1)
+    check("same export" in refused.err, f"the same export again is not refused for that: {refused}")
+    refused = daemon.tarn("image", "add", "vol0", f"q=concat:{x}@4M+16M", status=1)
+    check("overlap" in refused.err or "small" in refused.err, f"used parts are not refused for that: {refused}")
+    daemon.wait_synchronized("vol0")
+    meta = os.path.join(daemon.state, "meta")
+    check(sorted(os.listdir(meta)) == ["vol0-n.tarn", "vol0-p.tarn"], f"metadata: {os.listdir(meta)}")
+    write(daemon, 5 * MIB, b"a" * MIB)
+    for name in "pn":
+        daemon.tarn("image", "remove", "vol0", name, "--wait")
+    check(not os.listdir(meta), f"metadata that is left: {os.listdir(meta)}")
+    daemon.stop()
+    server.kill()
+    images.check_same([t.path("a.img"), x, server.file], SIZE)
+
+
 # ---- all together ----
 
 @limit(120)
