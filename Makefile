@@ -70,7 +70,7 @@ bench: deps-test
 install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))
 	@ninja --quiet -C $(OUT)
-	@DESTDIR=$(DESTDIR) meson install -C $(OUT) --no-rebuild
+	@DESTDIR=$(abspath $(DESTDIR)) meson install -C $(OUT) --no-rebuild
 
 deb: deps-build
 	@tools/install-deps package

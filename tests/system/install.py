@@ -102,6 +102,8 @@ def test_units(t):
     check(service["Type"] == ["notify"] and service["RestartPreventExitStatus"] == ["2"], f"the service is {service}")
     program = service["ExecStart"][0].split()[0]
     check(os.access(t.path("root") + program, os.X_OK), f"ExecStart={program} is not installed")
+    fences = [key for key in service if re.match(r"Protect|Private|Device|ReadOnly|Inaccessible|MountFlags|Dynamic", key)]
+    check(not fences, f"{fences} would keep disks from it")
     check(int(service["LimitNOFILE"][0]) >= 4096, "too few files")
     check(unit(f"{folder}/tarnd-nbd.socket")["Socket"]["FileDescriptorName"] == ["nbd"], "the socket's name")
     os.mkdir(t.path("units"))

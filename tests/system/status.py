@@ -218,6 +218,28 @@ def test_attention_newest_is_away(t):
     mirror.daemon.wait_state("vol0", "ACTIVE", seconds=30)
 
 
+def test_attention_last_file_is_unlinked(t):
+    """Issue 4: the last good file has lost its name: the daemon must not be stopped before its data is saved, and that is said."""
+    mirror = Mirror(t, count=1, settings=("suspend=600",))
+    mirror.write(4)
+    os.rename(mirror.path("a"), mirror.path("a") + ".away")
+    check_sentences(mirror, rf"NOT WELL: mirror vol0: STOPPED, it needs attention {SINCE}$",
+                    rf"  wrong +it is stopped {SINCE}: .*a file of image a, the last good one, is not at its path any more",
+                    r"  by itself +it goes on when the file is back at its path$|  by itself +it is tried again in \d s",
+                    r"  to do +do not stop tarnd, which alone still reaches the data: .* 'tarn mirror deactivate vol0' then")
+    os.rename(mirror.path("a") + ".away", mirror.path("a"))
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+
+
+def test_attention_no_master(t):
+    """Issue 4: a mirror whose master was demoted says who must decide, and how."""
+    mirror = Mirror(t)
+    mirror.daemon.tarn("mirror", "deactivate", "vol0")
+    mirror.op("demote", "a")
+    mirror.daemon.tarn("mirror", "activate", "vol0", status=1)
+    check_sentences(mirror, "NOT WELL: mirror vol0: STOPPED", r"  to do +say which image is right: tarn image promote vol0 IMAGE$")
+
+
 def test_unreadable_blocks(t):
     """Issue 4: a place that no image can read: how much, where, that it is lost without a backup, and that writing heals it."""
     mirror = Mirror(t, count=1)
@@ -309,6 +331,16 @@ def test_daemon_does_not_run(t):
     mirror.daemon.kill()
     wait_for("it to be said after a crash, too",  # the kernel may take a moment to close what the daemon had
              lambda: "no daemon answers" in mirror.daemon.tarn("status", status=1).err)
+
+
+def test_daemon_does_not_answer(t):
+    """Issue 4: a daemon that is stuck is told from one that is not there, and what to do about it."""
+    mirror = Mirror(t)
+    mirror.daemon.pause()
+    said = mirror.daemon.tarn("status", status=1).err
+    mirror.daemon.resume()
+    check(re.fullmatch(r"tarn: the daemon at \S+ is there, and does not answer within \d+ s: it is stopped or stuck; .*\n", said),
+          f"it says {said!r}")
 
 
 def test_the_worst_comes_first(t):
