@@ -1,22 +1,18 @@
 """`tarn status` as somebody reads it who was called at night: for each situation the sentences that must be there, with
 since when, what is at risk, what happens by itself and which command helps; and what a terminal gets."""
-import fcntl
 import os
-import pty
 import re
-import select
-import struct
-import termios
 import threading
 
 import nbd
 
 from lib.context import Failed, check, rows, wait_for
-from lib.daemon import CLIENT_ENVIRONMENT, Daemon
+from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import Mirror
 from lib.small_disk import fill, small_disk
+from lib.terminal import Terminal
 
 CLOCK = r"\d\d:\d\d:\d\d"
 SINCE = rf"since {CLOCK} \(\d+ (s|min)\)"
@@ -381,41 +377,9 @@ def test_json_says_it_too(t):
 
 # ---- on a terminal ----
 
-class Terminal:
+def on_terminal(daemon, *words, **options):
     """`tarn` on a terminal of its own."""
-
-    def __init__(self, t, daemon, *words, columns=80, **environment):
-        argv = daemon.tarn_argv(*words)
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(argv[0], argv, {**os.environ, **CLIENT_ENVIRONMENT, "TERM": "xterm", **environment})
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        self.text = ""
-        self.status = None
-
-    def read(self, seconds=0.2):
-        if select.select([self.fd], [], [], seconds)[0]:
-            try:
-                self.text += os.read(self.fd, 65536).decode(errors="replace")
-            except OSError:  # its other end is closed
-                if self.status is None:
-                    self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.text
-
-    def wait(self, pattern, seconds=20):
-        try:
-            wait_for(f"/{pattern}/ on the terminal", lambda: re.search(pattern, self.read()), seconds, every=0)
-        except Failed as error:
-            raise Failed(f"{error}; there is {self.text!r}") from None
-
-    def end(self, seconds=20):
-        """Reads on until the program ends; returns its exit status."""
-        wait_for("the program to end", lambda: self.read() is not None and self.status is not None, seconds, every=0)
-        os.close(self.fd)
-        return self.status
-
-    def press_ctrl_c(self):
-        os.write(self.fd, b"\x03")
+    return Terminal(daemon.tarn_argv(*words), **options)
 
 
 def test_colours_on_a_terminal_only(t):
@@ -424,7 +388,7 @@ def test_colours_on_a_terminal_only(t):
     mirror.op("fracture", "b")
     check("\033" not in shown(mirror), "there are escapes in what is no terminal")
     for environment, coloured in (({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
-        screen = Terminal(t, mirror.daemon, "status", **environment)
+        screen = on_terminal(mirror.daemon, "status", **environment)
         check(screen.end() == 0, "its exit status")
         check(("\033[1;31m" in screen.text) == coloured, f"with {environment} there is {screen.text!r}")
         check("NOT WELL" in screen.text, f"it shows {screen.text!r}")
@@ -436,7 +400,7 @@ def test_long_lines_are_wrapped_on_a_terminal(t):
     mirror.fault("b", "fail")
     mirror.write(4)
     mirror.wait_out("b")
-    screen = Terminal(t, mirror.daemon, "status", columns=72, NO_COLOR="1")
+    screen = on_terminal(mirror.daemon, "status", columns=72, NO_COLOR="1")
     check(screen.end() == 0, "its exit status")
     paragraph = [line.rstrip("\r") for line in screen.text.split("node ")[0].splitlines()[1:]]
     check(len(paragraph) > 6, f"nothing is wrapped: {paragraph}")
@@ -447,7 +411,7 @@ def test_long_lines_are_wrapped_on_a_terminal(t):
 def test_watch_draws_over(t):
     """Issue 4: --watch draws the screen anew each second, and follows what happens."""
     mirror = Mirror(t)
-    screen = Terminal(t, mirror.daemon, "status", "--watch")
+    screen = on_terminal(mirror.daemon, "status", "--watch")
     screen.wait("all is well")
     screen.wait("Ctrl-C ends this view")
     mirror.op("fracture", "b")
@@ -473,7 +437,7 @@ def test_progress_and_ctrl_c(t, row):
         mirror.fault("b", "delay=200", "--on", "read")
     else:
         mirror.fault("b", "hang", "--on", "flush")
-    screen = Terminal(t, mirror.daemon, *words)
+    screen = on_terminal(mirror.daemon, *words)
     screen.wait(bar)
     screen.press_ctrl_c()
     check(screen.end() == 1, f"its exit status is {screen.status}")
