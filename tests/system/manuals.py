@@ -125,6 +125,21 @@ def test_help_of_the_daemon_is_its_table(t):
     check(keys == table - {"state"}, f"the file may have {table - {'state'}}, and is told {keys}")
 
 
+def test_example_of_the_file(t):
+    """Issue 4: the tarnd.conf that is shipped as an example has every key, and the daemon takes it, with and without its marks."""
+    text = source("dist/tarnd.conf")
+    keys = set(re.findall(r"^#([\w-]+) = ", text, re.M))
+    table = set(re.findall(r'\[KEY_\w+\] = \{"([\w-]+)"', source("src/shell/config.c"))) - {"state"}
+    check(keys == table, f"the example has {keys}, the table {table}")
+    os.makedirs(t.path("state"))
+    for content in (text, re.sub(r"^#([\w-]+ = )", r"\1", text, flags=re.M)):
+        with open(t.path("state/tarnd.conf"), "w", encoding="utf-8") as file:
+            file.write(content.replace("/run/tarn/", t.path("")).replace("10809", "0"))
+        daemon = Daemon(t).start()
+        daemon.stop()
+    check("at 127.0.0.1:" in daemon.log(), "the options of the example are not obeyed")
+
+
 def test_daemon_and_client_know_the_same_commands(t):
     """Issue 4: a command is in the client's table and in the daemon's, or in neither."""
     table = source("src/shell/control.c").split("} commands[] = {")[1].split("};")[0]

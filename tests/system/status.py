@@ -422,6 +422,10 @@ def test_watch_draws_over(t):
 
 @rows([("a copy", ("image", "sync", "vol0", "b", "--wait"), r"image b \[#*\.+\] +\d+%  \S+ of 16M  \S+/s, \d+ s left",
         "the work goes on without this command; 'tarn status vol0' shows how far it is"),
+       ("a return", ("image", "restore", "vol0", "b", "--wait"), r"image b \[#*\.+\] +\d+%  \S+ of \S+  \S+/s, \d+ s left",
+        "the work goes on without this command; 'tarn status vol0' shows how far it is"),
+       ("a removal", ("image", "remove", "vol0", "b", "--wait"), "image b is being removed",
+        "the work goes on without this command; 'tarn status vol0' shows how far it is"),
        ("a comparison", ("mirror", "verify", "vol0"), r"comparing \[#*\.+\] +\d+%", "the comparison is stopped"),
        ("a deactivation", ("mirror", "deactivate", "vol0", "--wait"), "mirror vol0 is being deactivated",
         "the deactivation goes on without this command")])
@@ -431,18 +435,28 @@ def test_progress_and_ctrl_c(t, row):
     _, words, bar, said = row
     mirror = Mirror(t, image_settings=("hang=30",))
     mirror.write(40, flush=False)
-    if words[1] == "sync":
+    if words[1] in ("sync", "restore"):
         mirror.op("set", "b", "rate=1M")
+    if words[1] == "restore":
+        mirror.op("fracture", "b")
+        handle = open_handle(mirror.daemon.uri("vol0"))
+        for offset in range(0, mirror.size, MIB):
+            handle.pwrite(b"x" * MIB, offset)
+        handle.shutdown()
+    elif words[1] == "remove":
+        mirror.fault("b", "hang", "--on", "write")
+        in_background(mirror.write)
+        wait_for("the write to hang", lambda: mirror.status()["images"][0]["writes"] > 40)
     elif words[1] == "verify":
         mirror.fault("b", "delay=200", "--on", "read")
-    else:
+    elif words[1] == "deactivate":
         mirror.fault("b", "hang", "--on", "flush")
     screen = on_terminal(mirror.daemon, *words)
     screen.wait(bar)
     screen.press_ctrl_c()
     check(screen.end() == 1, f"its exit status is {screen.status}")
     check(said in screen.text.replace("\r\n", " "), f"it says {screen.text!r}")
-    if words[1] == "sync":
+    if words[1] in ("sync", "restore"):
         check(mirror.image("b")["state"] == "SYNCHRONIZING", "the copy has ended with the command")
         mirror.op("set", "b", "rate=0")
         mirror.wait_in("b")
@@ -450,7 +464,7 @@ def test_progress_and_ctrl_c(t, row):
         wait_for("the comparison to end", lambda: not mirror.status()["verify"])
     else:
         mirror.fault("b", "heal")
-        mirror.daemon.wait_state("vol0", "INACTIVE")
+        wait_for("it to be done", lambda: mirror.image("b") is None or mirror.status()["state"] == "INACTIVE")
 
 
 def test_no_bar_elsewhere(t):
