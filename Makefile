@@ -4,9 +4,9 @@
 #   make test                 all tests; make test-san: the same with sanitizers
 #   make layers               arrows between the folders of src/ point down
 #   make sim SEEDS=2000       so many simulated histories (or a range: SEEDS=100-200)
-#   make soak MINUTES=30      kills the real daemon over and over
+#   make soak MINUTES=30      power cuts, file systems, damaged metadata, Linux 6.1; then SIGKILL over and over
 #   make fuzz MINUTES=10      fuzzes every parser
-#   make bench                measures against other servers
+#   make bench PART=cpu       measures, also against other servers; without PART everything, for most of an hour
 #   make install DESTDIR= PREFIX=/usr/local
 #   make deb                  a Debian package, in build
 #   make format, check-format, clean
@@ -65,7 +65,7 @@ fuzz: deps-test
 
 bench: deps-test
 	@$(MAKE) --no-print-directory all
-	@bench/run
+	@bench/run $(if $(PART),--part $(PART))
 
 install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))

@@ -38,6 +38,7 @@
 #define NBD_IN_BYTES         65536u              /* the session's own receive buffer: 15 writes of 4 KiB at once */
 #define NBD_IN_LONG_BYTES    16384u              /* of it, while payloads are long: the rest of them is not copied */
 #define NBD_COLLECT_BYTES    8192u               /* up to this a copy is cheaper than another system call */
+#define NBD_STATUS_MAX       1u                  /* BLOCK_STATUS that are with the disk, of one session; others wait */
 #define NBD_STATUS_BYTES     4096u               /* of data that a buffer for BLOCK_STATUS is for, and */
 #define NBD_STATUS_REPLY_AT  2048u               /* where in it the reply is made, behind what the disk says */
 #define NBD_OPTION_BYTES_MAX 8192u               /* longer ones are skipped, and refused as too big */
@@ -146,6 +147,7 @@ struct nbd_session {
   bool buffer_waits;             /* for the first of them */
   uint64_t held_bytes, held_max; /* of the pool */
   uint32_t in_disk;              /* pieces */
+  uint32_t asking;               /* of them, EXTENTS, or on their way there */
   uint32_t requests_open;
   struct list free_requests, free_pieces;
   uint32_t requests_used, pieces_used; /* slots that were ever taken: an idle session touches no page of the others */

@@ -154,6 +154,7 @@ static void segment_take(struct nbd_piece *piece, struct segment segment) {
   piece->io.length = segment.length;
   request->cursor += segment.length;
   request->active++;
+  if (segment.op == DISK_EXTENTS) piece->session->asking++;
 }
 
 /* ---- to the disk ---- */
@@ -323,6 +324,7 @@ static void piece_done(struct disk_io *io) {
   require(piece->state == PIECE_IN_DISK);
   require(session->in_disk > 0);
   session->in_disk--;
+  if (io->op == DISK_EXTENTS) session->asking--;
   piece->state = PIECE_READY;
   buffer_came_back(session, piece);
   if (session->closing) {

@@ -152,9 +152,11 @@ enum nbd_step nbd_request_step(struct nbd_session *session) {
   if (nbd_in_bytes(session) < NBD_REQUEST_BYTES) return NBD_STEP_INPUT;
   struct reader reader;
   reader_init(&reader, session->in + session->in_start, NBD_REQUEST_BYTES);
-  session->in_start += NBD_REQUEST_BYTES;
   uint32_t magic = get_be32(&reader);
   uint16_t flags = get_be16(&reader), command = get_be16(&reader);
+  /* Images answer these one after the other: a crowd of one client's would stand in everybody's way. */
+  if (command == NBD_CMD_BLOCK_STATUS && session->asking == NBD_STATUS_MAX) return NBD_STEP_BLOCKED;
+  session->in_start += NBD_REQUEST_BYTES;
   uint64_t cookie = get_be64(&reader), offset = get_be64(&reader);
   uint32_t length = get_be32(&reader);
   if (magic != NBD_MAGIC_REQUEST) {

@@ -150,13 +150,12 @@ bool exports_are_idle(const struct managed *managed) {
 
 uint32_t exports_clients(struct managed *managed, char *text, size_t bytes) {
   uint32_t count = 0;
+  char names[240];
   text[0] = 0;
   for (uint32_t i = 0; i < managed->export_count; i++) {
     size_t used = strlen(text);
-    if (used + 16 < bytes && count > 0) used += (size_t)snprintf(text + used, bytes - used, ", ");
-    uint32_t here =
-        nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, text + used, bytes - used);
-    if (here == 0 && count > 0) text[used - 2] = 0;
+    uint32_t here = nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, names, sizeof names);
+    if (here > 0) snprintf(text + used, bytes - used, "%s%s", count > 0 ? ", " : "", names);
     count += here;
   }
   return count;

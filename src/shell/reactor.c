@@ -29,8 +29,9 @@
 #define RANDOM_WORDS   32u
 /* Events go on posting events: then the sockets get their turn all the same. An image that is copied in memory, where an I/O is
  * done inside submit, made clients wait for 512 copies of 256 KiB. */
-#define TURN_NS_MAX     (250 * 1000ull)
-#define EVENTS_PER_LOOK 4u /* at the clock */
+#define TURN_NS_MAX         (100 * 1000ull)
+#define EVENTS_PER_LOOK_MAX 8u             /* at the clock, which costs a part of what a short event does; */
+#define SLOW_NS             (20 * 1000ull) /* after each event while they take as long as a copy does */
 
 /* The threads' side of blocking work; everything is under the lock. */
 struct workers {
@@ -47,6 +48,7 @@ struct reactor {
   struct io_uring ring;
   struct env env;
   bool stop;
+  uint32_t events_per_look;
   uint32_t ops_busy;  /* in the kernel, with the two polls below */
   uint32_t work_busy; /* given to the workers, and `done` not yet run */
   struct reactor_op signal_poll, worker_poll;
@@ -236,16 +238,28 @@ static void submit_and_wait(struct reactor *reactor, uint64_t wait_ns) {
           result == -ENOMEM);
 }
 
+/* Returns how many it ran. */
+static uint32_t run_events(struct reactor *reactor) {
+  struct env *env = &reactor->env;
+  uint64_t looked_ns = env->now_ns;
+  uint32_t count = 0, look = reactor->events_per_look;
+  while (count < REACTOR_EVENTS_PER_TURN && event_run_one(&env->queue)) {
+    if (++count != look) continue;
+    uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+    if (now_ns - looked_ns > SLOW_NS) reactor->events_per_look = 1;
+    else if (reactor->events_per_look < EVENTS_PER_LOOK_MAX) reactor->events_per_look *= 2;
+    if (now_ns - env->now_ns > TURN_NS_MAX) break;
+    looked_ns = now_ns;
+    look += reactor->events_per_look;
+  }
+  return count;
+}
+
 void reactor_turn(struct reactor *reactor, uint64_t wait_ns) {
   struct env *env = &reactor->env;
   clock_update(reactor);
   timers_run(env);
-  uint32_t count = 0;
-  while (count < REACTOR_EVENTS_PER_TURN && event_run_one(&env->queue)) {
-    count++;
-    if (count % EVENTS_PER_LOOK == 0 && clock_ns(CLOCK_MONOTONIC) - env->now_ns > TURN_NS_MAX) break;
-  }
-
+  uint32_t count = run_events(reactor);
   if (reactor->stop || !list_is_empty(&env->queue.events)) {
     wait_ns = 0;
   } else {
@@ -437,6 +451,7 @@ struct reactor *reactor_create(struct why *why) {
     (void)because(why, TARN_IO, "cannot watch signals and threads: %s", strerror(errno));
     goto out_files;
   }
+  reactor->events_per_look = 1;
   env_init(&reactor->env);
   reactor->env.random = reactor_random;
   clock_update(reactor);

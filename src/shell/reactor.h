@@ -2,7 +2,7 @@
  *
  * A reactor owns an env (core/env.h) and runs its turn, over and over:
  *
- *     set the clock · run due timers · run events, at most REACTOR_EVENTS_PER_TURN, for about 250 µs at most · submit
+ *     set the clock · run due timers · run events, at most REACTOR_EVENTS_PER_TURN, for about 100 µs at most · submit
  *     all that was asked for, in one system call, and wait until something completes or the next timer is due · post what
  *     completed as events
  *

@@ -55,6 +55,7 @@ const char *size_text(uint64_t bytes, char *out) {
   static const char units[] = "\0KMGTPE";
   unsigned unit = 0;
   while (unit < 6 && bytes >> (10 * (unit + 1)) != 0) unit++;
+  if (unit == 6 && bytes % (1ull << 60) == 0) unit--; /* what can be typed again is shown so, and nobody types E */
   uint64_t one = 1ull << (10 * unit);
   if (bytes % one == 0) snprintf(out, SIZE_TEXT, "%" PRIu64 "%.1s", bytes / one, &units[unit]);
   else snprintf(out, SIZE_TEXT, "%.1f%.1s", (double)bytes / (double)one, &units[unit]);

@@ -22,7 +22,6 @@ static struct world *world_of(const uint8_t *weather) {
   world->shuffles = weather[0] & 4;
   world->bites_vary = weather[0] & 8;
   world->keep_buffers = weather[0] & 16;
-  world->asks_contexts = weather[1] & 4;
   caps->can_zero = weather[0] & 32;
   caps->can_trim = weather[0] & 64;
   caps->block_bytes = weather[0] & 128 ? 512 : 1;

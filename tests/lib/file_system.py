@@ -11,6 +11,7 @@ from .context import Failed, check, wait_for
 from .file_load import expected
 from .images import MIB
 from .small_disk import own_mounts
+from .volatile_disk import LoopDevice
 
 FORMAT = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f")}
 CHECK = {"ext4": ("e2fsck", "-fn"), "xfs": ("xfs_repair", "-n")}
@@ -36,9 +37,8 @@ class FileSystem:
         file = os.path.join(self.fuse_at, "disk")
         wait_for("nbdfuse", lambda: self.fuse.poll() is not None or os.path.exists(file))
         check(self.fuse.poll() is None, f"nbdfuse ended with status {self.fuse.returncode}")
-        self.device = self.t.run("losetup", "--find", "--show", file).out.strip()
-        self.loop = os.open(self.device, os.O_RDWR)
-        self.t.run("losetup", "--detach", self.device)  # when the last one closes it
+        self.loop = LoopDevice(self.t, file)
+        self.device = self.loop.path
 
     def format(self):
         self.t.run(*FORMAT[self.kind], self.device)
@@ -55,7 +55,7 @@ class FileSystem:
 
     def detach(self):
         """After unmount(), or after the daemon's end: then whoever waits in the kernel gets an error."""
-        os.close(self.loop)
+        self.loop.close()
         if self.fuse.poll() is None:
             self.t.run("umount", "--lazy", self.fuse_at)
             try:
@@ -118,7 +118,7 @@ class FileSystem:
         """After load_until(): nothing below answers any more."""
         for path in (self.mounted_at, self.fuse_at):
             subprocess.run(["umount", "--lazy", path], check=True, timeout=60)
-        os.close(self.loop)
+        self.loop.close()
 
     def check_files(self):
         """Every file that was fsynced is whole."""

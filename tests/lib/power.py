@@ -4,7 +4,9 @@
     recovery) -> disks on -> start -> all that was flushed is there -> SYNCHRONIZED -> stop -> the media are equal, byte for byte
 
 Data and metadata of every image lie on disks with a volatile cache (volatile_disk.py), so that what nobody flushed is lost."""
+import os
 import random
+import subprocess
 import time
 from dataclasses import dataclass, field
 
@@ -16,7 +18,7 @@ from .ledger import SECTOR, Ledger
 from .load import Load, Mix, open_handle, read_volume
 from .volatile_disk import Destager, VolatileDisk
 
-META_BYTES = 4 * MIB
+META_BYTES, STATE_BYTES = 4 * MIB, 16 * MIB
 
 
 @dataclass
@@ -78,7 +80,7 @@ class PowerLedger(Ledger):
 @dataclass
 class PowerVariant:
     name: str
-    kind: str = "loop"             # or "fuse"
+    kind: str = "loop"             # of the disks with the data: "loop", "fuse" or "nbd"; those with the metadata are loop devices
     image_count: int = 2
     size: int = 16 * MIB
     region: int = 256 * KIB
@@ -86,6 +88,7 @@ class PowerVariant:
     cache: str = "writeback"       # of the data; metadata is always on a disk that keeps its word
     write_delay_ms: int = 0
     destage: bool = True
+    volatile_state: bool = False   # the state directory, too: on an ext4 above such a disk
 
 
 @dataclass
@@ -112,20 +115,29 @@ class PowerCut:
         self.data = [VolatileDisk(t, f"{variant.name}-{name}", variant.size, variant.kind, variant.cache,
                                   variant.write_delay_ms) for name in names]
         self.metas = [VolatileDisk(t, f"{variant.name}-{name}-meta", META_BYTES) for name in names]
+        self.state = VolatileDisk(t, f"{variant.name}-state", STATE_BYTES) if variant.volatile_state else None
         self.daemon = Daemon(t)
         for disk in self.disks():
             disk.power_on()
+        if self.state:
+            t.run("mkfs.ext4", "-q", self.state.path)
+            os.mkdir(self.daemon.state)
+            self.mount_state()
         self.daemon.start()
         words = [f"{name}={data.path},meta={meta.path},overwrite" for name, data, meta in
                  zip(names, self.data, self.metas)]
         self.daemon.create("vol0", words, size=variant.size,
                            settings=[f"region={variant.region}", f"marks={variant.marks}"])
         for name in names:
-            self.daemon.tarn("image", "set", "vol0", name, "return-after=1")  # an image may fail an instant before the rest
+            # An image may fail an instant before the rest. After a power cut no server has requests left to be waited for.
+            self.daemon.tarn("image", "set", "vol0", name, "return-after=1", "nbd-settle=0")
         self.daemon.wait_synchronized("vol0")
 
     def disks(self):
-        return self.data + self.metas
+        return self.data + self.metas + ([self.state] if self.state else [])
+
+    def mount_state(self):
+        self.t.run("mount", "-t", "ext4", os.path.realpath(self.state.path), self.daemon.state)
 
     def cycle(self):
         number = self.totals.cuts + 1
@@ -147,6 +159,8 @@ class PowerCut:
     def start(self):
         for disk in self.disks():
             disk.power_on()
+        if self.state:
+            self.mount_state()
         self.daemon.start()
         self.daemon.wait_state("vol0", "ACTIVE")
 
@@ -155,7 +169,7 @@ class PowerCut:
         before = self.ledger.answered_writes
         mix = Mix(hot=self.random.choice((0, 30, 95)), bytes_max=self.random.choice((4 << 10, 64 << 10)),
                   flushes=self.random.choice((0, 1, 3)), fua=self.random.choice((0, 5)),
-                  trims=4 if self.variant.kind == "loop" else 0)  # nbdfuse cannot punch holes here
+                  trims=0 if self.variant.kind == "fuse" else 4)  # nbdfuse cannot punch holes here
         load = Load(self.ledger, self.daemon.uri("vol0"), depth=self.random.choice((4, 16)),
                     connections=self.random.choice((1, 3)), seed=self.random.randrange(1 << 30), mix=mix)
         destager = Destager(self.disks(), self.random.randrange(1 << 30)) if self.variant.destage else None
@@ -187,6 +201,8 @@ class PowerCut:
         for end in ends:
             end()
         self.daemon.process.wait()
+        if self.state:
+            subprocess.run(["umount", "--lazy", self.daemon.state], check=True)
         for disk in self.disks():
             disk.unplug()
 
@@ -203,8 +219,9 @@ class PowerCut:
         return status["last_recovery"]
 
 
-def check_power_totals(totals):
-    check(totals.in_flight > 0, "no write was in flight at any cut: the run proves nothing")
-    check(totals.at_stake > 0, "every answered write was flushed at every cut: the run proves nothing")
+def check_power_totals(totals, many=False):
+    """With `many` cuts chance is no excuse."""
     check(totals.flushed > 0, "no write was flushed before a cut: the run proves nothing")
-    check(totals.lost > 0, "nothing was lost at any cut: the disks' caches are not volatile")
+    check(totals.in_flight + totals.at_stake > 0, "every write was answered and flushed at every cut: the run proves nothing")
+    if many:
+        check(totals.lost > 0, "nothing was lost at any cut: the disks' caches are not volatile")

@@ -1,6 +1,7 @@
 """Disks with a cache that a power cut loses: nbdkit's cache filter in write-back mode over a file, which is the medium.
 
-    tarnd -> file NAME of nbdfuse (kind "fuse"), or a loop device above it (kind "loop") -> nbdkit: cache -> medium
+    tarnd (kind "nbd") ------------------------------------------------------> nbdkit: cache -> medium
+    tarnd -> file of nbdfuse (kind "fuse"), or a loop device above it ("loop") -^
 
 What was written is in the cache only, until somebody asks for a flush. A flush by tarnd (fdatasync) comes down as a FUSE
 or a block device flush, and from nbdfuse as an NBD flush. With cache="unsafe" it is ignored: a disk that lies.
@@ -9,7 +10,7 @@ The medium is served as the only partition of a made-up disk, because that plugi
 trim of FALLOC_FL_PUNCH_HOLE, and the cache filter hands it to the medium and keeps the old bytes in the cache, so that a
 hole would not read as zeroes.
 
-Needs root, for loop devices and mounts. The mounts are in a namespace of the test's own and go with it. A loop device is
+All but "nbd" need root, for loop devices and mounts. The mounts are in a namespace of the test's own and go with it. A loop device is
 detached as soon as it is attached: it goes with the last who has it open, which is us, however we end."""
 import os
 import random
@@ -24,19 +25,38 @@ from .context import Failed, check, wait_for
 from .small_disk import own_mounts
 
 
+class LoopDevice:
+    """A loop device above a file; it goes with close(), or with us."""
+
+    def __init__(self, t, file):
+        check(os.geteuid() == 0, "loop devices need root: run the tests as root")
+        self.t = t
+        self.path = t.run("losetup", "--find", "--show", file).out.strip()
+        self.held = os.open(self.path, os.O_RDWR)
+        t.run("losetup", "--detach", self.path)  # when the last one closes it
+
+    def look_again(self):
+        """The file has another size: so has the device."""
+        self.t.run("losetup", "--set-capacity", self.path)
+
+    def close(self):
+        os.close(self.held)
+
+
 class VolatileDisk:
     """One such disk. Off at first; power_on(), cut() and power_on() again, any number of times."""
 
     def __init__(self, t, name, size, kind="loop", cache="writeback", write_delay_ms=0):
-        own_mounts(t)
-        check(os.geteuid() == 0, "loop devices and mounts need root: run the tests as root")
+        if kind != "nbd":
+            check(os.geteuid() == 0, "loop devices and mounts need root: run the tests as root")
+            own_mounts(t)
         self.t, self.name, self.kind, self.cache = t, name, kind, cache
         self.write_delay_ms = write_delay_ms  # of the medium: a flush takes a while, and is cut in its middle
         self.folder = t.path(f"volatile-{name}")
         os.mkdir(self.folder)
         os.mkdir(self._mountpoint())
         self.medium = images.make_sparse(self._at("medium"), size)
-        self.path = self._at("disk")          # what tarnd is given: always of this name
+        self.path = self._at("disk") if kind != "nbd" else self.uri()  # what tarnd is given, always the same
         self.log = open(self._at("log"), "wb")  # both complain at each cut
         self.server = self.fuse = self.loop = None
 
@@ -66,22 +86,21 @@ class VolatileDisk:
                                    self.medium, "partition=1", f"cache={self.cache}", *delay, stderr=self.log,
                                    env={**os.environ, "TMPDIR": self.t.shm()})
         wait_for(f"nbdkit of {self.name}", lambda: self._living(self.server) and os.path.exists(self._at("ready")))
+        if self.kind == "nbd":
+            return
         self.fuse = self.t.spawn("nbdfuse", f"{self._mountpoint()}/{self.name}", self.uri(), stderr=self.log)
         file = os.path.join(self._mountpoint(), self.name)
         wait_for(f"nbdfuse of {self.name}", lambda: self._living(self.fuse) and os.path.exists(file))
         if os.path.lexists(self.path):
             os.unlink(self.path)
-        os.symlink(self._attach(file) if self.kind == "loop" else file, self.path)
+        if self.kind == "loop":
+            self.loop = LoopDevice(self.t, file)
+            file = self.loop.path
+        os.symlink(file, self.path)
 
     def _living(self, process):
         check(process.poll() is None, f"{process.args[0]} of {self.name} ended with status {process.returncode}")
         return True
-
-    def _attach(self, file):
-        device = self.t.run("losetup", "--find", "--show", file).out.strip()
-        self.loop = os.open(device, os.O_RDWR)
-        self.t.run("losetup", "--detach", device)  # when the last one closes it
-        return device
 
     def cut(self):
         """SIGKILL to the server: its cache is gone. Does not wait."""
@@ -91,11 +110,13 @@ class VolatileDisk:
     def unplug(self):
         """Takes the rest away after cut(). Whoever still waits for the disk gets an error."""
         self.server.wait()
+        if self.kind == "nbd":
+            return
         if self.fuse.poll() is None:
             self.fuse.send_signal(signal.SIGKILL)  # what hangs in the kernel ends with an error
         self.fuse.wait()
-        if self.loop is not None:
-            os.close(self.loop)
+        if self.loop:
+            self.loop.close()
             self.loop = None
         subprocess.run(["umount", "--lazy", self._mountpoint()], check=True)
 

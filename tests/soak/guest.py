@@ -1,4 +1,4 @@
-"""The oldest Linux that is supported, 6.1, in a QEMU guest under emulation."""
+"""Linux 6.1, that of Debian 12, in a QEMU guest under emulation."""
 import re
 
 from lib import guest
@@ -48,7 +48,7 @@ echo OK
 
 @limit(240)
 def test_the_daemon_on_linux_6_1(t):
-    """Docs: the oldest Linux that is supported, 6.1: the daemon starts there, mirrors onto ext4 and memory, and recovers
+    """Issue 4 item 4: on the Linux of Debian 12 the daemon starts, mirrors onto ext4 and memory, and recovers
     from SIGKILL."""
     disk = t.path("disk.img")
     guest.make_root(t, disk, 160 * MIB, SMOKE, programs=[t.program("tarnd"), t.program("tarn"), "/usr/bin/nbdcopy"])

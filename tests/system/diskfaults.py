@@ -13,7 +13,7 @@ from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
 from lib.small_disk import fill, loop_file_system
-from lib.volatile_disk import VolatileDisk
+from lib.volatile_disk import LoopDevice, VolatileDisk
 
 SOON = ("hang=2", "return-after=1")
 
@@ -80,6 +80,30 @@ def test_a_device_dies_and_is_replugged(t):
     mirror.wait_in("d")
     mirror.check_content()
     compare(mirror, disk)
+
+
+@limit(120)
+def test_a_device_is_made_shorter(t):
+    """Thesis 3, rule 9: a block device that is shorter than its volume all of a sudden is out, with the reason; when it has its
+    size again, and zeroes where data was, it comes back and is copied to."""
+    file = images.make_sparse(t.path("device"), SIZE)
+    device = LoopDevice(t, file)
+    mirror = Mirror(t, count=1)
+    mirror.daemon.tarn("image", "add", "vol0", f"d={device.path},overwrite", "--wait")
+    mirror.op("set", "d", *SOON)
+    mirror.write(64)
+    wait_for("the marks to go", lambda: mirror.status()["marked_regions"] == 0)  # what is marked is copied anyway
+    os.truncate(file, SIZE // 2)
+    device.look_again()
+    image = mirror.wait_out("d")
+    check(re.search("shorter|size", str(image["reason"])), f"the reason is {image['reason']}")
+    mirror.write(16, seed=2)
+    os.truncate(file, SIZE)
+    device.look_again()
+    mirror.wait_in("d")
+    mirror.check_content()
+    mirror.daemon.stop()
+    images.check_same([mirror.path("a"), device.path], SIZE)
 
 
 @limit(120)

@@ -9,8 +9,9 @@ from lib.power import PowerCut, PowerVariant, check_power_totals
 
 CYCLES = 2
 VARIANTS = [
-    ("block devices", PowerVariant("loop")),
+    ("block devices, and the state directory", PowerVariant("loop", volatile_state=True)),
     ("files, a flush takes long", PowerVariant("fuse", kind="fuse", write_delay_ms=1)),
+    ("NBD servers", PowerVariant("nbd", kind="nbd")),
 ]
 
 
@@ -47,7 +48,7 @@ ASKED = [
 ]
 
 
-@rows([("block devices", "loop"), ("files on FUSE", "fuse")])
+@rows([("block devices", "loop"), ("files on FUSE", "fuse"), ("NBD servers", "nbd")])
 def test_what_must_last_is_on_the_media(t, row):
     """Rule 3: when a flush, or a request with FUA, is answered, the data is behind the caches of both disks. Linux forgets
     RWF_DSYNC for asynchronous direct writes on FUSE: there it takes more."""

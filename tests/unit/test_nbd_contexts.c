@@ -257,6 +257,24 @@ static void a_buffer_that_a_hung_disk_holds_is_left_alone(void **state) {
   world_free(world);
 }
 
+/* A crowd of them waits here, not at the disk, where it would be in others' way; who comes behind waits, too. */
+static void one_of_a_session_is_with_the_disk(void **state) {
+  (void)state;
+  struct world *world = with_contexts("base:allocation", NULL);
+  world->order = ORDER_HOLD;
+  say_request(world, 0, NBD_CMD_READ, 1, 0, 512);
+  for (uint64_t cookie = 2; cookie < 100; cookie++) say_request(world, 0, NBD_CMD_BLOCK_STATUS, cookie, 0, 512);
+  say_request(world, 0, NBD_CMD_FLUSH, 100, 0, 0);
+  world_run(world);
+  assert_string_equal(world_log(world), "read 0+512\nextents 0+512\n");
+  assert_int_equal(nbd_session_requests_open(world->session), 2);
+  world->order = ORDER_FIRST;
+  world_run(world);
+  const char *text = world_replies(world);
+  assert_non_null(strstr(text, "status 99 context 1: 512=0 done\nsimple 100 ok\n"));
+  world_free(world);
+}
+
 /* Many at once on the smallest pool: they wait in line, and all are answered. */
 static void many_wait_for_buffers(void **state) {
   (void)state;
@@ -282,9 +300,13 @@ static void many_wait_for_buffers(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(which_a_query_finds),   cmocka_unit_test(which_choice_holds),
-      cmocka_unit_test(each_request),          cmocka_unit_test(as_many_runs_as_there_can_be),
-      cmocka_unit_test(what_goes_wrong),       cmocka_unit_test(a_buffer_that_a_hung_disk_holds_is_left_alone),
+      cmocka_unit_test(which_a_query_finds),
+      cmocka_unit_test(which_choice_holds),
+      cmocka_unit_test(each_request),
+      cmocka_unit_test(as_many_runs_as_there_can_be),
+      cmocka_unit_test(what_goes_wrong),
+      cmocka_unit_test(a_buffer_that_a_hung_disk_holds_is_left_alone),
+      cmocka_unit_test(one_of_a_session_is_with_the_disk),
       cmocka_unit_test(many_wait_for_buffers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

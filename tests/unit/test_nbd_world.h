@@ -59,8 +59,7 @@ struct world {
   size_t input_bytes, input_at, output_bytes, output_at; /* output_at: up to there it was decoded */
   size_t input_max, output_max;                          /* room for them; output grows */
   size_t bite, send_bite;
-  bool bites_vary;    /* anything up to those */
-  bool asks_contexts; /* in world_transmit(), of both */
+  bool bites_vary; /* anything up to those */
   char text[1 << 20];
   size_t text_bytes;
 };
@@ -433,8 +432,6 @@ static inline void say_contexts(struct world *world, uint32_t option, const char
 static inline void world_transmit(struct world *world, bool structured) {
   say_flags(world, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
   if (structured) say_option(world, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
-  if (structured && world->asks_contexts)
-    say_contexts(world, NBD_OPT_SET_META_CONTEXT, "vol0", "base:allocation", "tarn:state");
   say_info(world, NBD_OPT_GO, "vol0", NULL, 0);
   world_run(world);
   require(nbd_session_export(world->session) == &world->export);

@@ -48,6 +48,7 @@ static void sizes(void **state) {
       {"one more", "9223372036854775808", 0, NULL},
       {"beyond 64 bits", "18446744073709551616", 0, NULL},
       {"beyond 63 bits by its unit", "8192P", 0, NULL},
+      {"a whole exbibyte, which nobody may type", "1024P", 1ull << 60, "1024P"},
       {"the last that fits", "8191P", 8191ull << 50, "8.0E"},
       {"nothing", "0", 0, NULL},
       {"empty", "", 0, NULL},
