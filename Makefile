@@ -4,12 +4,13 @@
 #   make test                 all tests; make test-san: the same with sanitizers
 #   make layers               arrows between the folders of src/ point down
 #   make sim SEEDS=2000       so many simulated histories (or a range: SEEDS=100-200)
-#   make soak MINUTES=30      kills the real daemon over and over
+#   make soak MINUTES=30      power cuts, file systems, damaged metadata, Linux 6.1; then SIGKILL over and over
 #   make fuzz MINUTES=10      fuzzes every parser
 #   make bench PART=cpu       measures, also against other servers; without PART everything, for most of an hour
 #   make install DESTDIR= PREFIX=/usr/local
+#   make deb                  a Debian package, in build
 #   make format, check-format, clean
-.PHONY: all deps-build deps-test run test test-san layers sim soak fuzz bench install format check-format clean
+.PHONY: all deps-build deps-test run test test-san layers sim soak fuzz bench install deb format check-format clean
 .DELETE_ON_ERROR:
 
 OUT := build/out
@@ -70,6 +71,10 @@ install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))
 	@ninja --quiet -C $(OUT)
 	@DESTDIR=$(DESTDIR) meson install -C $(OUT) --no-rebuild
+
+deb: deps-build
+	@tools/install-deps package
+	@tools/make-deb build
 
 SOURCES = $(shell find src sim tests bench -name '*.[ch]' | sort)
 format:

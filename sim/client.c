@@ -19,8 +19,10 @@ struct client_op {
   struct wire_request request;
   struct model_op op;
   bool busy;
+  bool asks_extents; /* a read, for the model; its answer is block status */
   uint64_t begun_ns;
   uint8_t *data;
+  struct disk_extent runs[DISK_EXTENTS_MAX];
 };
 
 static const char *const kind_names[] = {"read", "write", "zero", "trim", "flush"};
@@ -101,7 +103,8 @@ static void count_begin(struct client *client, const struct client_op *op, uint3
   if (op->op.kind == MODEL_FLUSH) return;
   bool meets = model_write_pending(client->model, op->op.offset, op->op.length, &op->op);
   if (meets && writes) counters->write_overlapping_write++;
-  if (meets && !writes) counters->read_overlapping_write++;
+  if (meets && !writes && !op->asks_extents) counters->read_overlapping_write++;
+  if (meets && op->asks_extents) counters->extents_in_flight++;
   if (writes && (op->op.offset % 512 || op->op.length % 512)) counters->write_unaligned++;
   if (writes && op->op.fua) counters->write_fua++;
   if (op->op.kind == MODEL_ZERO && (flags & WIRE_NO_HOLE)) counters->write_zeroes_no_hole++;
@@ -129,6 +132,39 @@ static void op_send(struct client *client, struct client_op *op, bool no_hole) {
   wire_send(&client->wire, request);
 }
 
+static const char *op_name(const struct client_op *op) {
+  return op->asks_extents ? "extents" : kind_names[op->op.kind];
+}
+
+/* Where are the holes? Of all there is, of one of the hot places, or somewhere. */
+static void extents_send(struct client *client, struct client_op *op) {
+  struct prng *prng = &client->extents_prng;
+  const struct workload *w = client->workload;
+  uint64_t size = client->model->size_bytes, spot = prng_below(prng, COUNT_OF(w->hot));
+  op->asks_extents = true;
+  op->op = (struct model_op){.kind = MODEL_READ, .length = size};
+  if (prng_one_in(prng, 2)) {
+    op->op.offset = w->hot[spot].start;
+    op->op.length = w->hot[spot].bytes;
+  } else if (!prng_one_in(prng, 3)) {
+    op->op.offset = prng_below(prng, size);
+    op->op.length = prng_between(prng, 1, size - op->op.offset);
+  }
+  require(model_begin(client->model, &op->op));
+  op->request = (struct wire_request){.type = WIRE_BLOCK_STATUS,
+                                      .flags = prng_one_in(prng, 4) ? WIRE_REQ_ONE : 0u,
+                                      .offset = op->op.offset,
+                                      .length = (uint32_t)op->op.length,
+                                      .runs = op->runs};
+  op->busy = true;
+  op->begun_ns = world_now(client->world);
+  client->open++;
+  count_begin(client, op, 0);
+  world_trace(client->world, "%s > #%" PRIu64 " extents %" PRIu64 "+%" PRIu64 "%s", client->name, op->op.id,
+              op->op.offset, op->op.length, op->request.flags & WIRE_REQ_ONE ? " one" : "");
+  wire_send(&client->wire, &op->request);
+}
+
 static struct client_op *op_take(struct client *client) {
   struct list *node = list_pop(&client->free_ops);
   return node ? LIST_ENTRY(node, struct client_op, link) : NULL;
@@ -137,7 +173,7 @@ static struct client_op *op_take(struct client *client) {
 static void op_give_back(struct client *client, struct client_op *op) {
   world_free(op->data);
   op->data = NULL;
-  op->busy = false;
+  op->busy = op->asks_extents = false;
   list_push(&client->free_ops, &op->link);
 }
 
@@ -161,7 +197,8 @@ static void client_go_on(struct client *client) {
     struct client_op *op = op_take(client);
     if (!op) return;
     client->budget--;
-    op_draw(client, op);
+    if (client->wire.context != 0 && prng_one_in(&client->extents_prng, 10)) extents_send(client, op);
+    else op_draw(client, op);
   }
   if (client->leaving && client->open == 0 && client->wire.ready && !client->wire.closing) wire_leave(&client->wire);
 }
@@ -193,9 +230,12 @@ static bool error_is_fine(const struct client *client, const struct model_op *op
 static void count_end(struct client *client, const struct client_op *op, bool ok) {
   struct sim_counters *counters = &client->world->counters;
   if (!ok) counters->client_error++;
+  else if (op->asks_extents) counters->extents_checked++;
   else if (op->op.kind == MODEL_READ) counters->read_checked++;
   else if (op->op.kind == MODEL_FLUSH) counters->flush_ok++;
-  if (ok && op->op.kind == MODEL_READ && *client->recovering) counters->read_in_recovery++;
+  for (uint32_t i = 0; i < op->request.run_count; i++)
+    counters->extents_zero += op->runs[i].flags & EXTENT_ZERO ? 1u : 0u;
+  if (ok && op->op.kind == MODEL_READ && !op->asks_extents && *client->recovering) counters->read_in_recovery++;
 }
 
 static void client_rest(struct client *client) {
@@ -219,16 +259,18 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   struct client *client = wire->options.owner;
   struct client_op *op = CONTAINER_OF(request, struct client_op, request);
   bool ok = request->error == 0;
-  world_trace(client->world, "%s < #%" PRIu64 " %s %s%.0u", client->name, op->op.id, kind_names[op->op.kind],
+  world_trace(client->world, "%s < #%" PRIu64 " %s %s%.0u", client->name, op->op.id, op_name(op),
               ok ? "done" : "error ", request->error);
   if (!ok && !error_is_fine(client, &op->op, request->error))
     world_fail(client->world, "%s: %s %" PRIu64 "+%" PRIu64 " was answered with error %u, and nothing excuses it",
-               client->name, kind_names[op->op.kind], op->op.offset, op->op.length, request->error);
+               client->name, op_name(op), op->op.offset, op->op.length, request->error);
   count_end(client, op, ok);
   bool read = op->op.kind == MODEL_READ;
-  const char *wrong = model_end(client->model, &op->op, ok, ok && read ? op->data : NULL);
+  const char *wrong = op->asks_extents
+                          ? model_end_extents(client->model, &op->op, op->runs, ok ? request->run_count : 0)
+                          : model_end(client->model, &op->op, ok, ok && read ? op->data : NULL);
   if (wrong)
-    world_fail(client->world, "%s: #%" PRIu64 " read %" PRIu64 "+%" PRIu64 ": %s", client->name, op->op.id,
+    world_fail(client->world, "%s: #%" PRIu64 " %s %" PRIu64 "+%" PRIu64 ": %s", client->name, op->op.id, op_name(op),
                op->op.offset, op->op.length, wrong);
   op_give_back(client, op);
   client->open--;
@@ -288,6 +330,7 @@ static void client_connect(struct client *client) {
   struct wire_options *options = &client->wire_options;
   options->prng = world_stream(client->world, client->name, prng_next(&client->prng));
   options->structured = prng_one_in(&client->prng, 2);
+  options->contexts = client->asks_extents;
   options->old_handshake = prng_one_in(&client->prng, 6);
   client->wire = (struct wire){.on_ready = wire_is_ready, .on_answer = wire_answered, .on_closed = wire_is_closed};
   client->connected = true;
@@ -309,9 +352,11 @@ void client_init(struct client *client, struct world *world, const struct client
                             .workload = options->workload,
                             .rules = options->rules,
                             .recovering = options->recovering,
-                            .unreadable = options->unreadable};
+                            .unreadable = options->unreadable,
+                            .asks_extents = options->asks_extents};
   snprintf(client->name, sizeof client->name, "%s", options->name);
   client->prng = world_stream(world, "client", options->index);
+  client->extents_prng = world_stream(world, "extents", options->index);
   client->depth = (uint32_t)prng_between(&client->prng, 1, CLIENT_DEPTH_MAX);
   client->drop_one_in = prng_one_in(&client->prng, 3) ? 80 : 0;
   client->rest.run = client_rested;

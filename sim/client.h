@@ -42,12 +42,12 @@ struct client {
   const struct bitmap *unreadable; /* pages that no image could read at some time of this life; NULL: none */
   struct wire_options wire_options;
   struct wire wire;
-  struct prng prng;
+  struct prng prng, extents_prng;
   uint32_t depth;
   uint32_t budget; /* requests still to be sent in this life */
   uint32_t open;   /* requests sent and not answered */
   uint32_t drop_one_in;
-  bool resting, leaving, connected;
+  bool resting, leaving, connected, asks_extents;
   struct sim_event rest; /* also: reconnect */
   struct client_op *ops;
   struct list free_ops;
@@ -62,6 +62,7 @@ struct client_options {
   const bool *recovering;
   const struct bitmap *unreadable;
   uint64_t index;
+  bool asks_extents; /* where the holes are, now and then */
 };
 void client_init(struct client *client, struct world *world, const struct client_options *options);
 /* Connects (`wire`: pool, exports and export name) and sends `budget` requests. */

@@ -58,6 +58,7 @@
   X(data_rots, "F26 bytes of data that rotted on an image")                        \
   X(data_repaired, "repairs of such by verify")                                    \
   X(image_reopened, "images whose disks were opened anew")                         \
+  X(disk_of_parts, "disks made of parts that were opened")                         \
   X(several_mirrors, "seeds with several mirrors on the node")                     \
   X(activated, "activations that succeeded")                                       \
   X(refused, "activations that were refused")                                      \
@@ -67,6 +68,9 @@
   X(image_failed, "images seen to leave the set")                                  \
   X(image_returned, "images that were brought back up to date")                    \
   X(read_checked, "reads checked")                                                 \
+  X(extents_checked, "answers checked of where the holes are")                     \
+  X(extents_zero, "runs of such that were said to be zero")                        \
+  X(extents_in_flight, "questions for holes that met a write in flight")           \
   X(read_overlapping_write, "reads that met a write in flight")                    \
   X(read_in_recovery, "reads answered during a recovery")                          \
   X(write_overlapping_write, "writes that met another in flight")                  \

@@ -314,7 +314,7 @@ static const char *trim_done(struct model *model, struct segment *segment, uint6
 
 struct read_context {
   const struct model_op *op;
-  const uint8_t *data; /* of the read's first byte */
+  const uint8_t *data; /* of the read's first byte; NULL: zeroes */
   bool peek;
 };
 
@@ -377,7 +377,8 @@ static void read_settles(struct model *model, struct segment *segment, uint32_t 
 
 static const char *read_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   const struct read_context *read = context;
-  const uint8_t *data = read->data + (start - read->op->offset);
+  static const uint8_t zeroes[MODEL_BLOCK];
+  const uint8_t *data = read->data ? read->data + (start - read->op->offset) : zeroes;
   uint64_t length = segment->end - segment->start;
   uint32_t tag = tag_of(model, start, data[0]);
   struct version *single = NULL;
@@ -514,6 +515,22 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
     case MODEL_ZERO: (void)walk(model, op->offset, op->length, sure ? write_done : write_maybe, op); break;
     case MODEL_TRIM: (void)walk(model, op->offset, op->length, sure ? trim_done : write_maybe, op); break;
     case MODEL_FLUSH: (void)walk_all(model, ok ? flush_done : flush_failed, op); break;
+  }
+  list_remove(&op->link);
+  return wrong;
+}
+
+const char *model_end_extents(struct model *model, struct model_op *op, const struct disk_extent *runs,
+                              uint32_t count) {
+  require(list_is_linked(&op->link));
+  require(op->kind == MODEL_READ);
+  model->tick++;
+  const char *wrong = NULL;
+  uint64_t at = op->offset;
+  for (uint32_t i = 0; i < count && !wrong; at += runs[i++].length) {
+    struct read_context read = {.op = op, .data = NULL, .peek = false};
+    require(at + runs[i].length <= op->offset + op->length);
+    if (runs[i].flags & EXTENT_ZERO) wrong = walk(model, at, runs[i].length, read_done, &read);
   }
   list_remove(&op->link);
   return wrong;

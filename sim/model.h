@@ -28,6 +28,7 @@
 #ifndef TARN_SIM_MODEL_H
 #define TARN_SIM_MODEL_H
 
+#include "core/disk.h"
 #include "sim/world.h"
 
 #define TAG_ZERO            255u
@@ -69,6 +70,9 @@ void model_adopt(struct model *model, uint64_t offset, uint64_t length, uint32_t
 bool model_begin(struct model *model, struct model_op *op);
 /* The op was answered. `data` is what a read returned, NULL if it failed. NULL, or what is wrong. */
 const char *model_end(struct model *model, struct model_op *op, bool ok, const uint8_t *data);
+/* The same for an op of kind MODEL_READ that asked where the holes are: `runs` describe a prefix of it. What they call zero counts
+ * as read. */
+const char *model_end_extents(struct model *model, struct model_op *op, const struct disk_extent *runs, uint32_t count);
 /* The op will never be answered, and has no effect from now on (its connection is gone, and so is its session). */
 void model_abandon(struct model *model, struct model_op *op);
 /* The process died: all pending ops are abandoned (their memory is the caller's again). */

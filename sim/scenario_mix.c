@@ -87,7 +87,8 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
                                      .rules = &mirror->rules,
                                      .recovering = &mirror->recovering,
                                      .unreadable = &mirror->unreadable[volume],
-                                     .index = mirror->index * SIM_CLIENTS_MAX + c};
+                                     .index = mirror->index * SIM_CLIENTS_MAX + c,
+                                     .asks_extents = true};
     client_init(&mirror->clients[c], mix->world, &options);
   }
 }

@@ -54,6 +54,7 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   *drive = (struct sim_drive){.prng = world_stream(world, "latency", index)};
   drive_draw_caps(drive, &prng, size_bytes, role);
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
+  drive->caps.can_extents = !prng_one_in(&prng, 4);
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
   drive->loss.run = connection_lost;
   faults_init(&drive->faults, world, drive->medium->name, role);
@@ -103,6 +104,12 @@ static void require_rules(const struct disk_caps *caps, const struct disk_io *io
     require_data_rules(caps, io);
     return;
   }
+  if (io->op == DISK_EXTENTS) {
+    require(caps->can_extents && io->length >= 1);
+    require(io->buffer->refs > 0 && io->data >= io->buffer->base);
+    require(io->data + DISK_EXTENTS_MAX * sizeof(struct disk_extent) <= io->buffer->base + io->buffer->bytes);
+    return;
+  }
   require(io->op == DISK_TRIM ? caps->can_trim : caps->can_zero);
   require(io->offset % caps->zero_block_bytes == 0);
   require(io->length % caps->zero_block_bytes == 0);
@@ -128,6 +135,21 @@ static void trim_some(struct sim_disk *disk, const struct disk_io *io) {
     uint64_t next = min_u64(align_down(at, block) + block, end);
     if (!prng_one_in(&medium->prng, 4)) medium_write(medium, at, next - at, NULL, io->flags & DISK_FUA);
     at = next;
+  }
+}
+
+/* What is zero is a hole, as far as the disk knows: now and then it does not, or tells of a part only. */
+static void tell_extents(struct sim_disk *disk, struct disk_io *io) {
+  static const uint8_t zeroes[MEDIUM_SECTOR];
+  uint8_t sector[MEDIUM_SECTOR];
+  struct prng *prng = &disk->drive->prng;
+  uint64_t at = io->offset, end = io->offset + io->length;
+  if (prng_one_in(prng, 6)) end = at + prng_between(prng, 1, io->length);
+  for (uint64_t next; at < end; at = next) {
+    next = min_u64(align_down(at, MEDIUM_SECTOR) + MEDIUM_SECTOR, end);
+    medium_read(disk->drive->medium, at, next - at, sector);
+    bool hole = memcmp(sector, zeroes, next - at) == 0 && !prng_one_in(prng, 100);
+    if (!disk_extents_add(io, next - at, hole ? EXTENT_HOLE | EXTENT_ZERO : 0)) return;
   }
 }
 
@@ -177,6 +199,10 @@ static void take_effect(struct sim_io *sim_io) {
       else medium_flush_failed(medium, sim_io->flush_mark); /* also when the process dies before it hears of it */
       break;
     case DISK_EXTENTS:
+      io->extent_count = 0;
+      if (whole) tell_extents(disk, io);
+      else memset(io->data, 0xee, DISK_EXTENTS_MAX * sizeof(struct disk_extent));
+      break;
     case DISK_OP_COUNT: require(!"an op");
   }
 }
@@ -268,7 +294,7 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   struct sim_drive *drive = disk->drive;
   struct world *world = drive->medium->world;
   require_rules(&base->caps, io);
-  if (drive->forbidden && io->op != DISK_READ)
+  if (drive->forbidden && io->op != DISK_READ && io->op != DISK_EXTENTS)
     world_fail(world, "%s is no part of the mirror any more, and was asked to %s", drive->medium->name,
                disk_op_name(io->op));
   struct sim_io *sim_io = world_alloc(world, sizeof *sim_io);

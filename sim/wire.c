@@ -13,9 +13,16 @@
 #define MAGIC_SIMPLE       0x67446698u
 #define MAGIC_STRUCTURED   0x668e33efu
 
-enum { OPTION_EXPORT_NAME = 1, OPTION_GO = 7, OPTION_STRUCTURED = 8 };
-enum { REPLY_ACK = 1, REPLY_INFO = 3 };
-enum { CHUNK_NONE = 0, CHUNK_DATA = 1, CHUNK_HOLE = 2, CHUNK_ERROR = 0x8001, CHUNK_ERROR_OFFSET = 0x8002 };
+enum { OPTION_EXPORT_NAME = 1, OPTION_GO = 7, OPTION_STRUCTURED = 8, OPTION_SET_CONTEXT = 10 };
+enum { REPLY_ACK = 1, REPLY_INFO = 3, REPLY_CONTEXT = 4 };
+enum {
+  CHUNK_NONE = 0,
+  CHUNK_DATA = 1,
+  CHUNK_HOLE = 2,
+  CHUNK_STATUS = 5,
+  CHUNK_ERROR = 0x8001,
+  CHUNK_ERROR_OFFSET = 0x8002
+};
 #define CHUNK_DONE 1u
 
 static void wire_pump(struct sim_event *event);
@@ -75,7 +82,7 @@ void wire_send(struct wire *wire, struct wire_request *request) {
   struct writer writer;
   request->cookie = ++wire->cookie_next;
   request->sent = request->received = 0;
-  request->error = 0;
+  request->error = request->run_count = 0;
   writer_init(&writer, request->head, sizeof request->head);
   put_be32(&writer, MAGIC_REQUEST);
   put_be16(&writer, (uint16_t)request->flags);
@@ -147,6 +154,21 @@ static void put_go(struct wire *wire) {
   wire->head_want = 20;
 }
 
+static void put_set_context(struct wire *wire) {
+  static const char query[] = "base:allocation";
+  const char *name = wire->options.export_name;
+  uint8_t data[160];
+  struct writer writer;
+  writer_init(&writer, data, sizeof data);
+  put_be32(&writer, (uint32_t)strlen(name));
+  put_bytes(&writer, name, strlen(name));
+  put_be32(&writer, 1);
+  put_be32(&writer, sizeof query - 1);
+  put_bytes(&writer, query, sizeof query - 1);
+  require(!writer.bad);
+  put_option(wire, OPTION_SET_CONTEXT, data, (uint32_t)writer_used(&writer));
+}
+
 static uint64_t request_bytes(const struct wire_request *request) {
   return WIRE_HEAD_BYTES + (request->type == WIRE_WRITE ? request->length : 0);
 }
@@ -212,7 +234,14 @@ static void option_replied(struct wire *wire) {
   if (wire->option == OPTION_STRUCTURED) {
     wire->structured = wire->option_reply == REPLY_ACK;
     expect_head(wire, WIRE_OPTION_REPLY, 20);
-    put_go(wire);
+    if (wire->options.contexts) put_set_context(wire);
+    else put_go(wire);
+    return;
+  }
+  if (wire->option == OPTION_SET_CONTEXT) {
+    WIRE_EXPECT(wire, wire->option_reply == REPLY_ACK || wire->option_reply == REPLY_CONTEXT);
+    expect_head(wire, WIRE_OPTION_REPLY, 20);
+    if (wire->option_reply == REPLY_ACK) put_go(wire);
     return;
   }
   WIRE_EXPECT(wire, wire->option_reply == REPLY_ACK || wire->option_reply == REPLY_INFO);
@@ -228,6 +257,10 @@ static void option_data(struct wire *wire) {
     wire->transmission_flags = get_be16(&reader);
     WIRE_EXPECT(wire, !reader.bad);
   }
+  if (wire->option_reply == REPLY_CONTEXT) {
+    wire->context = get_be32(&reader);
+    WIRE_EXPECT(wire, wire->context != 0 && !reader.bad);
+  }
   option_replied(wire);
 }
 
@@ -241,6 +274,7 @@ static struct wire_request *find_waiting(struct wire *wire, uint64_t cookie) {
 
 static void request_answered(struct wire *wire, struct wire_request *request) {
   WIRE_EXPECT(wire, implies(request->type == WIRE_READ && !request->error, request->received == request->length));
+  WIRE_EXPECT(wire, implies(request->type == WIRE_BLOCK_STATUS && !request->error, request->run_count > 0));
   list_remove(&request->link);
   wire->current = NULL;
   expect_head(wire, WIRE_REPLY_MAGIC, 4);
@@ -262,7 +296,7 @@ static void simple_reply(struct wire *wire) {
   uint32_t error = get_be32(&reader);
   struct wire_request *request = find_waiting(wire, get_be64(&reader));
   WIRE_EXPECT(wire, request != NULL);
-  WIRE_EXPECT(wire, implies(wire->structured, request->type != WIRE_READ));
+  WIRE_EXPECT(wire, implies(wire->structured, request->type != WIRE_READ && request->type != WIRE_BLOCK_STATUS));
   wire->current = request;
   request->error = error;
   wire->chunk_flags = CHUNK_DONE;
@@ -297,6 +331,23 @@ static void structured_reply(struct wire *wire) {
   } else expect_head(wire, WIRE_CHUNK_HEAD, bytes);
 }
 
+/* Runs that describe a prefix of what was asked about. */
+static void status_chunk(struct wire *wire, struct reader *reader) {
+  struct wire_request *request = wire->current;
+  uint64_t bytes = 0;
+  WIRE_EXPECT(wire, request->type == WIRE_BLOCK_STATUS && request->run_count == 0);
+  WIRE_EXPECT(wire, get_be32(reader) == wire->context);
+  while (reader_left(reader) > 0 && !reader->bad) {
+    struct disk_extent run = {.length = get_be32(reader)};
+    run.flags = get_be32(reader);
+    bytes += run.length;
+    WIRE_EXPECT(wire, run.length > 0 && bytes <= request->length);
+    WIRE_EXPECT(wire, request->run_count < DISK_EXTENTS_MAX);
+    request->runs[request->run_count++] = run;
+  }
+  WIRE_EXPECT(wire, implies(request->flags & WIRE_REQ_ONE, request->run_count == 1));
+}
+
 static void chunk_head(struct wire *wire) {
   struct wire_request *request = wire->current;
   struct reader reader;
@@ -314,6 +365,8 @@ static void chunk_head(struct wire *wire) {
     WIRE_EXPECT(wire, offset - request->offset + bytes <= request->length);
     memset(request->data + (offset - request->offset), 0, bytes);
     request->received += bytes;
+  } else if (wire->chunk_type == CHUNK_STATUS) {
+    status_chunk(wire, &reader);
   } else {
     WIRE_EXPECT(wire, wire->chunk_type == CHUNK_ERROR || wire->chunk_type == CHUNK_ERROR_OFFSET);
     request->error = get_be32(&reader);

@@ -8,8 +8,16 @@
 #include "nbd/session.h"
 #include "sim/world.h"
 
-enum wire_type { WIRE_READ = 0, WIRE_WRITE = 1, WIRE_DISC = 2, WIRE_FLUSH = 3, WIRE_TRIM = 4, WIRE_WRITE_ZEROES = 6 };
-enum wire_flag { WIRE_FUA = 1, WIRE_NO_HOLE = 2 };
+enum wire_type {
+  WIRE_READ = 0,
+  WIRE_WRITE = 1,
+  WIRE_DISC = 2,
+  WIRE_FLUSH = 3,
+  WIRE_TRIM = 4,
+  WIRE_WRITE_ZEROES = 6,
+  WIRE_BLOCK_STATUS = 7
+};
+enum wire_flag { WIRE_FUA = 1, WIRE_NO_HOLE = 2, WIRE_REQ_ONE = 8 };
 #define WIRE_HEAD_BYTES 28u
 
 struct wire_request {
@@ -20,7 +28,9 @@ struct wire_request {
   uint32_t length;
   void (*fill)(struct wire_request *request, uint64_t from, uint64_t bytes, uint8_t *out); /* payload of a write */
   uint8_t *data;                                                                           /* where a read goes */
+  struct disk_extent *runs; /* where block status goes: DISK_EXTENTS_MAX of them */
   /* the answer */
+  uint32_t run_count;
   uint32_t error; /* as on the wire; 0: success */
   /* private */
   uint64_t cookie;
@@ -37,6 +47,7 @@ struct wire_options {
   const char *peer;
   struct prng prng;
   bool structured;    /* ask for structured replies */
+  bool contexts;      /* and, if so, for base:allocation */
   bool old_handshake; /* EXPORT_NAME in place of GO */
   bool whole;         /* never cut a message */
   void *owner;
@@ -61,6 +72,7 @@ struct wire {
   enum wire_state state;
   bool ready; /* in transmission */
   bool structured;
+  uint32_t context; /* the id of base:allocation; 0: there is none */
   bool closing, leaving;
   uint64_t size_bytes;
   uint32_t transmission_flags;
@@ -74,7 +86,7 @@ struct wire {
   /* bytes in */
   struct nbd_vector vectors[8];
   size_t vector_count, send_bytes;
-  uint8_t head[1024];
+  uint8_t head[2048];
   size_t head_bytes, head_want;
   uint32_t option, option_reply;
   uint16_t chunk_type, chunk_flags;

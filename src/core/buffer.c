@@ -1,4 +1,4 @@
-/* buffer.c - three free lists and a line of those who wait. */
+/* buffer.c - for each class a free list and a line of those who wait. */
 #include "core/buffer.h"
 
 #define BUFFER_COUNT_MIN 4u
@@ -29,8 +29,10 @@ static tarn_err class_init(struct buffer_pool *pool, struct arena *arena, unsign
 tarn_err buffer_pool_init(struct buffer_pool *pool, struct env *env, struct arena *arena, uint64_t bytes) {
   require(buffer_class_bytes[BUFFER_CLASS_COUNT - 1] == BUFFER_DATA_MAX + BUFFER_ALIGN);
   *pool = (struct buffer_pool){.env = env};
-  list_init(&pool->waiting);
-  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) list_init(&pool->free[size_class]);
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) {
+    list_init(&pool->free[size_class]);
+    list_init(&pool->waiting[size_class]);
+  }
   for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) {
     uint64_t count = bytes / class_share[size_class] / buffer_class_bytes[size_class];
     require(count <= UINT32_MAX);
@@ -41,10 +43,18 @@ tarn_err buffer_pool_init(struct buffer_pool *pool, struct env *env, struct aren
   return TARN_OK;
 }
 
-/* The smallest free buffer that holds `data_bytes`, whoever may be waiting. */
-static struct buffer *take(struct buffer_pool *pool, uint32_t data_bytes) {
-  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++) {
-    if (buffer_class_bytes[size_class] - BUFFER_ALIGN < data_bytes) continue;
+static unsigned class_for(uint32_t data_bytes) {
+  require(data_bytes > 0);
+  require(data_bytes <= BUFFER_DATA_MAX);
+  unsigned size_class = 0;
+  while (buffer_class_bytes[size_class] - BUFFER_ALIGN < data_bytes) size_class++;
+  return size_class;
+}
+
+/* The smallest free buffer that will do, for the first in the line of that class; none that somebody waits for in another. */
+static struct buffer *take(struct buffer_pool *pool, unsigned needed) {
+  for (unsigned size_class = needed; size_class < BUFFER_CLASS_COUNT; size_class++) {
+    if (size_class != needed && !list_is_empty(&pool->waiting[size_class])) continue;
     struct list *node = list_pop(&pool->free[size_class]);
     if (!node) continue;
     pool->free_count[size_class]--;
@@ -57,20 +67,27 @@ static struct buffer *take(struct buffer_pool *pool, uint32_t data_bytes) {
 }
 
 struct buffer *buffer_get(struct buffer_pool *pool, uint32_t data_bytes) {
-  require(data_bytes > 0);
-  require(data_bytes <= BUFFER_DATA_MAX);
-  return list_is_empty(&pool->waiting) ? take(pool, data_bytes) : NULL;
+  unsigned size_class = class_for(data_bytes);
+  return list_is_empty(&pool->waiting[size_class]) ? take(pool, size_class) : NULL;
 }
 
-/* Gives what there is to those who wait, in their order; stops at the first who must wait on. */
+/* Gives what there is to those who wait, in the order of each line; large ones first, for they can take nothing else. */
 static void serve_waiting(struct buffer_pool *pool) {
-  for (struct list *node; (node = list_first(&pool->waiting)) != NULL;) {
-    struct buffer_wait *wait = LIST_ENTRY(node, struct buffer_wait, link);
-    wait->buffer = take(pool, wait->data_bytes);
-    if (!wait->buffer) return;
-    list_remove(&wait->link);
-    event_post(&pool->env->queue, &wait->event);
+  for (unsigned size_class = BUFFER_CLASS_COUNT; size_class-- > 0;) {
+    for (struct list *node; (node = list_first(&pool->waiting[size_class])) != NULL;) {
+      struct buffer_wait *wait = LIST_ENTRY(node, struct buffer_wait, link);
+      wait->buffer = take(pool, size_class);
+      if (!wait->buffer) break;
+      list_remove(&wait->link);
+      event_post(&pool->env->queue, &wait->event);
+    }
   }
+}
+
+bool buffer_pool_is_crowded(const struct buffer_pool *pool) {
+  for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++)
+    if (!list_is_empty(&pool->waiting[size_class])) return true;
+  return false;
 }
 
 static void wait_ready(struct event *event) {
@@ -87,13 +104,11 @@ void buffer_wait_init(struct buffer_wait *wait, void (*ready)(struct buffer_wait
 }
 
 void buffer_wait(struct buffer_pool *pool, struct buffer_wait *wait, uint32_t data_bytes) {
-  require(data_bytes > 0);
-  require(data_bytes <= BUFFER_DATA_MAX);
   require(!list_is_linked(&wait->link));
   require(!event_is_posted(&wait->event));
   wait->data_bytes = data_bytes;
   wait->buffer = NULL;
-  list_push(&pool->waiting, &wait->link);
+  list_push(&pool->waiting[class_for(data_bytes)], &wait->link);
   serve_waiting(pool);
   if (!wait->buffer) pool->waits++;
 }
@@ -129,7 +144,7 @@ void buffer_unref(struct buffer *buffer) {
 bool buffer_pool_is_whole(const struct buffer_pool *pool) {
   for (unsigned size_class = 0; size_class < BUFFER_CLASS_COUNT; size_class++)
     if (pool->free_count[size_class] != pool->total_count[size_class]) return false;
-  return list_is_empty(&pool->waiting);
+  return !buffer_pool_is_crowded(pool);
 }
 
 void buffer_init_private(struct buffer *buffer, uint8_t *memory, uint32_t bytes) {

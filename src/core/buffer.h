@@ -1,7 +1,8 @@
 /* buffer.h - the memory that data passes through, from a client's socket to the disks and back, without a copy.
  *
- * A pool is sized once. Buffers come in three classes (BUFFER_CLASS_BYTES); who finds a class empty takes a larger one or
- * waits in line, first come first served. A buffer is shared by reference: a write whose client was answered keeps its
+ * A pool is sized once. Buffers come in three classes (BUFFER_CLASS_BYTES). Who finds a class empty takes a larger one, if nobody
+ * waits for that, or waits in line, first come first served in each class: who needs little does not stand behind those who
+ * need much, and takes nothing from them. A buffer is shared by reference: a write whose client was answered keeps its
  * buffer while one image still hangs on it (rule 7), and the pool gets it back at the last buffer_unref().
  *
  * Placement rule (see disk.h): for data of volume offset `o` use `base + o % BUFFER_ALIGN`. A buffer of class size S holds
@@ -41,7 +42,7 @@ struct buffer_wait {
 struct buffer_pool {
   struct env *env;
   struct list free[BUFFER_CLASS_COUNT];
-  struct list waiting; /* struct buffer_wait, FIFO: a small request does not overtake a large one */
+  struct list waiting[BUFFER_CLASS_COUNT]; /* struct buffer_wait, by the smallest class that will do */
   uint32_t free_count[BUFFER_CLASS_COUNT], total_count[BUFFER_CLASS_COUNT];
   uint64_t waits; /* how often somebody had to wait */
 };
@@ -62,6 +63,8 @@ CHECKED bool buffer_new_private(struct buffer *buffer, struct arena *arena, uint
 void buffer_init_private(struct buffer *buffer, uint8_t *memory, uint32_t bytes);
 void buffer_ref(struct buffer *buffer);
 void buffer_unref(struct buffer *buffer);
+/* Is anybody waiting? */
+bool buffer_pool_is_crowded(const struct buffer_pool *pool);
 /* All buffers are back in the pool: what a clean end, and every quiet moment of the simulator, must find. */
 bool buffer_pool_is_whole(const struct buffer_pool *pool);
 

@@ -166,7 +166,7 @@ static void volume_caps(struct mirror *m, uint32_t v) {
 static void init_lists(struct mirror *m) {
   struct list *heads[] = {&m->free_ops,      &m->op_line,       &m->mark_line,    &m->scratch_line,
                           &m->recover_line,  &m->doubt_line,    &m->free_scratch, &m->held_scratch,
-                          &m->flush_waiting, &m->flush_running, &m->buffer_line};
+                          &m->flush_waiting, &m->flush_running, &m->buffer_line,  &m->extents_line};
   for (size_t i = 0; i < COUNT_OF(heads); i++) list_init(heads[i]);
   list_init(&m->room_flush.link);
   list_init(&m->copy_flush.link);

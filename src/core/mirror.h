@@ -235,7 +235,8 @@ struct mirror_status {
   struct mirror_image_status images[IMAGES_MAX];
   uint64_t marked_regions, recovering_bytes;
   uint64_t reads, writes, flushes, in_flight, log_writes;
-  bool recovered; /* the fields below tell of the last recovery */
+  bool home_in_trouble; /* the last record could not be written to the state directory */
+  bool recovered;       /* the fields below tell of the last recovery */
   struct {
     const char *reason; /* "crash" */
     uint64_t bytes_marked, bytes_copied, duration_ns;

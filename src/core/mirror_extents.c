@@ -12,6 +12,9 @@
  * An image that is not current when it answers, because it was put out meanwhile, is not believed. As of a read, what was seen
  * may be of a write that is not answered yet: the record that puts an image out comes first.
  *
+ * One is with an image at a time, the others stand in line here, where no guard waits for them: a disk may take long to look,
+ * and many that look one after the other must not pass for a disk that hangs.
+ *
  * Errors of EXTENTS say nothing about an image. A disk that hangs is its guard's matter, as for any I/O; until it answers it
  * keeps the buffer, and the request goes on with another one. */
 #include "core/mirror_int.h"
@@ -56,7 +59,7 @@ static struct place place_doubtful(const struct mirror *m, uint64_t low, uint64_
     if (list->ranges[i].start < high && stop > low) place_add(&first, low, high, list->ranges[i].start, stop);
   }
   for (struct range_hold *hold = NULL; (hold = range_next_overlap(&m->lock, low, high - low, hold)) != NULL;)
-    if (hold_is_doubtful(hold)) place_add(&first, low, high, hold->start, hold->end);
+    if (hold_is_doubtful(hold) && !PLANTED(hole_in_flight)) place_add(&first, low, high, hold->start, hold->end);
   return first;
 }
 
@@ -92,6 +95,14 @@ static void extents_unknown(struct op *op, uint64_t length) {
   extents_answer(op, TARN_OK);
 }
 
+/* Whatever becomes of it, its end is the next one's beginning; so the line needs no other end. */
+static void extents_line_run(struct mirror *m) {
+  for (struct list *node; !m->extents_busy && (node = list_pop(&m->extents_line)) != NULL;)
+    op_extents(LIST_ENTRY(node, struct op, link));
+}
+
+static void extents_told(struct op *op, struct disk_io *io, uint32_t image);
+
 static void extents_done(struct disk_io *io) {
   struct leg *leg = CONTAINER_OF(io, struct leg, io);
   struct op *op = leg->op;
@@ -99,7 +110,14 @@ static void extents_done(struct disk_io *io) {
   uint32_t image = leg->image;
   leg_ended(m, image, io);
   op->pending = 0;
+  m->extents_busy = false;
   disk_io_pass_back(op->client, io);
+  extents_told(op, io, image);
+  extents_line_run(m);
+}
+
+static void extents_told(struct op *op, struct disk_io *io, uint32_t image) {
+  struct mirror *m = op->m;
   if (io->err != TARN_OK) {
     op->tried |= 1u << image;
     op_extents(op);
@@ -128,17 +146,19 @@ static uint32_t extents_source(const struct op *op) {
   return candidates & 1u << m->record.master ? m->record.master : (uint32_t)__builtin_ctz(candidates);
 }
 
-/* Also where it goes on after an image that could not tell. */
+/* Also where it goes on after an image that could not tell, and from the line: what is doubtful is asked anew. */
 void op_extents(struct op *op) {
   struct mirror *m = op->m;
   if (!m->serving) {
     op_end(op, TARN_SHUTDOWN);
     return;
   }
-  if (op->tried == 0) {
-    op->length = min_u64(op->length, (uint64_t)LOOK_EXTENTS * m->geometry.extent_bytes);
-    op->tick = m->recover_sets;
+  if (m->extents_busy) {
+    list_push(&m->extents_line, &op->link);
+    return;
   }
+  op->length = min_u64(op->length, (uint64_t)LOOK_EXTENTS * m->geometry.extent_bytes);
+  op->tick = m->recover_sets;
   struct place doubtful = place_doubtful(m, op->start, op->start + op->length);
   if (doubtful.start == op->start) {
     extents_unknown(op, doubtful.end - doubtful.start);
@@ -155,6 +175,7 @@ void op_extents(struct op *op) {
     return;
   }
   op->pending = 1;
+  m->extents_busy = true;
   leg_submit(m, image, &op_leg(op, image)->io, DISK_EXTENTS, 0, op->start, op->length, op->client->buffer,
              op->client->data, extents_done);
 }

@@ -217,8 +217,10 @@ struct mirror {
   struct list scratch_line; /* ops without scratch */
   struct list recover_line; /* reads that wait for a region to be copied */
   struct list buffer_line;  /* reads whose buffer a dead disk still holds: they wait for another */
-  struct list doubt_line;   /* flushes that wait until what a failed flush left in doubt is written again */
-  struct buffer *scratch;   /* SCRATCH_SLOTS */
+  struct list extents_line; /* EXTENTS that wait for the one that is with an image */
+  bool extents_busy;
+  struct list doubt_line; /* flushes that wait until what a failed flush left in doubt is written again */
+  struct buffer *scratch; /* SCRATCH_SLOTS */
   struct list free_scratch, held_scratch; /* held: by a disk that hangs, perhaps still */
   uint32_t scratch_busy;
   uint32_t ops_busy;

@@ -38,6 +38,9 @@
 #define NBD_IN_BYTES         65536u              /* the session's own receive buffer: 15 writes of 4 KiB at once */
 #define NBD_IN_LONG_BYTES    16384u              /* of it, while payloads are long: the rest of them is not copied */
 #define NBD_COLLECT_BYTES    8192u               /* up to this a copy is cheaper than another system call */
+#define NBD_STATUS_MAX       1u                  /* BLOCK_STATUS that are with the disk, of one session; others wait */
+#define NBD_STATUS_BYTES     4096u               /* of data that a buffer for BLOCK_STATUS is for, and */
+#define NBD_STATUS_REPLY_AT  2048u               /* where in it the reply is made, behind what the disk says */
 #define NBD_OPTION_BYTES_MAX 8192u               /* longer ones are skipped, and refused as too big */
 #define NBD_OPTION_DROP_MAX  (1u << 20)          /* longer ones end the session */
 #define NBD_HANDSHAKE_BYTES  (3u * NBD_NAME_MAX) /* of answer to one option; LIST goes on when they are sent */
@@ -52,6 +55,14 @@ enum nbd_phase {
   NBD_PHASE_DRAIN,   /* nothing more is taken in; what is open is finished */
 };
 
+/* Metadata contexts: bits of a set; the id on the wire is the number of the bit, from 1. */
+enum nbd_context { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_STATE, NBD_CONTEXT_COUNT };
+_Static_assert(NBD_STATUS_REPLY_AT >= DISK_EXTENTS_MAX * sizeof(struct disk_extent), "behind what the disk says");
+_Static_assert(NBD_STATUS_REPLY_AT + NBD_CONTEXT_COUNT * (NBD_CHUNK_BYTES + NBD_CHUNK_STATUS_BYTES +
+                                                          DISK_EXTENTS_MAX * NBD_STATUS_RUN_BYTES) <=
+                   NBD_STATUS_BYTES + BUFFER_ALIGN,
+               "the chunks of all contexts fit into what a buffer has");
+
 /* Go on; it needs bytes; it needs a slot, a buffer or the line. */
 enum nbd_step { NBD_STEP_AGAIN, NBD_STEP_INPUT, NBD_STEP_BLOCKED };
 
@@ -62,10 +73,12 @@ struct nbd_out {
   enum nbd_out_kind kind;
   uint32_t header_bytes, data_bytes;
   const uint8_t *data; /* NULL: zeroes */
-  uint8_t header[28];
+  uint8_t header[32];
 };
 _Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_OFFSET_BYTES,
                "a chunk's header fits");
+_Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_STATUS_BYTES + NBD_STATUS_RUN_BYTES,
+               "and block status of one run");
 
 struct nbd_request {
   struct list link; /* free, or in line to stream */
@@ -100,9 +113,11 @@ struct nbd_session {
   struct nbd_export *export; /* from transmission on */
   enum nbd_phase phase;
   bool no_zeroes, structured; /* as negotiated */
-  bool needs_input;           /* the last step stopped for bytes, not for resources */
-  bool hung_up;               /* the protocol was broken, or cannot be kept: close at once */
-  bool closing;               /* by the driver */
+  uint32_t contexts;          /* set of enum nbd_context, chosen for this export; compared only: it may be gone */
+  const struct nbd_export *contexts_of;
+  bool needs_input; /* the last step stopped for bytes, not for resources */
+  bool hung_up;     /* the protocol was broken, or cannot be kept: close at once */
+  bool closing;     /* by the driver */
   struct event closed_event;
 
   /* bytes in */
@@ -132,6 +147,7 @@ struct nbd_session {
   bool buffer_waits;             /* for the first of them */
   uint64_t held_bytes, held_max; /* of the pool */
   uint32_t in_disk;              /* pieces */
+  uint32_t asking;               /* of them, EXTENTS, or on their way there */
   uint32_t requests_open;
   struct list free_requests, free_pieces;
   uint32_t requests_used, pieces_used; /* slots that were ever taken: an idle session touches no page of the others */
@@ -181,6 +197,8 @@ void nbd_buffer_ready(struct buffer_wait *wait);
 /* reply.c */
 void nbd_out_push(struct nbd_session *session, struct nbd_request *request, struct nbd_out *out);
 void nbd_reply_status(struct nbd_session *session, struct nbd_request *request);
+/* The EXTENTS of a BLOCK_STATUS is done, well or not. */
+void nbd_reply_block_status(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece);
 /* A piece of a READ is done, well or not. */
 void nbd_reply_data(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece);
 

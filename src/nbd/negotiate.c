@@ -4,8 +4,10 @@
  *     client: IHAVEOPT option(32) length(32) data            server: magic(64) option(32) type(32) length(32) data, ...
  *
  * An option is taken up when all of it has arrived and the answer to the one before has been sent, so one answer's
- * memory is enough. No TLS here, so that STARTTLS is refused by policy. Metadata contexts: the options are understood;
- * there is none to offer yet (contexts_reply() is the place). */
+ * memory is enough. No TLS here, so that STARTTLS is refused by policy.
+ *
+ * Metadata contexts are chosen for an export before it is entered, and hold if that is the one that is entered then. A choice
+ * replaces the last one, also when it fails. */
 #include <string.h>
 
 #include "base/bytes.h"
@@ -68,7 +70,8 @@ static uint64_t export_bytes(const struct nbd_export *export) {
  * offered: it is answered at once, by doing it or by ENOTSUP. */
 static uint16_t export_flags(const struct nbd_session *session, const struct nbd_export *export) {
   const struct disk_caps *caps = &export->disk->caps;
-  unsigned flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN;
+  unsigned flags =
+      NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_CACHE;
   if (caps->read_only) flags |= NBD_FLAG_READ_ONLY;
   if (caps->rotational) flags |= NBD_FLAG_ROTATIONAL;
   if (!caps->read_only) flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
@@ -77,11 +80,21 @@ static uint16_t export_flags(const struct nbd_session *session, const struct nbd
   return (uint16_t)flags;
 }
 
+static const char *const context_names[NBD_CONTEXT_COUNT] = {
+    [NBD_CONTEXT_ALLOCATION] = "base:allocation", [NBD_CONTEXT_STATE] = "tarn:state"};
+
+static uint32_t contexts_of(const struct nbd_export *export) {
+  if (!export->disk->caps.can_extents) return 0;
+  return 1u << NBD_CONTEXT_ALLOCATION | (export->state ? 1u << NBD_CONTEXT_STATE : 0);
+}
+
 static void attach(struct nbd_session *session, struct nbd_export *export) {
   require(!session->export);
   require(export->session_count < UINT32_MAX);
   session->export = export;
   export->session_count++;
+  if (session->contexts_of != export) session->contexts = 0;
+  session->contexts &= contexts_of(export);
   session->phase = NBD_PHASE_REQUEST;
 }
 
@@ -192,26 +205,57 @@ static void option_list(struct nbd_session *session) {
   session->phase = NBD_PHASE_LIST;
 }
 
-/* The contexts of `export` that match the queries (all there are when LIST has no query), then ACK. */
-static void contexts_reply(struct nbd_session *session, const struct nbd_export *export) {
-  require(export != NULL);
-  /* There is none yet. Unknown namespaces are to be ignored, and LIST may find nothing. */
-  answer_status(session, NBD_REP_ACK, "");
+/* The contexts that a query names: one by its whole name; a namespace alone stands for all of its contexts, in LIST only. What
+ * is not known is nothing. */
+static uint32_t query_contexts(const char *query, bool is_list) {
+  uint32_t found = 0;
+  for (uint32_t i = 0; i < NBD_CONTEXT_COUNT; i++) {
+    size_t namespace_bytes = strcspn(context_names[i], ":") + 1;
+    bool whole = strcmp(query, context_names[i]) == 0;
+    bool wild = is_list && strlen(query) == namespace_bytes && memcmp(query, context_names[i], namespace_bytes) == 0;
+    if (whole || wild) found |= 1u << i;
+  }
+  return found;
+}
+
+static void contexts_reply(struct nbd_session *session, uint32_t contexts) {
+  struct writer answer;
+  answer_begin(session, &answer);
+  for (uint32_t i = 0; i < NBD_CONTEXT_COUNT; i++) {
+    if (!(contexts & 1u << i)) continue;
+    size_t bytes = strlen(context_names[i]);
+    put_reply(session, &answer, NBD_REP_META_CONTEXT, 4 + bytes);
+    put_be32(&answer, session->option == NBD_OPT_SET_META_CONTEXT ? i + 1 : 0);
+    put_bytes(&answer, context_names[i], bytes);
+  }
+  put_reply(session, &answer, NBD_REP_ACK, 0);
+  answer_send(session, &answer);
 }
 
 /* LIST_META_CONTEXT, SET_META_CONTEXT: name length(32), name, count(32), queries of length(32), text. */
 static void option_contexts(struct nbd_session *session, struct reader *data) {
-  char name[NBD_NAME_MAX + 1];
+  char name[NBD_NAME_MAX + 1], query[NBD_NAME_MAX + 1];
+  bool is_list = session->option == NBD_OPT_LIST_META_CONTEXT;
   if (!session->structured) return answer_status(session, NBD_REP_ERR_INVALID, "structured replies come first");
   uint32_t name_bytes = get_be32(data);
-  bool name_ok = !data->bad && get_name(data, name_bytes, name);
-  uint32_t count = get_be32(data);
-  for (uint32_t i = 0; i < count && !data->bad; i++) reader_skip(data, get_be32(data));
-  if (!name_ok || data->bad || reader_left(data) > 0)
+  bool fine = !data->bad && get_name(data, name_bytes, name);
+  uint32_t count = get_be32(data), found = 0;
+  for (uint32_t i = 0; i < count && fine && !data->bad; i++) {
+    uint32_t bytes = get_be32(data);
+    fine = !data->bad && get_name(data, bytes, query) && strchr(query, ':') && query[0] != ':';
+    if (fine) found |= query_contexts(query, is_list);
+  }
+  if (!fine || data->bad || reader_left(data) > 0)
     return answer_status(session, NBD_REP_ERR_INVALID, "malformed option");
   struct nbd_export *export = session->options.exports->find(session->options.exports, name);
   if (!export) return answer_status(session, NBD_REP_ERR_UNKNOWN, "no such export, or it is not active");
-  contexts_reply(session, export);
+  if (is_list && count == 0) found = UINT32_MAX;
+  found &= contexts_of(export);
+  if (!is_list) {
+    session->contexts = found;
+    session->contexts_of = export;
+  }
+  contexts_reply(session, found);
 }
 
 static void option_structured(struct nbd_session *session) {
@@ -226,6 +270,7 @@ static void option_abort(struct nbd_session *session) {
 
 static void option_run(struct nbd_session *session, struct reader *data) {
   bool bare = reader_left(data) == 0;
+  if (session->option == NBD_OPT_SET_META_CONTEXT) session->contexts = 0;
   switch (session->option) {
     case NBD_OPT_EXPORT_NAME: return option_export_name(session, data);
     case NBD_OPT_ABORT: return option_abort(session); /* with data or not: the client is leaving */
@@ -294,6 +339,7 @@ static enum nbd_step skip_step(struct nbd_session *session) {
   session->skip_bytes -= bytes;
   if (session->skip_bytes > 0) return NBD_STEP_INPUT;
   session->phase = NBD_PHASE_OPTION;
+  if (session->option == NBD_OPT_SET_META_CONTEXT) session->contexts = 0;
   answer_status(session, NBD_REP_ERR_TOO_BIG, "the option is too long");
   return NBD_STEP_AGAIN;
 }

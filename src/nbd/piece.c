@@ -7,6 +7,8 @@
  * writing zero bytes. Where it does not, all of it is written. Each such piece has a buffer of its own: the disk may
  * merge foreign bytes into the ends of one, so that none can be shared.
  *
+ * CACHE reads, and drops what it has read: whatever the images' disks and machines keep of it is nearer then.
+ *
  * Who needs a buffer and finds none, or holds too much of the pool already, waits in line; meanwhile the session takes
  * no new request. The one exception is a READ that streams: with its header sent nobody else's answer can pass, so
  * waiting for a buffer that those behind it hold would be for ever. It keeps the buffer that it has. */
@@ -34,6 +36,11 @@ static struct nbd_piece *piece_new(struct nbd_session *session, struct nbd_reque
   return piece;
 }
 
+/* The bytes of data that the buffer of a piece must have room for. */
+static uint64_t buffer_need(const struct nbd_piece *piece) {
+  return piece->io.op == DISK_EXTENTS ? NBD_STATUS_BYTES : piece->io.length;
+}
+
 /* May the session hold one more buffer? One it always may. */
 static bool may_hold(const struct nbd_session *session, uint64_t data_bytes) {
   return session->held_bytes == 0 || session->held_bytes + data_bytes + BUFFER_ALIGN <= session->held_max;
@@ -44,20 +51,20 @@ static void line_go_on(struct nbd_session *session) {
   struct list *node = list_first(&session->waiting);
   if (!node || session->buffer_waits) return;
   const struct nbd_piece *piece = LIST_ENTRY(node, struct nbd_piece, link);
-  if (!may_hold(session, piece->io.length)) return;
+  if (!may_hold(session, buffer_need(piece))) return;
   session->buffer_waits = true;
-  buffer_wait(session->options.pool, &session->buffer_wait, (uint32_t)piece->io.length);
+  buffer_wait(session->options.pool, &session->buffer_wait, (uint32_t)buffer_need(piece));
 }
 
 static void buffer_take(struct nbd_session *session, struct nbd_piece *piece, struct buffer *buffer) {
   require(!piece->io.buffer);
-  require(buffer->bytes - BUFFER_ALIGN >= piece->io.length);
+  require(buffer->bytes - BUFFER_ALIGN >= buffer_need(piece));
   piece->io.buffer = buffer;
   piece->held_bytes = buffer->bytes;
   session->held_bytes += buffer->bytes;
 }
 
-/* A READ may come back with another buffer (disk.h), of another size. */
+/* A READ, or EXTENTS, may come back with another buffer (disk.h), of another size. */
 static void buffer_came_back(struct nbd_session *session, struct nbd_piece *piece) {
   if (!piece->io.buffer) return;
   require(session->held_bytes >= piece->held_bytes);
@@ -123,6 +130,8 @@ static struct segment segment_next(const struct nbd_session *session, const stru
   uint64_t left = request->end - request->cursor;
   require(left > 0);
   switch (request->command) {
+    case NBD_CMD_BLOCK_STATUS: return (struct segment){DISK_EXTENTS, left};
+    case NBD_CMD_CACHE:
     case NBD_CMD_READ: return (struct segment){DISK_READ, data_piece_bytes(caps, request->cursor, left)};
     case NBD_CMD_WRITE: return (struct segment){DISK_WRITE, data_piece_bytes(caps, request->cursor, left)};
     case NBD_CMD_TRIM: return (struct segment){DISK_TRIM, min_u64(left, caps->zero_bytes_max)};
@@ -135,7 +144,7 @@ uint64_t nbd_first_piece_bytes(const struct nbd_session *session, const struct n
   return segment_next(session, request).length;
 }
 
-static bool needs_buffer(enum disk_op op) { return op == DISK_READ || op == DISK_WRITE; }
+static bool needs_buffer(enum disk_op op) { return op == DISK_READ || op == DISK_WRITE || op == DISK_EXTENTS; }
 
 static void segment_take(struct nbd_piece *piece, struct segment segment) {
   struct nbd_request *request = piece->request;
@@ -145,6 +154,7 @@ static void segment_take(struct nbd_piece *piece, struct segment segment) {
   piece->io.length = segment.length;
   request->cursor += segment.length;
   request->active++;
+  if (segment.op == DISK_EXTENTS) piece->session->asking++;
 }
 
 /* ---- to the disk ---- */
@@ -153,7 +163,7 @@ static void segment_take(struct nbd_piece *piece, struct segment segment) {
 static void piece_equipped(struct nbd_session *session, struct nbd_piece *piece) {
   if (needs_buffer(piece->io.op)) {
     require(piece->io.buffer != NULL);
-    piece->io.data = piece->io.buffer->base + piece->io.offset % BUFFER_ALIGN;
+    piece->io.data = piece->io.buffer->base + (piece->io.op == DISK_EXTENTS ? 0 : piece->io.offset % BUFFER_ALIGN);
   }
   if (piece->request->command == NBD_CMD_WRITE && piece->io.op == DISK_WRITE) piece->state = PIECE_FILLING;
   else nbd_piece_submit(session, piece);
@@ -161,7 +171,7 @@ static void piece_equipped(struct nbd_session *session, struct nbd_piece *piece)
 
 static void piece_equip_or_wait(struct nbd_session *session, struct nbd_piece *piece) {
   if (needs_buffer(piece->io.op) && !piece->io.buffer) {
-    struct buffer *buffer = buffer_try(session, piece->io.length);
+    struct buffer *buffer = buffer_try(session, buffer_need(piece));
     if (!buffer) {
       piece->state = PIECE_WAITING;
       list_push(&session->waiting, &piece->link);
@@ -293,7 +303,7 @@ static void piece_go_on(struct nbd_session *session, struct nbd_piece *piece) {
   piece_equip_or_wait(session, piece);
 }
 
-/* A piece of anything but a READ is done; true when it has found something else to do. */
+/* A piece of anything but a READ or a BLOCK_STATUS is done; true when it has found something else to do. */
 static bool piece_carry_on(struct nbd_session *session, struct nbd_piece *piece) {
   struct nbd_request *request = piece->request;
   if (request->error || session->writing == request) return false;
@@ -314,6 +324,7 @@ static void piece_done(struct disk_io *io) {
   require(piece->state == PIECE_IN_DISK);
   require(session->in_disk > 0);
   session->in_disk--;
+  if (io->op == DISK_EXTENTS) session->asking--;
   piece->state = PIECE_READY;
   buffer_came_back(session, piece);
   if (session->closing) {
@@ -323,8 +334,11 @@ static void piece_done(struct disk_io *io) {
   }
   request->holds++; /* past the end of its last piece */
   request->active--;
-  if (io->err) nbd_request_fail(request, error_of(io->err, request));
+  /* What an EXTENTS could not find out is data, unless it was not even tried. */
+  if (io->err && (io->op != DISK_EXTENTS || io->err == TARN_SHUTDOWN))
+    nbd_request_fail(request, error_of(io->err, request));
   if (request->command == NBD_CMD_READ) nbd_reply_data(session, request, piece);
+  else if (request->command == NBD_CMD_BLOCK_STATUS) nbd_reply_block_status(session, request, piece);
   else if (!piece_carry_on(session, piece)) nbd_piece_free(session, piece);
   nbd_request_settle(session, request);
   nbd_request_put(session, request);
@@ -334,7 +348,7 @@ static void piece_done(struct disk_io *io) {
 void nbd_piece_sent(struct nbd_session *session, struct nbd_piece *piece) {
   struct nbd_request *request = piece->request;
   require(piece->state == PIECE_SENDING);
-  require(request->command == NBD_CMD_READ);
+  require(request->command == NBD_CMD_READ || request->command == NBD_CMD_BLOCK_STATUS);
   if (request->cursor < request->end) piece_go_on(session, piece);
   else nbd_piece_free(session, piece);
 }

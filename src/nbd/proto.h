@@ -76,6 +76,8 @@ enum nbd_transmission_flag {
 #define NBD_CHUNK_BYTES        20u /* magic 32, flags 16, type 16, cookie 64, length 32 */
 #define NBD_CHUNK_OFFSET_BYTES 8u  /* begins the payload of OFFSET_DATA */
 #define NBD_CHUNK_ERROR_BYTES  6u  /* begins the payload of ERROR: error 32, message length 16 */
+#define NBD_CHUNK_STATUS_BYTES 4u  /* begins the payload of BLOCK_STATUS: context 32 */
+#define NBD_STATUS_RUN_BYTES   8u  /* follows, over and over: length 32, flags 32 */
 
 enum nbd_command {
   NBD_CMD_READ = 0,

@@ -192,6 +192,75 @@ void nbd_reply_data(struct nbd_session *session, struct nbd_request *request, st
   push_piece(session, piece, piece->io.data, piece->io.length);
 }
 
+/* ---- block status ---- */
+
+static void put_context(struct writer *writer, const struct nbd_request *request, enum nbd_context context, bool last,
+                        const struct disk_extent *runs, uint32_t count) {
+  if (request->flags & NBD_CMD_FLAG_REQ_ONE) count = 1;
+  put_chunk(writer, request, NBD_REPLY_TYPE_BLOCK_STATUS, last, NBD_CHUNK_STATUS_BYTES + count * NBD_STATUS_RUN_BYTES);
+  put_be32(writer, (uint32_t)context + 1);
+  for (uint32_t i = 0; i < count; i++) {
+    require(runs[i].length > 0 && runs[i].length <= request->length);
+    put_be32(writer, (uint32_t)runs[i].length);
+    put_be32(writer, runs[i].flags);
+  }
+}
+
+/* The disk could not tell, or may still write to the buffer: all is data. That needs no buffer, for one run of each context fits
+ * into the headers of the piece and of the status. */
+static void reply_unknown(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece,
+                          const struct disk_extent *state) {
+  struct disk_extent data = {.length = request->length, .flags = 0};
+  bool allocation = session->contexts & 1u << NBD_CONTEXT_ALLOCATION;
+  struct writer writer;
+  header_begin(&request->status, &writer);
+  if (state) put_context(&writer, request, NBD_CONTEXT_STATE, true, state, 1);
+  else put_context(&writer, request, NBD_CONTEXT_ALLOCATION, true, &data, 1);
+  header_end(&request->status, &writer);
+  request->answered = true;
+  request->holds++;
+  if (state && allocation) {
+    header_begin(&piece->out, &writer);
+    put_context(&writer, request, NBD_CONTEXT_ALLOCATION, false, &data, 1);
+    header_end(&piece->out, &writer);
+    push_piece(session, piece, NULL, 0);
+  } else {
+    nbd_piece_free(session, piece);
+  }
+  nbd_out_push(session, request, &request->status);
+}
+
+/* One chunk for each context, all made behind the runs that the disk has put into the buffer. */
+void nbd_reply_block_status(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece) {
+  struct disk_io *io = &piece->io;
+  struct disk_extent runs[DISK_EXTENTS_MAX];
+  uint32_t count = 0;
+  require(io->op == DISK_EXTENTS && session->structured);
+  bool with_state = session->contexts & 1u << NBD_CONTEXT_STATE;
+  if (!request->error && with_state) {
+    count = session->export->state(session->export, request->offset, request->length, runs, COUNT_OF(runs));
+    if (count == 0) nbd_request_fail(request, NBD_ESHUTDOWN);
+  }
+  if (request->error) {
+    nbd_piece_free(session, piece);
+    return;
+  }
+  if (io->err) {
+    reply_unknown(session, request, piece, with_state ? runs : NULL);
+    return;
+  }
+  struct writer writer;
+  uint8_t *reply = io->buffer->base + NBD_STATUS_REPLY_AT;
+  writer_init(&writer, reply, io->buffer->bytes - NBD_STATUS_REPLY_AT);
+  if (session->contexts & 1u << NBD_CONTEXT_ALLOCATION)
+    put_context(&writer, request, NBD_CONTEXT_ALLOCATION, !with_state, disk_extents(io), io->extent_count);
+  if (with_state) put_context(&writer, request, NBD_CONTEXT_STATE, true, runs, count);
+  require(!writer.bad);
+  request->answered = true;
+  piece->out.header_bytes = 0;
+  push_piece(session, piece, reply, writer_used(&writer));
+}
+
 /* ---- the driver's side ---- */
 
 static size_t add_vectors(const struct nbd_out *out, uint64_t skip, struct nbd_vector *vectors, size_t max) {

@@ -67,6 +67,10 @@ void *nbd_session_owner(const struct nbd_session *session) { return session->opt
 struct nbd_export *nbd_session_export(const struct nbd_session *session) {
   return session->export;
 }
+uint64_t nbd_session_held_bytes(const struct nbd_session *session) { return session->held_bytes; }
+bool nbd_session_fills(const struct nbd_session *session) {
+  return session->fill && session->fill->state == PIECE_FILLING;
+}
 uint32_t nbd_session_requests_open(const struct nbd_session *session) { return session->requests_open; }
 
 /* ---- steps ---- */

@@ -27,11 +27,18 @@
 #define NBD_PAYLOAD_MAX  (64u << 20) /* of one READ or WRITE */
 #define NBD_NAME_MAX     4096u       /* the protocol's limit for strings */
 
-/* What a session serves. Owned by the driver; an export stays until its session_count is 0. */
+/* What a session serves. Owned by the driver; an export stays until its session_count is 0.
+ *
+ * Metadata contexts (BLOCK_STATUS): `base:allocation` is there if the disk knows EXTENTS, whose flags are those of the context;
+ * `tarn:state` if `state` is there, too. */
 struct nbd_export {
   const char *name;        /* as clients name it */
   const char *description; /* may be NULL */
   struct disk *disk;
+  /* The runs of tarn:state from `offset` on: at most `max`, none reaches beyond `length`, a prefix will do. Returns how many;
+   * 0: that is not known now. May be NULL. */
+  uint32_t (*state)(const struct nbd_export *export, uint64_t offset, uint64_t length, struct disk_extent *runs,
+                    uint32_t max);
   uint32_t session_count; /* sessions in transmission phase on it; kept by the session */
 };
 
@@ -77,6 +84,10 @@ void nbd_session_sent(struct nbd_session *session, size_t bytes);
 /* The connection is gone, or the driver wants it gone. While a send is under way in the kernel the driver keeps the
  * session alive by calling this only after that send has completed. */
 void nbd_session_close(struct nbd_session *session);
+/* Bytes of the pool that it holds: answers that the client has not taken, data on its way to and from the disk. */
+uint64_t nbd_session_held_bytes(const struct nbd_session *session);
+/* Among them is a buffer that waits for more of the client's bytes: nbd_session_received(session, 0) gives it back. */
+bool nbd_session_fills(const struct nbd_session *session);
 /* The export that it is attached to; NULL while it negotiates. */
 struct nbd_export *nbd_session_export(const struct nbd_session *session);
 uint32_t nbd_session_requests_open(const struct nbd_session *session);

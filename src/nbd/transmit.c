@@ -61,6 +61,8 @@ static const struct {
     [NBD_CMD_WRITE] = {.known = true, .ranged = true, .writes = true, .flags = NBD_CMD_FLAG_FUA},
     [NBD_CMD_FLUSH] = {.known = true, .flags = NBD_CMD_FLAG_FUA},
     [NBD_CMD_TRIM] = {.known = true, .ranged = true, .writes = true, .flags = NBD_CMD_FLAG_FUA},
+    [NBD_CMD_CACHE] = {.known = true, .ranged = true, .flags = NBD_CMD_FLAG_FUA},
+    [NBD_CMD_BLOCK_STATUS] = {.known = true, .ranged = true, .flags = NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE},
     [NBD_CMD_WRITE_ZEROES] = {.known = true,
                               .ranged = true,
                               .writes = true,
@@ -76,7 +78,6 @@ static enum nbd_error request_judge_range(const struct nbd_request *request, con
   return NBD_OK;
 }
 
-/* CACHE is not offered, BLOCK_STATUS needs a context that nobody could have negotiated: both are unknown here. */
 static enum nbd_error request_judge(const struct nbd_session *session, const struct nbd_request *request) {
   const struct disk_caps *caps = &session->export->disk->caps;
   unsigned command = request->command, flags = request->flags;
@@ -87,6 +88,7 @@ static enum nbd_error request_judge(const struct nbd_session *session, const str
   if (commands[command].writes && caps->read_only) return NBD_EPERM;
   if (command == NBD_CMD_TRIM && !caps->can_trim) return NBD_EINVAL;
   if (command == NBD_CMD_READ && request->length > NBD_PAYLOAD_MAX) return NBD_EINVAL;
+  if (command == NBD_CMD_BLOCK_STATUS && (session->contexts == 0 || request->length == 0)) return NBD_EINVAL;
   enum nbd_error error = request_judge_range(request, caps);
   if (error) return error;
   if (flags & NBD_CMD_FLAG_FAST_ZERO && !caps->can_zero) return NBD_ENOTSUP;
@@ -119,6 +121,7 @@ static void request_plan(const struct nbd_session *session, struct nbd_request *
     request->ordered = !one_piece && (!session->structured || request->flags & NBD_CMD_FLAG_DF);
     return;
   }
+  if (!commands[request->command].writes) return;
   request_plan_fua(request, one_piece);
   if (request->flags & NBD_CMD_FLAG_NO_HOLE) request->io_flags |= DISK_NO_HOLE;
 }
@@ -149,9 +152,11 @@ enum nbd_step nbd_request_step(struct nbd_session *session) {
   if (nbd_in_bytes(session) < NBD_REQUEST_BYTES) return NBD_STEP_INPUT;
   struct reader reader;
   reader_init(&reader, session->in + session->in_start, NBD_REQUEST_BYTES);
-  session->in_start += NBD_REQUEST_BYTES;
   uint32_t magic = get_be32(&reader);
   uint16_t flags = get_be16(&reader), command = get_be16(&reader);
+  /* Images answer these one after the other: a crowd of one client's would stand in everybody's way. */
+  if (command == NBD_CMD_BLOCK_STATUS && session->asking == NBD_STATUS_MAX) return NBD_STEP_BLOCKED;
+  session->in_start += NBD_REQUEST_BYTES;
   uint64_t cookie = get_be64(&reader), offset = get_be64(&reader);
   uint32_t length = get_be32(&reader);
   if (magic != NBD_MAGIC_REQUEST) {

@@ -72,7 +72,10 @@ char *call_answer_text(struct call *call) {
   if (!text) return NULL;
   size_t bytes = strlen(text);
   char *line = realloc(text, bytes + 2);
-  if (!line) return text;
+  if (!line) { /* an answer without its end would be waited for */
+    free(text);
+    return NULL;
+  }
   memcpy(line + bytes, "\n", 2);
   return line;
 }

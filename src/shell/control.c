@@ -5,6 +5,7 @@
 #include "shell/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #define LINE_FIRST_BYTES 4096u
 #define STREAM_BYTES     65536u
 #define STREAM_LINE_MAX  2048u
+#define CALL_ROOM_BYTES \
+  (1u << 20) /* what a call may need for its JSON: libjansson stops the process where it finds none */
 
 struct connection {
   struct list link; /* in control->connections */
@@ -38,12 +41,18 @@ struct connection {
   struct event step; /* never from within a callback of somebody else */
 };
 
+/* Descriptors set aside, so that the administrator gets in when clients have taken all others. */
+#define SPARE_FILES     4u
+#define ACCEPT_RETRY_NS (100 * NS_PER_MS)
+
 struct control {
   struct control_options options;
   struct env *env;
   struct address address;
   int fd;
   struct reactor_op accept;
+  struct timer accept_retry;
+  int spare[SPARE_FILES]; /* -1: given away, or not to be had */
   struct list connections;
   uint32_t connection_count;
   struct event pump; /* new events for the streams */
@@ -108,6 +117,23 @@ static void command_run(struct control *control, struct call *call) {
                hint_text(nearest_word(call->request.command, command_name, NULL), hint));
 }
 
+/* ---- spare files ---- */
+
+static void spare_take(struct control *control) {
+  for (uint32_t i = 0; i < SPARE_FILES; i++)
+    if (control->spare[i] < 0) control->spare[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static bool spare_give(struct control *control) {
+  for (uint32_t i = 0; i < SPARE_FILES; i++) {
+    if (control->spare[i] < 0) continue;
+    close(control->spare[i]);
+    control->spare[i] = -1;
+    return true;
+  }
+  return false;
+}
+
 /* ---- one connection ---- */
 
 static void stopped_check(struct control *control) {
@@ -132,6 +158,7 @@ static void connection_close(struct connection *connection) {
   list_remove(&connection->link);
   control->connection_count--;
   close(connection->fd);
+  spare_take(control);
   free(connection->line);
   free(connection->out);
   free(connection);
@@ -182,6 +209,12 @@ static void call_begin(struct connection *connection, const char *line, size_t b
   *call = (struct call){.done = call_answered};
   list_init(&call->link);
   connection->calling = true;
+  void *room = malloc(CALL_ROOM_BYTES);
+  if (!room) {
+    call_refuse(call, "there is not enough memory");
+    return;
+  }
+  free(room);
   if (request_parse(line, bytes, &call->request, &why) == TARN_OK) command_run(connection->control, call);
   else call_misused(call, "%s", why.text);
   hangup_watch(connection);
@@ -189,10 +222,8 @@ static void call_begin(struct connection *connection, const char *line, size_t b
 
 /* Takes the next whole line off the buffer and begins its call. False: there is none. */
 static bool line_take(struct connection *connection) {
-  char *from = connection->line + connection->line_scanned;
-  char *end = connection->line_bytes > connection->line_scanned
-                  ? memchr(from, '\n', connection->line_bytes - connection->line_scanned)
-                  : NULL;
+  size_t unseen = connection->line_bytes - connection->line_scanned;
+  char *end = unseen > 0 ? memchr(connection->line + connection->line_scanned, '\n', unseen) : NULL;
   connection->line_scanned = connection->line_bytes;
   if (!end) return false;
   size_t bytes = (size_t)(end - connection->line), used = bytes + 1;
@@ -358,6 +389,14 @@ static void accepted(struct reactor_op *op, int result) {
     event_init(&connection->step, step_run);
     connection_step(connection);
   } else if (result >= 0) refuse_connection(result);
+  bool full = result == -EMFILE || result == -ENFILE;
+  if (result >= 0 || result == -ECONNABORTED || result == -EINTR || (full && spare_give(control)))
+    reactor_accept(control->options.reactor, &control->accept, control->fd);
+  else timer_set(control->env, &control->accept_retry, control->env->now_ns + ACCEPT_RETRY_NS);
+}
+
+static void accept_again(struct timer *timer) {
+  struct control *control = CONTAINER_OF(timer, struct control, accept_retry);
   reactor_accept(control->options.reactor, &control->accept, control->fd);
 }
 
@@ -382,6 +421,9 @@ struct control *control_create(const struct control_options *options) {
   list_init(&control->connections);
   event_init(&control->pump, pump_run);
   reactor_op_init(&control->accept, accepted);
+  timer_init(&control->accept_retry, accept_again);
+  memset(control->spare, 0xff, sizeof control->spare);
+  spare_take(control);
   return control;
 }
 
@@ -400,6 +442,7 @@ void control_stop(struct control *control, void *owner, void (*stopped)(void *ow
   control->stopping = true;
   control->stopped_owner = owner;
   control->stopped = stopped;
+  timer_cancel(&control->accept_retry);
   if (control->accept.busy) reactor_cancel(control->options.reactor, &control->accept);
   LIST_EACH(&control->connections, node) step_post(LIST_ENTRY(node, struct connection, link));
   stopped_check(control);
@@ -408,6 +451,7 @@ void control_stop(struct control *control, void *owner, void (*stopped)(void *ow
 void control_destroy(struct control *control) {
   require(control->connection_count == 0 && !control->accept.busy);
   event_cancel(&control->pump);
+  while (spare_give(control)) continue;
   if (control->fd >= 0) listen_close(&control->address, control->fd);
   free(control);
 }

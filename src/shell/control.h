@@ -1,7 +1,7 @@
 /* control.h - the control socket: one JSON request per line in, one JSON answer per line out; and the event stream.
  *
  * Bounded: CONTROL_CONNECTIONS_MAX connections, each with one line of at most REQUEST_LINE_MAX and one request under way;
- * what it sends meanwhile waits in its socket. When all are in use, the one that has
+ * what it sends meanwhile waits in its socket. A few descriptors are set aside for them. When all are in use, the one that has
  * been silent longest makes room for the next. A client that goes away in the middle of a command changes nothing about that
  * command. A reader of events that is more than EVENTS_KEPT lines behind is told so and dropped.
  *

@@ -10,6 +10,10 @@
 #include <unistd.h>
 
 #include "core/mirror.h"
+#include "shell/data_disk.h"
+#include "shell/disk_space.h"
+#include "shell/file_share.h"
+#include "shell/nbd_disk.h"
 #include "shell/words.h"
 
 /* ---- words ---- */
@@ -94,8 +98,8 @@ static tarn_err image_parse(struct create_plan *plan, uint32_t slot, const char 
   settings_defaults(&image_settings, image->settings.values);
   strcpy(image->name, spec->name);
   for (uint32_t i = 0; i < spec->path_count; i++) {
-    if (spec->paths[i][0] != '/')
-      return because(why, TARN_INVALID, "the path '%.120s' is not absolute", spec->paths[i]);
+    err = disk_text_check(spec->paths[i], why);
+    if (err != TARN_OK) return err;
     strcpy(image->paths[i], spec->paths[i]);
   }
   if (spec->meta[0] && spec->meta[0] != '/')
@@ -137,6 +141,10 @@ tarn_err plan_parse(struct create_plan *plan, const struct request *request, str
     unsigned index;
     err = setting_assign(&mirror_settings, plan->file->settings.values, texts[i], &index, why);
   }
+  const int64_t *values = plan->file->settings.values;
+  if (err == TARN_OK && values[SET_EXTENT] > values[SET_REGION])
+    return because(why, TARN_INVALID,
+                   "an extent cannot be larger than a region: set a smaller extent, or a larger region");
   return err;
 }
 
@@ -211,93 +219,278 @@ static tarn_err file_probe(const struct plan_file *file, struct why *why) {
                 : TARN_OK;
 }
 
-static bool same_file(const struct plan_file *a, const struct plan_file *b) {
+/* Do both use the same bytes? */
+static bool files_clash(const struct plan_file *a, const struct plan_file *b) {
   if (is_missing(a) != is_missing(b)) return false;
-  return is_missing(a) ? strcmp(a->missing_at, b->missing_at) == 0 : file_identity_same(&a->identity, &b->identity);
+  if (is_missing(a) && strcmp(a->missing_at, b->missing_at) != 0) return false;
+  struct file_identity none = {0};
+  struct disk_space x, y;
+  disk_space_of(is_missing(a) ? &none : &a->identity, a->offset, a->length, &x);
+  disk_space_of(is_missing(b) ? &none : &b->identity, b->offset, b->length, &y);
+  return disk_space_overlap(&x, &y);
 }
 
-/* Every file of the plan, by number; NULL past the end. */
-static struct plan_file *file_at(struct create_plan *plan, uint32_t index) {
-  uint32_t per_image = plan->file->volume_count + 1, slot = plan->from + index / per_image, volume = index % per_image;
-  if (slot >= plan->to) return NULL;
-  return volume == plan->file->volume_count ? &plan->meta[slot] : &plan->data[slot][volume];
+/* The next free place in plan->files. */
+static struct plan_file *file_new(struct create_plan *plan, const char *path, struct why *why) {
+  struct plan_file *files = realloc(plan->files, (plan->file_count + 1) * sizeof *files);
+  if (!files) {
+    (void)because(why, TARN_REFUSED, "there is not enough memory");
+    return NULL;
+  }
+  plan->files = files;
+  struct plan_file *file = &files[plan->file_count++];
+  *file = (struct plan_file){.offset = 0};
+  snprintf(file->path, sizeof file->path, "%s", path);
+  return file;
+}
+
+void plan_release(struct create_plan *plan) {
+  free(plan->files);
+  plan->files = NULL;
+  plan->file_count = 0;
+}
+
+static tarn_err clash(const struct plan_file *a, const struct plan_file *b, struct why *why) {
+  bool other_name = strcmp(a->path, b->path) != 0;
+  if (a->length == 0 && b->length == 0)
+    return because(why, TARN_REFUSED, "%s and %s are the same file: %s%s%s", b->owner, a->owner, b->path,
+                   other_name ? " is " : "", other_name ? a->path : "");
+  return because(why, TARN_REFUSED, "%s and %s overlap: both use the same part of %s%s%s", b->owner, a->owner, b->path,
+                 other_name ? ", which is " : "", other_name ? a->path : "");
+}
+
+/* Does the plan use any part of this file of somebody else's? */
+static tarn_err file_is_free(const struct create_plan *plan, const struct plan_file *other, const char *whose,
+                             struct why *why) {
+  for (uint32_t i = 0; i < plan->file_count; i++) {
+    const struct plan_file *mine = &plan->files[i];
+    if (!files_clash(mine, other)) continue;
+    if (mine->length == 0 && other->length == 0)
+      return because(why, TARN_REFUSED, "%s: %s belongs to %s", mine->owner, mine->path, whose);
+    return because(why, TARN_REFUSED, "%s: %s overlaps with what belongs to %s", mine->owner, mine->path, whose);
+  }
+  return TARN_OK;
+}
+
+static tarn_err other_is_free(const struct create_plan *plan, const char *text, const char *whose,
+                              struct disk_text *parsed, struct why *why) {
+  struct plan_file other;
+  if (disk_text_parse(text, parsed, NULL) != TARN_OK) { /* longer than what is typed: our own metadata */
+    parsed->kind = DISK_KIND_FILE;
+    parsed->part_count = 0;
+    other = (struct plan_file){.offset = 0};
+    snprintf(other.path, sizeof other.path, "%s", text);
+    return file_look(&other, NULL) == TARN_OK ? file_is_free(plan, &other, whose, why) : TARN_OK;
+  }
+  for (uint32_t i = 0; i < parsed->part_count; i++) {
+    other = (struct plan_file){.offset = parsed->parts[i].offset, .length = parsed->parts[i].length};
+    snprintf(other.path, sizeof other.path, "%s", parsed->parts[i].path);
+    if (file_look(&other, NULL) != TARN_OK) continue; /* not there: cannot be the same */
+    tarn_err err = file_is_free(plan, &other, whose, why);
+    if (err != TARN_OK) return err;
+  }
+  return TARN_OK;
+}
+
+static bool lies_in(const char *path, const char *folder) {
+  size_t bytes = strlen(folder);
+  return strncmp(path, folder, bytes) == 0 && path[bytes] == '/';
+}
+
+/* What lies in the state directory is the daemon's own, and comes and goes with its mirrors; metadata has a folder there. */
+static tarn_err file_is_outside(const struct create_plan *plan, uint32_t index, struct why *why) {
+  const struct plan_file *file = &plan->files[index];
+  char resolved[PATH_MAX], metas[PATH_MAX];
+  bool is_meta = false;
+  for (uint32_t slot = plan->from; slot < plan->to; slot++) is_meta = is_meta || plan->meta[slot] == index;
+  if (is_missing(file)) snprintf(resolved, sizeof resolved, "%s", file->missing_at);
+  else if (!realpath(file->path, resolved)) return TARN_OK; /* gone meanwhile: the next look tells */
+  snprintf(metas, sizeof metas, "%s/meta", plan->state);
+  if (!lies_in(resolved, plan->state) || (is_meta && lies_in(resolved, metas))) return TARN_OK;
+  return because(why, TARN_REFUSED, "%s: %s lies in the daemon's own state directory %s; put it elsewhere", file->owner,
+                 file->path, plan->state);
 }
 
 static tarn_err files_are_distinct(struct create_plan *plan, struct why *why) {
-  struct plan_file *a, *b, other;
-  for (uint32_t i = 0; (a = file_at(plan, i)) != NULL; i++)
-    for (uint32_t j = 0; j < i; j++) {
-      b = file_at(plan, j);
-      if (same_file(a, b))
-        return because(why, TARN_REFUSED, "%s and %s are the same file: %s%s%s", b->owner, a->owner, b->path,
-                       strcmp(a->path, b->path) ? " is " : "", strcmp(a->path, b->path) ? a->path : "");
+  for (uint32_t i = 0; i < plan->file_count; i++) {
+    tarn_err outside = file_is_outside(plan, i, why);
+    if (outside != TARN_OK) return outside;
+  }
+  for (uint32_t i = 0; i < plan->file_count; i++)
+    for (uint32_t j = 0; j < i; j++)
+      if (files_clash(&plan->files[i], &plan->files[j])) return clash(&plan->files[i], &plan->files[j], why);
+  struct disk_text *parsed = malloc(sizeof *parsed);
+  if (!parsed) return because(why, TARN_REFUSED, "there is not enough memory");
+  tarn_err err = TARN_OK;
+  for (size_t k = 0; k < json_array_size(plan->others) && err == TARN_OK; k++) {
+    const json_t *pair = json_array_get(plan->others, k);
+    err = other_is_free(plan, json_string_value(json_array_get(pair, 0)), json_string_value(json_array_get(pair, 1)),
+                        parsed, why);
+  }
+  free(parsed);
+  return err;
+}
+
+/* An address that a mirror has already, in this plan or on this node. */
+static tarn_err export_is_free(const struct create_plan *plan, uint32_t slot, uint32_t volume, struct why *why) {
+  const struct mirror_file *file = plan->file;
+  char key[PATH_BYTES_MAX + 16], other[PATH_BYTES_MAX + 16];
+  nbd_text_key(file->images[slot].paths[volume], key);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    for (uint32_t j = 0; j < file->volume_count; j++) {
+      const char *text = file->images[i].paths[j];
+      bool before = i < slot || (i == slot && j < volume);
+      if (!before || !file->images[i].present || disk_text_kind(text) != DISK_KIND_NBD) continue;
+      nbd_text_key(text, other);
+      if (strcmp(key, other) == 0)
+        return because(why, TARN_REFUSED, "image %s and image %s are the same export: %s", file->images[i].name,
+                       file->images[slot].name, text);
     }
   for (size_t k = 0; k < json_array_size(plan->others); k++) {
     const json_t *pair = json_array_get(plan->others, k);
-    memset(&other, 0, sizeof other);
-    snprintf(other.path, sizeof other.path, "%s", json_string_value(json_array_get(pair, 0)));
-    if (file_look(&other, NULL) != TARN_OK) continue; /* not there: cannot be the same */
-    for (uint32_t i = 0; (a = file_at(plan, i)) != NULL; i++)
-      if (same_file(a, &other))
-        return because(why, TARN_REFUSED, "%s: %s belongs to %s", a->owner, a->path,
-                       json_string_value(json_array_get(pair, 1)));
+    const char *text = json_string_value(json_array_get(pair, 0));
+    if (disk_text_kind(text) != DISK_KIND_NBD) continue;
+    nbd_text_key(text, other);
+    if (strcmp(key, other) == 0)
+      return because(why, TARN_REFUSED, "image %s: %s belongs to %s", file->images[slot].name, text,
+                     json_string_value(json_array_get(pair, 1)));
   }
   return TARN_OK;
 }
 
 /* ---- deciding ---- */
 
-static tarn_err data_look(struct create_plan *plan, struct why *why) {
-  struct mirror_file *file = plan->file;
-  for (uint32_t slot = plan->from; slot < plan->to; slot++)
-    for (uint32_t i = 0; i < file->volume_count; i++) {
-      struct plan_file *data = &plan->data[slot][i];
-      snprintf(data->owner, sizeof data->owner, "image %s", file->images[slot].name);
-      strcpy(data->path, file->images[slot].paths[i]);
-      tarn_err err = file_look(data, why);
-      if (err != TARN_OK) return err;
-    }
+static bool part_has_data(const struct plan_file *part) {
+  if (is_missing(part)) return false;
+  int fd = open(part->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  bool has = fd < 0 || file_range_has_data(fd, &part->identity, part->offset, part->length);
+  if (fd >= 0) close(fd);
+  return has;
+}
+
+/* A whole file as a part is as long as it is; a range of a missing one is made. */
+static tarn_err part_look(struct plan_file *part, struct plan_disk *disk, struct why *why) {
+  tarn_err err = file_look(part, why);
+  if (err != TARN_OK) return err;
+  uint64_t have = part->identity.size_bytes, length = part->length ? part->length : have;
+  if (is_missing(part) && part->length == 0)
+    return because(why, TARN_REFUSED, "%s: %s does not exist; as a part with a range, %s@0+SIZE, it is made",
+                   part->owner, part->path, part->path);
+  if (!is_missing(part) && (length == 0 || length % PART_ALIGN != 0))
+    return because(why, TARN_REFUSED,
+                   "%s: %s has %llu bytes, no multiple of %u: say how much of it is a part, %s@0+%llu", part->owner,
+                   part->path, (unsigned long long)have, PART_ALIGN, part->path,
+                   (unsigned long long)align_down(have, PART_ALIGN));
+  if (!is_missing(part) && part->offset + length > have)
+    return because(why, TARN_REFUSED, "%s: %s is too small: it has %llu bytes, its part ends at %llu", part->owner,
+                   part->path, (unsigned long long)have, (unsigned long long)(part->offset + length));
+  disk->missing = disk->missing || is_missing(part);
+  disk->has_data = disk->has_data || part_has_data(part);
+  disk->size_bytes += length;
   return TARN_OK;
+}
+
+static tarn_err parts_look(struct create_plan *plan, const char *owner, const struct disk_text *text,
+                           struct plan_disk *disk, struct why *why) {
+  disk->first = plan->file_count;
+  for (uint32_t i = 0; i < text->part_count; i++) {
+    struct plan_file *part = file_new(plan, text->parts[i].path, why);
+    if (!part) return TARN_REFUSED;
+    strcpy(part->owner, owner);
+    part->offset = text->parts[i].offset;
+    part->length = text->parts[i].length;
+    disk->count++;
+    tarn_err err;
+    if (text->kind == DISK_KIND_CONCAT) {
+      err = part_look(part, disk, why);
+    } else {
+      err = file_look(part, why);
+      disk->missing = is_missing(part);
+      disk->has_data = !is_missing(part) && part->identity.has_data;
+      disk->size_bytes = part->identity.size_bytes;
+    }
+    if (err != TARN_OK) return err;
+  }
+  return TARN_OK;
+}
+
+static tarn_err disk_look(struct create_plan *plan, uint32_t slot, uint32_t volume, struct disk_text *text,
+                          struct why *why) {
+  struct plan_disk *disk = &plan->data[slot][volume];
+  char owner[sizeof plan->files->owner];
+  struct why inner;
+  *disk = (struct plan_disk){.text = plan->file->images[slot].paths[volume]};
+  snprintf(owner, sizeof owner, "image %s", plan->file->images[slot].name);
+  tarn_err err = disk_text_parse(disk->text, text, why);
+  if (err != TARN_OK) return err;
+  disk->kind = text->kind;
+  if (text->kind != DISK_KIND_NBD) return parts_look(plan, owner, text, disk, why);
+  err = export_is_free(plan, slot, volume, why);
+  if (err != TARN_OK) return err;
+  err = nbd_disk_probe(disk->text, &disk->size_bytes, &inner);
+  disk->has_data = true;
+  return err == TARN_OK ? err : because(why, TARN_REFUSED, "%s: %s", owner, inner.text);
+}
+
+static tarn_err data_look(struct create_plan *plan, uint32_t slot, struct why *why) {
+  struct disk_text *text = malloc(sizeof *text);
+  if (!text) return because(why, TARN_REFUSED, "there is not enough memory");
+  tarn_err err = TARN_OK;
+  for (uint32_t i = 0; i < plan->file->volume_count && err == TARN_OK; i++) err = disk_look(plan, slot, i, text, why);
+  free(text);
+  return err;
 }
 
 static tarn_err sizes_decide(struct create_plan *plan, struct why *why) {
   struct mirror_file *file = plan->file;
   for (uint32_t i = 0; i < file->volume_count && !plan->sized; i++) {
-    const struct plan_file *first = &plan->data[0][i];
-    if (is_missing(first))
-      return because(why, TARN_REFUSED, "%s: %s does not exist; with --size it is made", first->owner, first->path);
-    if (first->identity.size_bytes == 0)
-      return because(why, TARN_REFUSED, "%s: %s is empty (0 bytes)", first->owner, first->path);
-    if (first->identity.size_bytes % 512 != 0)
+    const struct plan_disk *first = &plan->data[0][i];
+    const char *owner = file->images[0].name;
+    if (first->missing && first->size_bytes == 0)
+      return because(why, TARN_REFUSED, "image %s: %s does not exist; with --size it is made", owner, first->text);
+    if (first->size_bytes == 0)
+      return because(why, TARN_REFUSED, "image %s: %s is empty (0 bytes)", owner, first->text);
+    if (first->size_bytes % 512 != 0)
       return because(why, TARN_REFUSED,
-                     "%s: the size of %s, %llu, is no multiple of 512; say with --size how much of it to use",
-                     first->owner, first->path, (unsigned long long)first->identity.size_bytes);
-    file->volumes[i].size_bytes = first->identity.size_bytes;
+                     "image %s: the size of %s, %llu, is no multiple of 512; say with --size how much of it to use",
+                     owner, first->text, (unsigned long long)first->size_bytes);
+    file->volumes[i].size_bytes = first->size_bytes;
   }
   return TARN_OK;
 }
 
 static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i, struct why *why) {
-  const struct plan_file *data = &plan->data[slot][i];
+  const struct plan_disk *disk = &plan->data[slot][i];
   uint64_t volume_bytes = plan->file->volumes[i].size_bytes;
-  bool first = slot == 0 && !plan->adding;
-  if (is_missing(data) && plan->assume)
-    return because(why, TARN_REFUSED, "%s: %s does not exist, so it cannot be equal", data->owner, data->path);
-  if (is_missing(data)) return TARN_OK;
-  if (data->identity.size_bytes < volume_bytes)
-    return because(why, TARN_REFUSED, "%s: %s is too small: it has %llu bytes, volume %s has %llu", data->owner,
-                   data->path, (unsigned long long)data->identity.size_bytes, plan->file->volumes[i].name,
-                   (unsigned long long)volume_bytes);
-  if (!first && !plan->assume && data->identity.has_data && !plan->overwrite[slot])
+  const char *owner = plan->file->images[slot].name;
+  bool first = slot == 0 && !plan->adding, made = disk->missing && disk->kind == DISK_KIND_FILE;
+  if (disk->missing && plan->assume)
+    return because(why, TARN_REFUSED, "image %s: %s does not exist, so it cannot be equal", owner, disk->text);
+  if (disk->kind == DISK_KIND_CONCAT && volume_bytes % PART_ALIGN != 0)
     return because(why, TARN_REFUSED,
-                   "%s: %s holds data, which would be lost; write ',overwrite' behind the image if that is meant",
-                   data->owner, data->path);
-  if (data->identity.size_bytes > volume_bytes)
-    json_array_append_new(plan->warnings,
-                          json_sprintf("%s: %s is larger than volume %s; the %llu bytes behind its end are not touched",
-                                       data->owner, data->path, plan->file->volumes[i].name,
-                                       (unsigned long long)(data->identity.size_bytes - volume_bytes)));
-  return file_probe(data, why);
+                   "image %s: the size of volume %s, %llu, is no multiple of %u, which a disk made of parts needs",
+                   owner, plan->file->volumes[i].name, (unsigned long long)volume_bytes, PART_ALIGN);
+  if (!made && disk->size_bytes < volume_bytes)
+    return because(why, TARN_REFUSED, "image %s: %s is too small: it has %llu bytes, volume %s has %llu", owner,
+                   disk->text, (unsigned long long)disk->size_bytes, plan->file->volumes[i].name,
+                   (unsigned long long)volume_bytes);
+  if (!first && !plan->assume && disk->has_data && !plan->overwrite[slot])
+    return because(why, TARN_REFUSED,
+                   "image %s: %s %s, which would be lost; write ',overwrite' behind the image if that is meant", owner,
+                   disk->text, disk->kind == DISK_KIND_NBD ? "may hold data" : "holds data");
+  if (!made && disk->size_bytes > volume_bytes)
+    json_array_append_new(
+        plan->warnings,
+        json_sprintf("image %s: %s is larger than volume %s; the %llu bytes behind its end are not touched", owner,
+                     disk->text, plan->file->volumes[i].name, (unsigned long long)(disk->size_bytes - volume_bytes)));
+  tarn_err err = TARN_OK;
+  for (uint32_t j = 0; j < disk->count && err == TARN_OK; j++) {
+    const struct plan_file *file = &plan->files[disk->first + j];
+    /* What is open here for its parts is ours to share; what others use of it was looked at. */
+    if (!is_missing(file) && !(disk->kind == DISK_KIND_CONCAT && file_share_has(&file->identity)))
+      err = file_probe(file, why);
+  }
+  return err;
 }
 
 static uint64_t meta_bytes(const struct create_plan *plan) {
@@ -330,7 +523,7 @@ static tarn_err record_read(const char *path, struct record *record) {
 
 /* Metadata that is there already. */
 static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why *why) {
-  struct plan_file *meta = &plan->meta[slot];
+  const struct plan_file *meta = &plan->files[plan->meta[slot]];
   static const char *const remedy = "to replace it write ',overwrite' behind the image, or remove the file";
   if (is_missing(meta)) return TARN_OK;
   if (meta->identity.is_block_device && meta->identity.size_bytes < meta_bytes(plan))
@@ -356,21 +549,30 @@ static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why 
   return file_probe(meta, why);
 }
 
-static tarn_err metas_look(struct create_plan *plan, struct why *why) {
+/* Beside a file; in the state directory of what no file can lie beside, and of what others may have parts of too. */
+static tarn_err meta_look(struct create_plan *plan, uint32_t slot, struct why *why) {
   struct mirror_file *file = plan->file;
-  for (uint32_t slot = plan->from; slot < plan->to; slot++) {
-    struct mirror_file_image *image = &file->images[slot];
-    struct plan_file *meta = &plan->meta[slot];
-    if (!image->meta[0] && plan->data[slot][0].identity.is_block_device)
-      snprintf(meta->path, sizeof meta->path, "%s/meta/%s-%s.tarn", plan->state, file->name, image->name);
-    else if (!image->meta[0]) snprintf(meta->path, sizeof meta->path, "%s.tarn", image->paths[0]);
-    else strcpy(meta->path, image->meta);
-    strcpy(image->meta, meta->path);
-    snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
-    tarn_err err = file_look(meta, why);
-    if (err != TARN_OK) return err;
+  struct mirror_file_image *image = &file->images[slot];
+  const struct plan_disk *disk = &plan->data[slot][0];
+  bool beside = disk->kind == DISK_KIND_FILE && !plan->files[disk->first].identity.is_block_device;
+  struct plan_file *meta = file_new(plan, image->meta, why);
+  if (!meta) return TARN_REFUSED;
+  plan->meta[slot] = plan->file_count - 1;
+  if (!image->meta[0] && !beside)
+    snprintf(meta->path, sizeof meta->path, "%s/meta/%s-%s.tarn", plan->state, file->name, image->name);
+  else if (!image->meta[0]) snprintf(meta->path, sizeof meta->path, "%s.tarn", image->paths[0]);
+  strcpy(image->meta, meta->path);
+  snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
+  return file_look(meta, why);
+}
+
+static tarn_err all_look(struct create_plan *plan, struct why *why) {
+  tarn_err err = TARN_OK;
+  for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
+    err = data_look(plan, slot, why);
+    if (err == TARN_OK) err = meta_look(plan, slot, why);
   }
-  return TARN_OK;
+  return err;
 }
 
 tarn_err plan_check(struct create_plan *plan, struct why *why) {
@@ -378,9 +580,8 @@ tarn_err plan_check(struct create_plan *plan, struct why *why) {
   struct stat info;
   if (!plan->adding && lstat(plan->folder, &info) == 0)
     return because(why, TARN_EXISTS, "the folder %s exists already: move it away if it is of no use", plan->folder);
-  tarn_err err = data_look(plan, why);
+  tarn_err err = all_look(plan, why);
   if (err == TARN_OK) err = sizes_decide(plan, why);
-  if (err == TARN_OK) err = metas_look(plan, why);
   if (err == TARN_OK) err = files_are_distinct(plan, why);
   for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
     for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++) err = data_decide(plan, slot, i, why);
@@ -406,7 +607,8 @@ static void warn_of_one_file_system(struct create_plan *plan) {
     count++;
   }
   for (uint32_t slot = plan->from; slot < plan->to; slot++)
-    data_elsewhere = data_elsewhere || plan->data[slot][0].identity.is_block_device;
+    data_elsewhere = data_elsewhere || plan->data[slot][0].kind != DISK_KIND_FILE ||
+                     plan->files[plan->data[slot][0].first].identity.is_block_device;
   if (one && count > 1 && data_elsewhere)
     json_array_append_new(
         plan->warnings,
@@ -429,16 +631,33 @@ static tarn_err meta_prepare(const struct plan_file *meta, uint64_t bytes, size_
               : because(why, TARN_IO, "%s: %s cannot be resized: %s", meta->owner, meta->path, strerror(errno));
 }
 
-/* In the order of file_at(). */
+/* A file that is missing is made once, long enough for all of its parts. 0: not here, an earlier part has it. */
+static uint64_t bytes_to_make(const struct create_plan *plan, uint32_t index, uint64_t whole_bytes) {
+  const struct plan_file *file = &plan->files[index];
+  uint64_t bytes = file->length ? 0 : whole_bytes;
+  for (uint32_t i = 0; i < plan->file_count; i++) {
+    const struct plan_file *part = &plan->files[i];
+    if (!is_missing(part) || strcmp(part->missing_at, file->missing_at) != 0) continue;
+    if (i < index) return 0;
+    bytes = max_u64(bytes, part->length ? part->offset + part->length : 0);
+  }
+  return bytes;
+}
+
+/* In the order of plan->files. */
 static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *why) {
   struct mirror_file *file = plan->file;
   uint64_t bytes = meta_bytes(plan);
   tarn_err err = TARN_OK;
   for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
-    for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++)
-      if (is_missing(&plan->data[slot][i]))
-        err = file_make(&plan->data[slot][i], file->volumes[i].size_bytes, made, why);
-    if (err == TARN_OK) err = meta_prepare(&plan->meta[slot], bytes, made, why);
+    for (uint32_t i = 0; i < file->volume_count; i++) {
+      const struct plan_disk *disk = &plan->data[slot][i];
+      for (uint32_t j = disk->first; j < disk->first + disk->count && err == TARN_OK; j++) {
+        uint64_t size = is_missing(&plan->files[j]) ? bytes_to_make(plan, j, file->volumes[i].size_bytes) : 0;
+        if (size > 0) err = file_make(&plan->files[j], size, made, why);
+      }
+    }
+    if (err == TARN_OK) err = meta_prepare(&plan->files[plan->meta[slot]], bytes, made, why);
   }
   return err;
 }
@@ -456,12 +675,12 @@ static tarn_err folder_make(const struct create_plan *plan, struct why *why) {
 
 tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
   json_t **list = plan->adding ? &plan->file->images[plan->from].adding : &plan->file->unmake;
-  struct plan_file *one;
   size_t made = 0;
   require(!*list);
   *list = json_array();
-  for (uint32_t i = 0; (one = file_at(plan, i)) != NULL; i++)
-    if (is_missing(one)) json_array_append_new(*list, json_string_nocheck(one->path));
+  for (uint32_t i = 0; i < plan->file_count; i++)
+    if (is_missing(&plan->files[i]) && bytes_to_make(plan, i, 1) > 0)
+      json_array_append_new(*list, json_string_nocheck(plan->files[i].path));
   tarn_err err = plan->adding ? mirror_file_store(plan->folder, plan->file, why) : folder_make(plan, why);
   if (err == TARN_OK) err = files_make(plan, &made, why);
   if (err == TARN_OK) warn_of_one_file_system(plan);

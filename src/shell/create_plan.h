@@ -6,6 +6,9 @@
  *   plan_prepare()  makes what is missing. Blocks. What it has made is in file->unmake, or in the list `adding` of the image;
  *                   the list is stored before the first is made.
  *
+ * Files, parts of files and devices that overlap are found by device, inode and range (disk_space.h), NBD exports by their
+ * address.
+ *
  * The rule for data: what the first image holds is what the mirror starts with; any other that holds something needs
  * `overwrite`, unless the administrator says that it is equal. The rule for metadata that is there already: an empty file is used; a record (whose is said), or damage, needs
  * `overwrite`; a newer version's, and that of a mirror of this node, is never replaced. */
@@ -16,11 +19,23 @@
 #include "shell/mirror_file.h"
 #include "shell/request.h"
 
+/* A file or device that an image uses, or a part of one. */
 struct plan_file {
   char owner[2 * TARN_NAME_MAX + 64]; /* "image a", for sentences */
   char path[META_PATH_BYTES_MAX + 1];
   char missing_at[META_PATH_BYTES_MAX + 1]; /* folder resolved; empty: it is there and `identity` tells */
   struct file_identity identity;
+  uint64_t offset, length; /* of the part; length 0: the whole file */
+};
+
+/* A disk of an image. */
+struct plan_disk {
+  enum disk_kind kind;
+  const char *text;      /* in plan->file */
+  uint32_t first, count; /* its files, in plan->files; none of an NBD export */
+  bool missing;          /* has a file that must be made */
+  bool has_data;
+  uint64_t size_bytes; /* 0: as long as its volume will be (a file that is missing) */
 };
 
 struct create_plan {
@@ -29,11 +44,13 @@ struct create_plan {
   bool adding, assume;      /* assume: what it holds counts as equal */
   bool sized;               /* sizes were given */
   bool overwrite[IMAGES_MAX];
-  struct plan_file data[IMAGES_MAX][VOLUMES_MAX], meta[IMAGES_MAX];
+  struct plan_disk data[IMAGES_MAX][VOLUMES_MAX];
+  struct plan_file *files; /* of the disks, image by image, each followed by its metadata's */
+  uint32_t file_count, meta[IMAGES_MAX] /* in `files` */;
   /* the owner's, before plan_check() */
   const char *state, *node;
   char folder[700]; /* STATE/mirrors/NAME */
-  json_t *others;   /* [[path, whose], ...]: files that are in use by mirrors of this node (manager_files) */
+  json_t *others;   /* [[disk, whose], ...]: what is in use by mirrors of this node (manager_files) */
   json_t *warnings;
 };
 
@@ -42,5 +59,7 @@ CHECKED tarn_err plan_parse(struct create_plan *plan, const struct request *requ
 CHECKED tarn_err plan_parse_image(struct create_plan *plan, const struct request *request, struct why *why);
 CHECKED tarn_err plan_check(struct create_plan *plan, struct why *why);
 CHECKED tarn_err plan_prepare(struct create_plan *plan, struct why *why);
+/* Frees what plan_check() took. */
+void plan_release(struct create_plan *plan);
 
 #endif

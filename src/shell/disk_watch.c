@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shell/fault_disk.h"
-#include "shell/file_disk.h"
+#include "shell/data_disk.h"
 
 #define LOOK_EVERY_NS NS_PER_S
 
@@ -17,7 +16,7 @@ struct watched {
     char *path;
     struct file_identity identity;
     uint64_t size_bytes;
-  } files[VOLUMES_MAX + 1];
+  } files[]; /* of all parts of all disks */
 };
 
 struct disk_watch {
@@ -101,13 +100,15 @@ static void look_again(struct timer *timer) {
 }
 
 static bool watched_add(struct watched *watched, struct disk *opened) {
-  if (!opened) return true;
-  const struct disk *disk = fault_disk_lower(opened);
-  watched->files[watched->count].path = strdup(file_disk_path(disk));
-  if (!watched->files[watched->count].path) return false;
-  watched->files[watched->count].identity = *file_disk_identity(disk);
-  watched->files[watched->count].size_bytes = disk->caps.size_bytes;
-  watched->count++;
+  struct data_file files[DISK_PARTS_MAX];
+  uint32_t count = opened ? data_disk_files(opened, files) : 0;
+  for (uint32_t i = 0; i < count; i++) {
+    watched->files[watched->count].path = strdup(files[i].path);
+    if (!watched->files[watched->count].path) return false;
+    watched->files[watched->count].identity = *file_disk_identity(files[i].file);
+    watched->files[watched->count].size_bytes = files[i].size_bytes;
+    watched->count++;
+  }
   return true;
 }
 
@@ -116,7 +117,8 @@ bool disk_watch_set(struct disk_watch *watch, uint32_t slot, const struct image_
   watch->slots[slot].files = NULL;
   watch->slots[slot].told = WATCH_THERE;
   if (!disks) return true;
-  struct watched *watched = calloc(1, sizeof *watched);
+  size_t most = (size_t)volume_count * DISK_PARTS_MAX + 1;
+  struct watched *watched = calloc(1, sizeof *watched + most * sizeof watched->files[0]);
   if (!watched) return false;
   watched->refs = 1;
   bool good = true;

@@ -3,7 +3,8 @@
  * An I/O takes a slot (a reactor_op and where it stands) from a fixed pool and goes through steps; every step is one
  * system call, by the ring or, for memory-backed files, made at once inside submit. A step's result leads to the next:
  *
- *     read, write    STEP_DATA, again for the rest after a short count
+ *     read, write    STEP_DATA, again for the rest after a short count; then, for FUA where RWF_DSYNC is not known to be
+ *                    obeyed, STEP_SYNC
  *     flush          STEP_SYNC
  *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE),
  *                    then STEP_SYNC for FUA
@@ -12,7 +13,9 @@
  * is done by a worker thread, the others wait in line.
  *
  * Power lost at any point: nothing was promised before the last step's result, and what was promised, DSYNC or fdatasync
- * has put on stable storage. No step changes the size of a file. */
+ * has put on stable storage. RWF_DSYNC is relied on only where it is known to be obeyed: Linux forgets it for a direct
+ * write that completes asynchronously on FUSE (tests/system/power.py shows it), and other file systems may. No step
+ * changes the size of a file. */
 #include "shell/file_disk.h"
 
 #include <errno.h>
@@ -134,6 +137,8 @@ static bool zero_next(struct file_disk *file, struct slot *slot, int result, tar
   return true;
 }
 
+static bool is_forced(const struct disk_io *io) { return io->op == DISK_WRITE && io->flags & DISK_FUA; }
+
 static bool data_next(const struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
   *err = TARN_OK;
   if (result < 0) {
@@ -143,7 +148,10 @@ static bool data_next(const struct file_disk *file, struct slot *slot, int resul
   /* A short count is continued at a block's start. None at all: the file was made shorter behind our back. */
   slot->done_bytes += align_down((uint64_t)result, file->disk.caps.block_bytes);
   require(slot->done_bytes <= slot->io->length);
-  if (slot->done_bytes == slot->io->length) return false;
+  if (slot->done_bytes == slot->io->length) {
+    slot->step = STEP_SYNC;
+    return is_forced(slot->io) && !file->identity.keeps_dsync;
+  }
   if ((uint32_t)result >= file->disk.caps.block_bytes) return true;
   *err = TARN_IO;
   return false;
@@ -236,7 +244,9 @@ static void slot_start(struct file_disk *file, struct slot *slot) {
   switch (slot->step) {
     case STEP_DATA:
       if (io->op == DISK_READ) reactor_read(file->reactor, op, file->fd, data, length, offset);
-      else reactor_write(file->reactor, op, file->fd, data, length, offset, io->flags & DISK_FUA ? RWF_DSYNC : 0);
+      else
+        reactor_write(file->reactor, op, file->fd, data, length, offset,
+                      is_forced(io) && file->identity.keeps_dsync ? RWF_DSYNC : 0);
       break;
     case STEP_PUNCH:
     case STEP_ZERO:

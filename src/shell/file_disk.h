@@ -5,9 +5,10 @@
  *   O_DIRECT where it exists      io_uring; block_bytes and align_bytes are the device's logical block
  *   elsewhere                     io_uring through the page cache; any alignment. Also when the size is no multiple of the
  *                                 logical block
- * FLUSH is fdatasync (nothing on memory-backed files), FUA is RWF_DSYNC. TRIM and WRITE_ZEROES are fallocate; what works is
- * tried at open, on a range beyond the end that leaves no trace, so can_zero and can_trim are true. A file never grows. EXTENTS is
- * SEEK_DATA and SEEK_HOLE, in a worker thread: a hole is EXTENT_HOLE | EXTENT_ZERO, all else is data; block devices do not know it.
+ * FLUSH is fdatasync (nothing on memory-backed files), FUA is RWF_DSYNC on block devices, ext4, XFS and Btrfs, and a write
+ * with fdatasync behind it elsewhere. TRIM and WRITE_ZEROES are fallocate; what works is tried at open, on a range beyond the
+ * end that leaves no trace, so can_zero and can_trim are true. A file never grows. EXTENTS is SEEK_DATA and SEEK_HOLE, in a
+ * worker thread: a hole is EXTENT_HOLE | EXTENT_ZERO, all else is data; block devices do not know it.
  *
  * The lock is an OFD lock for writing on the whole file, on the descriptor that does the I/O, so that a killed daemon's
  * last I/O still holds it; QEMU's byte locks conflict with it. Block devices are also opened O_EXCL. A file that is opened

@@ -68,6 +68,7 @@ tarn_err file_identify(int fd, const char *path, struct file_identity *identity,
   if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &status) != 0) return path_error(why, path, errno);
   tarn_err err = identify_stat(&status, path, identity, why);
   if (err) return err;
+  identity->keeps_dsync = identity->is_block_device;
   if (identity->is_block_device) {
     if (ioctl(fd, BLKGETSIZE64, &identity->size_bytes) != 0) return path_error(why, path, errno);
     return TARN_OK;
@@ -75,6 +76,8 @@ tarn_err file_identify(int fd, const char *path, struct file_identity *identity,
   struct statfs system;
   if (fstatfs(fd, &system) != 0) return path_error(why, path, errno);
   identity->is_memory = system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
+  identity->keeps_dsync =
+      system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC || system.f_type == BTRFS_SUPER_MAGIC;
   identity->has_data = !(lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO);
   return TARN_OK;
 }

@@ -1,6 +1,6 @@
 #include "shell/image_spec.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shell/words.h"
@@ -20,31 +20,14 @@ static const char *span_find(struct span span, char c) {
 /* For %.*s: cut, because the text is a stranger's. */
 #define SPAN_SHOW(span) (int)min_u64(span_bytes(span), 80), (span).at
 
-static const struct {
-  const char *prefix;
-  const char *later; /* NULL: works; else why not yet */
-} path_kinds[] = {
-    {"/", NULL},
-    {"./", NULL},
-    {"../", NULL},
-    {"nbd://", "NBD servers as disks are not supported yet: name a file or a block device"},
-    {"nbd+unix://", "NBD servers as disks are not supported yet: name a file or a block device"},
-    {"concat:", "disks made of parts (concat:) are not supported yet: name a file or a block device"},
-};
-
-/* The index in path_kinds of a text that starts as a path, or -1. */
-static int path_kind(struct span text) {
-  for (size_t i = 0; i < COUNT_OF(path_kinds); i++)
-    if (span_starts(text, path_kinds[i].prefix)) return (int)i;
-  return -1;
-}
-
-/* Decodes %2B %2C %25 into `out`. */
+/* Decodes %2B %2C %25 into `out`; an NBD address is encoded in its own way, and stays as it is. */
 static tarn_err path_decode(struct span text, char out[PATH_BYTES_MAX + 1], struct why *why) {
   size_t used = 0;
+  enum disk_kind kind = DISK_KIND_FILE;
+  (void)disk_text_starts(text.at, span_bytes(text), &kind);
   for (const char *at = text.at; at < text.end; at++) {
     char c = *at;
-    if (c == '%' && text.end - at >= 3 && at[1] == '2') {
+    if (kind != DISK_KIND_NBD && c == '%' && text.end - at >= 3 && at[1] == '2') {
       static const char codes[] = "BbCc5", meant[] = "++,,%";
       const char *code = at[2] ? strchr(codes, at[2]) : NULL;
       if (code) c = meant[code - codes], at += 2;
@@ -55,7 +38,6 @@ static tarn_err path_decode(struct span text, char out[PATH_BYTES_MAX + 1], stru
   }
   out[used] = 0;
   require(used > 0);
-  if (out[used - 1] == '/') return because(why, TARN_INVALID, "the path '%.80s' names a folder, not a file", out);
   return TARN_OK;
 }
 
@@ -70,26 +52,48 @@ static bool label_take(struct span *text, char separator, char out[TARN_NAME_MAX
   text->at = mark + 1;
   return true;
 }
-static bool is_path(struct span text) { return path_kind(text) >= 0; }
+static bool is_path(struct span text) {
+  enum disk_kind kind;
+  return disk_text_starts(text.at, span_bytes(text), &kind);
+}
 static bool is_path_or_node(struct span text) {
   char node[TARN_NAME_MAX + 1];
   return is_path(text) || label_take(&text, ':', node, is_path);
 }
 
+/* The + that ends the path at the start of `text`; NULL: none does. That of nbd+unix: does not, nor one before a LENGTH. */
+static const char *path_end(struct span text) {
+  struct span rest = text;
+  bool concat = span_starts(text, "concat:");
+  if (span_starts(text, "nbd+unix:")) rest.at += strlen("nbd+unix:");
+  while (true) {
+    const char *plus = span_find(rest, '+');
+    if (!plus || !concat || plus + 1 == text.end || plus[1] < '0' || plus[1] > '9') return plus;
+    rest.at = plus + 1;
+  }
+}
+
+static tarn_err text_check(const char *text, struct why *why) {
+  struct disk_text *disk = malloc(sizeof *disk);
+  if (!disk) return because(why, TARN_FULL, "there is not enough memory");
+  tarn_err err = disk_text_parse(text, disk, why);
+  free(disk);
+  return err;
+}
+
 static tarn_err paths_parse(struct span text, struct image_spec *spec, struct why *why) {
   while (true) {
-    int kind = path_kind(text);
-    if (kind < 0)
+    if (!is_path(text))
       return because(
           why, TARN_INVALID,
           "'%.*s' is no path: a path starts with /, ./ or ../ (a + inside one is written %%2B, a comma %%2C)",
           SPAN_SHOW(text));
-    if (path_kinds[kind].later) return because(why, TARN_UNSUPPORTED, "%s", path_kinds[kind].later);
-    const char *plus = span_find(text, '+');
+    const char *plus = path_end(text);
     struct span one = {text.at, plus ? plus : text.end};
     if (spec->path_count == VOLUMES_MAX)
       return because(why, TARN_INVALID, "an image has at most %u paths, one per volume", VOLUMES_MAX);
     tarn_err err = path_decode(one, spec->paths[spec->path_count], why);
+    if (err == TARN_OK) err = text_check(spec->paths[spec->path_count], why);
     if (err != TARN_OK) return err;
     spec->path_count++;
     if (!plus) return TARN_OK;
@@ -109,10 +113,11 @@ static tarn_err value_parse(unsigned key, struct span value, struct image_spec *
       if (span_bytes(value) == 4 && span_starts(value, "sync")) return TARN_OK;
       return because(why, TARN_INVALID, "policy='%.*s' is not known: images have policy=sync", SPAN_SHOW(value));
     case 1: {
-      int kind = path_kind(value);
-      if (kind < 0 || path_kinds[kind].later)
+      enum disk_kind kind;
+      if (!disk_text_starts(value.at, span_bytes(value), &kind) || kind != DISK_KIND_FILE)
         return because(why, TARN_INVALID, "meta='%.*s' is no path: a path starts with /, ./ or ../", SPAN_SHOW(value));
-      return path_decode(value, spec->meta, why);
+      tarn_err err = path_decode(value, spec->meta, why);
+      return err == TARN_OK ? text_check(spec->meta, why) : err;
     }
     default: spec->overwrite = true; return TARN_OK;
   }
@@ -158,7 +163,8 @@ tarn_err image_spec_parse(const char *text, struct image_spec *spec, struct why 
     const char *comma = span_find(first, ',');
     if (comma) first.end = comma;
     return because(why, TARN_INVALID,
-                   "'%.*s' is no image: it is written [NAME=]PATH, and a path starts with /, ./ or ../",
+                   "'%.*s' is no image: it is written [NAME=]PATH, and a path starts with /, ./, ../, concat:, nbd:// "
+                   "or nbd+unix://",
                    SPAN_SHOW(first));
   }
   const char *comma = span_find(all, ',');
@@ -170,8 +176,10 @@ tarn_err image_spec_parse(const char *text, struct image_spec *spec, struct why 
 
 /* Appends `path`, escaped. */
 static char *path_encode(const char *path, char *out) {
+  bool uri = disk_text_kind(path) == DISK_KIND_NBD;
+  if (strncmp(path, "nbd+", 4) == 0) out = stpcpy(out, "nbd+"), path += 4;
   for (; *path; path++) {
-    bool starts_code = *path == '%' && path[1] == '2' && path[2] && strchr("BbCc5", path[2]);
+    bool starts_code = !uri && *path == '%' && path[1] == '2' && path[2] && strchr("BbCc5", path[2]);
     const char *code = *path == '+' ? "%2B" : *path == ',' ? "%2C" : starts_code ? "%25" : NULL;
     if (code) out = stpcpy(out, code);
     else *out++ = *path;
@@ -191,19 +199,4 @@ void image_spec_format(const struct image_spec *spec, char *out) {
   if (spec->meta[0]) out = path_encode(spec->meta, stpcpy(out, ",meta="));
   if (spec->overwrite) out = stpcpy(out, ",overwrite");
   *out = 0;
-}
-
-tarn_err path_absolute(char path[PATH_BYTES_MAX + 1], const char *folder, struct why *why) {
-  if (path[0] == '/') return TARN_OK;
-  require(folder[0] == '/');
-  /* Only "./" is dropped: folding ".." by text would be wrong behind a symbolic link. */
-  const char *rest = path;
-  while (rest[0] == '.' && rest[1] == '/') rest += 2;
-  char joined[2 * PATH_BYTES_MAX + 2];
-  int bytes = snprintf(joined, sizeof joined, "%s/%s", strcmp(folder, "/") == 0 ? "" : folder, rest);
-  if (bytes < 0 || (size_t)bytes > PATH_BYTES_MAX)
-    return because(why, TARN_INVALID, "the path '%.80s' is longer than %u bytes once it is absolute", path,
-                   PATH_BYTES_MAX);
-  memcpy(path, joined, (size_t)bytes + 1);
-  return TARN_OK;
 }

@@ -2,9 +2,10 @@
  *
  *     [NAME=][NODE:]PATH[+PATH...][,KEY=VALUE...]          a PATH per volume
  *
- * NAME and NODE count only when a PATH follows. A PATH starts with `/`, `./` or `../` (also known: `nbd://`, `nbd+unix://`,
- * `concat:`, which this version refuses). `+` and `,` inside a path are written %2B and %2C, and a % that would start one
- * of these %25; any other % stands for itself. Keys: policy=sync, meta=PATH, overwrite.
+ * NAME and NODE count only when a PATH follows. A PATH is a disk (disk_text.h): it starts with `/`, `./`, `../`, `concat:`,
+ * `nbd://` or `nbd+unix://`. `+` and `,` inside a path are written %2B and %2C, and a % that would start one of these %25; any
+ * other % stands for itself. The + before the LENGTH of a concat's part may stand as it is. In an NBD address nothing is decoded
+ * here, for it is a URI. Keys: policy=sync, meta=PATH, overwrite.
  *
  * The client parses what was typed, makes paths absolute and sends the canonical text; the daemon parses that again, so
  * there is one grammar. Pure. Property: format(parse(x)) parses to the same. */
@@ -12,9 +13,9 @@
 #define TARN_SHELL_IMAGE_SPEC_H
 
 #include "format/record.h"
+#include "shell/disk_text.h"
 #include "shell/why.h"
 
-#define PATH_BYTES_MAX  1023u /* of one path; leaves room for what is put behind it, like .tarn */
 #define IMAGE_SPEC_TEXT (VOLUMES_MAX * 3 * (PATH_BYTES_MAX + 1) + 3 * PATH_BYTES_MAX + 256)
 
 struct image_spec {
@@ -26,11 +27,9 @@ struct image_spec {
   bool overwrite;
 };
 
-/* TARN_INVALID, or TARN_UNSUPPORTED for what is known but comes later; with a sentence. */
+/* TARN_INVALID with a sentence. */
 CHECKED tarn_err image_spec_parse(const char *text, struct image_spec *spec, struct why *why);
 /* `out` has IMAGE_SPEC_TEXT bytes. */
 void image_spec_format(const struct image_spec *spec, char *out);
-/* Makes `path` absolute in place by putting `folder` before it; a leading ./ is dropped, .. stays for the kernel. */
-CHECKED tarn_err path_absolute(char path[PATH_BYTES_MAX + 1], const char *folder, struct why *why);
 
 #endif

@@ -18,8 +18,8 @@
 
 #include "base/require.h"
 
-#define LISTEN_BACKLOG 128
-#define IN_USE_TRIES   20 /* a tenth of a second apart */
+#define LISTEN_BACKLOG 4096 /* a Unix client that does not wait is refused when it is full */
+#define IN_USE_TRIES   20   /* a tenth of a second apart */
 
 tarn_err address_unix(const char *path, struct address *address, struct why *why) {
   *address = (struct address){.is_unix = true};
@@ -100,6 +100,10 @@ static tarn_err listen_unix(const struct address *address, int *fd, struct why *
   int error = errno;
   close(*fd);
   *fd = -1;
+  struct stat status;
+  if (error == EADDRINUSE && lstat(name.sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
+    return because(why, TARN_REFUSED, "cannot listen on %s: %s lies there; remove it, or choose another place",
+                   address->text, S_ISDIR(status.st_mode) ? "a folder" : "a file that is no socket");
   if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
   return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
 }

@@ -86,7 +86,7 @@ void managed_record_load(struct managed *managed) {
   uint8_t area[RECORD_AREA_BYTES];
   managed->has_record = false;
   snprintf(path, sizeof path, "%s/record", managed->folder);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return;
   if (pread(fd, area, sizeof area, 0) == (ssize_t)sizeof area) {
     for (size_t slot = 0; slot < 2; slot++) {
@@ -347,6 +347,7 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
     keep = true;
     managed_record_load(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
+    if (!managed->has_record || !managed->record.clean) mirror_file_unsettled(&managed->file);
     managed_insert(managed);
   }
   if (!keep) managed_free(managed);

@@ -19,6 +19,7 @@ struct adding {
 };
 
 static void adding_free(struct adding *adding) {
+  plan_release(&adding->plan);
   json_decref(adding->plan.others);
   json_decref(adding->plan.warnings);
   mirror_file_release(&adding->file);
@@ -116,6 +117,8 @@ static void prepared(struct reactor_work *work) {
   mirror_file_copy(&managed->file, &adding->file);
   faults_wrap(managed, slot, &adding->disks);
   managed->disks.images[slot] = adding->disks;
+  for (uint32_t i = 0; i < managed->file.volume_count && adding->err == TARN_OK; i++)
+    if (!adding->disks.data[i]) adding->err = because(&adding->why, TARN_FULL, "there is not enough memory");
   if (adding->err != TARN_OK) {
     add_undo(adding);
     return;

@@ -20,6 +20,7 @@ struct create {
 };
 
 static void create_free(struct create *create) {
+  plan_release(&create->plan);
   json_decref(create->plan.others);
   json_decref(create->plan.warnings);
   free(create);

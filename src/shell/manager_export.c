@@ -36,6 +36,18 @@ void exports_free(struct managed *managed) {
   managed->lost = false;
 }
 
+/* The runs of the context tarn:state: the bits are those of the core. */
+_Static_assert(MIRROR_RANGE_MARKED == 1 && MIRROR_RANGE_MISSED == 2 && MIRROR_RANGE_UNREADABLE == 4,
+               "docs/concepts.md says so to clients");
+
+static uint32_t export_state(const struct nbd_export *nbd, uint64_t offset, uint64_t length, struct disk_extent *runs,
+                             uint32_t max) {
+  const struct managed_export *export = CONTAINER_OF(nbd, const struct managed_export, server.nbd);
+  const struct managed *managed = export->managed;
+  if (!managed->mirror) return 0;
+  return mirror_range_runs(managed->mirror, (uint32_t)(export - managed->exports), offset, length, runs, max);
+}
+
 static void exports_add(struct managed *managed) {
   const struct mirror_file *file = &managed->file;
   for (uint32_t i = 0; i < file->volume_count; i++) {
@@ -43,7 +55,10 @@ static void exports_add(struct managed *managed) {
     bool only = file->volume_count == 1;
     stpcpy(stpcpy(stpcpy(export->alias, file->name), "/"), file->volumes[i].name);
     strcpy(export->name, only ? file->name : export->alias);
-    export->server.nbd = (struct nbd_export){.name = export->name, .disk = &export->gate.disk};
+    snprintf(export->description, sizeof export->description, "mirror %s, volume %s", file->name,
+             file->volumes[i].name);
+    export->server.nbd = (struct nbd_export){
+        .name = export->name, .description = export->description, .disk = &export->gate.disk, .state = export_state};
     export->server.alias = only ? export->alias : NULL;
     tarn_err err = nbd_server_add(managed->manager->options.nbd, &export->server);
     require(err == TARN_OK); /* mirror names are unique and hold no slash */
@@ -135,13 +150,12 @@ bool exports_are_idle(const struct managed *managed) {
 
 uint32_t exports_clients(struct managed *managed, char *text, size_t bytes) {
   uint32_t count = 0;
+  char names[240];
   text[0] = 0;
   for (uint32_t i = 0; i < managed->export_count; i++) {
     size_t used = strlen(text);
-    if (used + 16 < bytes && count > 0) used += (size_t)snprintf(text + used, bytes - used, ", ");
-    uint32_t here =
-        nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, text + used, bytes - used);
-    if (here == 0 && count > 0) text[used - 2] = 0;
+    uint32_t here = nbd_server_clients(managed->manager->options.nbd, &managed->exports[i].server, names, sizeof names);
+    if (here > 0) snprintf(text + used, bytes - used, "%s%s", count > 0 ? ", " : "", names);
     count += here;
   }
   return count;

@@ -35,6 +35,7 @@ struct managed_export {
   struct gate gate;
   struct managed *managed;
   char name[2 * TARN_NAME_MAX + 2], alias[2 * TARN_NAME_MAX + 2];
+  char description[2 * TARN_NAME_MAX + 24];
 };
 
 /* What the open mirror is for, from its activation until it is on its way down. */
@@ -62,6 +63,7 @@ struct managed {
   struct record record;
   bool attention; /* it could not be activated, or fell: `last` and `attention_why` tell */
   struct why attention_why;
+  uint64_t attention_since_ns; /* wall clock */
   struct mirror_status last;
   struct timer retry;
 
@@ -193,6 +195,8 @@ bool managed_is_kept(const struct managed *managed);
 bool managed_explain(const struct managed *managed, struct why *why);
 /* The same, after closing it if that is possible by now. */
 bool managed_is_stuck(struct managed *managed, struct why *why);
+/* It is in ATTENTION from now on, or still. */
+void managed_attention(struct managed *managed, const char *why);
 /* The end of an activation that was not a quiet one. */
 void managed_activate(struct managed *managed, bool wait_for_locks);
 void managed_look(struct managed *managed);

@@ -83,6 +83,12 @@ static void settle_later(struct managed *managed) {
   timer_set(managed->manager->env, &managed->settle, managed->manager->env->now_ns + SETTLE_NS);
 }
 
+void managed_attention(struct managed *managed, const char *why) {
+  if (!managed->attention) managed->attention_since_ns = managed->manager->env->wall_ns;
+  managed->attention = true;
+  because(&managed->attention_why, TARN_REFUSED, "%s", why);
+}
+
 /* Inside the core's own work: only what must not wait. The rest is managed_look()'s. */
 static void fall(struct managed *managed) {
   managed->fallen = true;
@@ -93,8 +99,7 @@ static void fall(struct managed *managed) {
       managed->last_good |= 1u << slot;
   if (managed->service != SERVICE_CLIENTS) return;
   exports_shut(managed);
-  managed->attention = true;
-  because(&managed->attention_why, TARN_REFUSED, "%s", managed->last.reason);
+  managed_attention(managed, managed->last.reason);
 }
 
 static void mirror_changed(struct mirror *mirror) {
@@ -350,8 +355,7 @@ static void activate_failed(struct managed *managed, const char *why) {
   struct why text;
   bool repeated = managed->attention && strcmp(managed->attention_why.text, why) == 0;
   because(&text, TARN_REFUSED, "cannot be activated: %s", why);
-  because(&managed->attention_why, TARN_REFUSED, "%s", why);
-  managed->attention = true;
+  managed_attention(managed, why);
   if (managed->call || !repeated) managed_refuse(managed, text.text);
   managed_finish(managed);
 }

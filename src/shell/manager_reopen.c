@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "shell/file_disk.h"
+#include "shell/data_disk.h"
 #include "shell/manager_internal.h"
 
 struct reopen {
@@ -22,6 +22,7 @@ struct reopen {
   uint32_t slot;
   bool make;
   struct image_disks disks;
+  struct timer again; /* armed: no worker has it, it waits for an NBD server to settle */
 };
 
 /* ---- opening ---- */
@@ -43,7 +44,14 @@ static void reopen_work(struct reactor_work *work) {
   image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, reopen->meta_bytes, &reopen->disks);
 }
 
+static void reopened(struct reactor_work *work);
+static void reopen_again(struct timer *timer) {
+  struct reopen *reopen = CONTAINER_OF(timer, struct reopen, again);
+  reactor_run_blocking(reopen->manager->options.reactor, &reopen->work, reopen_work, reopened);
+}
+
 static void reopen_free(struct reopen *reopen) {
+  require(!timer_is_armed(&reopen->again));
   mirror_file_release(&reopen->file);
   free(reopen);
 }
@@ -60,6 +68,10 @@ static void reopened(struct reactor_work *work) {
     return;
   }
   struct mirror_image_config config;
+  if (reopen->disks.why.text[0] && reopen->disks.settle_ns > 0) {
+    timer_set(managed->manager->env, &reopen->again, managed->manager->env->now_ns + reopen->disks.settle_ns);
+    return;
+  }
   list_remove(&reopen->link);
   if (reopen->disks.why.text[0]) image_disks_close(&reopen->disks); /* some of them is no use */
   else {
@@ -90,6 +102,7 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   reopen->meta_bytes = managed->disks.meta_bytes;
   mirror_file_copy(&reopen->file, &managed->file);
   list_init(&reopen->link);
+  timer_init(&reopen->again, reopen_again);
   list_push(&managed->reopens, &reopen->link);
   reactor_run_blocking(managed->manager->options.reactor, &reopen->work, reopen_work, reopened);
 }
@@ -102,7 +115,22 @@ static void reopen_refuse(struct managed *managed, uint32_t slot, const char *wh
   mirror_image_reopened(managed->mirror, slot, &config);
 }
 
+/* What is with a disk that failed is given up where that can be done: else a server that never answers would keep its image
+ * away, and the mirror from being closed, for ever. */
+static void held_give_up(struct managed *managed) {
+  struct mirror_status status;
+  uint32_t remote = 0;
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
+    for (uint32_t i = 0; i < managed->file.volume_count; i++)
+      if (disk_text_kind(managed->file.images[slot].paths[i]) == DISK_KIND_NBD) remote |= 1u << slot;
+  if (!remote || !managed->mirror) return;
+  mirror_status(managed->mirror, &status);
+  for (uint32_t slot = 0; slot < status.image_count; slot++)
+    if (remote & 1u << slot && status.images[slot].io_held > 0) image_disks_abort(&managed->disks.images[slot]);
+}
+
 void reopens_look(struct managed *managed) {
+  held_give_up(managed);
   while (managed->reopen_refused) {
     uint32_t slot = (uint32_t)__builtin_ctz(managed->reopen_refused);
     managed->reopen_refused &= managed->reopen_refused - 1;
@@ -115,8 +143,14 @@ void reopens_give_up(struct managed *managed, const char *why) {
   while ((node = list_pop(&managed->reopens)) != NULL) {
     struct reopen *reopen = LIST_ENTRY(node, struct reopen, link);
     uint32_t slot = reopen->slot;
-    reopen->managed = NULL;
-    managed->manager->strays++;
+    if (timer_is_armed(&reopen->again)) {
+      timer_cancel(&reopen->again);
+      image_disks_close(&reopen->disks);
+      reopen_free(reopen);
+    } else {
+      reopen->managed = NULL;
+      managed->manager->strays++;
+    }
     reopen_refuse(managed, slot, why);
   }
   if (managed->mirror) reopens_look(managed);
@@ -158,7 +192,8 @@ void kept_explain(const struct managed *managed, struct why *why) {
   uint32_t slot = (uint32_t)__builtin_ctz(managed->last_good);
   const char *name = managed->file.images[slot].name, *mirror = managed->file.name;
   struct disk *disk = managed->disks.images[slot].data[0];
-  int pid = (int)getpid(), fd = disk ? file_disk_fd(fault_disk_lower(disk)) : -1;
+  struct data_file files[DISK_PARTS_MAX];
+  int pid = (int)getpid(), fd = disk && data_disk_files(disk, files) > 0 ? file_disk_fd(files[0].file) : -1;
   if (managed->spoiled & 1u << slot)
     because(why, TARN_REFUSED,
             "the file of image %s, the last good one, was made shorter, so a part of its data is lost; save the rest "

@@ -114,11 +114,11 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
     json_array_append_new(disks, json_string_nocheck(kept->paths[i]));
   const char *missing = image_missing_name(image->missing);
   json_t *json = json_pack(
-      "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "name", kept->name, "node",
-      managed->manager->options.node, "role", image->master ? "master" : "slave", "policy", "sync", "state",
-      image_state_name(image->state), "reason", text_or_null(image->reason), "missing",
-      missing ? json_string(missing) : json_null(), "error", text_or_null(error_of(managed, slot)), "disks", disks,
-      "moment", moment_json(image), "out_since",
+      "{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "name", kept->name, "return",
+      kept->settings.values[SET_RETURN] ? "auto" : "manual", "node", managed->manager->options.node, "role",
+      image->master ? "master" : "slave", "policy", "sync", "state", image_state_name(image->state), "reason",
+      text_or_null(image->reason), "missing", missing ? json_string(missing) : json_null(), "error",
+      text_or_null(error_of(managed, slot)), "disks", disks, "moment", moment_json(image), "out_since",
       image->out_since_ns ? json_string(time_text(image->out_since_ns, time)) : json_null(), "returning",
       image->returning, "return_in_seconds",
       image->return_in_ns ? json_integer((json_int_t)((image->return_in_ns + NS_PER_S - 1) / NS_PER_S)) : json_null());
@@ -173,6 +173,35 @@ static const char *uuid_text(const uint8_t uuid[16], char out[40]) {
   return out;
 }
 
+static json_t *seconds_until(const struct env *env, uint64_t deadline_ns) {
+  uint64_t left_ns = deadline_ns > env->now_ns ? deadline_ns - env->now_ns : 0;
+  return json_integer((json_int_t)((left_ns + NS_PER_S - 1) / NS_PER_S));
+}
+
+/* Until the requests that wait at its gates fail; 0: all fail that come. Null: they are served, or wait for as long as it takes. */
+static json_t *patience_json(const struct managed *managed) {
+  for (uint32_t i = 0; i < managed->export_count; i++) {
+    const struct gate *gate = &managed->exports[i].gate;
+    if (gate->state == GATE_FAILING) return json_integer(0);
+    if (gate->state == GATE_SHUT && timer_is_armed(&gate->timer))
+      return seconds_until(managed->manager->env, gate->timer.deadline_ns);
+  }
+  return json_null();
+}
+
+static void trouble_json(const struct managed *managed, const struct mirror_status *status, json_t *json) {
+  char time[TIME_TEXT];
+  bool open = managed->mirror != NULL && !managed->ending;
+  bool since = managed->attention && managed->attention_since_ns > 0;
+  json_object_set_new(json, "since", since ? json_string(time_text(managed->attention_since_ns, time)) : json_null());
+  json_object_set_new(json, "retry_in_seconds",
+                      managed->attention && timer_is_armed(&managed->retry)
+                          ? seconds_until(managed->manager->env, managed->retry.deadline_ns)
+                          : json_null());
+  json_object_set_new(json, "requests_fail_in_seconds", patience_json(managed));
+  json_object_set_new(json, "state_unwritable", json_boolean(open && status->home_in_trouble));
+}
+
 json_t *managed_status_json(const struct managed *managed) {
   struct mirror_status status;
   char uuid[40], epoch[TARN_NAME_MAX + 32], reason[REASON_TEXT];
@@ -192,6 +221,7 @@ json_t *managed_status_json(const struct managed *managed) {
                 (int)exports_waiting(managed), "verify", verify_json(managed));
   json_object_set_new(json, "log_writes", json_integer((json_int_t)status.log_writes)); /* rounds of metadata */
   if (managed->busy) json_object_set_new(json, "busy", json_string(managed->busy));
+  trouble_json(managed, &status, json);
   return json;
 }
 
@@ -213,8 +243,11 @@ void manager_status(struct manager *manager, struct call *call) {
     struct managed *managed = LIST_ENTRY(node, struct managed, link);
     if (!name || strcmp(managed->file.name, name) == 0) json_array_append_new(mirrors, managed_status_json(managed));
   }
-  call_done(call, json_pack("{s:s, s:s, s:o}", "node", manager->options.node, "version", TARN_BUILD_VERSION, "mirrors",
-                            mirrors));
+  char time[TIME_TEXT];
+  json_t *place = json_string(manager->options.state); /* NULL when it is not UTF-8 */
+  call_done(call, json_pack("{s:s, s:s, s:s, s:o, s:o}", "node", manager->options.node, "version", TARN_BUILD_VERSION,
+                            "time", time_text(manager->env->wall_ns, time), "state_directory",
+                            place ? place : json_null(), "mirrors", mirrors));
 }
 
 static void count_add(char *out, size_t bytes, unsigned count, const char *one, const char *many) {

@@ -14,10 +14,27 @@ void unmake_add(struct mirror_file *file, const char *path) {
   json_array_append_new(file->unmake, json_string_nocheck(path));
 }
 
-/* Metadata on a device cannot be removed, only made to say nothing. */
+static bool holds_record(int fd) {
+  uint8_t area[RECORD_AREA_BYTES];
+  bool holds = false;
+  if (pread(fd, area, sizeof area, 0) != (ssize_t)sizeof area) return false;
+  for (size_t slot = 0; slot < 2; slot++) {
+    struct record record;
+    tarn_err err = record_decode(&record, area + slot * RECORD_SLOT_BYTES);
+    holds = holds || err == TARN_OK || err == TARN_VERSION;
+  }
+  return holds;
+}
+
+/* Metadata on a device cannot be removed, only made to say nothing. Days may have passed since we wrote it: what is mounted or
+ * in use now, or is no metadata, is not touched. */
 static bool wipe(const char *path) {
   static const uint8_t zeroes[RECORD_AREA_BYTES];
-  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  int fd = open(path, O_RDWR | O_CLOEXEC | O_EXCL);
+  if (fd >= 0 && !holds_record(fd)) {
+    close(fd);
+    return true;
+  }
   bool good = fd >= 0 && pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0;
   int error = errno;
   if (fd >= 0) close(fd);
@@ -26,7 +43,7 @@ static bool wipe(const char *path) {
 }
 
 static void remove_one(const char *path, json_t *warnings) {
-  struct stat info;
+  struct stat info = {0};
   struct why why;
   if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR)) return;
   bool good = S_ISBLK(info.st_mode) ? wipe(path) : unlink(path) == 0;

@@ -3,19 +3,19 @@
 #include <string.h>
 
 #include "base/prng.h"
+#include "shell/data_disk.h"
 #include "shell/fault_disk.h"
-#include "shell/file_disk.h"
+#include "shell/nbd_disk.h"
 
 #define LOCK_RETRY_MS 250u
 
+/* Metadata, and the record of the state directory. */
 static tarn_err file_open(struct reactor *reactor, const char *path, uint64_t size_bytes, struct disk **disk,
-                          bool *has_data, struct why *why) {
+                          struct why *why) {
   if (*disk) return TARN_OK; /* from an earlier try */
-  struct file_identity identity;
   struct file_disk_options options = {.reactor = reactor, .path = path, .size_bytes = size_bytes};
-  tarn_err err = file_disk_open(&options, disk, &identity, why);
+  tarn_err err = file_disk_open(&options, disk, NULL, why);
   require((err == TARN_OK) == (*disk != NULL));
-  if (err == TARN_OK && has_data && identity.has_data) *has_data = true;
   return err;
 }
 
@@ -29,10 +29,19 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
             "config.json does not know its files; remove it with 'tarn image remove %s %s'", file->name, image->name);
     return;
   }
-  tarn_err err = file_open(reactor, image->meta, meta_bytes, &disks->meta, NULL, &disks->why);
+  uint64_t settle_ns = (uint64_t)image->settings.values[SET_NBD_SETTLE] * NS_PER_S;
+  tarn_err err = file_open(reactor, image->meta, meta_bytes, &disks->meta, &disks->why);
+  disks->settle_ns = 0;
+  for (uint32_t i = 0; i < file->volume_count; i++)
+    if (!disks->data[i] && disk_text_kind(image->paths[i]) == DISK_KIND_NBD)
+      disks->settle_ns = max_u64(disks->settle_ns, nbd_disk_settle_ns(image->paths[i], settle_ns));
+  if (err == TARN_OK && disks->settle_ns > 0)
+    err = because(&disks->why, TARN_IO, "its server may still be doing requests of a connection that was lost: %llu s",
+                  (unsigned long long)((disks->settle_ns + NS_PER_S - 1) / NS_PER_S));
   for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++)
-    err = file_open(reactor, image->paths[i], file->volumes[i].size_bytes, &disks->data[i], &disks->has_data,
-                    &disks->why);
+    if (!disks->data[i])
+      err = data_disk_open(reactor, image->paths[i], file->volumes[i].size_bytes, &disks->data[i], &disks->has_data,
+                           &disks->why);
   disks->locked = err == TARN_FULL;
   if (err == TARN_OK) disks->why.text[0] = 0;
 }
@@ -47,19 +56,36 @@ void image_disks_close(struct image_disks *disks) {
   for (uint32_t i = 0; i < VOLUMES_MAX; i++) close_one(&disks->data[i]);
 }
 
+void image_disks_abort(struct image_disks *disks) {
+  for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
+    struct disk *disk = disks->data[i] ? fault_disk_lower(disks->data[i]) : NULL;
+    if (disk && disk_is_nbd(disk)) nbd_disk_abort(disk);
+  }
+}
+
+/* Adds one file of a disk. False: when it was changed cannot be told. */
+static bool stamp_add(struct image_stamp *stamp, const struct data_file *file, bool as_opened) {
+  const struct file_identity *identity = file_disk_identity(file->file);
+  uint64_t modified = (uint64_t)(as_opened ? identity->mtime_ns : file_disk_modified_ns(file->file));
+  /* Neither the device's number, which changes with the order of disks at boot, nor a block device's name. */
+  stamp->identity = mix_u64(stamp->identity ^ mix_u64(identity->inode) ^ (uint64_t)identity->birth_ns) | 1;
+  stamp->modified = mix_u64(stamp->modified ^ modified) | 1;
+  /* Other parts of a file may be written to by others. */
+  return modified != 0 && !identity->is_block_device && file->whole;
+}
+
 static void stamp_image(const struct image_disks *disks, uint32_t volume_count, bool as_opened,
                         struct image_stamp *stamp) {
   *stamp = (struct image_stamp){0};
   bool known = true;
   for (uint32_t i = 0; i < volume_count; i++) {
     if (!disks->data[i]) return;
-    const struct disk *disk = fault_disk_lower(disks->data[i]);
-    const struct file_identity *identity = file_disk_identity(disk);
-    uint64_t modified = (uint64_t)(as_opened ? identity->mtime_ns : file_disk_modified_ns(disk));
-    known = known && modified != 0 && !identity->is_block_device;
-    /* Neither the device's number, which changes with the order of disks at boot, nor a block device's name. */
-    stamp->identity = mix_u64(stamp->identity ^ mix_u64(identity->inode) ^ (uint64_t)identity->birth_ns) | 1;
-    stamp->modified = mix_u64(stamp->modified ^ modified) | 1;
+    struct data_file files[DISK_PARTS_MAX];
+    uint32_t count = data_disk_files(disks->data[i], files);
+    for (uint32_t j = 0; j < count; j++) known = stamp_add(stamp, &files[j], as_opened) && known;
+    if (count > 0) continue;
+    stamp->identity = mix_u64(stamp->identity) | 1; /* an NBD server: it tells nothing of what it is */
+    known = false;
   }
   if (!known) stamp->modified = 0;
 }
@@ -74,14 +100,19 @@ void image_disks_found(const struct image_disks *disks, uint32_t volume_count, s
 
 /* ---- all of a mirror ---- */
 
+void mirror_file_unsettled(const struct mirror_file *file) {
+  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+    for (uint32_t i = 0; i < file->volume_count; i++)
+      if (disk_text_kind(file->images[slot].paths[i]) == DISK_KIND_NBD) nbd_disk_unsettled(file->images[slot].paths[i]);
+}
+
 /* The record in the state directory can be lost with that directory: the images tell then. */
 static void home_open(struct mirror_disks *disks) {
   struct reactor *reactor = disks->reactor;
-  tarn_err err = file_open(reactor, disks->record_path, RECORD_AREA_BYTES, &disks->home, NULL, &disks->home_why);
+  tarn_err err = file_open(reactor, disks->record_path, RECORD_AREA_BYTES, &disks->home, &disks->home_why);
   if (err != TARN_NOT_FOUND) return;
   err = file_create(disks->record_path, RECORD_AREA_BYTES, &disks->home_why);
-  if (err == TARN_OK)
-    err = file_open(reactor, disks->record_path, RECORD_AREA_BYTES, &disks->home, NULL, &disks->home_why);
+  if (err == TARN_OK) err = file_open(reactor, disks->record_path, RECORD_AREA_BYTES, &disks->home, &disks->home_why);
 }
 
 static void open_all(struct reactor_work *work) {
@@ -98,10 +129,25 @@ static void open_again(struct timer *timer) {
   reactor_run_blocking(disks->reactor, &disks->work, open_all, opened);
 }
 
+/* An NBD server is given the time that its image's setting says; without it its image is not there. */
+static bool settle_wait(struct mirror_disks *disks) {
+  struct env *env = reactor_env(disks->reactor);
+  uint64_t wait_ns = 0;
+  for (uint32_t slot = 0; slot < disks->file->slot_count; slot++)
+    if (disks->opening[slot].why.text[0]) wait_ns = max_u64(wait_ns, disks->opening[slot].settle_ns);
+  if (wait_ns == 0 || disks->hurry) return false;
+  report(env, REPORT_INFO, disks->file->name,
+         "waits %llu s for an NBD server to be done with old requests (nbd-settle)",
+         (unsigned long long)((wait_ns + NS_PER_S - 1) / NS_PER_S));
+  timer_set(env, &disks->again, env->now_ns + wait_ns);
+  return true;
+}
+
 static void opened(struct reactor_work *work) {
   struct mirror_disks *disks = CONTAINER_OF(work, struct mirror_disks, work);
   struct env *env = reactor_env(disks->reactor);
   bool retry = false;
+  if (settle_wait(disks)) return;
   for (uint32_t slot = 0; slot < disks->file->slot_count; slot++) {
     if (!disks->opening[slot].locked || !disks->wait_for_locks || env->now_ns >= disks->deadline_ns) continue;
     retry = true;
@@ -135,6 +181,7 @@ void mirror_disks_open(struct mirror_disks *disks) {
 
 void mirror_disks_hurry(struct mirror_disks *disks) {
   disks->wait_for_locks = false;
+  disks->hurry = true;
   if (disks->reactor && timer_is_armed(&disks->again)) timer_set(reactor_env(disks->reactor), &disks->again, 0);
 }
 

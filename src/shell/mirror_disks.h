@@ -2,7 +2,8 @@
  *
  * Opening runs in a worker thread. A file that cannot be opened leaves its disk NULL and says why, so that the mirror goes on
  * without that image. One that is locked by another process is tried again until its last I/O must be over (rule 7:
- * hang + 5 s after a kill), which is reported; only then it counts as absent. */
+ * hang + 5 s after a kill), which is reported; only then it counts as absent. An NBD server that may still be doing requests of
+ * a lost connection is waited for, as long as `nbd-settle` says. */
 #ifndef TARN_SHELL_MIRROR_DISKS_H
 #define TARN_SHELL_MIRROR_DISKS_H
 
@@ -15,19 +16,25 @@
 /* The disks of one image. */
 struct image_disks {
   struct disk *data[VOLUMES_MAX], *meta;
-  bool has_data;  /* some volume's file has a data extent */
-  bool locked;    /* not all are open, because of another process's lock */
-  struct why why; /* empty when all are open */
+  bool has_data;      /* some volume's file has a data extent */
+  bool locked;        /* not all are open, because of another process's lock */
+  uint64_t settle_ns; /* not all are open, because an NBD server must be left alone for so long (nbd-settle) */
+  struct why why;     /* empty when all are open */
 };
 /* Opens what is not open yet, as `file` has it. Blocks: for a worker, with `file` and `disks` lent to it. */
 void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot, uint64_t meta_bytes,
                       struct image_disks *disks);
 /* Requires disks with no I/O in flight. */
 void image_disks_close(struct image_disks *disks);
+/* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */
+void image_disks_abort(struct image_disks *disks);
 /* What an image's files are like now, as one number each (format/record.h). May block. */
 void image_disks_stamp(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp);
 /* ... and what they were like before they were opened. */
 void image_disks_found(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp);
+
+/* A daemon before this one may have left requests under way on NBD servers: they settle from now on. */
+void mirror_file_unsettled(const struct mirror_file *file);
 
 struct mirror_disks {
   /* the owner's; unchanged until `opened` */
@@ -46,7 +53,7 @@ struct mirror_disks {
   struct reactor_work work;
   struct timer again;
   uint64_t wait_s, deadline_ns;
-  bool told;
+  bool told, hurry;
 };
 
 /* Requires a struct whose owner's part is set and whose rest is zero. `opened` runs from the event queue. */

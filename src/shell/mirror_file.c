@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shell/words.h"
@@ -76,6 +77,9 @@ static bool name_copy(const json_t *json, char out[TARN_NAME_MAX + 1]) {
 static bool path_copy(const json_t *json, char *out, size_t bytes) {
   return text_copy(json, out, bytes) && out[0] == '/';
 }
+static bool disk_copy(const json_t *json, char out[PATH_BYTES_MAX + 1]) {
+  return text_copy(json, out, PATH_BYTES_MAX + 1) && disk_text_check(out, NULL) == TARN_OK;
+}
 
 static bool volume_is_new(const struct mirror_file *file, size_t i) {
   for (size_t j = 0; j < i; j++)
@@ -135,7 +139,7 @@ static bool image_read(const json_t *json, struct mirror_file *file) {
     if (file->images[other].present && strcmp(file->images[other].name, image->name) == 0) return false;
   if (!path_copy(json_object_get(json, "meta"), image->meta, sizeof image->meta)) return false;
   for (size_t j = 0; j < file->volume_count; j++)
-    if (!path_copy(json_array_get(paths, j), image->paths[j], sizeof image->paths[j])) return false;
+    if (!disk_copy(json_array_get(paths, j), image->paths[j])) return false;
   if (!settings_read(json_object_get(json, "settings"), &image_settings, image->settings.values)) return false;
   if (!files_read(json_object_get(json, "adding"), &image->adding)) return false;
   image->present = true;
@@ -174,8 +178,15 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
 tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why) {
   char path[META_PATH_BYTES_MAX + 64];
   snprintf(path, sizeof path, "%s/config.json", folder);
-  FILE *stream = fopen(path, "re");
-  if (!stream) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not keep us waiting */
+  if (fd < 0) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
+  bool is_file = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  FILE *stream = is_file ? fdopen(fd, "r") : NULL;
+  if (!stream) {
+    close(fd);
+    return because(why, TARN_CORRUPT, "%s %s", path, is_file ? "cannot be read" : "is no file");
+  }
   json_error_t error;
   json_t *json = json_loadf(stream, JSON_REJECT_DUPLICATES, &error);
   fclose(stream);

@@ -14,16 +14,27 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SESSIONS_DEFAULT 1024u
 #define LISTENERS_MAX    16u
 #define VECTORS_MAX      64u
+#define FILES_KEPT       16u
 #define ACCEPT_RETRY_NS  (100 * NS_PER_MS) /* when descriptors are short */
 #define FULL_REPORT_NS   NS_PER_S          /* a crowd at the door is one line a second */
+#define LEAVE_TICK_NS    (5 * NS_PER_MS)   /* while a connection waits for the place of one that is leaving, */
+#define LEAVE_NS         NS_PER_S          /* at most so long */
+
+/* How long nothing may come, or go, while a connection holds buffers; see nbd_server.h. */
+#define STALL_TICK_NS    (50 * NS_PER_MS)
+#define STALL_NS         NS_PER_S
+#define STALL_CROWDED_NS STALL_TICK_NS /* when others wait for buffers */
+#define DEAF_NS          (10 * NS_PER_S)
 
 struct connection {
   struct list link; /* in the server's free or used list */
@@ -33,6 +44,7 @@ struct connection {
   int fd; /* -1 once closed */
   bool used_before, hanging_up;
   struct reactor_op receive, send;
+  uint64_t receive_ns, send_ns; /* when those that are under way began */
   struct event pump;
   struct msghdr message;
   struct iovec vectors[VECTORS_MAX];
@@ -45,6 +57,8 @@ struct listener {
   struct reactor_op accept;
   struct timer retry;
   int fd;
+  int caller; /* accepted, waits for the place of somebody who is leaving; -1: nobody */
+  uint64_t caller_ns;
 };
 
 struct nbd_server {
@@ -59,6 +73,9 @@ struct nbd_server {
   struct event sweep;     /* a session is gone: who waited for that? */
   struct listener listeners[LISTENERS_MAX];
   uint32_t listener_count, session_count;
+  uint64_t deaf_ns;
+  struct timer stall;      /* armed while something is under way that holds buffers */
+  uint64_t crowd_since_ns; /* since when there has been somebody waiting for a buffer; 0: nobody */
   uint64_t full_report_ns;
   bool stopping;
   void *stop_owner;
@@ -117,10 +134,46 @@ static void hang_up(struct connection *connection) {
   if (!event_is_posted(&connection->pump)) event_post(&connection->server->env->queue, &connection->pump);
 }
 
+/* ---- clients that stall ---- */
+
+static void stall_watch(struct nbd_server *server) {
+  if (!timer_is_armed(&server->stall)) timer_set(server->env, &server->stall, server->env->now_ns + STALL_TICK_NS);
+}
+
+/* True if it holds buffers for the sake of its client, and has to be looked at again. */
+static bool stall_check(struct connection *connection) {
+  struct nbd_server *server = connection->server;
+  uint64_t now = server->env->now_ns;
+  if (connection->fd < 0 || connection->hanging_up) return false;
+  bool fills = connection->receive.busy && nbd_session_fills(connection->session);
+  bool deaf = connection->send.busy && nbd_session_held_bytes(connection->session) > 0;
+  if (fills && now - connection->receive_ns >= (server->crowd_since_ns ? STALL_CROWDED_NS : STALL_NS))
+    reactor_cancel(server->reactor, &connection->receive); /* receive_done() tells the session */
+  if (deaf && server->crowd_since_ns && now - max_u64(connection->send_ns, server->crowd_since_ns) >= server->deaf_ns) {
+    report(server->env, REPORT_WARNING, connection->peer,
+           "the client takes nothing of its answers while others wait for memory; hanging up");
+    hang_up(connection);
+  }
+  return fills || deaf;
+}
+
+static void stall_tick(struct timer *timer) {
+  struct nbd_server *server = CONTAINER_OF(timer, struct nbd_server, stall);
+  bool crowded = buffer_pool_is_crowded(server->pool), again = false;
+  if (!crowded) server->crowd_since_ns = 0;
+  else if (server->crowd_since_ns == 0) server->crowd_since_ns = server->env->now_ns;
+  LIST_EACH(&server->used, link) again |= stall_check(LIST_ENTRY(link, struct connection, link));
+  if (again) stall_watch(server);
+  else server->crowd_since_ns = 0;
+}
+
 static void receive_start(struct connection *connection) {
   void *where;
   size_t bytes = nbd_session_recv_buffer(connection->session, &where);
-  if (bytes > 0) reactor_recv(connection->server->reactor, &connection->receive, connection->fd, where, bytes);
+  if (bytes == 0) return;
+  reactor_recv(connection->server->reactor, &connection->receive, connection->fd, where, bytes);
+  connection->receive_ns = connection->server->env->now_ns;
+  if (nbd_session_fills(connection->session)) stall_watch(connection->server);
 }
 
 static void send_start(struct connection *connection) {
@@ -133,6 +186,8 @@ static void send_start(struct connection *connection) {
         (struct iovec){.iov_base = (void *)(uintptr_t)vectors[i].data, .iov_len = vectors[i].bytes};
   connection->message = (struct msghdr){.msg_iov = connection->vectors, .msg_iovlen = count};
   reactor_sendmsg(connection->server->reactor, &connection->send, connection->fd, &connection->message);
+  connection->send_ns = connection->server->env->now_ns;
+  if (nbd_session_held_bytes(connection->session) > 0) stall_watch(connection->server);
 }
 
 static void pump(struct connection *connection) {
@@ -176,7 +231,9 @@ static void session_closed(struct nbd_session *session) {
 
 static void receive_done(struct reactor_op *op, int result) {
   struct connection *connection = CONTAINER_OF(op, struct connection, receive);
-  if (result > 0 && !connection->hanging_up) nbd_session_received(connection->session, (size_t)result);
+  bool stalls = result == -ECANCELED; /* stall_check() */
+  if ((result > 0 || stalls) && !connection->hanging_up)
+    nbd_session_received(connection->session, stalls ? 0 : (size_t)result);
   else if (result != -EINTR && result != -EAGAIN) hang_up(connection);
   pump(connection);
 }
@@ -206,15 +263,40 @@ static bool may_report_full(struct nbd_server *server) {
   return true;
 }
 
+/* Is anybody on the way out? One whose other end is closed already may not have been heard of yet. */
+static bool somebody_leaves(const struct nbd_server *server) {
+  LIST_EACH(&server->used, link) {
+    const struct connection *connection = LIST_ENTRY(link, struct connection, link);
+    struct pollfd ask = {.fd = connection->fd, .events = POLLRDHUP};
+    if (connection->hanging_up) return true;
+    if (poll(&ask, 1, 0) == 1 && ask.revents & (POLLRDHUP | POLLHUP | POLLERR)) return true;
+  }
+  return false;
+}
+
+static void connection_refuse(struct nbd_server *server, int fd) {
+  if (may_report_full(server))
+    report(server->env, REPORT_WARNING, "nbd", "a connection was refused: all %u sessions are in use",
+           server->session_count);
+  close(fd);
+}
+
+/* The last descriptors are not for clients: disks are opened again with them, and the administrator gets in. (The kernel gives
+ * the lowest number that is free.) */
+static bool is_of_the_last(int fd) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd + FILES_KEPT >= limit.rlim_cur;
+}
+
 static void connection_open(struct nbd_server *server, int fd) {
-  struct list *link = list_pop(&server->free);
-  if (!link) {
+  if (is_of_the_last(fd)) {
     if (may_report_full(server))
-      report(server->env, REPORT_WARNING, "nbd", "a connection was refused: all %u sessions are in use",
-             server->session_count);
+      report(server->env, REPORT_WARNING, "nbd", "a connection was refused: nearly all files that may be open are");
     close(fd);
     return;
   }
+  struct list *link = list_pop(&server->free);
+  require(link != NULL);
   struct connection *connection = LIST_ENTRY(link, struct connection, link);
   connection->fd = fd;
   connection->hanging_up = false;
@@ -259,17 +341,38 @@ uint32_t nbd_server_session_count(const struct nbd_server *server) { return serv
 
 /* ---- listening ---- */
 
+/* False: it waits, and so does everybody behind it. */
+static bool let_in(struct listener *listener, int fd) {
+  struct nbd_server *server = listener->server;
+  uint64_t now = server->env->now_ns;
+  if (!list_is_empty(&server->free)) {
+    connection_open(server, fd);
+    return true;
+  }
+  if (listener->caller < 0) listener->caller_ns = now;
+  if (now - listener->caller_ns >= LEAVE_NS || !somebody_leaves(server)) {
+    listener->caller = -1;
+    connection_refuse(server, fd);
+    return true;
+  }
+  listener->caller = fd;
+  timer_set(server->env, &listener->retry, now + LEAVE_TICK_NS);
+  return false;
+}
+
 static void accept_done(struct reactor_op *op, int result) {
   struct listener *listener = CONTAINER_OF(op, struct listener, accept);
   struct nbd_server *server = listener->server;
   if (server->stopping) {
     if (result >= 0) close(result);
+    if (listener->caller >= 0) close(listener->caller);
+    listener->caller = -1;
     listen_close(&listener->address, listener->fd);
     listener->fd = -1;
     if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
     return;
   }
-  if (result >= 0) connection_open(server, result);
+  if (result >= 0 && !let_in(listener, result)) return;
   if (result >= 0 || result == -ECONNABORTED || result == -EINTR) {
     reactor_accept(server->reactor, op, listener->fd);
     return;
@@ -281,6 +384,11 @@ static void accept_done(struct reactor_op *op, int result) {
 
 static void accept_again(struct timer *timer) {
   struct listener *listener = CONTAINER_OF(timer, struct listener, retry);
+  int caller = listener->caller;
+  if (caller >= 0) {
+    if (!let_in(listener, caller)) return;
+    listener->caller = -1;
+  }
   reactor_accept(listener->server->reactor, &listener->accept, listener->fd);
 }
 
@@ -291,7 +399,7 @@ tarn_err nbd_server_listen(struct nbd_server *server, struct address *address, s
   int fd;
   tarn_err err = listen_open(address, &fd, why);
   if (err) return err;
-  *listener = (struct listener){.server = server, .address = *address, .fd = fd};
+  *listener = (struct listener){.server = server, .address = *address, .fd = fd, .caller = -1};
   reactor_op_init(&listener->accept, accept_done);
   timer_init(&listener->retry, accept_again);
   server->listener_count++;
@@ -363,11 +471,13 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   server->reactor = options->reactor;
   server->env = reactor_env(options->reactor);
   server->pool = options->pool;
+  server->deaf_ns = options->deaf_ns ? options->deaf_ns : DEAF_NS;
   list_init(&server->free);
   list_init(&server->used);
   list_init(&server->exports);
   list_init(&server->removing);
   event_init(&server->sweep, sweep);
+  timer_init(&server->stall, stall_tick);
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
     connection->server = server;
@@ -395,6 +505,8 @@ void nbd_server_stop(struct nbd_server *server, void *owner, void (*stopped)(voi
     struct listener *listener = &server->listeners[i];
     if (timer_is_armed(&listener->retry)) {
       timer_cancel(&listener->retry);
+      if (listener->caller >= 0) close(listener->caller);
+      listener->caller = -1;
       listen_close(&listener->address, listener->fd);
       listener->fd = -1;
     } else {
@@ -412,6 +524,7 @@ void nbd_server_destroy(struct nbd_server *server) {
   require(is_stopped(server));
   require(list_is_empty(&server->removing));
   event_cancel(&server->sweep);
+  timer_cancel(&server->stall);
   struct arena arena = server->arena;
   arena_destroy(&arena);
 }

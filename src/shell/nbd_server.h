@@ -1,7 +1,11 @@
 /* nbd_server.h - NBD sessions on sockets: drives nbd/session.h over a reactor, and keeps the table of exports.
  *
  * Memory for all sessions is taken when the server is created. A connection beyond session_max is closed at once, with a
- * report. Per connection one receive and one send are under way at most.
+ * report; unless somebody is just leaving: then it waits, up to a second, for that place. Per connection one receive and one send are under way at most.
+ *
+ * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
+ * others wait for buffers, and it may go on whenever it likes. With answers that it does not take: it is hung up on if it has
+ * taken nothing for ten seconds and others wait for buffers all that time. Alone it may stall for ever.
  *
  * An export is a struct inside its owner. It is in the table from nbd_server_add() on; nbd_server_remove() takes it out, so
  * that nobody new finds it, hangs up on the clients that it has, and says when the last one is gone: only then may its
@@ -27,6 +31,7 @@ struct nbd_server_options {
   struct reactor *reactor;
   struct buffer_pool *pool;
   uint32_t session_max; /* 0: 1024 */
+  uint64_t deaf_ns;     /* 0: 10 s, see above */
 };
 
 struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why);

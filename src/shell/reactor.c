@@ -334,6 +334,13 @@ static void worker_poll_done(struct reactor_op *op, int result) {
   reactor_poll(reactor, op, workers->event_fd, POLLIN);
 }
 
+/* Under the lock, or before anybody else knows of it. 0 or an errno. */
+static int worker_start(struct workers *workers) {
+  int error = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
+  if (!error) workers->thread_count++;
+  return error;
+}
+
 void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, void (*run)(struct reactor_work *),
                           void (*done)(struct reactor_work *)) {
   struct workers *workers = &reactor->workers;
@@ -345,11 +352,9 @@ void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, vo
   pthread_mutex_lock(&workers->lock);
   list_push(&workers->waiting, &work->link);
   workers->waiting_count++;
-  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX) {
-    int failed = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
-    if (!failed) workers->thread_count++;
-    require(workers->thread_count > 0); /* without a single thread nothing can be opened */
-  }
+  /* One there is always; that there cannot be more is no error. */
+  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX)
+    (void)worker_start(workers);
   pthread_cond_signal(&workers->wanted);
   pthread_mutex_unlock(&workers->lock);
 }
@@ -396,6 +401,7 @@ static int signals_open(void) {
   sigaddset(&set, SIGHUP);
   if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) return -1;
   if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return -1;
+  if (signal(SIGXFSZ, SIG_IGN) == SIG_ERR) return -1; /* a write beyond a limit on file sizes is an error like others */
   return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -450,6 +456,12 @@ struct reactor *reactor_create(struct why *why) {
   reactor->env.random = reactor_random;
   clock_update(reactor);
   workers_init(&reactor->workers);
+  int error = worker_start(&reactor->workers);
+  if (error) {
+    (void)because(why, TARN_FULL, "no thread can be started (%s): the limit of processes, or of memory, is too small",
+                  strerror(error));
+    goto out_files;
+  }
   reactor_op_init(&reactor->signal_poll, signal_poll_done);
   reactor_op_init(&reactor->worker_poll, worker_poll_done);
   reactor_poll(reactor, &reactor->signal_poll, reactor->signal_fd, POLLIN);

@@ -32,7 +32,7 @@ struct reactor_op {
 };
 
 /* NULL with the reason when the kernel has no io_uring for us or memory is short. Blocks SIGTERM, SIGINT and SIGHUP for
- * the thread that calls (and the threads that it starts later), ignores SIGPIPE: create it first thing. */
+ * the thread that calls (and the threads that it starts later), ignores SIGPIPE and SIGXFSZ: create it first thing. */
 struct reactor *reactor_create(struct why *why);
 /* Requires that no operation and no work is under way. */
 void reactor_destroy(struct reactor *reactor);

@@ -53,6 +53,8 @@ static const struct setting image_rows[IMAGE_SETTING_COUNT] = {
                           .help = "quiet seconds before it comes back; doubled after each relapse"},
     [SET_RATE] = {"rate", SETTING_BYTES, 0, INT64_MAX, 0,
                   .help = "bytes per second that are copied to it; 0: no limit"},
+    [SET_NBD_SETTLE] = {"nbd-settle", SETTING_SECONDS, 0, 600, 5,
+                        .help = "seconds between a lost connection to its NBD server and writing there again"},
 };
 const struct settings_table image_settings = {image_rows, IMAGE_SETTING_COUNT};
 

@@ -27,6 +27,7 @@ enum image_setting {
   SET_RETURN,
   SET_RETURN_AFTER,
   SET_RATE,
+  SET_NBD_SETTLE,
   IMAGE_SETTING_COUNT,
 };
 

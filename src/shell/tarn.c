@@ -9,14 +9,6 @@
 #include "base/require.h"
 #include "shell/words.h"
 
-enum global { GLOBAL_STATE = 256, GLOBAL_CONTROL, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };
-#define GLOBAL_OPTIONS                                                                                    \
-  {"state", required_argument, NULL, GLOBAL_STATE}, {"control", required_argument, NULL, GLOBAL_CONTROL}, \
-      {"json", no_argument, NULL, GLOBAL_JSON}, {"help", no_argument, NULL, GLOBAL_HELP}, {               \
-    "version", no_argument, NULL, GLOBAL_VERSION                                                          \
-  }
-#define GLOBAL_COUNT 5
-
 /* ---- help ---- */
 
 static void print_global_help(void) {
@@ -36,6 +28,8 @@ static void print_global_help(void) {
       "  tarn --state ./state mirror create vol0 --size 1G --image ./a.img --image ./b.img --activate\n"
       "  tarn --state ./state status\n"
       "  nbdinfo 'nbd+unix:///vol0?socket=./state/nbd.sock'\n\n"
+      "Something is wrong? 'tarn status' says what, what is at risk, and what to do. 'tarn COMMAND --help' explains a\n"
+      "command with an example; tarn(1) has it all.\n"
       "Exit status: 0 done, 1 refused or failed, 2 bad usage.\n");
 }
 
@@ -153,7 +147,7 @@ static const struct tarn_command *command_find(const struct tarn *tarn, int argc
 
 /* ---- arguments ---- */
 
-static tarn_err control_path(struct tarn *tarn, const char *folder, const char *file, struct why *why) {
+tarn_err tarn_control_path(struct tarn *tarn, const char *folder, const char *file, struct why *why) {
   int bytes = snprintf(tarn->control, sizeof tarn->control, "%s%s", folder, file);
   return bytes < (int)sizeof tarn->control ? TARN_OK
                                            : because(why, TARN_INVALID, "the path '%.80s...' is too long", folder);
@@ -163,8 +157,8 @@ static tarn_err control_path(struct tarn *tarn, const char *folder, const char *
 static bool global_option(struct tarn *tarn, int option, tarn_err *err, struct why *why) {
   *err = TARN_OK;
   switch (option) {
-    case GLOBAL_STATE: *err = control_path(tarn, optarg, "/control.sock", why); return true;
-    case GLOBAL_CONTROL: *err = control_path(tarn, optarg, "", why); return true;
+    case GLOBAL_STATE: *err = tarn_control_path(tarn, optarg, "/control.sock", why); return true;
+    case GLOBAL_CONTROL: *err = tarn_control_path(tarn, optarg, "", why); return true;
     case GLOBAL_JSON: tarn->json = true; return true;
     case GLOBAL_HELP: tarn->help = true; return true;
     case GLOBAL_VERSION: printf("tarn %s\n", TARN_BUILD_VERSION); exit(EXIT_DONE);
@@ -298,7 +292,8 @@ int main(int argc, char **argv) {
   struct tarn tarn = {.json = false};
   struct why why;
   const char *state = getenv("TARN_STATE");
-  tarn_err err = control_path(&tarn, state && state[0] ? state : "/var/lib/tarn", "/control.sock", &why);
+  tarn_err err = tarn_control_path(&tarn, state && state[0] ? state : "/var/lib/tarn", "/control.sock", &why);
+  if (argc > 1 && strcmp(argv[1], "--complete") == 0) return complete_run(&tarn, argc - 2, argv + 2);
   opterr = 0;
   for (int option, index = -1; err == TARN_OK && (option = getopt_long(argc, argv, "+:h", globals, &index)) != -1;
        index = -1) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "shell/listen.h"
@@ -14,6 +15,7 @@
 int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   char text[1024];
   va_list arguments;
+  if (tarn->quiet) return status;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
@@ -36,6 +38,17 @@ void tarn_print_json(const json_t *json, bool one_line) {
   putchar('\n');
 }
 
+/* A daemon that hangs up meanwhile may have said why: so what cannot be sent is seen when the answer is read. */
+static void bytes_send(int fd, const char *bytes, size_t left) {
+  while (left > 0) {
+    ssize_t sent = send(fd, bytes, left, MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent <= 0) return;
+    bytes += sent;
+    left -= (size_t)sent;
+  }
+}
+
 /* A stream to the daemon, with the request sent; NULL after telling why not. */
 static FILE *request_send(const struct tarn *tarn, json_t *request, int *status) {
   struct address address;
@@ -53,15 +66,14 @@ static FILE *request_send(const struct tarn *tarn, json_t *request, int *status)
   FILE *stream = err == TARN_OK ? fdopen(fd, "r+") : NULL;
   if (err == TARN_NOT_FOUND)
     tarn_fail(tarn, EXIT_REFUSED,
-              "no daemon answers at %s; start it with 'tarnd --state DIR', or say with --state DIR (or TARN_STATE) "
-              "where it runs",
+              "no daemon answers at %s, so nothing is served (and nothing that was answered is lost); start it with "
+              "'systemctl start tarnd' or 'tarnd --state DIR', or say with --state DIR (or TARN_STATE) where it runs",
               tarn->control);
-  else if (err != TARN_OK) tarn_fail(tarn, EXIT_REFUSED, "the daemon cannot be asked: %s", why.text);
-  if (stream && (fprintf(stream, "%s\n", text) < 0 || fflush(stream) != 0)) {
-    tarn_fail(tarn, EXIT_REFUSED, "the daemon at %s hung up", tarn->control);
-    fclose(stream);
-    stream = NULL;
-  }
+  else if (err != TARN_OK)
+    tarn_fail(tarn, EXIT_REFUSED, "the daemon cannot be asked: %s%s", why.text,
+              access(tarn->control, W_OK) != 0 && errno == EACCES ? "; only its owner may: try sudo" : "");
+  if (stream) bytes_send(fd, text, strlen(text));
+  if (stream) bytes_send(fd, "\n", 1);
   free(text);
   return stream;
 }
@@ -101,18 +113,23 @@ static int answer_read(const struct tarn *tarn, FILE *stream, json_t **result) {
 }
 
 int tarn_ask(const struct tarn *tarn, json_t *request, json_t **result) {
-  return tarn_ask_long(tarn, request, result, NULL);
+  return tarn_ask_long(tarn, request, result, NULL, NULL);
 }
 
 int tarn_ask_long(const struct tarn *tarn, json_t *request, json_t **result,
-                  void (*tick)(const struct tarn *tarn, const json_t *request)) {
+                  void (*tick)(const struct tarn *tarn, const json_t *request), const char *left) {
   int status;
   *result = NULL;
   FILE *stream = request_send(tarn, json_incref(request), &status);
   struct pollfd answer = {.fd = stream ? fileno(stream) : -1, .events = POLLIN};
-  while (stream && tick && poll(&answer, 1, TICK_MS) == 0) tick(tarn, request);
+  while (stream && tick && !interrupted() && poll(&answer, 1, TICK_MS) == 0) tick(tarn, request);
   json_decref(request);
   if (!stream) return status;
+  if (tick && interrupted()) {
+    progress_end();
+    fclose(stream);
+    return tarn_fail(tarn, EXIT_REFUSED, "%s", left);
+  }
   status = answer_read(tarn, stream, result);
   fclose(stream);
   return status;

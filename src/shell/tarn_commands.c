@@ -58,7 +58,7 @@ static tarn_err check_image(char **text, struct why *why) {
   if (err == TARN_OK && !getcwd(folder, sizeof folder))
     err = because(why, TARN_IO, "the current folder has no usable name; give absolute paths");
   for (uint32_t i = 0; err == TARN_OK && i < spec->path_count; i++) {
-    if (spec->node[0] && spec->paths[i][0] != '/')
+    if (spec->node[0] && disk_text_check(spec->paths[i], NULL) != TARN_OK)
       err = because(why, TARN_INVALID, "the path '%.80s' on node %s must be absolute", spec->paths[i], spec->node);
     else err = path_absolute(spec->paths[i], folder, why);
   }
@@ -106,7 +106,9 @@ static void deactivate_tick(const struct tarn *tarn, const json_t *request) {
 }
 static int deactivate_run(struct tarn *tarn, json_t *request) {
   json_t *result;
-  int status = tarn_ask_long(tarn, json_incref(request), &result, deactivate_tick);
+  if (json_object_get(request, "wait")) interrupt_watch();
+  int status = tarn_ask_long(tarn, json_incref(request), &result, deactivate_tick,
+                             "the deactivation goes on without this command; 'tarn status' shows when it is done");
   progress_end();
   if (status == EXIT_DONE && tarn->json) tarn_print_json(result, false);
   if (status == EXIT_DONE && !tarn->json) show_deactivated(result, request);
@@ -155,6 +157,27 @@ static bool event_show(const struct tarn *tarn, const json_t *line) {
 }
 static int events_run(struct tarn *tarn, json_t *request) { return tarn_stream(tarn, request, event_show); }
 
+/* ---- what an argument may be, for completion ---- */
+
+enum argument_words argument_words(const struct tarn_command *command, const struct tarn_argument *argument) {
+  static const struct {
+    argument_check *check;
+    enum argument_words words;
+  } kinds[] = {{check_mirror, WORDS_MIRRORS},
+               {check_image_name, WORDS_IMAGES},
+               {check_mirror_key, WORDS_MIRROR_KEYS},
+               {check_image_key, WORDS_IMAGE_KEYS},
+               {check_mirror_setting, WORDS_MIRROR_SETTINGS},
+               {check_image_setting, WORDS_IMAGE_SETTINGS}};
+  if (strcmp(command->name, "mirror create") == 0 && argument->check == check_mirror)
+    return WORDS_NONE; /* a new name */
+  if (argument->key && strcmp(argument->key, "fault") == 0) return WORDS_FAULTS;
+  if (argument->key && strcmp(argument->key, "on") == 0) return WORDS_FAULT_OPS;
+  for (size_t i = 0; i < sizeof kinds / sizeof kinds[0] && argument->check; i++)
+    if (kinds[i].check == argument->check) return kinds[i].words;
+  return WORDS_NONE;
+}
+
 /* ---- the table ---- */
 
 #define NAME_ARGUMENT \
@@ -173,19 +196,36 @@ const struct tarn_command tarn_commands[] = {
              "tells).\n"
              "States of an image: SYNCHRONIZED (has every answered write), SYNCHRONIZING (being copied to), CONSISTENT "
              "(equal\n"
-             "to the master at some moment), UNSYNCHRONIZED (not usable by itself).\n",
+             "to the master at some moment), UNSYNCHRONIZED (not usable by itself).\n"
+             "\n"
+             "Examples:\n"
+             "  tarn status\n"
+             "  tarn status vol0 --watch\n"
+             "  tarn --json status | jq .mirrors[].state\n",
      .arguments = {{ARGUMENT_POSITIONAL, "MIRROR", "name", NULL, false, check_mirror, "this mirror only"},
                    {ARGUMENT_FLAG, "--watch", NULL, NULL, false, NULL, "show it again each second, until Ctrl-C"}},
      .run = status_run},
     {.name = "events",
      .summary = "the event stream, a line each: recent ones, then what happens until Ctrl-C",
+     .help = "The newest 1024 events of the running daemon. Each line has its time, how bad it is (info, warning, "
+             "error), what it is "
+             "about,\n"
+             "and what happened. The daemon's log has the older ones.\n"
+             "\n"
+             "Examples:\n"
+             "  tarn events\n"
+             "  tarn --json events\n",
      .run = events_run},
     {.name = "mirror create",
-     .summary = "make a mirror of files or block devices",
+     .summary = "make a mirror of files, block devices, parts of them, or NBD exports",
      .help =
          "IMAGE is [NAME=]PATH[+PATH...][,KEY=VALUE...]: one complete copy, a PATH per volume. NAME defaults to a, b, "
          "...\n"
-         "A PATH starts with /, ./ or ../; + and , inside it are written %2B and %2C. Keys:\n"
+         "A PATH is a file or device and starts with /, ./ or ../; or 'concat:PART;PART...', parts of these as one "
+         "disk,\n"
+         "each PATH[@OFFSET+LENGTH]; or nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH. + and , inside it "
+         "are\n"
+         "written %2B and %2C. Keys:\n"
          "  overwrite   the image may hold data, which is lost        meta=PATH   its metadata [PATH.tarn]\n"
          "\n"
          "The mirror starts with what the first image holds. A missing file is made, sparse, when the size is known.\n"
@@ -208,7 +248,11 @@ const struct tarn_command tarn_commands[] = {
      .summary = "open a mirror to its clients, recover it first if need be",
      .help = "Refused, naming the reason, unless the newest data is there for sure and no file was changed by others "
              "meanwhile;\n"
-             "the mirror is in ATTENTION then.\n",
+             "the mirror is in ATTENTION then.\n"
+             "\n"
+             "Examples:\n"
+             "  tarn mirror activate vol0\n"
+             "  tarn mirror activate --force vol0     after a disk is lost for good\n",
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL,
                     "go on with what is there; prints what may be lost"}},
@@ -216,25 +260,36 @@ const struct tarn_command tarn_commands[] = {
     {.name = "mirror deactivate",
      .summary = "close a mirror: finish writes, flush, release its files",
      .help = "When a disk takes long to finish, this returns after two seconds, and it goes on by itself.\n"
-             "A disk that never answers keeps its files open until it does; 'tarn status' says so.\n",
+             "A disk that never answers keeps its files open until it does; 'tarn status' says so.\n"
+             "\n"
+             "Example:\n"
+             "  tarn mirror deactivate vol0 --wait\n",
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "hang up on clients that are connected"},
                    {ARGUMENT_FLAG, "--wait", "wait", NULL, false, NULL, "stay until it is done"}},
      .run = deactivate_run},
     {.name = "mirror destroy",
      .summary = "forget an INACTIVE mirror; the data of its images is left in place",
-     .help = "Refused while there are more images than the master: remove them first.\n",
+     .help = "Refused while there are more images than the master: remove them first.\n"
+             "\n"
+             "Example:\n"
+             "  tarn mirror destroy --force vol0\n",
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "with all images that it still has"}},
      .show = show_destroyed},
     {.name = "mirror set",
      .summary = "change settings",
+     .help = "Example:\n"
+             "  tarn mirror set vol0 suspend=600 max-missing=0\n",
      .settings = &mirror_settings,
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_REST, "KEY=VALUE", "set", NULL, true, check_mirror_setting, "a setting; again for more"}},
      .show = show_set},
     {.name = "mirror get",
      .summary = "show settings",
+     .help = "Examples:\n"
+             "  tarn mirror get vol0\n"
+             "  tarn mirror get vol0 suspend\n",
      .settings = &mirror_settings,
      .arguments = {NAME_ARGUMENT,
                    {ARGUMENT_POSITIONAL, "KEY", "key", NULL, false, check_mirror_key, "this one only: just its value"}},
@@ -281,7 +336,10 @@ const struct tarn_command tarn_commands[] = {
              "answered. Its\n"
              "metadata is removed. The master cannot be removed: promote another image first; nor can the only "
              "image: destroy\n"
-             "the mirror.\n",
+             "the mirror.\n"
+             "\n"
+             "Example:\n"
+             "  tarn image remove vol0 b --wait\n",
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL,
@@ -292,39 +350,56 @@ const struct tarn_command tarn_commands[] = {
      .summary = "copy everything to an image, whatever it holds",
      .help = "For an image that you do not trust. Works while the mirror is ACTIVE, and while it is INACTIVE: then its "
              "files are\n"
-             "opened for the copy, and closed after it. 'tarn image fracture' stops it.\n",
+             "opened for the copy, and closed after it. 'tarn image fracture' stops it.\n"
+             "\n"
+             "Example:\n"
+             "  tarn image sync vol0 b --wait\n",
      .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT, WAIT_ARGUMENT},
      .run = image_run},
     {.name = "image fracture",
      .summary = "stop updating an image: it stays as it is now",
      .help = "The image is CONSISTENT: equal to the master at this moment. What it misses from now on is recorded, so "
              "that\n"
-             "'tarn image restore' copies only that.\n",
+             "'tarn image restore' copies only that.\n"
+             "\n"
+             "Example:\n"
+             "  tarn image fracture vol0 b     then read b.img, a copy of this moment\n",
      .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT},
      .run = image_run},
     {.name = "image restore",
      .summary = "bring back an image that was fractured, failed or repaired",
-     .help = "Opens its files anew, and copies only what it missed; everything, if it is not what it was.\n",
+     .help = "Opens its files anew, and copies only what it missed; everything, if it is not what it was.\n"
+             "\n"
+             "Example:\n"
+             "  tarn image restore vol0 b --wait\n",
      .arguments = {MIRROR_ARGUMENT, IMAGE_ARGUMENT, WAIT_ARGUMENT},
      .run = image_run},
     {.name = "image promote",
      .summary = "make an image the master",
      .help = "While the mirror is ACTIVE only a SYNCHRONIZED image. While it is INACTIVE or in ATTENTION also another, "
              "as it is;\n"
-             "what may be lost by that needs --force, and is said. The other images are then copied from it.\n",
+             "what may be lost by that needs --force, and is said. The other images are then copied from it.\n"
+             "\n"
+             "Example:\n"
+             "  tarn image promote vol0 c     so that image a can be removed\n",
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "though newer data may be lost"}},
      .run = image_run},
     {.name = "image demote",
      .summary = "leave a mirror without a master, until one is promoted",
-     .help = "Only while the mirror is INACTIVE. It cannot be activated before an image is promoted.\n",
+     .help = "Only while the mirror is INACTIVE. It cannot be activated before an image is promoted.\n"
+             "\n"
+             "Example:\n"
+             "  tarn image demote vol0 a\n",
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,
                    {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "though newer data may be lost"}},
      .run = image_run},
     {.name = "image set",
      .summary = "change settings of an image",
+     .help = "Example:\n"
+             "  tarn image set vol0 b rate=50M return=manual\n",
      .settings = &image_settings,
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,
@@ -332,6 +407,9 @@ const struct tarn_command tarn_commands[] = {
      .show = show_set},
     {.name = "image get",
      .summary = "show settings of an image",
+     .help = "Examples:\n"
+             "  tarn image get vol0 b\n"
+             "  tarn image get vol0 b rate\n",
      .settings = &image_settings,
      .arguments = {MIRROR_ARGUMENT,
                    IMAGE_ARGUMENT,

@@ -33,14 +33,16 @@ static bool is_copied_to(const json_t *image) {
   return strcmp(text_of(image, "state"), "SYNCHRONIZING") == 0 || json_is_true(json_object_get(image, "returning"));
 }
 
-static void image_draw(const struct tarn *tarn, const json_t *image) {
+static void image_draw(const struct tarn *tarn, const json_t *image, const char *verb) {
   const json_t *sync = json_object_get(image, "sync");
-  char what[96], note[96] = "", speed[SIZE_TEXT];
-  snprintf(what, sizeof what, "image %.63s", text_of(image, "name"));
-  if (text_of(sync, "waiting_for")[0]) snprintf(note, sizeof note, "waiting for %.70s", text_of(sync, "waiting_for"));
+  char what[96], note[96] = "", speed[SIZE_TEXT], left[DURATION_TEXT];
+  snprintf(what, sizeof what, "image %.63s%s", text_of(image, "name"),
+           strcmp(verb, "remove") == 0 ? " is being removed" : "");
+  const char *waiting = text_of(sync, "waiting_for");
+  if (waiting[0] && strcmp(waiting, "its rate limit") != 0) snprintf(note, sizeof note, "waiting for %.70s", waiting);
   else if (json_is_object(sync))
-    snprintf(note, sizeof note, "%s/s, %" PRIu64 " s left", size_text(number_of(sync, "bytes_per_second"), speed),
-             number_of(sync, "eta_seconds"));
+    snprintf(note, sizeof note, "%s/s, %s left", size_text(number_of(sync, "bytes_per_second"), speed),
+             duration_text(number_of(sync, "eta_seconds"), left));
   progress_draw(tarn, what, number_of(sync, "done_bytes"), number_of(sync, "total_bytes"), note);
 }
 
@@ -55,15 +57,20 @@ static int mirror_ask(const struct tarn *tarn, const char *name, json_t **mirror
 }
 
 /* Until nothing is being done with the image any more. Takes over `mirror`, and leaves the newest there. */
-static int image_wait(const struct tarn *tarn, const char *name, json_t **mirror) {
+static int image_wait(const struct tarn *tarn, const char *name, const char *verb, json_t **mirror) {
   char mirror_name[80];
   snprintf(mirror_name, sizeof mirror_name, "%s", text_of(*mirror, "name"));
   for (;;) {
     const json_t *image = image_of(*mirror, name);
     bool busy = text_of(*mirror, "busy")[0] || (image && is_copied_to(image));
     if (!busy) break;
-    if (image) image_draw(tarn, image);
+    if (image) image_draw(tarn, image, verb);
     nanosleep(&(struct timespec){.tv_nsec = 200 * 1000 * 1000}, NULL);
+    if (interrupted()) {
+      progress_end();
+      return tarn_fail(tarn, EXIT_REFUSED,
+                       "the work goes on without this command; 'tarn status %s' shows how far it is", mirror_name);
+    }
     json_decref(*mirror);
     int status = mirror_ask(tarn, mirror_name, mirror);
     if (status != EXIT_DONE) return status;
@@ -120,10 +127,11 @@ static int wait_judge(const struct tarn *tarn, const json_t *mirror, const json_
 int image_run(struct tarn *tarn, json_t *request) {
   json_t *mirror;
   char name[80];
+  if (tarn->wait) interrupt_watch();
   int status = tarn_ask(tarn, json_incref(request), &mirror);
   if (status == EXIT_DONE) {
     snprintf(name, sizeof name, "%s", image_name(mirror, request));
-    if (tarn->wait) status = image_wait(tarn, name, &mirror);
+    if (tarn->wait) status = image_wait(tarn, name, text_of(request, "command") + strlen("image "), &mirror);
     if (status == EXIT_DONE && tarn->wait) status = wait_judge(tarn, mirror, request, name);
     if (status == EXIT_DONE && tarn->json) tarn_print_json(mirror, false);
     if (status == EXIT_DONE && !tarn->json) image_show(mirror, request, name);
@@ -197,7 +205,9 @@ static void verify_print(const json_t *result) {
 
 int verify_run(struct tarn *tarn, json_t *request) {
   json_t *result;
-  int status = tarn_ask_long(tarn, json_incref(request), &result, verify_tick);
+  interrupt_watch();
+  int status = tarn_ask_long(tarn, json_incref(request), &result, verify_tick,
+                             "the comparison is stopped, and says nothing; what was repaired stays repaired");
   progress_end();
   if (status == EXIT_DONE) {
     uint64_t differing = number_of(result, "differing_bytes"), repaired = number_of(result, "repaired_bytes");

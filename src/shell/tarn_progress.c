@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -33,3 +34,16 @@ void progress_end(void) {
   if (drawn) printf("\r\033[K");
   drawn = false;
 }
+
+static volatile sig_atomic_t was_interrupted;
+static void interrupt(int signal_number) {
+  (void)signal_number;
+  was_interrupted = 1;
+}
+
+void interrupt_watch(void) {
+  struct sigaction action = {.sa_handler = interrupt, .sa_flags = SA_RESTART}; /* poll() and sleeps end */
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+}
+bool interrupted(void) { return was_interrupted; }

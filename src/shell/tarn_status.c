@@ -1,6 +1,5 @@
-/* `tarn status`: the table for people, and --watch. */
+/* `tarn status`: the verdict, the table for people, and --watch. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,52 +30,20 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
   if (missing[0]) snprintf(out + used, bytes - (size_t)used, " (%s)", missing);
 }
 
-static void sync_print(FILE *out, const json_t *image) {
-  const json_t *sync = json_object_get(image, "sync");
-  char done[SIZE_TEXT], total[SIZE_TEXT], speed[SIZE_TEXT];
-  if (!json_is_object(sync) || strcmp(text_of(sync, "kind"), "verify") == 0) return; /* verify: of the whole mirror */
-  fprintf(out, "      image %s: %s copy, %s of %s", text_of(image, "name"), text_of(sync, "kind"),
-          size_text(number_of(sync, "done_bytes"), done), size_text(number_of(sync, "total_bytes"), total));
-  const char *waiting = text_of(sync, "waiting_for");
-  if (waiting[0]) fprintf(out, ", waiting for %s\n", waiting);
-  else
-    fprintf(out, ", %s/s, %" PRIu64 " s left\n", size_text(number_of(sync, "bytes_per_second"), speed),
-            number_of(sync, "eta_seconds"));
-}
-
 static void why_print(FILE *out, const char *what, const char *name, const char *why) {
   if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, why);
 }
 
-/* "2026-11-20T13:43:32.123Z" without its milliseconds. */
-static void since_print(FILE *out, const char *what, const char *time) {
-  if (time[0]) fprintf(out, "%s%.19sZ", what, time);
-}
-
-/* Since when it is out, and whether it comes back by itself. */
-static void absence_print(FILE *out, const json_t *image) {
-  const json_t *moment = json_object_get(image, "moment"), *soon = json_object_get(image, "return_in_seconds");
-  uint64_t held = number_of(image, "held_requests"), unreadable = number_of(image, "unreadable_bytes");
+/* Of one that is good: what is wrong with the others stands above (tarn_verdict.c). */
+static void remarks_print(FILE *out, const json_t *image) {
+  uint64_t held = number_of(image, "held_requests");
   const char *name = text_of(image, "name");
-  char behind[SIZE_TEXT];
-  bool returning = json_is_true(json_object_get(image, "returning"));
-  if (json_is_object(moment)) {
-    fprintf(out, "      image %s: ", name);
-    since_print(out, "as of ", text_of(moment, "time"));
-    fprintf(out, ", %s behind\n", size_text(number_of(moment, "bytes_behind"), behind));
-  } else if (text_of(image, "out_since")[0] && !json_is_object(json_object_get(image, "sync"))) {
-    fprintf(out, "      image %s: ", name);
-    since_print(out, "out since ", text_of(image, "out_since"));
-    if (returning) fprintf(out, ", is being opened again");
-    else if (json_is_integer(soon))
-      fprintf(out, ", is tried again in %" PRIu64 " s", (uint64_t)json_integer_value(soon));
-    fprintf(out, "\n");
-  }
+  if (strcmp(text_of(image, "state"), "SYNCHRONIZED") != 0) return;
   if (held > 0)
     fprintf(out, "      image %s: its disk has not answered %" PRIu64 " request%s\n", name, held, held == 1 ? "" : "s");
-  if (unreadable > 0)
-    fprintf(out, "      image %s: %s cannot be read on any image; writing there heals it\n", name,
-            size_text(unreadable, behind));
+  why_print(out, "image", name, text_of(image, "reason"));
+  if (strcmp(text_of(image, "reason"), text_of(image, "error")) != 0)
+    why_print(out, "image", name, text_of(image, "error"));
 }
 
 static void images_print(FILE *out, const json_t *images) {
@@ -97,14 +64,7 @@ static void images_print(FILE *out, const json_t *images) {
   }
   table_print(&table, 4, out);
   table_free(&table);
-  for (size_t i = 0; i < json_array_size(images); i++) {
-    const json_t *image = json_array_get(images, i);
-    sync_print(out, image);
-    absence_print(out, image);
-    why_print(out, "image", text_of(image, "name"), text_of(image, "reason"));
-    if (strcmp(text_of(image, "reason"), text_of(image, "error")) != 0)
-      why_print(out, "image", text_of(image, "name"), text_of(image, "error"));
-  }
+  for (size_t i = 0; i < json_array_size(images); i++) remarks_print(out, json_array_get(images, i));
 }
 
 static void mirror_print(FILE *out, const json_t *mirror) {
@@ -115,7 +75,7 @@ static void mirror_print(FILE *out, const json_t *mirror) {
   const char *busy = text_of(mirror, "busy");
   fprintf(out, "mirror %s  %s%s%s%s\n", text_of(mirror, "name"), text_of(mirror, "state"), busy[0] ? " (" : "", busy,
           busy[0] ? ")" : "");
-  why_print(out, "why", "", text_of(mirror, "reason"));
+  if (strcmp(text_of(mirror, "state"), "ATTENTION") != 0) why_print(out, "why", "", text_of(mirror, "reason"));
   for (size_t i = 0; i < json_array_size(volumes); i++) {
     const json_t *volume = json_array_get(volumes, i);
     char size[SIZE_TEXT];
@@ -143,9 +103,11 @@ static void mirror_print(FILE *out, const json_t *mirror) {
   images_print(out, json_object_get(mirror, "images"));
 }
 
-static void status_print(FILE *out, const json_t *status) {
+static void status_print(FILE *out, const json_t *status, const struct look *look) {
   const json_t *mirrors = json_object_get(status, "mirrors");
-  fprintf(out, "node %s, tarnd %s\n", text_of(status, "node"), text_of(status, "version"));
+  verdict_print(out, status, look);
+  for (size_t i = 0; i < json_array_size(mirrors); i++) trouble_print(out, status, json_array_get(mirrors, i), look);
+  fprintf(out, "\nnode %s, tarnd %s\n", text_of(status, "node"), text_of(status, "version"));
   for (size_t i = 0; i < json_array_size(mirrors); i++) {
     fputc('\n', out);
     mirror_print(out, json_array_get(mirrors, i));
@@ -156,16 +118,14 @@ static void status_print(FILE *out, const json_t *status) {
             "/PATH/b.img --activate\n");
 }
 
-static volatile sig_atomic_t interrupted;
-static void interrupt(int signal_number) {
-  (void)signal_number;
-  interrupted = 1;
-}
-
-/* How many lines of a terminal of this width the text takes. */
+/* How many lines of a terminal of this width the text takes; colours take no room. */
 static unsigned lines_taken(const char *text, unsigned width) {
   unsigned lines = 0, column = 0;
   for (; *text; text++) {
+    if (*text == '\033') {
+      text += strcspn(text, "m");
+      continue;
+    }
     bool new_line = *text == '\n';
     column = new_line ? 0 : column + 1;
     lines += new_line || column > width;
@@ -186,6 +146,17 @@ static void screen_draw(const char *text) {
   fputs(text, stdout);
 }
 
+/* Colours and wrapped lines are for eyes alone; NO_COLOR (no-color.org) and a dumb terminal do without colours. */
+static struct look look_find(void) {
+  struct winsize size;
+  const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+  struct look look = {.colour = false};
+  if (!isatty(STDOUT_FILENO)) return look;
+  look.colour = !(no_color && no_color[0]) && term && strcmp(term, "dumb") != 0;
+  look.width = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  return look;
+}
+
 static void status_show(const struct tarn *tarn, const json_t *result, bool again) {
   if (tarn->json) {
     tarn_print_json(result, tarn->watch);
@@ -195,7 +166,8 @@ static void status_show(const struct tarn *tarn, const json_t *result, bool agai
   size_t bytes;
   FILE *out = open_memstream(&text, &bytes);
   if (!out) abort();
-  status_print(out, result);
+  struct look look = look_find();
+  status_print(out, result, &look);
   bool screen = tarn->watch && isatty(STDOUT_FILENO);
   if (screen) fprintf(out, "\nCtrl-C ends this view.\n");
   fclose(out);
@@ -207,19 +179,15 @@ static void status_show(const struct tarn *tarn, const json_t *result, bool agai
 int status_run(struct tarn *tarn, json_t *request) {
   json_t *result;
   int status;
-  if (tarn->watch) {
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = SA_RESTART}; /* only the sleep ends */
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-  }
+  if (tarn->watch) interrupt_watch();
   for (bool again = false; (status = tarn_ask(tarn, json_incref(request), &result)) == EXIT_DONE; again = true) {
     status_show(tarn, result, again);
     json_decref(result);
     bool written = fflush(stdout) == 0;
     struct timespec second = {.tv_sec = 1};
-    if (tarn->watch && written && !interrupted) nanosleep(&second, NULL);
-    if (!tarn->watch || !written || interrupted) break;
+    if (tarn->watch && written && !interrupted()) nanosleep(&second, NULL);
+    if (!tarn->watch || !written || interrupted()) break;
   }
   json_decref(request);
-  return interrupted ? EXIT_DONE : status;
+  return interrupted() ? EXIT_DONE : status;
 }

@@ -20,7 +20,8 @@
 #include "shell/service.h"
 #include "shell/words.h"
 
-#define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
+#define TAKE_OVER_MS 2000  /* from a daemon that was just killed */
+#define OWN_PLACE_MS 10000 /* ... sockets in the state directory, which is locked by then: nobody else can be there */
 #define TRY_MS       50
 #define MAP_BYTES    (64 * 1024)
 #define EXIT_FAILED  1
@@ -90,8 +91,14 @@ static tarn_err state_open(struct config *config, struct why *why) {
 static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16], pid[32] = "";
   snprintf(path, sizeof path, "%s/lock", daemon->config.state);
-  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (daemon->lock_fd < 0) return because(why, TARN_REFUSED, "%s cannot be opened: %s", path, strerror(errno));
+  /* It is written to: so it must be our own file, and not a way to somebody else's. */
+  daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (daemon->lock_fd < 0)
+    return because(why, TARN_REFUSED, "%s cannot be opened: %s", path,
+                   errno == ELOOP ? "it is a symbolic link; remove it" : strerror(errno));
+  struct stat info;
+  if (fstat(daemon->lock_fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 1)
+    return because(why, TARN_REFUSED, "%s is not a file of tarnd's own; remove it", path);
   for (int waited_ms = 0; flock(daemon->lock_fd, LOCK_EX | LOCK_NB) != 0; waited_ms += TRY_MS) {
     if (errno != EWOULDBLOCK) return because(why, TARN_REFUSED, "%s cannot be locked: %s", path, strerror(errno));
     if (waited_ms < TAKE_OVER_MS) {
@@ -129,10 +136,12 @@ static tarn_err memory_reserve(struct tarnd *daemon, struct why *why) {
 }
 
 /* A daemon that was just killed is gone before the kernel has closed what its ring still held: its sockets answer for a
- * moment. (The state directory is locked, so nobody else listens there.) */
+ * moment, on a busy machine for seconds. */
 static tarn_err nbd_listen(struct tarnd *daemon, struct address *address, struct why *why) {
+  bool own_place = strncmp(address->path, daemon->config.state, strlen(daemon->config.state)) == 0;
+  int patience_ms = !address->is_unix ? 0 : own_place ? OWN_PLACE_MS : TAKE_OVER_MS;
   tarn_err err = nbd_server_listen(daemon->nbd, address, why);
-  for (int waited_ms = 0; err == TARN_EXISTS && address->is_unix && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
+  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < patience_ms; waited_ms += TRY_MS) {
     usleep(TRY_MS * 1000);
     err = nbd_server_listen(daemon->nbd, address, why);
   }
@@ -145,7 +154,7 @@ static tarn_err control_open(struct tarnd *daemon, struct why *why) {
   snprintf(path, sizeof path, "%s/control.sock", daemon->config.state);
   tarn_err err = daemon->passed.has_control ? TARN_OK : address_unix(path, &address, why);
   if (err == TARN_OK) err = control_listen(daemon->control, &address, why);
-  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < TAKE_OVER_MS; waited_ms += TRY_MS) {
+  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < OWN_PLACE_MS; waited_ms += TRY_MS) {
     usleep(TRY_MS * 1000);
     err = control_listen(daemon->control, &address, why);
   }

@@ -55,9 +55,21 @@ const char *size_text(uint64_t bytes, char *out) {
   static const char units[] = "\0KMGTPE";
   unsigned unit = 0;
   while (unit < 6 && bytes >> (10 * (unit + 1)) != 0) unit++;
+  if (unit == 6 && bytes % (1ull << 60) == 0) unit--; /* what can be typed again is shown so, and nobody types E */
   uint64_t one = 1ull << (10 * unit);
   if (bytes % one == 0) snprintf(out, SIZE_TEXT, "%" PRIu64 "%.1s", bytes / one, &units[unit]);
   else snprintf(out, SIZE_TEXT, "%.1f%.1s", (double)bytes / (double)one, &units[unit]);
+  return out;
+}
+
+const char *duration_text(uint64_t seconds, char *out) {
+  uint64_t minutes = seconds / 60, hours = seconds / 3600;
+  if (seconds < 100) snprintf(out, DURATION_TEXT, "%" PRIu64 " s", seconds);
+  else if (minutes < 100) snprintf(out, DURATION_TEXT, "%" PRIu64 " min", minutes);
+  else if (hours < 10 && minutes % 60)
+    snprintf(out, DURATION_TEXT, "%" PRIu64 " h %" PRIu64 " min", hours, minutes % 60);
+  else if (hours < 48) snprintf(out, DURATION_TEXT, "%" PRIu64 " h", hours);
+  else snprintf(out, DURATION_TEXT, "%" PRIu64 " days", hours / 24);
   return out;
 }
 

@@ -15,6 +15,9 @@ CHECKED tarn_err size_parse(const char *text, uint64_t *bytes, struct why *why);
 /* "4M", "1.5G", "1000": exact where a unit divides it, else one decimal. `out` has SIZE_TEXT bytes. */
 #define SIZE_TEXT 24
 const char *size_text(uint64_t bytes, char *out);
+/* "40 s", "14 min", "3 h 20 min", "5 days": short, and never more exact than anybody wants to know. `out` has DURATION_TEXT. */
+#define DURATION_TEXT 32
+const char *duration_text(uint64_t seconds, char *out);
 /* A decimal integer, all of `text`. */
 CHECKED tarn_err number_parse(const char *text, int64_t *value, struct why *why);
 

@@ -31,6 +31,7 @@ static struct world *world_of(const uint8_t *weather) {
   world->fail_at = weather[3] & 63;
   world->fail_for_good = weather[3] & 64;
   caps->read_only = weather[3] & 128;
+  caps->can_extents = !(weather[2] & 128);
   return world;
 }
 
@@ -102,29 +103,12 @@ static void check_answers(struct world *world, uint64_t count) {
   require(nbd_session_requests_open(world->session) == 0);
 }
 
-/* Asks for contexts first: a session that has none refuses, and goes on. */
-static void say_contexts(struct world *world, bool allocation, bool state) {
-  static const char *const names[] = {"base:allocation", "tarn:state"};
-  const bool wanted[] = {allocation, state};
-  uint8_t data[64];
-  struct writer writer;
-  writer_init(&writer, data, sizeof data);
-  put_be32(&writer, 4);
-  put_bytes(&writer, "vol0", 4);
-  put_be32(&writer, (uint32_t)allocation + state);
-  for (size_t i = 0; i < COUNT_OF(names); i++) {
-    if (!wanted[i]) continue;
-    put_be32(&writer, (uint32_t)strlen(names[i]));
-    put_bytes(&writer, names[i], strlen(names[i]));
-  }
-  say_option(world, NBD_OPT_SET_META_CONTEXT, data, writer_used(&writer));
-}
-
-/* As world_transmit(), with contexts. */
+/* As world_transmit(), with contexts or without. */
 static void transmit(struct world *world, bool structured, bool allocation, bool state) {
   say_flags(world, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
   if (structured) say_option(world, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
-  if (structured && (allocation || state)) say_contexts(world, allocation, state);
+  const char *one = allocation ? "base:allocation" : "tarn:state", *two = allocation && state ? "tarn:state" : NULL;
+  if (structured && (allocation || state)) say_contexts(world, NBD_OPT_SET_META_CONTEXT, "vol0", one, two);
   say_info(world, NBD_OPT_GO, "vol0", NULL, 0);
   world_run(world);
   require(nbd_session_export(world->session) == &world->export);

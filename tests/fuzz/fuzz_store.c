@@ -425,8 +425,8 @@ static void look(void) {
   }
 }
 
-static void end(void) {
-  if (!mirror_is_idle(w.m)) {
+static void end(bool activated) {
+  if (activated) { /* also one that fell since */
     mirror_deactivate(w.m, false, world_done, &w);
     require(wait_done());
   }
@@ -464,16 +464,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (away & 8u << i) w.meta[i].fails = RAM_READS, faults = true;
   }
   if (away & 64) w.home.fails = RAM_READS;
-  if (activate(force, false)) {
+  bool activated = activate(force, false);
+  if (activated) {
     for (uint32_t ops = 0; ops < OPS_MAX && reader_left(&script) >= 3; ops++) operate(&script);
     if (flags & 4) pass(20);
     look();
     check_equal();
   }
   if (flags & 8) {
-    end();
-    if (activate(force, false)) look();
+    end(activated);
+    activated = activate(force, false);
+    if (activated) look();
   }
-  end();
+  end(activated);
   return 0;
 }

@@ -17,6 +17,7 @@ from . import processes
 BAD_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|panic", re.IGNORECASE)
 
 NOTE = "note: "
+SEED_VARIABLE = "TARN_SOAK_SEED"  # tests/soak: what is drawn
 
 
 class Failed(AssertionError):
@@ -153,6 +154,12 @@ class Test:
     def note(text):
         """A line that the runner shows also when the test passes: what it met."""
         print(f"{NOTE}{text}", flush=True)
+
+    def soak_seed(self):
+        """What a long test draws from: another number each time, unless somebody wants a run again."""
+        seed = int(os.environ.get(SEED_VARIABLE) or time.time())
+        self.note(f"{SEED_VARIABLE}={seed}")
+        return seed
 
     # ---- the end ----
 

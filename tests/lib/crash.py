@@ -1,6 +1,7 @@
 """The cycle that everything is for: SIGKILL under load, start again, and look at every byte.
 
-    start -> auto-activation -> everything answered is there -> load -> SIGKILL (at times again, during recovery)
+    start -> auto-activation -> everything answered is there -> load -> SIGKILL (at times while an image is copied to;
+    at times again, and again, during recovery)
           -> start -> recovery stays within the marks -> everything answered is there -> SYNCHRONIZED -> stop
           -> the images are equal, byte for byte
 """
@@ -17,6 +18,8 @@ from .ledger import SECTOR, Ledger
 from .load import Load, Mix, open_handle, read_volume
 
 MARKS_AWAITED_EVERY = 5
+SLOW = ("rate=1M",)  # a copy and a recovery that are not over before they can be killed
+FAST = ("rate=0",)
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Totals:
     answered: int = 0
     reads: int = 0
     second_kills: int = 0
+    recoveries_killed: int = 0   # that were seen to be under way
+    copies_killed: int = 0       # of an image that was not SYNCHRONIZED yet
 
 
 class Crash:
@@ -53,7 +58,8 @@ class Crash:
         self.ledger = Ledger(variant.size // SECTOR)
         self.daemon = Daemon(test)
         folder = test.place(variant.place)
-        self.paths = [f"{folder}/{variant.name}-{chr(ord('a') + index)}.img" for index in range(variant.image_count)]
+        self.names = [chr(ord("a") + index) for index in range(variant.image_count)]
+        self.paths = [f"{folder}/{variant.name}-{name}.img" for name in self.names]
         self.daemon.start()
         settings = [f"region={variant.region}", f"marks={variant.marks}", *variant.settings]
         self.daemon.create("vol0", self.paths, size=variant.size, settings=settings)
@@ -67,14 +73,21 @@ class Crash:
         try:
             self.daemon.start()
             self.daemon.wait_state("vol0", "ACTIVE")
+            copying = self.begin_copy(number) if number % 3 == 2 and self.variant.image_count > 1 else None
             in_flight, marked = self.load_and_kill(0.3 + self.random.random())
             line = f"cycle {number} ({self.variant.name}): {in_flight} writes in flight, {marked} marked regions"
             if number % 3 == 0:
                 in_flight_again, marked_again = self.kill_again()
                 line += f"; killed again {in_flight_again} / {marked_again}"
                 in_flight, marked = in_flight + in_flight_again, max(marked, marked_again)
+                if self.variant.image_count > 1:
+                    seen, marked = self.kill_in_recovery()
+                    line += f"; and {seen} times in its recovery"
             if number % 3 == 1:
                 line += f"; killed after {self.kill_while_starting() * 1000:.0f} ms of its next start"
+            if copying:
+                seen, marked = self.kill_in_copy()
+                line += f"; {copying} copy killed {seen} times"
             recovery = self.start_and_check(marked if number % 3 != 1 else 0)  # that start may have recovered it all
             self.daemon.stop()
             images.check_same(self.paths, self.variant.size)
@@ -86,6 +99,63 @@ class Crash:
         self.totals.copied += recovery["bytes_copied"]
         self.say(f"{line}; recovery marked {recovery['bytes_marked']} copied {recovery['bytes_copied']} bytes "
                  f"in {recovery['seconds']:.2f} s; {self.totals.answered} writes answered so far")
+
+    # ---- killed in the middle of a copy ----
+
+    def set_rate(self, words):
+        for name in self.names:
+            self.daemon.tarn("image", "set", "vol0", name, *words)
+
+    def begin_copy(self, number):
+        """An image begins to be copied to, slowly: in full, or what it missed while it was cut off."""
+        slave = self.random.choice([image["name"] for image in self.daemon.mirror("vol0")["images"]
+                                    if image["role"] == "slave"])
+        self.set_rate(SLOW)
+        kind = ("full", "missed")[number // 3 % 2]
+        if kind == "full":
+            self.daemon.tarn("image", "sync", "vol0", slave)
+        else:
+            self.daemon.tarn("image", "fracture", "vol0", slave)
+            load = Load(self.ledger, self.daemon.uri("vol0"), seed=self.random.randrange(1 << 30))
+            load.run(0.3)
+            load.drain()
+            load.close()
+            self.daemon.tarn("image", "restore", "vol0", slave)
+        return kind
+
+    def kill_in_copy(self):
+        """The copy goes on by itself after a crash, and is killed again, with clients at work. Returns how often an image
+        was seen in the middle of it, and the marked regions at the last crash."""
+        seen = 0
+        for _ in range(2):
+            self.daemon.start()
+            status = self.daemon.wait_state("vol0", "ACTIVE")
+            seen += any(image["state"] != "SYNCHRONIZED" for image in status["images"])
+            self.load_and_kill(self.random.random() * 0.2)
+        self.totals.copies_killed += seen
+        self.daemon.start()
+        self.daemon.wait_state("vol0", "ACTIVE")
+        self.set_rate(FAST)
+        return seen, self.load_and_kill(self.random.random() * 0.05)[1]
+
+    def kill_in_recovery(self):
+        """Crashes while the recovery of the crash before is seen to be under way. Returns how often, and the marked
+        regions at the last crash."""
+        self.daemon.start()
+        self.daemon.wait_state("vol0", "ACTIVE")
+        self.set_rate(SLOW)
+        self.load_and_kill(0.2)
+        seen = 0
+        for _ in range(2):
+            self.daemon.start()
+            status = self.daemon.wait_state("vol0", "ACTIVE")
+            seen += any(image["sync"] for image in status["images"])
+            self.load_and_kill(self.random.random() * 0.1)
+        self.totals.recoveries_killed += seen
+        self.daemon.start()
+        self.daemon.wait_state("vol0", "ACTIVE")
+        self.set_rate(FAST)
+        return seen, self.load_and_kill(self.random.random() * 0.05)[1]
 
     def load_and_kill(self, seconds):
         """Load, a look at the marks, SIGKILL in the middle of it. Returns writes in flight and marked regions."""
@@ -183,8 +253,10 @@ def run_for(crash, cycles=None, seconds=None):
     return crash.totals
 
 
-def check_totals(totals):
+def check_totals(totals, copies=True):
     check(totals.in_flight > 0, "no write was in flight at any crash: the run proves nothing")
     check(totals.marked > 0, "no region was marked at any crash: the run proves nothing")
     check(totals.answered > 0, "no write was answered")
     check(totals.reads > 0, "no read was checked under load")
+    check(implies(copies, totals.recoveries_killed > 0), "no recovery was killed under way")
+    check(implies(copies, totals.copies_killed > 0), "no copy was killed under way")

@@ -48,6 +48,7 @@ class Write:
     value: int    # what a sector shows afterwards: the id, or ZERO_ID
     keeps: bool   # a trim may also leave what was there
     sent: int     # point in the ledger's order of events
+    forced: bool = False  # FUA: on stable storage when it is answered
 
 
 @dataclass
@@ -101,6 +102,15 @@ class Ledger:
         entry = (write.value, self.clock)
         for sector in range(write.sector, write.sector + write.count):
             self.possible[sector] = (*self.possible[sector], entry)
+
+    # ---- flushes: they matter to who loses power, see power.py ----
+
+    def flush_sent(self):
+        """The point that flushed() is given when it was answered."""
+        return self.clock
+
+    def flushed(self, point):
+        pass
 
     # ---- reads ----
 

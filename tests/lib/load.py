@@ -75,7 +75,7 @@ class Load:
         if kind < mix.reads:
             self.send_read(connection, sector, count)
         elif kind < mix.reads + mix.flushes:
-            connection.handle.aio_flush(self.completion(connection, None, None))
+            self.send_flush(connection)
         elif kind < mix.reads + mix.flushes + mix.zeroes:
             write = self.ledger.send(sector, count, zero=True)
             connection.handle.aio_zero(count * SECTOR, sector * SECTOR, self.completion(connection, write, None))
@@ -88,9 +88,21 @@ class Load:
     def send_write(self, connection, sector, count):
         write = self.ledger.send(sector, count)
         buffer = nbd.Buffer.from_bytearray(bytearray(stamp(write.id, sector, count)))
-        flags = nbd.CMD_FLAG_FUA if self.random.randrange(100) < self.mix.fua else 0
+        write.forced = self.random.randrange(100) < self.mix.fua
+        flags = nbd.CMD_FLAG_FUA if write.forced else 0
         connection.buffers[write.id] = buffer
         connection.handle.aio_pwrite(buffer, sector * SECTOR, self.completion(connection, write, write.id), flags)
+
+    def send_flush(self, connection):
+        point = self.ledger.flush_sent()
+
+        def done(error):
+            if error.value == 0:
+                self.ledger.flushed(point)
+            else:
+                self.request_failed("flush", error.value)
+            return 1
+        connection.handle.aio_flush(done)
 
     def send_read(self, connection, sector, count):
         look = self.ledger.look(sector, count)
@@ -113,12 +125,10 @@ class Load:
             if key is not None:
                 del connection.buffers[key]
             if error.value == 0:
-                if write:
-                    self.ledger.answered(write)
+                self.ledger.answered(write)
                 return 1
-            if write:
-                self.ledger.unanswered(write)
-            self.request_failed("write" if write else "flush", error.value)
+            self.ledger.unanswered(write)
+            self.request_failed("write", error.value)
             return 1
         return done
 
@@ -203,7 +213,7 @@ class Load:
         self.dying = True
         before = len(self.ledger.in_flight)
         unanswered_before = self.ledger.answered_writes
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60  # the kernel closes a killed server's sockets when it comes to it
         while any(not connection.is_dead() for connection in self.connections):
             self.step(sending=False, timeout_ms=100)
             if time.monotonic() > deadline:

@@ -8,8 +8,15 @@ from .context import Failed
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
 
-def _own_mounts():
+def own_mounts(t):
     """From here on this process, and what it starts, has mounts of its own: they go with it, however it ends."""
+    if not getattr(t, "own_mounts", False):
+        _own_mounts()
+        t.own_mounts = True
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def _own_mounts():
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER) != 0:
@@ -25,10 +32,7 @@ def small_disk(t, name, size):
     """Mounts an empty file system of `size` bytes in the test's folder; returns its path. Before any daemon is started."""
     path = t.path(name)
     os.mkdir(path)
-    if not getattr(t, "own_mounts", False):
-        _own_mounts()
-        t.own_mounts = True
-        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    own_mounts(t)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
     return path
 
@@ -42,3 +46,15 @@ def fill(path):
                 file.write(bytes(4096))
         except OSError:
             return filler
+
+
+def loop_file_system(t, name, size, kind="ext4"):
+    """The same with a real file system on a loop device; needs root. Both go with the test's process."""
+    own_mounts(t)
+    path, file = t.path(name), t.path(f"{name}.ext4")
+    os.mkdir(path)
+    with open(file, "wb") as made:
+        made.truncate(size)
+    t.run(f"mkfs.{kind}", "-q", file)
+    t.run("mount", "-t", kind, "-o", "loop", file, path)  # the loop device goes when it is unmounted
+    return path

@@ -11,61 +11,10 @@ from lib import images
 from lib.context import check, rows
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
+from lib.refusals import EITHER, World, check_message
 
-EITHER = (1, 2)
 RECORD_SLOTS = 16 * KIB  # both copies of the record lie at the start of the metadata (docs/disk-format.md)
 RECORD_BYTES = 8 * KIB
-
-
-class World:
-    """A daemon with a mirror `vol0` of two files, INACTIVE; folders to break things in."""
-
-    def __init__(self, t, wrapper=()):
-        self.t = t
-        self.folder = t.path("disks")
-        os.mkdir(self.folder)
-        self.daemon = Daemon(t, wrapper=wrapper).start()
-        self.a, self.b = self.path("a.img"), self.path("b.img")
-        self.daemon.create("vol0", [self.a, self.b], size=MIB, activate=False)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def file(self, name, size=MIB):
-        return images.make_sparse(self.path(name), size)
-
-    def full(self, name, size=MIB):
-        return images.make_random(self.path(name), size)
-
-    def activate(self):
-        self.daemon.tarn("mirror", "activate", "vol0")
-
-    def create(self, *image_words, size="1M", name="new"):
-        """The words that create a mirror; each image is one word."""
-        words = ["mirror", "create", name]
-        words += ["--size", size] if size else []
-        for image in image_words:
-            words += ["--image", image]
-        return words
-
-    def check_refused(self, words, statuses, saying):
-        before = images.snapshot(self.folder, self.daemon.state)
-        shown = self.daemon.json("status")["mirrors"]
-        result = self.daemon.tarn(*words, status=None)
-        check(result.status in statuses, f"exit status should be {' or '.join(map(str, statuses))}: {result}")
-        check_message(result.err, saying)
-        self.daemon.check_alive()
-        images.check_unchanged(before, images.snapshot(self.folder, self.daemon.state))
-        check(self.daemon.json("status")["mirrors"] == shown, "refused, but status shows something else than before")
-
-
-def check_message(text, saying):
-    """One line that says what and why."""
-    lines = text.strip().splitlines()
-    check(len(lines) == 1, f"not one line on standard error: {text!r}")
-    check(len(lines[0]) > 12, f"the message says nothing: {text!r}")
-    for pattern in saying:
-        check(re.search(pattern, lines[0], re.IGNORECASE), f"the message does not say /{pattern}/: {lines[0]!r}")
 
 
 def run_row(t, row):

@@ -5,6 +5,7 @@ from lib import images
 from lib.context import Failed, check, rows
 from lib.images import KIB
 from lib.ledger import SECTOR, Ledger, stamp
+from lib.power import PowerLedger
 
 SECTORS = 64
 
@@ -132,6 +133,105 @@ def test_allows(_t):
     for write in list(volume.ledger.in_flight.values()):
         volume.ledger.unanswered(write)
     volume.check()
+
+
+# ---- power cuts: what was answered and not flushed may be lost, and nothing else ----
+
+class VolatileVolume(Volume):
+    """A disk with a cache. `medium` is what a power cut leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.ledger, self.medium = PowerLedger(SECTORS), bytearray(SECTORS * SECTOR)
+
+    def write(self, sector, count, forced=False, **kind):
+        write = self.send(sector, count, **kind)
+        write.forced = forced
+        self.apply(write)
+        self.ledger.answered(write)
+        return write
+
+    def flush(self):
+        point = self.ledger.flush_sent()
+        self.medium[:] = self.bytes
+        self.ledger.flushed(point)
+
+    def cut(self, bytes_left=None):
+        for write in list(self.ledger.in_flight.values()):
+            self.ledger.unanswered(write)
+        self.ledger.power_cut()
+        self.bytes[:] = bytes_left if bytes_left is not None else self.medium
+        self.check()
+
+
+def flushed_and_lost(volume):
+    before = bytes(volume.medium)
+    volume.write(5, 3)
+    volume.flush()
+    volume.cut(before)
+
+
+def forced_and_lost(volume):
+    volume.write(5, 3, forced=True)
+    volume.cut()  # this disk ignores FUA
+
+
+def flushed_and_older_again(volume):
+    """What comes back is not even the newest that was not flushed: it is from before the flush."""
+    older = volume.write(5, 3)
+    volume.write(5, 3)
+    volume.flush()
+    volume.apply(older)
+    volume.cut(bytes(volume.bytes))
+
+
+def flushed_zeroes_lost(volume):
+    volume.write(5, 3)
+    volume.flush()
+    before = bytes(volume.medium)
+    volume.write(5, 3, zero=True)
+    volume.flush()
+    volume.cut(before)
+
+
+def seen_and_lost(volume):
+    """What was read after the power was back is on the medium: it stays over the next power cut."""
+    volume.write(5, 3)
+    volume.cut(bytes(volume.bytes))
+    volume.cut(bytes(SECTORS * SECTOR))
+
+
+@rows([(function.__name__.replace("_", " "), function) for function in (
+    flushed_and_lost, forced_and_lost, flushed_and_older_again, flushed_zeroes_lost, seen_and_lost)])
+def test_finds_after_a_power_cut(_t, row):
+    """Issue 4 item 3: what was flushed and is lost with the power is found."""
+    volume = VolatileVolume()
+    try:
+        row[1](volume)
+    except Failed as failure:
+        print(failure)
+        return
+    check(False, "the checker did not find it")
+
+
+def test_allows_after_a_power_cut(_t):
+    """What a disk with a cache may do: any of the unflushed writes may be lost, and those in flight may be there."""
+    volume = VolatileVolume()
+    volume.write(0, 16)
+    volume.flush()
+    older = volume.write(0, 8)
+    volume.write(0, 4)
+    volume.apply(older)  # only the older one of two got to the medium
+    volume.cut(bytes(volume.bytes))
+    volume.write(20, 4)
+    flight = volume.send(24, 4)
+    point = volume.ledger.flush_sent()  # sent before that one is answered: it says nothing about it
+    volume.medium[:] = volume.bytes
+    volume.ledger.answered(flight)
+    volume.ledger.flushed(point)
+    volume.cut()
+    volume.apply(volume.send(30, 2))
+    volume.cut(bytes(volume.bytes))
 
 
 def test_finds_unequal_images(t):

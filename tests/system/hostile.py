@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 
-from lib.context import Failed, check, rows, wait_for
+from lib.context import Failed, check, limit, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import MIB
 from lib.ledger import SECTOR, Ledger
@@ -240,6 +240,22 @@ def test_many_connections(t):
     good.finish()
 
 
+def test_a_crowd_at_the_door(t):
+    """Issue 4, bad input: hundreds of clients that connect while the daemon is busy elsewhere (stopped) are not refused, and
+    all are served when it goes on."""
+    daemon = served(t)
+    daemon.pause()
+    crowd = [Raw(daemon.socket()) for _ in range(500)]
+    daemon.resume()
+    for raw in crowd:
+        raw.into("vol0")
+    good = GoodClient(daemon)
+    good.look()
+    for raw in crowd:
+        raw.close()
+    good.finish()
+
+
 CONTROL = [
     ("random bytes", random.Random(4).randbytes(8192)),
     ("random bytes with line ends",
@@ -320,6 +336,60 @@ def test_a_client_that_reads_slowly(t):
     check(time.monotonic() - started < 5, "a slow reader holds others back")
     handle.shutdown()
     slow.close()
+
+
+def reserved_bytes(daemon):
+    """What the daemon said at its start that it keeps for clients."""
+    amounts = re.search(r"reserved ([0-9.]+)([KMG]) for .*?, ([0-9.]+)([KMG]) for NBD", daemon.log())
+    check(amounts, "the log does not say what is reserved")
+    unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    return int(float(amounts[1]) * unit[amounts[2]] + float(amounts[3]) * unit[amounts[4]])
+
+
+def resident_bytes(daemon):
+    with open(f"/proc/{daemon.pid()}/status", encoding="utf-8") as status:
+        return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status.read())[1])
+
+
+def stall_in_payload(raw, number):
+    """64 MiB are announced; between nothing and 200 KB of them come."""
+    raw.socket.setblocking(False)
+    raw.socket.send(request_bytes(CMD_WRITE, SIZE + number * 4096, 64 * MIB, b"\xee" * (number * 7919 % 200000)))
+
+
+def stall_in_answers(raw, number):
+    """64 MiB are asked for, and never taken."""
+    raw.socket.setblocking(False)
+    raw.socket.send(request_bytes(CMD_READ, number * 4096, 64 * MIB) * 3)
+
+
+@limit(120)
+@rows([("inside a payload that they send", stall_in_payload), ("inside answers that they do not take", stall_in_answers)])
+def test_a_thousand_stalled_clients(t, row):
+    """Issue 4 item 1: 1,000 clients that stall inside 64 MiB leave the daemon's memory under the reserve that it printed at
+    start, and another client working; when they vanish their places are free at once."""
+    _, stall = row
+    daemon = served(t, size=128 * MIB)
+    good = GoodClient(daemon)
+    for _ in range(2):
+        crowd = []
+        for number in range(1000):
+            raw = Raw(daemon.socket()).into("vol0")
+            stall(raw, number)
+            crowd.append(raw)
+            if number % 250 == 0:
+                good.look()
+        for _ in range(3):
+            good.look()
+        resident, reserved = resident_bytes(daemon), reserved_bytes(daemon)
+        check(resident < reserved, f"{resident >> 20} MiB are in use, {reserved >> 20} MiB were reserved")
+        t.note(f"{resident >> 20} of {reserved >> 20} MiB in use with 1,000 clients that stall")
+        for raw in crowd:  # and at once the next thousand
+            raw.close()
+    good.look()
+    good.load.drain()
+    good.load.close()
+    wait_for("the sessions to end", lambda: can_deactivate(daemon), seconds=10)
 
 
 def test_descriptors_do_not_leak(t):

@@ -143,27 +143,36 @@ static void the_line_is_first_come_first_served(void **state) {
   served[0] = 0;
   struct buffer *taken[12];
   take_all(taken);
-  struct waiter a, b, c;
+  struct waiter a, b, c, d;
   waiter_init(&a, 'a');
   waiter_init(&b, 'b');
   waiter_init(&c, 'c');
+  waiter_init(&d, 'd');
   buffer_wait(&pool, &a.wait, 1);
   buffer_wait(&pool, &b.wait, LARGE);
   buffer_wait(&pool, &c.wait, 1);
-  assert_true(pool.waits == 3);
+  buffer_wait(&pool, &d.wait, 1);
+  assert_true(pool.waits == 4);
+  assert_true(buffer_pool_is_crowded(&pool));
   buffer_unref(taken[0]);
   buffer_unref(taken[1]);
   taken[0] = taken[1] = NULL;
   drain();
-  assert_string_equal(served, "a");  /* a small one is free, but b, who needs a large one, comes before c */
-  assert_null(buffer_get(&pool, 1)); /* and before strangers */
+  assert_string_equal(served, "ac"); /* who needs a small one does not wait for b, who needs a large one; */
+  assert_null(buffer_get(&pool, 1)); /* strangers stand behind d, */
   buffer_unref(taken[8]);
   taken[8] = NULL;
   drain();
-  assert_string_equal(served, "abc");
+  assert_string_equal(served, "acb"); /* and a large one goes to b, though d came ... */
+  buffer_unref(taken[9]);
+  taken[9] = NULL;
+  drain();
+  assert_string_equal(served, "acbd"); /* ... and would do with it */
+  assert_false(buffer_pool_is_crowded(&pool));
   buffer_unref(a.wait.buffer);
   buffer_unref(b.wait.buffer);
   buffer_unref(c.wait.buffer);
+  buffer_unref(d.wait.buffer);
   give_all(taken);
 }
 
@@ -177,10 +186,12 @@ static void who_leaves_the_line_lets_the_next_one_up(void **state) {
   waiter_init(&b, 'b');
   buffer_wait(&pool, &a.wait, LARGE);
   buffer_wait(&pool, &b.wait, 1);
-  buffer_unref(taken[0]);
-  taken[0] = NULL;
+  assert_null(buffer_get(&pool, LARGE));
+  buffer_unref(taken[8]);
+  taken[8] = NULL;
+  buffer_wait_cancel(&pool, &a.wait); /* with it on its way */
   drain();
-  assert_string_equal(served, "");
+  assert_string_equal(served, "b");
   buffer_wait_cancel(&pool, &a.wait);
   drain();
   assert_string_equal(served, "b");

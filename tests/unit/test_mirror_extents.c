@@ -235,6 +235,43 @@ static void a_disk_that_hangs_keeps_the_buffer(void **state) {
   world_deactivate(&w);
 }
 
+/* A disk that takes long over each must not pass for one that hangs because many stand in line. */
+static void one_at_a_time(void **state) {
+  (void)state;
+  begin(2);
+  struct client_io extents[5];
+  w.data[0].holds = RAM_EXTENTS;
+  for (uint32_t i = 0; i < 5; i++) client_begin(&w, &extents[i], DISK_EXTENTS, i * 65536, MIB / 2, 0);
+  for (uint32_t i = 0; i < 5; i++) {
+    world_pass(&w, 9 * NS_PER_S); /* nearly `hang`, each */
+    assert_int_equal(w.data[0].held_count, 1);
+    assert_false(extents[i].done);
+    ram_answer(&w.data[0]);
+    world_run(&w);
+    assert_true(extents[i].done);
+  }
+  w.data[0].holds = 0;
+  static const char *const says_so[] = {"-256 256", "-192 320", "-128 384", "-64 448", "512"};
+  for (uint32_t i = 0; i < 5; i++) assert_true(ends_as(&extents[i], says_so[i]));
+  end();
+}
+
+/* The last image hangs: whoever stands in line learns that nothing was done. */
+static void the_line_ends_with_the_mirror(void **state) {
+  (void)state;
+  begin(1);
+  struct client_io extents[3];
+  w.data[0].holds = RAM_EXTENTS;
+  for (uint32_t i = 0; i < 3; i++) client_begin(&w, &extents[i], DISK_EXTENTS, 0, MIB, 0);
+  world_pass(&w, 20 * NS_PER_S);
+  assert_true(mirror_has_fallen(w.m));
+  for (uint32_t i = 0; i < 3; i++) assert_int_equal(client_end(&w, &extents[i]), TARN_SHUTDOWN);
+  assert_true(mirror_is_idle(w.m));
+  answer_held(&w.data[0]);
+  world_run(&w);
+  assert_true(mirror_is_quiet(w.m));
+}
+
 /* ---- marked, missed, unreadable ---- */
 
 /* Runs in KiB with their flags: "64:1 192:0". */
@@ -307,6 +344,8 @@ int main(void) {
       TEST(what_has_still_to_be_recovered_is_data),
       TEST(what_nobody_can_read_is_data),
       TEST(a_disk_that_hangs_keeps_the_buffer),
+      TEST(one_at_a_time),
+      TEST(the_line_ends_with_the_mirror),
       TEST(ranges_tell_what_is_marked_missed_and_unreadable),
       TEST(ranges_name_unreadable_places),
   };

@@ -60,6 +60,12 @@ static void damage(void **state) {
       {"fewer paths than volumes", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[],\"meta\":\"/m\"}]",
        TARN_CORRUPT},
       {"a relative path", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"a\"],\"meta\":\"/m\"}]", TARN_CORRUPT},
+      {"a relative part", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"concat:/a;./b\"],\"meta\":\"/m\"}]",
+       TARN_CORRUPT},
+      {"a part of nothing", "images", "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"concat:/a@0+0\"],\"meta\":\"/m\"}]",
+       TARN_CORRUPT},
+      {"an NBD address without a host", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"nbd:///x\"],\"meta\":\"/m\"}]", TARN_CORRUPT},
       {"an image's setting out of range", "images",
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"settings\":{\"hang\":0}}]", TARN_CORRUPT},
       {"a list of what was made that is none", "images",
@@ -84,6 +90,27 @@ static void damage(void **state) {
     row_true(rows[i].why, strstr(why.text, rows[i].err == TARN_VERSION ? "newer" : rows[i].key));
     row_true(rows[i].why, file.unmake == NULL && file.images[0].adding == NULL);
     json_decref(json);
+  }
+}
+
+/* Disks of every kind are kept as they were written. */
+static void kinds(void **state) {
+  (void)state;
+  static const char *const disks[] = {"/a", "concat:/a@4K+1M;/b%3B", "nbd://host:10810/x", "nbd+unix:///x?socket=/s"};
+  static struct mirror_file file, again;
+  for (size_t i = 0; i < COUNT_OF(disks); i++) {
+    json_t *json = json_loads(good, 0, NULL), *image = json_array_get(json_object_get(json, "images"), 0);
+    json_object_set_new(image, "paths", json_pack("[s]", disks[i]));
+    json_object_set_new(image, "settings", json_pack("{s:i}", "nbd-settle", 7));
+    row_true(disks[i], mirror_file_from_json(json, &file, NULL) == TARN_OK);
+    json_decref(json);
+    json = mirror_file_to_json(&file);
+    row_true(disks[i], mirror_file_from_json(json, &again, NULL) == TARN_OK);
+    json_decref(json);
+    row_true(disks[i], strcmp(again.images[0].paths[0], disks[i]) == 0);
+    row_true(disks[i], again.images[0].settings.values[SET_NBD_SETTLE] == 7);
+    mirror_file_release(&file);
+    mirror_file_release(&again);
   }
 }
 
@@ -112,6 +139,6 @@ static void stored(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(damage),
-                                     cmocka_unit_test(stored)};
+                                     cmocka_unit_test(kinds), cmocka_unit_test(stored)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,7 @@ static void golden_transcript(void **state) {
       "NBDMAGICIHAVEOPT\0\3"
       "\0\3\xe8\x89\4\x55\x65\xa9\0\0\0\x08\0\0\0\1\0\0\0\0" /* ACK */
       "\0\3\xe8\x89\4\x55\x65\xa9\0\0\0\x07\0\0\0\3\0\0\0\x0c"
-      "\0\0\0\0\0\0\0\x10\0\0\x09\xed" /* export: 1 MiB, flags */
+      "\0\0\0\0\0\0\0\x10\0\0\x0d\xed" /* export: 1 MiB, flags */
       "\0\3\xe8\x89\4\x55\x65\xa9\0\0\0\x07\0\0\0\3\0\0\0\x0e"
       "\0\3\0\0\0\1\0\0\x10\0\4\0\0\0" /* block sizes: 1, 4096, 64 MiB */
       "\0\3\xe8\x89\4\x55\x65\xa9\0\0\0\x07\0\0\0\1\0\0\0\0"
@@ -58,12 +58,12 @@ static void oldest_client(void **state) {
     row_true(rows[i].why, world->output_bytes == expected);
     row_true(rows[i].why, world_hangs_up(world) == (rows[i].bytes == 0));
     row_true(rows[i].why, world->export.session_count == (rows[i].bytes ? 1 : 0));
-    if (rows[i].bytes) row_true(rows[i].why, memcmp(world->output + 18, "\0\0\0\0\0\x10\0\0\x09\x6d", 10) == 0);
+    if (rows[i].bytes) row_true(rows[i].why, memcmp(world->output + 18, "\0\0\0\0\0\x10\0\0\x0d\x6d", 10) == 0);
     world_free(world);
   }
 }
 
-#define INFO_VOL0  "export size=1048576 flags=96d\n"
+#define INFO_VOL0  "export size=1048576 flags=d6d\n"
 #define BLOCK_VOL0 "block-size 1 4096 67108864\n"
 
 static void options(void **state) {
@@ -106,15 +106,18 @@ static void options(void **state) {
       {"structured replies", NBD_OPT_STRUCTURED_REPLY, DATA(""), "8 ack\n"},
       {"asked again", NBD_OPT_STRUCTURED_REPLY, DATA(""), "8 ack\n"},
       {"DF is offered now", NBD_OPT_INFO, DATA("\0\0\0\0\0\0"),
-       "6 export size=1048576 flags=9ed\n6 " BLOCK_VOL0 "6 ack\n"},
-      {"no context to list", NBD_OPT_LIST_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\0"), "9 ack\n"},
+       "6 export size=1048576 flags=ded\n6 " BLOCK_VOL0 "6 ack\n"},
+      {"all there are", NBD_OPT_LIST_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\0"),
+       "9 context 0 base:allocation\n9 context 0 tarn:state\n9 ack\n"},
+      {"of another export", NBD_OPT_LIST_META_CONTEXT, DATA("\0\0\0\4vol1\0\0\0\0"),
+       "9 context 0 base:allocation\n9 ack\n"},
       {"no context of that name", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\1\0\0\0\5x:abc"), "10 ack\n"},
       {"contexts of no export", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4volX\0\0\0\0"), "10 error 6\n"},
       {"a query cut short", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\1\0\0\0\6x:abc"), "10 error 3\n"},
       {"fewer queries than counted", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\xff\xff\xff\xff\0\0\0\1x"),
        "10 error 3\n"},
       {"more than was counted", NBD_OPT_SET_META_CONTEXT, DATA("\0\0\0\4vol0\0\0\0\0x"), "10 error 3\n"},
-      {"GO at last", NBD_OPT_GO, DATA("\0\0\0\4vol1\0\0"), "7 export size=1048576 flags=9ed\n7 " BLOCK_VOL0 "7 ack\n"},
+      {"GO at last", NBD_OPT_GO, DATA("\0\0\0\4vol1\0\0"), "7 export size=1048576 flags=ded\n7 " BLOCK_VOL0 "7 ack\n"},
   };
 #undef DATA
   struct world *world = world_new(1 << 20, 0);
@@ -220,11 +223,11 @@ static void flags_tell_what_the_disk_can(void **state) {
     uint32_t block_bytes;
     const char *answer;
   } rows[] = {
-      {"zeroing is always offered", false, false, false, false, 1, "6 export size=1048576 flags=94d\n6 block-size 1"},
-      {"trim if it is one", false, true, true, true, 1, "6 export size=1048576 flags=97d\n6 block-size 1"},
+      {"zeroing is always offered", false, false, false, false, 1, "6 export size=1048576 flags=d4d\n6 block-size 1"},
+      {"trim if it is one", false, true, true, true, 1, "6 export size=1048576 flags=d7d\n6 block-size 1"},
       {"nothing that writes on a read-only one", true, true, true, false, 1,
-       "6 export size=1048576 flags=10f\n6 block-size 1"},
-      {"blocks of 512", false, true, true, false, 512, "6 export size=1048576 flags=96d\n6 block-size 512"},
+       "6 export size=1048576 flags=50f\n6 block-size 1"},
+      {"blocks of 512", false, true, true, false, 512, "6 export size=1048576 flags=d6d\n6 block-size 512"},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     struct world *world = world_new(1 << 20, 0);

@@ -147,7 +147,7 @@ static void any_bites_the_same_answers(void **state) {
     world_run(world);
     assert_string_equal(world_handshake(world),
                         "greeting 3\n3 server vol0 (9)\n3 server vol1 (0)\n3 ack\n77 error 9\n8 ack\n"
-                        "7 export size=1048576 flags=9ed\n7 block-size 1 4096 67108864\n7 ack\n");
+                        "7 export size=1048576 flags=ded\n7 block-size 1 4096 67108864\n7 ack\n");
     say_write(world, 0, 1, 1, 100, 1);
     say_write(world, 0, 2, 5000, 8192, 2);
     say_write(world, 0, 3, 20001, 8193, 3);

@@ -116,8 +116,20 @@ static const struct {
     {"zeroes past the end", 0, false, 0, NBD_CMD_WRITE_ZEROES, 2 * MIB - 1, 2, "simple 7 ENOSPC\n", ""},
     {"zeroes on a read-only one", DISK_RO, false, 0, NBD_CMD_WRITE_ZEROES, 0, 1, "simple 7 EPERM\n", ""},
 
+    /* CACHE */
+    {"a read that nobody is sent", 0, false, 0, NBD_CMD_CACHE, 5, 4096, "simple 7 ok\n", "read 5+4096\n"},
+    {"the same, structured", 0, true, FUA, NBD_CMD_CACHE, 0, 4096, "simple 7 ok\n", "read 0+4096\n"},
+    {"also of a read-only one", DISK_RO, false, 0, NBD_CMD_CACHE, 0, 4096, "simple 7 ok\n", "read 0+4096\n"},
+    {"nothing", 0, false, 0, NBD_CMD_CACHE, 0, 0, "simple 7 ok\n", ""},
+    {"a long one", 0, false, 0, NBD_CMD_CACHE, 100, 600000, "simple 7 ok\n",
+     "read 100+262044\nread 262144+262144\nread 524288+75812\n"},
+    {"more pieces than the window", DISK_TINY, false, 0, NBD_CMD_CACHE, 0, 6 * 4096, "simple 7 ok\n",
+     "read 0+4096\nread 4096+4096\nread 8192+4096\nread 12288+4096\nread 16384+4096\nread 20480+4096\n"},
+    {"past the end", 0, false, 0, NBD_CMD_CACHE, 2 * MIB - 4096, 8192, "simple 7 EINVAL\n", ""},
+    {"longer than can be", 0, true, 0, NBD_CMD_CACHE, 0, UINT32_MAX, "error 7 EINVAL done\n", ""},
+    {"a flag that it does not have", 0, false, DF, NBD_CMD_CACHE, 0, 4096, "simple 7 EINVAL\n", ""},
+
     /* what is not there */
-    {"CACHE is not offered", 0, false, 0, NBD_CMD_CACHE, 0, 4096, "simple 7 EINVAL\n", ""},
     {"no context was negotiated", 0, true, 0, NBD_CMD_BLOCK_STATUS, 0, 4096, "error 7 EINVAL done\n", ""},
     {"RESIZE", 0, false, 0, NBD_CMD_RESIZE, 0, 4096, "simple 7 EINVAL\n", ""},
     {"a command of the future", 0, false, 0, 4711, 0, 4096, "simple 7 EINVAL\n", ""},

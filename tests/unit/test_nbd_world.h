@@ -97,6 +97,30 @@ static inline void scribble(struct world *world, struct disk_io *io) {
   memset(io->data + io->length, 0xd5, (size_t)(end - (io->data + io->length)));
 }
 
+/* Pages of zeroes are holes. */
+static inline void world_extents(const struct world *world, struct disk_io *io) {
+  static const uint8_t zeroes[4096];
+  uint64_t at = io->offset, end = io->offset + io->length;
+  for (uint64_t next; at < end; at = next) {
+    next = min_u64(align_down(at, sizeof zeroes) + sizeof zeroes, end);
+    bool zero = memcmp(world->bytes + at, zeroes, (size_t)(next - at)) == 0;
+    if (!disk_extents_add(io, next - at, zero ? EXTENT_HOLE | EXTENT_ZERO : 0)) return;
+  }
+}
+
+/* Of the first export only: what lies in odd 64 KiB is marked, the first page is missed. */
+static inline uint32_t world_state(const struct nbd_export *export, uint64_t offset, uint64_t length,
+                                   struct disk_extent *runs, uint32_t max) {
+  uint32_t count = 0;
+  for (uint64_t at = offset, end = offset + length, next; at < end && count < max; at = next) {
+    next = min_u64(at < 4096 ? 4096 : align_down(at, 65536) + 65536, end);
+    runs[count++] =
+        (struct disk_extent){.length = next - at, .flags = (at < 4096 ? 2u : 0u) | (at / 65536 % 2 ? 1u : 0u)};
+  }
+  require(export->state != NULL);
+  return count;
+}
+
 static inline void world_disk_apply(struct world *world, struct disk_io *io) {
   switch (io->op) {
     case DISK_READ:
@@ -109,8 +133,8 @@ static inline void world_disk_apply(struct world *world, struct disk_io *io) {
       break;
     case DISK_TRIM:
     case DISK_WRITE_ZEROES: memset(world->bytes + io->offset, 0, io->length); break;
+    case DISK_EXTENTS: world_extents(world, io); break;
     case DISK_FLUSH:
-    case DISK_EXTENTS:
     case DISK_OP_COUNT: break;
   }
 }
@@ -195,6 +219,7 @@ static inline struct world *world_new_beside(struct world *neighbour, uint64_t s
                                        .zero_bytes_max = 1 << 30,
                                        .can_zero = true,
                                        .can_trim = true,
+                                       .can_extents = true,
                                        .volatile_cache = true}};
   world->bytes = malloc(size);
   world->input_max = world->output_max = 3 * size + (2 << 20);
@@ -206,7 +231,8 @@ static inline struct world *world_new_beside(struct world *neighbour, uint64_t s
   for (uint64_t i = 65536; i < size; i += 65536)
     memcpy(world->bytes + i, world->bytes, (size_t)min_u64(65536, size - i));
   world->exports = (struct nbd_exports){.find = world_find, .at = world_at};
-  world->export = (struct nbd_export){.name = "vol0", .description = "the first", .disk = &world->disk};
+  world->export =
+      (struct nbd_export){.name = "vol0", .description = "the first", .disk = &world->disk, .state = world_state};
   world->other = (struct nbd_export){.name = "vol1", .disk = &world->disk};
   world->bite = world->send_bite = SIZE_MAX;
   world->log_on = true;
@@ -385,6 +411,23 @@ static inline void say_write(struct world *world, uint16_t flags, uint64_t cooki
   memset(world->input + world->input_bytes, byte, length);
   world->input_bytes += length;
 }
+/* LIST or SET of metadata contexts, with up to two queries (NULL: not there). */
+static inline void say_contexts(struct world *world, uint32_t option, const char *name, const char *one,
+                                const char *two) {
+  uint8_t data[1024];
+  struct writer writer;
+  const char *queries[] = {one, two};
+  writer_init(&writer, data, sizeof data);
+  put_be32(&writer, (uint32_t)strlen(name));
+  put_bytes(&writer, name, strlen(name));
+  put_be32(&writer, (one != NULL ? 1u : 0u) + (two != NULL ? 1u : 0u));
+  for (size_t i = 0; i < 2 && queries[i]; i++) {
+    put_be32(&writer, (uint32_t)strlen(queries[i]));
+    put_bytes(&writer, queries[i], strlen(queries[i]));
+  }
+  require(!writer.bad);
+  say_option(world, option, data, writer_used(&writer));
+}
 /* Through the handshake into transmission; what was sent until then counts as decoded. */
 static inline void world_transmit(struct world *world, bool structured) {
   say_flags(world, NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES);
@@ -455,6 +498,13 @@ static inline const char *world_replies_with(struct world *world, const struct r
         uint64_t offset = get_be64(&reader);
         text_add(text, max, "data %llu %llu+%u", (unsigned long long)cookie, (unsigned long long)offset, length - 8);
         read_data(world, &reader, how, offset, length - 8);
+      } else if (type == NBD_REPLY_TYPE_BLOCK_STATUS) {
+        require(length > 4 && length % 8 == 4);
+        text_add(text, max, "status %llu context %u:", (unsigned long long)cookie, get_be32(&reader));
+        for (uint32_t i = 4; i < length; i += 8) {
+          uint32_t run = get_be32(&reader);
+          text_add(text, max, " %u=%u", run, get_be32(&reader));
+        }
       } else {
         require(type == NBD_REPLY_TYPE_ERROR);
         require(length == 6);
@@ -522,6 +572,12 @@ static inline const char *world_handshake(struct world *world) {
       get_bytes(&data, name, name_bytes);
       text_add(text, max, "server %s (%zu)", name, reader_left(&data));
       reader_skip(&data, reader_left(&data));
+    } else if (type == NBD_REP_META_CONTEXT) {
+      char name[256] = "";
+      uint32_t id = get_be32(&data);
+      require(reader_left(&data) < sizeof name);
+      get_bytes(&data, name, reader_left(&data));
+      text_add(text, max, "context %u %s", id, name);
     } else {
       require(type & NBD_REP_ERROR);
       text_add(text, max, "error %u", type & ~NBD_REP_ERROR);

@@ -37,6 +37,8 @@ static void assignments(void **state) {
     int64_t value;
     const char *says;
   } rows[] = {
+      {"seconds for an NBD server to settle", &image_settings, "nbd-settle=0", TARN_OK, SET_NBD_SETTLE, 0, ""},
+      {"... not for ever", &image_settings, "nbd-settle=601", TARN_INVALID, SET_NBD_SETTLE, 0, "0 to 600"},
       {"on", &mirror_settings, "auto=on", TARN_OK, SET_AUTO, 1, ""},
       {"off", &mirror_settings, "auto=off", TARN_OK, SET_AUTO, 0, ""},
       {"neither", &mirror_settings, "auto=yes", TARN_INVALID, SET_AUTO, 0, "off, on"},

@@ -103,7 +103,7 @@ static void test_socket_files(void **state) {
 
   int fd = open(path, O_CREAT | O_WRONLY, 0600); /* a file that is no socket is never removed */
   close(fd);
-  assert_int_equal(listen_open(&address, &second, &why), TARN_EXISTS);
+  assert_int_equal(listen_open(&address, &second, &why), TARN_REFUSED);
   assert_int_equal(access(path, F_OK), 0);
   unlink(path);
   rmdir(folder);

@@ -12,9 +12,14 @@
 struct slow_disk {
   struct disk disk;
   struct disk_io *held;
+  bool quick;
+  uint64_t bytes;
 };
 static void slow_submit(struct disk *disk, struct disk_io *io) {
-  CONTAINER_OF(disk, struct slow_disk, disk)->held = io;
+  struct slow_disk *slow = CONTAINER_OF(disk, struct slow_disk, disk);
+  slow->bytes += io->length;
+  if (slow->quick) disk_complete(io, TARN_OK);
+  else slow->held = io;
 }
 static void slow_close(struct disk *disk) { (void)disk; }
 static const struct disk_ops slow_ops = {.kind = "slow", .submit = slow_submit, .close = slow_close};
@@ -54,7 +59,8 @@ static int setup(void **state) {
   struct env *env = reactor_env(fixture.reactor);
   arena_init(&fixture.arena);
   assert_int_equal(buffer_pool_init(&fixture.pool, env, &fixture.arena, 4 << 20), TARN_OK);
-  struct nbd_server_options options = {.reactor = fixture.reactor, .pool = &fixture.pool, .session_max = 2};
+  struct nbd_server_options options = {
+      .reactor = fixture.reactor, .pool = &fixture.pool, .session_max = 2, .deaf_ns = NS_PER_S / 5};
   fixture.server = nbd_server_create(&options, &fixture.why);
   assert_non_null(fixture.server);
   assert_int_equal(address_unix(path, &fixture.address, &fixture.why), TARN_OK);
@@ -116,10 +122,11 @@ static bool client_attach(int fd, const char *name) {
   return client_read(fd, answer, sizeof(answer)) == (ssize_t)sizeof(answer);
 }
 
-static void client_ask_read(int fd) {
+static void client_ask(int fd, uint16_t command, uint32_t bytes) {
   uint8_t request[28] = {0};
-  uint32_t magic = htobe32(0x25609513), length = htobe32(512);
+  uint32_t magic = htobe32(0x25609513), length = htobe32(bytes);
   memcpy(request, &magic, 4);
+  request[7] = (uint8_t)command;
   memcpy(request + 24, &length, 4);
   client_write(fd, request, sizeof(request));
 }
@@ -168,12 +175,100 @@ static void test_a_session_too_many_is_hung_up_on(void **state) {
   close(fourth);
 }
 
+/* One that vanishes, and comes back at once, finds its place. */
+static void test_who_leaves_makes_room_at_once(void **state) {
+  (void)state;
+  int fds[2] = {client_open(), client_open()};
+  for (int round = 0; round < 20; round++) {
+    for (int i = 0; i < 2; i++) {
+      int next;
+      char byte;
+      close(fds[i]);
+      assert_int_equal(address_connect(&fixture.address, &next, &fixture.why),
+                       TARN_OK); /* before the server has turned */
+      assert_int_equal(fcntl(next, F_SETFL, O_NONBLOCK), 0);
+      ssize_t got = -1;
+      for (int k = 0; k < 100 && got < 0; k++) got = client_read(next, &byte, 1);
+      assert_int_equal(got, 1);
+      fds[i] = next;
+    }
+  }
+  close(fds[0]);
+  close(fds[1]);
+}
+
+static uint32_t pool_free(void) {
+  uint32_t count = 0;
+  for (unsigned i = 0; i < BUFFER_CLASS_COUNT; i++) count += fixture.pool.free_count[i];
+  return count;
+}
+
+static void wait_until(bool (*condition)(void)) {
+  for (int i = 0; i < 5000 && !condition(); i++) turns(1);
+  assert_true(condition());
+}
+static bool pool_is_whole(void) { return buffer_pool_is_whole(&fixture.pool); }
+static bool one_session_is_left(void) { return nbd_server_session_count(fixture.server) == 1; }
+
+/* Inside a payload: what has come goes to the disk, the buffer goes back, and the client may go on. */
+static void test_a_client_that_stalls_holds_no_buffer(void **state) {
+  (void)state;
+  static uint8_t payload[100000];
+  uint8_t answer[16];
+  fixture.disk.quick = true;
+  int fd = client_open();
+  assert_true(client_attach(fd, "vol"));
+  client_ask(fd, 1, sizeof payload);
+  client_write(fd, payload, 40000);
+  turns(20);
+  assert_false(pool_is_whole());
+  wait_until(pool_is_whole);
+  assert_true(fixture.disk.bytes > 30000 && fixture.disk.bytes <= 40000);
+  client_write(fd, payload, 30000);
+  wait_until(pool_is_whole);
+  client_write(fd, payload, 30000);
+  turns(20);
+  assert_int_equal(client_read(fd, answer, sizeof answer), sizeof answer);
+  assert_int_equal(answer[7], 0); /* no error */
+  assert_int_equal(fixture.disk.bytes, sizeof payload);
+  close(fd);
+}
+
+static struct buffer_wait stranger;
+static void stranger_is_served(struct buffer_wait *wait) { require(wait->buffer != NULL); }
+
+/* Answers that nobody takes: that is the client's own affair until others wait for memory. */
+static void test_a_deaf_client_gives_way_to_others(void **state) {
+  (void)state;
+  struct buffer *taken[64];
+  uint32_t count = 0;
+  fixture.disk.quick = true;
+  int deaf = client_open(), idle = client_open();
+  assert_true(client_attach(deaf, "vol"));
+  for (int i = 0; i < 8; i++) client_ask(deaf, 0, 1 << 20);
+  turns(400);
+  uint32_t held = fixture.pool.total_count[2] - fixture.pool.free_count[2];
+  assert_true(held > 0);
+  assert_int_equal(nbd_server_session_count(fixture.server), 2);
+  while ((taken[count] = buffer_get(&fixture.pool, BUFFER_DATA_MAX)) != NULL) count++;
+  buffer_wait_init(&stranger, stranger_is_served);
+  buffer_wait(&fixture.pool, &stranger, BUFFER_DATA_MAX);
+  wait_until(one_session_is_left);
+  turns(5);
+  assert_non_null(stranger.buffer);
+  buffer_unref(stranger.buffer);
+  while (count > 0) buffer_unref(taken[--count]);
+  assert_true(pool_free() > 0);
+  close(deaf);
+  close(idle);
+}
+
 static void test_removal_waits_for_a_request_that_hangs(void **state) {
   (void)state;
   char text[200], byte;
   int fd = client_open(), idle = client_open();
   assert_true(client_attach(fd, "vol"));
-  client_ask_read(fd);
+  client_ask(fd, 0, 512);
   assert_non_null(fixture.disk.held);
   assert_int_equal(nbd_server_clients(fixture.server, &fixture.export, text, sizeof(text)), 1);
   assert_non_null(strstr(text, "pid"));
@@ -207,6 +302,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_names, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_session_too_many_is_hung_up_on, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_who_leaves_makes_room_at_once, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_client_that_stalls_holds_no_buffer, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_deaf_client_gives_way_to_others, setup, teardown),
       cmocka_unit_test_setup_teardown(test_removal_waits_for_a_request_that_hangs, setup, teardown),
       cmocka_unit_test_setup_teardown(test_an_export_without_clients_is_removed_at_once, setup, teardown),
   };

@@ -48,6 +48,7 @@ static void sizes(void **state) {
       {"one more", "9223372036854775808", 0, NULL},
       {"beyond 64 bits", "18446744073709551616", 0, NULL},
       {"beyond 63 bits by its unit", "8192P", 0, NULL},
+      {"a whole exbibyte, which nobody may type", "1024P", 1ull << 60, "1024P"},
       {"the last that fits", "8191P", 8191ull << 50, "8.0E"},
       {"nothing", "0", 0, NULL},
       {"empty", "", 0, NULL},
@@ -67,6 +68,19 @@ static void sizes(void **state) {
     row_true(rows[i].why, err == (rows[i].bytes ? TARN_OK : TARN_INVALID));
     row_true(rows[i].why, bytes == rows[i].bytes);
     row_true(rows[i].why, !rows[i].bytes || strcmp(size_text(bytes, text), rows[i].shown) == 0);
+  }
+}
+
+static void durations(void **state) {
+  (void)state;
+  static const struct {
+    uint64_t seconds;
+    const char *shown;
+  } rows[] = {{0, "0 s"},    {99, "99 s"},    {100, "1 min"},   {5999, "99 min"},   {6000, "1 h 40 min"},
+              {7200, "2 h"}, {36000, "10 h"}, {172799, "47 h"}, {172800, "2 days"}, {31536000, "365 days"}};
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    char text[DURATION_TEXT];
+    assert_string_equal(duration_text(rows[i].seconds, text), rows[i].shown);
   }
 }
 
@@ -138,7 +152,7 @@ static void options(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(names), cmocka_unit_test(sizes), cmocka_unit_test(numbers),
-                                     cmocka_unit_test(nearest), cmocka_unit_test(options)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(names),     cmocka_unit_test(sizes),   cmocka_unit_test(numbers),
+                                     cmocka_unit_test(durations), cmocka_unit_test(nearest), cmocka_unit_test(options)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

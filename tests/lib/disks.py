@@ -1,0 +1,78 @@
+"""Disks that are no plain files: loop devices, and NBD servers that a test starts, kills and starts again."""
+import contextlib
+import os
+import socket
+import threading
+
+from . import images
+from .context import check, wait_for
+
+
+@contextlib.contextmanager
+def loop_device(t, path, *options):
+    """A block device on a file, for the block."""
+    device = t.run("losetup", "--find", "--show", *options, path).out.strip()
+    try:
+        yield device
+    finally:
+        t.run("losetup", "--detach", device, status=None)
+
+
+class NbdServer:
+    """nbdkit on a Unix socket, with what it serves in a file."""
+
+    def __init__(self, t, name="n", size=16 * images.MIB, options=(), plugin=None):
+        self.t = t
+        self.socket = t.path(f"{name}.sock")
+        self.file = t.path(f"{name}.raw")
+        self.options, self.plugin = list(options), list(plugin or ["file", self.file])
+        self.process = None
+        images.make_sparse(self.file, size)
+
+    def uri(self, export=""):
+        return f"nbd+unix:///{export}?socket={self.socket}"
+
+    def start(self):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)
+        self.process = self.t.spawn("nbdkit", "--foreground", "--unix", self.socket, *self.options, *self.plugin)
+        wait_for("nbdkit to listen", lambda: self.process.poll() is not None or is_listening(self.socket), 10)
+        check(self.process.poll() is None, "nbdkit ended at once")
+        return self
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def is_listening(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+            return True
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def talker(t, talk):
+    """Something on a Unix socket that is no NBD server: talk(connection) for each client. Gives its address."""
+    path = t.path("talker.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def serve():
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with contextlib.suppress(OSError):
+                    talk(client)
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"nbd+unix:///?socket={path}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
