@@ -144,7 +144,7 @@ def test_debian_package(t):
     version = t.run(t.program("tarn"), "--version").out.split()[1]
     check(names[0].startswith(f"tarn_{version}_"), f"the package is {names[0]}, the programs are {version}")
     depends = t.run("dpkg-deb", "--field", package, "Depends").out
-    for library in ("libc6", "liburing2", "libisal2", "libjansson4", "libnettle8"):
+    for library in ("libc6", "liburing2", "libisal2", "libjansson4", "libnettle8", "libnbd0"):
         check(library in depends, f"it depends on {depends}, not on {library}")
 
     os.makedirs(in_machine(t, "/var/lib/dpkg/updates"))

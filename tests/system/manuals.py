@@ -66,7 +66,7 @@ def test_commands_are_in_the_page(t):
         head = entry.strip().splitlines()[0] if entry.strip() else ""
         for name in commands(t):
             if re.match(rf"{name}\b", head):
-                heads[name] = head
+                heads[name] = heads.get(name, "") + head + "\n"
     for name in commands(t):
         check(name in heads, f"tarn(1) has no '{name}'")
         text_of = help_of(t, "tarn", *name.split())
@@ -200,6 +200,7 @@ def test_completion(t):
                          ("tarn image set vol0 left return=m", {"manual"}), ("tarn mirror get vol0 su", {"suspend"}),
                          ("tarn mirror set vol0 reg", set()), ("tarn mirror create x --set reg", {"region="}),
                          ("tarn mirror verify vol0 --repair ", {"left", "right"}), ("tarn fault vol0 left h", {"hang", "heal"}),
+                         ("tarn fault vol0 l", {"left", "log"}), ("tarn fault vol0 log ", {"off", "on"}),
                          ("tarn mirror verify vol0 --repair=r", {"right"}), ("tarn mirror verify vol0 --nothing=r", set()),
                          ("tarn fault vol0 left fail --on r", {"read"}), ("tarn mirror create ", set()),
                          ("tarn image add vol0 x --", {"--assume-synchronized", "--wait", "--state", "--control", "--json", "--help",
