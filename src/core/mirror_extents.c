@@ -1,5 +1,5 @@
-/* mirror_extents.c - where a volume has data and where it has holes, from one image; and what of it is marked, missed or unreadable,
- * from memory.
+/* mirror_extents.c - where a volume has data and where it has holes, from one image; and what of it is marked, missed or
+ * unreadable, from memory.
  *
  * EXTENTS is a read of which only "all zero" matters, and it is answered without the range lock. Why what it calls zero is
  * zero: *doubtful* is a place that a write is under way to, that has still to be recovered, that is being repaired, or that no

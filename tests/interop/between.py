@@ -1,5 +1,5 @@
-"""Others between a client and a mirror: nbdfuse, qemu-storage-daemon, nbdkit's nbd plugin. What goes through them arrives, and
-comes back."""
+"""Others between a client and a mirror: nbdfuse, qemu-storage-daemon, nbdkit's nbd plugin. What goes through them
+arrives, and comes back."""
 import json
 import os
 import random
@@ -18,7 +18,8 @@ from lib.served import SIZE, Served
 def storage_daemon(t, served):
     """qemu-storage-daemon, a client of ours, exports what it sees. Returns the URI of that."""
     path = t.path("qsd.sock")
-    node = f"driver=nbd,node-name=mirror,server.type=unix,server.path={served.daemon.socket()},export=vol0,discard=unmap"
+    node = ("driver=nbd,node-name=mirror,export=vol0,discard=unmap,server.type=unix,"
+            f"server.path={served.daemon.socket()}")
     t.spawn("qemu-storage-daemon", "--blockdev", node, "--nbd-server", f"addr.type=unix,addr.path={path}",
             "--export", "type=nbd,id=e,node-name=mirror,name=vol0,writable=on")
     wait_for("qemu-storage-daemon to listen", lambda: os.path.exists(path), seconds=10)
@@ -61,7 +62,7 @@ def test_a_load_through(t, row):
 
 @rows(BETWEEN)
 def test_holes_through(t, row):
-    """Issue 4 item 5: the other program passes on where the holes are, and what it may ask: trim, zeroes, flush, FUA."""
+    """Issue 4 item 5: the other program tells where the holes are, and may trim, zero, flush, and use FUA."""
     served = Served(t)
     uri = row[1](t, served)
     shown = json.loads(t.run("nbdinfo", "--json", uri).out)["exports"][0]
@@ -91,7 +92,7 @@ def mounted(path):
 
 @limit(120)
 def test_nbdfuse(t):
-    """Issue 4 item 5: a mirror as a file, by nbdfuse: single bytes, long runs, fsync, and a file system's own image on it."""
+    """Issue 4 item 5: a mirror as a file, by nbdfuse: single bytes, long runs, fsync, a copy of all of it."""
     check(os.path.exists("/dev/fuse"), "there is no /dev/fuse: nbdfuse cannot be tried on this machine")
     served = Served(t)
     folder = t.path("fuse")

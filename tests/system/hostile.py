@@ -241,8 +241,8 @@ def test_many_connections(t):
 
 
 def test_a_crowd_at_the_door(t):
-    """Issue 4, bad input: hundreds of clients that connect while the daemon is busy elsewhere (stopped) are not refused, and
-    all are served when it goes on."""
+    """Issue 4, bad input: hundreds of clients that connect while the daemon is busy elsewhere (stopped) are not refused,
+    and all are served when it goes on."""
     daemon = served(t)
     daemon.pause()
     crowd = [Raw(daemon.socket()) for _ in range(500)]
@@ -364,10 +364,11 @@ def stall_in_answers(raw, number):
 
 
 @limit(120)
-@rows([("inside a payload that they send", stall_in_payload), ("inside answers that they do not take", stall_in_answers)])
+@rows([("inside a payload that they send", stall_in_payload),
+       ("inside answers that they do not take", stall_in_answers)])
 def test_a_thousand_stalled_clients(t, row):
-    """Issue 4 item 1: 1,000 clients that stall inside 64 MiB leave the daemon's memory under the reserve that it printed at
-    start, and another client working; when they vanish their places are free at once."""
+    """Issue 4 item 1: 1,000 clients that stall inside 64 MiB leave the daemon's memory under the reserve that it printed
+    at start, and another client working; when they vanish their places are free at once."""
     _, stall = row
     daemon = served(t, size=128 * MIB)
     good = GoodClient(daemon)
