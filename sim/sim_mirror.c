@@ -296,8 +296,8 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
   if (mirror->recovering) mirror->world->counters.crash_in_recovery++;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     for (uint32_t v = 0; v < mirror->volume_count; v++) {
+      sim_drive_crash(&mirror->images[i].data[v], power); /* some of what was on its way still lands */
       parts_forget(&mirror->images[i], v);
-      sim_drive_crash(&mirror->images[i].data[v], power);
     }
     sim_drive_crash(&mirror->images[i].meta, power);
     mirror->images[i].open = false;
