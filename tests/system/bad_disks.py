@@ -9,6 +9,7 @@ from lib.daemon import Daemon
 from lib.disks import NbdServer, loop_device, talker
 from lib.images import KIB, MIB
 from lib.load import open_handle
+from lib.small_disk import own_mounts
 from system.bad_input import World
 
 # ---- parts ----
@@ -64,6 +65,17 @@ def test_parts(t, row):
     _, prepare, statuses, saying = row
     world = World(t)
     world.check_refused(prepare(world), statuses, saying)
+
+
+def test_parts_by_a_bind_mount(t):
+    """A12: the same file by the path of a bind mount."""
+    own_mounts(t)
+    world, other = World(t), t.path("other")
+    os.mkdir(other)
+    used_part(world)
+    t.run("mount", "--bind", world.folder, other)
+    world.check_refused(world.create(f"concat:{other}/x.img@1M+1M"), (1,), ["overlap", "parts"])
+    world.check_refused(world.create(f"{other}/a.img"), (1,), ["belongs to", "vol0"])
 
 
 # ---- devices ----

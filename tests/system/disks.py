@@ -13,6 +13,7 @@ from lib.disks import NbdServer, loop_device
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, Ledger
 from lib.load import Load, Mix, open_handle, read_volume
+from lib.small_disk import small_disk
 
 SIZE = 16 * MIB
 
@@ -205,6 +206,25 @@ def test_a_device_fails_and_grows(t):
         daemon.tarn("mirror", "deactivate", "vol0")
         images.check_same([a, device], SIZE)
         daemon.stop()
+
+
+def test_a_device_that_fails_writes(t):
+    """A device that cannot do a write any more (the disk that it lies on is full) is out, the other image has everything. Detached
+    while it is in use it stays until it is closed; then it is missing, and said to be."""
+    path = images.make_sparse(os.path.join(small_disk(t, "small", 6 * MIB), "b.raw"), SIZE)
+    daemon = Daemon(t).start()
+    with loop_device(t, path) as device:
+        daemon.create("vol0", [t.path("a.img"), f"{device},overwrite"], size=SIZE)
+        daemon.wait_synchronized("vol0")
+        for offset in range(0, SIZE, MIB):
+            write(daemon, offset, b"w" * MIB)
+        wait_out(daemon, "b")
+        t.run("losetup", "--detach", device)
+        daemon.tarn("mirror", "deactivate", "vol0")
+        daemon.tarn("mirror", "activate", "vol0")
+        found = image(daemon, "b")
+        check(found["missing"] and device in (found["reason"] or "") + (found["error"] or ""), f"it is not said: {found}")
+    check(images.read_at(t.path("a.img"), 0, SIZE) == b"w" * SIZE, "the other image has not got everything")
 
 
 # ---- NBD servers ----

@@ -347,6 +347,25 @@ static void lost_while_idle(void **state) {
   server_stop(server);
 }
 
+/* The connection dies inside a call of ours, with the poll armed for others: the last answer comes when the disk can be closed. */
+static void closed_as_soon_as_answered(void **state) {
+  (void)state;
+  struct server *server = server_start(SEND_FLUSH, SIZE);
+  for (uint32_t round = 0; round < 20; round++) {
+    struct fixture *fixture = fixture_new(server);
+    server->mute = true;
+    server->seen[CMD_READ] = 0;
+    for (uint32_t i = 0; i < 3; i++) submit(fixture, DISK_READ, 0, 4096, 0);
+    wait_seen(server, CMD_READ, 3, fixture);
+    nbd_disk_abort(fixture->disk);
+    submit(fixture, DISK_WRITE, 0, 4096, 0);
+    wait_all(fixture, TARN_GONE);
+    fixture_free(fixture);
+    server->mute = false;
+  }
+  server_stop(server);
+}
+
 static void closed_in_peace(void **state) {
   (void)state;
   struct server *server = server_start(SEND_FLUSH, SIZE);
@@ -442,6 +461,7 @@ int main(void) {
       cmocka_unit_test(more_than_the_server_gets_at_once),
       cmocka_unit_test(lost),
       cmocka_unit_test(lost_while_idle),
+      cmocka_unit_test(closed_as_soon_as_answered),
       cmocka_unit_test(closed_in_peace),
       cmocka_unit_test(errors),
       cmocka_unit_test(refused),
