@@ -58,6 +58,7 @@
   X(data_rots, "F26 bytes of data that rotted on an image")                        \
   X(data_repaired, "repairs of such by verify")                                    \
   X(image_reopened, "images whose disks were opened anew")                         \
+  X(disk_of_parts, "disks made of parts that were opened")                         \
   X(several_mirrors, "seeds with several mirrors on the node")                     \
   X(activated, "activations that succeeded")                                       \
   X(refused, "activations that were refused")                                      \

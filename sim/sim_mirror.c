@@ -4,10 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/concat.h"
 #include "sim/node.h"
 
 /* Data is written long before metadata is, then: the windows that matter are wide. */
 #define SLOW_METADATA_NS (2 * NS_PER_MS)
+
+#define PART_SLOTS 64u /* of a disk made of parts: fewer than a mirror may use, so that some wait */
 
 static const char *const volume_names[SIM_VOLUMES_MAX] = {"vol0", "vol1"};
 
@@ -47,6 +50,19 @@ static void draw_policy(struct image_policy *policy, struct prng *prng) {
   policy->rate = prng_one_in(prng, 8) ? prng_between(prng, 1u << 20, 64u << 20) : 0;
 }
 
+/* One image in four of such a mirror lies on disks made of parts. They are parts of one medium, each where
+ * it would be anyway, so all else stays as it is; but an I/O over a boundary is several, and each of them may fail, hang or be
+ * lost. */
+static void draw_parts(struct sim_mirror *mirror, uint32_t i, uint32_t v, uint64_t bytes) {
+  struct sim_image *image = &mirror->images[i];
+  struct prng prng = world_stream(mirror->world, "parts", stream_of(mirror, i * 10 + v));
+  uint64_t pages = bytes / CONCAT_ALIGN;
+  image->part_count[v] = 1;
+  if (!mirror->parts || bytes % CONCAT_ALIGN != 0 || pages < CONCAT_PARTS_MAX || !prng_one_in(&prng, 4)) return;
+  image->part_count[v] = (uint32_t)prng_between(&prng, 2, CONCAT_PARTS_MAX);
+  image->part_bytes[v] = prng_between(&prng, 1, pages / image->part_count[v]) * CONCAT_ALIGN;
+}
+
 static void image_init(struct sim_mirror *mirror, uint32_t i) {
   struct sim_image *image = &mirror->images[i];
   char name[TARN_NAME_MAX + 8];
@@ -67,6 +83,7 @@ static void image_init(struct sim_mirror *mirror, uint32_t i) {
     uint64_t bytes = align_up(mirror->config.volumes[v].size_bytes, MEDIUM_PAGE) + larger;
     snprintf(name, sizeof name, "%s.%s", image->name, volume_names[v]);
     drive_init(mirror, &image->data[v], name, i * 10 + v, bytes, ROLE_DATA);
+    draw_parts(mirror, i, v, bytes);
     uint64_t pages = bytes / MEDIUM_PAGE;
     bitmap_init(&image->unverified[v], world_alloc(mirror->world, bitmap_bytes(pages)), pages);
   }
@@ -92,6 +109,7 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   mirror->index = index;
   mirror->volume_count = options->volume_count;
   mirror->calm = options->calm;
+  mirror->parts = options->parts;
   mirror->prng = world_stream(world, "mirror", stream_of(mirror, 0));
   mirror->suspend_ns = prng_one_in(&mirror->prng, 4) ? 0 : prng_between(&mirror->prng, NS_PER_MS, 10 * NS_PER_S);
   snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);
@@ -120,6 +138,34 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
 
 /* ---- the mirror object ---- */
 
+static struct disk *data_open(struct sim_image *image, uint32_t v) {
+  struct disk *below = image->whole[v] = sim_disk_open(&image->data[v]);
+  struct concat_part parts[CONCAT_PARTS_MAX];
+  uint32_t count = image->part_count[v];
+  if (count == 1) return below;
+  for (uint32_t part = 0; part < count; part++)
+    parts[part] = (struct concat_part){below, part * image->part_bytes[v], image->part_bytes[v]};
+  parts[count - 1].length = below->caps.size_bytes - parts[count - 1].offset;
+  const char *wrong;
+  struct concat_options options = {.env = below->env, .parts = parts, .part_count = count, .slots = PART_SLOTS};
+  tarn_err err = concat_new(&options, &image->parts[v], &wrong);
+  if (err != TARN_OK) world_fail(image->mirror->world, "parts do not make a disk: %s", wrong);
+  image->mirror->world->counters.disk_of_parts++;
+  return image->parts[v];
+}
+
+static void data_close(struct sim_image *image, uint32_t v) {
+  if (image->parts[v]) disk_close(image->parts[v]);
+  image->parts[v] = NULL;
+  disk_close(image->whole[v]);
+}
+
+/* The process died: no part answers any more, and the memory of who waits for them is gone. */
+static void parts_forget(struct sim_image *image, uint32_t v) {
+  if (image->parts[v]) image->parts[v]->ops->close(image->parts[v]);
+  image->parts[v] = NULL;
+}
+
 void sim_image_open(struct sim_image *image) {
   struct sim_mirror *mirror = image->mirror;
   struct mirror_image_config *config = &mirror->config.images[sim_image_slot(image)];
@@ -129,8 +175,7 @@ void sim_image_open(struct sim_image *image) {
   config->policy = image->policy;
   config->meta = image->open ? sim_disk_open(&image->meta) : NULL;
   config->error = image->open ? NULL : image->configured ? "it was taken away" : "the slot is free";
-  for (uint32_t v = 0; v < mirror->volume_count; v++)
-    config->data[v] = image->open ? sim_disk_open(&image->data[v]) : NULL;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) config->data[v] = image->open ? data_open(image, v) : NULL;
 }
 
 void sim_image_close(struct sim_image *image) {
@@ -139,7 +184,7 @@ void sim_image_close(struct sim_image *image) {
   if (!image->open) return;
   image->open = false;
   disk_close(config->meta);
-  for (uint32_t v = 0; v < mirror->volume_count; v++) disk_close(config->data[v]);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) data_close(image, v);
 }
 
 static void image_comes_or_goes(struct sim_event *event) {
@@ -250,7 +295,10 @@ static bool cache_was_lost(struct sim_mirror *mirror) {
 void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
   if (mirror->recovering) mirror->world->counters.crash_in_recovery++;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
-    for (uint32_t v = 0; v < mirror->volume_count; v++) sim_drive_crash(&mirror->images[i].data[v], power);
+    for (uint32_t v = 0; v < mirror->volume_count; v++) {
+      parts_forget(&mirror->images[i], v);
+      sim_drive_crash(&mirror->images[i].data[v], power);
+    }
     sim_drive_crash(&mirror->images[i].meta, power);
     mirror->images[i].open = false;
     world_cancel(mirror->world, &mirror->images[i].plugging);

@@ -20,6 +20,10 @@ struct sim_image {
   char label[TARN_NAME_MAX + 9]; /* in the trace */
   struct sim_drive data[SIM_VOLUMES_MAX];
   struct sim_drive meta;
+  uint32_t part_count[SIM_VOLUMES_MAX]; /* its data disks are made of so many parts; 1: in one piece */
+  uint64_t part_bytes[SIM_VOLUMES_MAX]; /* each; the last one has the rest */
+  struct disk *whole[SIM_VOLUMES_MAX];  /* while they are open */
+  struct disk *parts[SIM_VOLUMES_MAX];  /* NULL, or made of the whole */
   struct sim_mirror *mirror;
   struct image_policy policy;
   bool configured;            /* the mirror's file names it; else the slot is free */
@@ -53,6 +57,7 @@ struct sim_mirror {
   struct model *models[SIM_VOLUMES_MAX];
   bool slow_metadata;
   bool calm;   /* throughout */
+  bool parts;  /* some images lie on disks made of parts */
   bool healed; /* nothing fails, until the weather says otherwise */
   struct prng prng;
   struct client_rules rules;
@@ -101,6 +106,7 @@ struct sim_mirror_options {
   uint64_t volume_bytes[SIM_VOLUMES_MAX];
   uint32_t extent_bytes, mark_count;
   bool calm, slow_metadata;
+  bool parts; /* some images lie on disks made of parts */
 };
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
                      const struct sim_mirror_options *options);

@@ -209,7 +209,20 @@ static void tops_loaded(struct mirror *m) {
 
 static void log_loaded(struct mirror *m) { load_part(m, STORE_LOAD_TOPS, tops_loaded); }
 
+/* Both copies of the record were written before a clean stop was recorded: one that is damaged now was damaged since. */
+static void report_rot(struct mirror *m, const struct store *store) {
+  if (!store->disk || store->record_err != TARN_OK || !store->slot_damaged || !store->record.clean) return;
+  bool home = store->slot == RECORD_SELF_HOME;
+  report(m->env, REPORT_WARNING, m->config.name,
+         "one of the two copies of the record %s%s is damaged, though the mirror was stopped cleanly; the other one is "
+         "used, "
+         "and it is written anew; see to that disk",
+         home ? "in the state directory" : "in the metadata of image ", home ? "" : image_name(m, store->slot));
+}
+
 static void records_loaded(struct mirror *m) {
+  report_rot(m, &m->home);
+  for (uint32_t i = 0; i < m->config.image_count; i++) report_rot(m, &m->images[i].store);
   const struct record *best = judge_best(m);
   if (!best) {
     admin_explain(m, "no image has readable metadata");

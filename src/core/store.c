@@ -219,6 +219,7 @@ static void loaded_record(struct store *store) {
   uint32_t best = both ? found[1].sequence > found[0].sequence : errs[0] != TARN_OK;
   store->first_slot = both && found[0].sequence != found[1].sequence ? best : !best;
   if (errs[best] == TARN_OK) store->record = found[best];
+  store->slot_damaged = errs[best] == TARN_OK && errs[!best] == TARN_CORRUPT;
   store->record_err = errs[best] == TARN_NOT_FOUND ? errs[!best] : errs[best];
   if (store->record_err == TARN_OK && store->record.self != store->slot) store->record_err = TARN_CORRUPT;
 }

@@ -78,6 +78,7 @@ struct store {
   /* what loading found */
   struct record record;
   tarn_err record_err;
+  bool slot_damaged; /* the other copy of the record is damage: a torn one, or, after a clean stop, a disk that rots */
   struct intent *intent; /* receives the log */
   uint64_t writes, flushes;
 };

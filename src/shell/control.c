@@ -222,10 +222,8 @@ static void call_begin(struct connection *connection, const char *line, size_t b
 
 /* Takes the next whole line off the buffer and begins its call. False: there is none. */
 static bool line_take(struct connection *connection) {
-  char *from = connection->line + connection->line_scanned;
-  char *end = connection->line_bytes > connection->line_scanned
-                  ? memchr(from, '\n', connection->line_bytes - connection->line_scanned)
-                  : NULL;
+  size_t unseen = connection->line_bytes - connection->line_scanned;
+  char *end = unseen > 0 ? memchr(connection->line + connection->line_scanned, '\n', unseen) : NULL;
   connection->line_scanned = connection->line_bytes;
   if (!end) return false;
   size_t bytes = (size_t)(end - connection->line), used = bytes + 1;

@@ -18,8 +18,8 @@
 
 #include "base/require.h"
 
-#define LISTEN_BACKLOG 128
-#define IN_USE_TRIES   20 /* a tenth of a second apart */
+#define LISTEN_BACKLOG 4096 /* a Unix client that does not wait is refused when it is full */
+#define IN_USE_TRIES   20   /* a tenth of a second apart */
 
 tarn_err address_unix(const char *path, struct address *address, struct why *why) {
   *address = (struct address){.is_unix = true};

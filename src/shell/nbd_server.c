@@ -29,7 +29,6 @@
 #define FULL_REPORT_NS   NS_PER_S          /* a crowd at the door is one line a second */
 #define LEAVE_TICK_NS    (5 * NS_PER_MS)   /* while a connection waits for the place of one that is leaving, */
 #define LEAVE_NS         NS_PER_S          /* at most so long */
-#define OTHER_FILES      512u              /* descriptors for all else: listeners, images, control connections */
 
 /* How long nothing may come, or go, while a connection holds buffers; see nbd_server.h. */
 #define STALL_TICK_NS    (50 * NS_PER_MS)
@@ -453,15 +452,6 @@ void nbd_server_remove(struct nbd_server *server, struct nbd_server_export *expo
   if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
 }
 
-/* Many systems start a process with 1024, which is for programs that use select(). */
-static void limit_raise(uint32_t session_max) {
-  struct rlimit limit;
-  rlim_t wanted = session_max + OTHER_FILES;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
-  limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
-  (void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why) {
   uint32_t count = options->session_max ? options->session_max : SESSIONS_DEFAULT;
   require(options->reactor != NULL);
@@ -488,7 +478,6 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   list_init(&server->removing);
   event_init(&server->sweep, sweep);
   timer_init(&server->stall, stall_tick);
-  limit_raise(count);
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
     connection->server = server;

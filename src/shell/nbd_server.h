@@ -34,7 +34,6 @@ struct nbd_server_options {
   uint64_t deaf_ns;     /* 0: 10 s, see above */
 };
 
-/* Raises the process's limit of open files to what that many sessions need, as far as it is allowed to. */
 struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why);
 /* Bytes that it reserved, for the line that the daemon prints at start. */
 uint64_t nbd_server_reserved_bytes(const struct nbd_server *server);

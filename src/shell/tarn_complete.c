@@ -141,12 +141,18 @@ static void argument_offer(const struct line *line, const struct tarn_argument *
     case WORDS_MIRRORS: names_offer(line, NULL); break;
     case WORDS_IMAGES:
       if (line->positional_count > 0) names_offer(line, line->positionals[0]);
+      if (strcmp(line->found->name, "fault") == 0) offer(line, "log");
       break;
     case WORDS_MIRROR_KEYS: keys_offer(line, &mirror_settings); break;
     case WORDS_IMAGE_KEYS: keys_offer(line, &image_settings); break;
     case WORDS_MIRROR_SETTINGS: settings_offer(line, &mirror_settings); break;
     case WORDS_IMAGE_SETTINGS: settings_offer(line, &image_settings); break;
     case WORDS_FAULTS:
+      if (line->positional_count > 1 && strcmp(line->positionals[1], "log") == 0) {
+        offer(line, "off");
+        offer(line, "on");
+        break;
+      }
       for (size_t i = 0; i < COUNT_OF(faults); i++) offer(line, faults[i]);
       break;
     case WORDS_FAULT_OPS:

@@ -240,6 +240,22 @@ def test_many_connections(t):
     good.finish()
 
 
+def test_a_crowd_at_the_door(t):
+    """Issue 4, bad input: hundreds of clients that connect while the daemon is busy elsewhere (stopped) are not refused, and
+    all are served when it goes on."""
+    daemon = served(t)
+    daemon.pause()
+    crowd = [Raw(daemon.socket()) for _ in range(500)]
+    daemon.resume()
+    for raw in crowd:
+        raw.into("vol0")
+    good = GoodClient(daemon)
+    good.look()
+    for raw in crowd:
+        raw.close()
+    good.finish()
+
+
 CONTROL = [
     ("random bytes", random.Random(4).randbytes(8192)),
     ("random bytes with line ends",

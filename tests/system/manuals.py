@@ -7,6 +7,7 @@ import subprocess
 from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import MIB
+from lib.terminal import Terminal
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAGES = {"tarn": "man/tarn.1", "tarnd": "man/tarnd.8", "tarn-sim": "man/tarn-sim.1"}
@@ -66,7 +67,7 @@ def test_commands_are_in_the_page(t):
         head = entry.strip().splitlines()[0] if entry.strip() else ""
         for name in commands(t):
             if re.match(rf"{name}\b", head):
-                heads[name] = head
+                heads[name] = heads.get(name, "") + head + "\n"
     for name in commands(t):
         check(name in heads, f"tarn(1) has no '{name}'")
         text_of = help_of(t, "tarn", *name.split())
@@ -122,6 +123,21 @@ def test_help_of_the_daemon_is_its_table(t):
     said = t.run(t.program("tarnd"), "--state", t.path("state"), status=2).err
     keys = set(re.search(r"known are (.*)$", said).group(1).split(", "))
     check(keys == table - {"state"}, f"the file may have {table - {'state'}}, and is told {keys}")
+
+
+def test_example_of_the_file(t):
+    """Issue 4: the tarnd.conf that is shipped as an example has every key, and the daemon takes it, with and without its marks."""
+    text = source("dist/tarnd.conf")
+    keys = set(re.findall(r"^#([\w-]+) = ", text, re.M))
+    table = set(re.findall(r'\[KEY_\w+\] = \{"([\w-]+)"', source("src/shell/config.c"))) - {"state"}
+    check(keys == table, f"the example has {keys}, the table {table}")
+    os.makedirs(t.path("state"))
+    for content in (text, re.sub(r"^#([\w-]+ = )", r"\1", text, flags=re.M)):
+        with open(t.path("state/tarnd.conf"), "w", encoding="utf-8") as file:
+            file.write(content.replace("/run/tarn/", t.path("")).replace("10809", "0"))
+        daemon = Daemon(t).start()
+        daemon.stop()
+    check("at 127.0.0.1:" in daemon.log(), "the options of the example are not obeyed")
 
 
 def test_daemon_and_client_know_the_same_commands(t):
@@ -200,6 +216,7 @@ def test_completion(t):
                          ("tarn image set vol0 left return=m", {"manual"}), ("tarn mirror get vol0 su", {"suspend"}),
                          ("tarn mirror set vol0 reg", set()), ("tarn mirror create x --set reg", {"region="}),
                          ("tarn mirror verify vol0 --repair ", {"left", "right"}), ("tarn fault vol0 left h", {"hang", "heal"}),
+                         ("tarn fault vol0 l", {"left", "log"}), ("tarn fault vol0 log ", {"off", "on"}),
                          ("tarn mirror verify vol0 --repair=r", {"right"}), ("tarn mirror verify vol0 --nothing=r", set()),
                          ("tarn fault vol0 left fail --on r", {"read"}), ("tarn mirror create ", set()),
                          ("tarn image add vol0 x --", {"--assume-synchronized", "--wait", "--state", "--control", "--json", "--help",
@@ -210,6 +227,25 @@ def test_completion(t):
     other = Daemon(t, t.path("other")).start()
     other.create("elsewhere", [t.path("e.img")], size=MIB)
     check(completions(t, daemon, f"tarn --state {other.state} mirror get ") == ["elsewhere"], "--state is not obeyed")
+
+
+def test_completion_in_a_shell(t):
+    """Issue 4: in a bash at a terminal, Tab completes: words with a blank behind them, KEY= without one, and its value in place."""
+    daemon = mirrors(t)
+    shell = Terminal(["bash", "--norc", "--noprofile", "-i"], columns=200, TARN_STATE=daemon.state, PS1="> ", INPUTRC="/dev/null",
+                     PATH=f"{os.path.dirname(t.program('tarn'))}:{os.environ['PATH']}")
+    shell.wait("> ")
+    shell.type(f"source {ROOT}/dist/tarn.bash; echo loa''ded\n")
+    shell.wait("loaded")
+    for typed, completed in (("tarn im\tresto\tvo\tri\t#", "tarn image restore vol0 right #"),
+                             ("tarn mirror set vol0 max\t7#", "tarn mirror set vol0 max-missing=7#"),
+                             ("tarn mirror set vol0 read=n\t#", "tarn mirror set vol0 read=nearest #"),
+                             ("tarn mirror verify vol0 --rep\tle\t#", "tarn mirror verify vol0 --repair left #")):
+        shell.type(typed)
+        shell.wait(re.escape(completed))
+        shell.type("\x15")  # Ctrl-U: the line is gone
+    shell.type("exit\n")
+    shell.end()
 
 
 def test_completion_knows_all_commands(t):

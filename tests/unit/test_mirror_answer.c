@@ -89,6 +89,26 @@ static void an_image_is_not_dropped_without_the_state_directory(void **state) {
   world_deactivate(&w);
 }
 
+/* A disk that rots is told of, as long as that harms nobody yet; a record that a crash has torn is not. */
+static void a_damaged_copy_of_a_record_is_told_after_a_clean_stop(void **state) {
+  (void)state;
+  begin(2);
+  world_deactivate(&w);
+  w.meta[1].bytes[RECORD_SLOT_BYTES + 700] ^= 1;
+  w.home.bytes[700] ^= 1;
+  world_activate(&w);
+  assert_true(world_said(&w, "the record in the metadata of image b is damaged"));
+  assert_true(world_said(&w, "the record in the state directory is damaged"));
+  assert_false(world_said(&w, "image a is damaged"));
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  world_die(&w);
+  w.log[0] = 0;
+  w.meta[1].bytes[RECORD_SLOT_BYTES + 700] ^= 1;
+  world_activate(&w);
+  assert_false(world_said(&w, "is damaged"));
+  world_deactivate(&w);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, teardown)
 
 int main(void) {
@@ -96,6 +116,7 @@ int main(void) {
       TEST(a_read_does_not_tell_of_a_write_that_failed_everywhere),
       TEST(a_healing_write_does_not_need_the_state_directory),
       TEST(an_image_is_not_dropped_without_the_state_directory),
+      TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
   };
   return cmocka_run_group_tests_name("mirror_answer", tests, NULL, NULL);
 }
