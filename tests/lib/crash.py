@@ -18,7 +18,7 @@ from .ledger import SECTOR, Ledger
 from .load import Load, Mix, open_handle, read_volume
 
 MARKS_AWAITED_EVERY = 5
-SLOW = ("rate=1M",)  # a copy and a recovery that are not over before they can be killed
+SLOW = ("rate=64K",)  # a copy and a recovery that are not over before they can be killed
 FAST = ("rate=0",)
 
 
@@ -253,10 +253,11 @@ def run_for(crash, cycles=None, seconds=None):
     return crash.totals
 
 
-def check_totals(totals, copies=True):
+def check_totals(totals, copies=True, recoveries=True):
+    """`copies` and `recoveries`: there were so many, and long ones, that some must have been met under way."""
     check(totals.in_flight > 0, "no write was in flight at any crash: the run proves nothing")
     check(totals.marked > 0, "no region was marked at any crash: the run proves nothing")
     check(totals.answered > 0, "no write was answered")
     check(totals.reads > 0, "no read was checked under load")
-    check(implies(copies, totals.recoveries_killed > 0), "no recovery was killed under way")
+    check(implies(recoveries, totals.recoveries_killed > 0), "no recovery was killed under way")
     check(implies(copies, totals.copies_killed > 0), "no copy was killed under way")

@@ -100,7 +100,7 @@ class PowerTotals:
     cuts: int = 0
     in_flight: int = 0
     at_stake: int = 0      # writes that were answered and never flushed
-    lost: int = 0          # sectors whose newest answered content was gone afterwards
+    lost: int = 0          # sectors whose newest answered content was gone afterwards, as it may; 0 is luck
     flushed: int = 0       # answered writes that had to be there
     copied: int = 0
     destaged: int = 0
@@ -172,7 +172,7 @@ class PowerCut:
         """A slave begins to be copied to, slowly: in full, or what it missed while it was cut off."""
         slave = self.random.choice([image["name"] for image in self.daemon.mirror("vol0")["images"]
                                     if image["role"] == "slave"])
-        self.set_rate("4M")
+        self.set_rate("1M")
         if number % 2:
             self.daemon.tarn("image", "sync", "vol0", slave)
             return "full"
@@ -265,5 +265,4 @@ def check_power_totals(totals, many=False):
     check(totals.flushed > 0, "no write was flushed before a cut: the run proves nothing")
     check(totals.in_flight + totals.at_stake > 0, "every write was answered and flushed at every cut: the run proves nothing")
     if many:
-        check(totals.lost > 0, "nothing was lost at any cut: the disks' caches are not volatile")
         check(totals.copies_cut > 0, "no copy was cut off under way")

@@ -20,4 +20,5 @@ def test_power_is_cut_under_load(t, row):
     cut = PowerCut(t, row[1], seed=t.soak_seed(), say=t.note)
     for _ in range(CYCLES):
         cut.cycle()
+    t.note(cut.totals)
     check_power_totals(cut.totals, many=True)
