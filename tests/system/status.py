@@ -339,6 +339,19 @@ def test_daemon_does_not_answer(t):
           f"it says {said!r}")
 
 
+def test_odd_paths(t):
+    """Issue 4: what a path holds does not get to the terminal as it is: no escapes."""
+    daemon = Daemon(t).start()
+    folder = t.path("odd\033[31mfolder")
+    os.mkdir(folder)
+    daemon.create("vol0", [f"{folder}/a.img", t.path("b.img")], size=4 * MIB)
+    daemon.stop()
+    os.rename(f"{folder}/a.img", t.path("away"))
+    daemon.start()
+    text = daemon.tarn("status").out
+    check("\033" not in text and "odd?[31mfolder/a.img does not exist" in text, f"it prints {text!r}")
+
+
 def test_the_worst_comes_first(t):
     """Issue 4: of several mirrors the first line names the worst, and how many are not well; each has its paragraph."""
     mirror = Mirror(t, image_settings=("hang=1",))
