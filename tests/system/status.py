@@ -323,6 +323,9 @@ def test_daemon_does_not_run(t):
     result = mirror.daemon.tarn("status", status=1)
     check(re.fullmatch(rf"tarn: no daemon answers at {mirror.daemon.control()}, so nothing is served \(and nothing that was "
                        r"answered is lost\); start it with 'systemctl start tarnd' or .*\n", result.err), f"it says {result.err!r}")
+    for words in (["--state", ""], ["--control", ""], ["--state="]):
+        result = t.run(t.program("tarn"), *words, "status", status=2)
+        check("the path that was given is empty" in result.err, f"{words}: {result.err!r}")
     mirror.daemon.start()
     mirror.daemon.kill()
     wait_for("it to be said after a crash, too",  # the kernel may take a moment to close what the daemon had
