@@ -148,6 +148,7 @@ static const struct tarn_command *command_find(const struct tarn *tarn, int argc
 /* ---- arguments ---- */
 
 tarn_err tarn_control_path(struct tarn *tarn, const char *folder, const char *file, struct why *why) {
+  if (!folder[0]) return because(why, TARN_INVALID, "the path that was given is empty");
   int bytes = snprintf(tarn->control, sizeof tarn->control, "%s%s", folder, file);
   return bytes < (int)sizeof tarn->control ? TARN_OK
                                            : because(why, TARN_INVALID, "the path '%.80s...' is too long", folder);

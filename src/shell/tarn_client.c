@@ -9,6 +9,7 @@
 
 #include "shell/listen.h"
 #include "shell/tarn.h"
+#include "shell/words.h"
 
 #define TICK_MS   300
 #define STATUS_MS 15000 /* the daemon answers that at once, whatever its disks do */
@@ -20,8 +21,7 @@ int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  for (char *at = text; *at; at++) /* one line, whatever was quoted in it */
-    if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
+  printable(text); /* one line, whatever was quoted in it */
   if (tarn->json) {
     json_t *message = json_string(text);
     json_t *json = json_pack("{s:b, s:o}", "ok", 0, "error",

@@ -31,7 +31,9 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
 }
 
 static void why_print(FILE *out, const char *what, const char *name, const char *why) {
-  if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, why);
+  char text[2048];
+  snprintf(text, sizeof text, "%s", why);
+  if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, printable(text));
 }
 
 /* Of one that is good: what is wrong with the others stands above (tarn_verdict.c). */

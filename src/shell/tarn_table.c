@@ -5,6 +5,7 @@
 
 #include "base/require.h"
 #include "shell/tarn.h"
+#include "shell/words.h"
 
 #define COLUMNS_MAX 12u
 
@@ -22,6 +23,7 @@ void table_add(struct table *table, ...) {
   for (unsigned i = 0; i < table->column_count; i++) {
     rows[table->row_count].cells[i] = strdup(va_arg(cells, const char *));
     require(rows[table->row_count].cells[i] != NULL);
+    printable(rows[table->row_count].cells[i]);
   }
   va_end(cells);
   table->row_count++;

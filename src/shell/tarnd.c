@@ -87,6 +87,18 @@ static tarn_err state_open(struct config *config, struct why *why) {
   return TARN_OK;
 }
 
+/* Is that process killed, and on its way out? It holds what it holds until the last of its I/Os has come back. */
+static bool is_ending(const char *pid) {
+  char path[64], text[4096] = "";
+  snprintf(path, sizeof path, "/proc/%.20s/status", pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t bytes = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+  if (fd >= 0) close(fd);
+  const char *state = bytes > 0 ? strstr(text, "\nState:\t") : NULL, *pending = strstr(text, "\nShdPnd:\t");
+  if (state && (state[8] == 'Z' || state[8] == 'X')) return true;
+  return pending && (strtoull(pending + 9, NULL, 16) & 1ull << (SIGKILL - 1)) != 0;
+}
+
 /* A daemon that was just killed may hold it for a moment while the kernel takes it down. */
 static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16], pid[32] = "";
@@ -107,6 +119,12 @@ static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
     }
     ssize_t bytes = pread(daemon->lock_fd, pid, sizeof pid - 1, 0);
     pid[bytes > 0 ? strcspn(pid, "\n") : 0] = 0;
+    if (is_ending(pid))
+      return because(
+          why, TARN_EXISTS,
+          "the state directory %s is in use by another tarnd, process %s, which was killed, and cannot end before "
+          "its disks have answered it; bring back the disk that hangs, or restart the machine",
+          daemon->config.state, pid);
     return because(why, TARN_EXISTS,
                    "the state directory %s is in use by another tarnd%s%s; stop that one, or give --state",
                    daemon->config.state, pid[0] ? ", process " : "", pid);

@@ -187,6 +187,7 @@ def test_killed_with_requests_in_the_kernel(t):
     refused = t.run(*mirror.daemon.argv(), status=None)
     check(refused.status != 0 and re.search(rf"in use.*process {stuck.pid}\b", refused.err),
           f"the next one does not say what is in its way: {refused}")
+    check("was killed, and cannot end before its disks have answered" in refused.err, f"it does not say why: {refused}")
     check(stuck.poll() is None, "the killed one ended before its disk answered: the test proves nothing")
     disk.go_on()
     stuck.wait(60)

@@ -173,7 +173,6 @@ def test_examples_of_help_are_understood(t):
 # ---- completion ----
 
 SCRIPT = """
-source /usr/share/bash-completion/bash_completion 2>/dev/null || true
 source "$1"; shift
 COMP_LINE="$1"; COMP_POINT=${#1}; COMP_TYPE=9; COMP_KEY=9; COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
 read -ra COMP_WORDS <<<"$1"; [[ $1 == *' ' ]] && COMP_WORDS+=("")

@@ -323,6 +323,9 @@ def test_daemon_does_not_run(t):
     result = mirror.daemon.tarn("status", status=1)
     check(re.fullmatch(rf"tarn: no daemon answers at {mirror.daemon.control()}, so nothing is served \(and nothing that was "
                        r"answered is lost\); start it with 'systemctl start tarnd' or .*\n", result.err), f"it says {result.err!r}")
+    for words in (["--state", ""], ["--control", ""], ["--state="]):
+        result = t.run(t.program("tarn"), *words, "status", status=2)
+        check("the path that was given is empty" in result.err, f"{words}: {result.err!r}")
     mirror.daemon.start()
     mirror.daemon.kill()
     wait_for("it to be said after a crash, too",  # the kernel may take a moment to close what the daemon had
@@ -337,6 +340,19 @@ def test_daemon_does_not_answer(t):
     mirror.daemon.resume()
     check(re.fullmatch(r"tarn: the daemon at \S+ is there, and does not answer within \d+ s: it is stopped or stuck; .*\n", said),
           f"it says {said!r}")
+
+
+def test_odd_paths(t):
+    """Issue 4: what a path holds does not get to the terminal as it is: no escapes."""
+    daemon = Daemon(t).start()
+    folder = t.path("odd\033[31mfolder")
+    os.mkdir(folder)
+    daemon.create("vol0", [f"{folder}/a.img", t.path("b.img")], size=4 * MIB)
+    daemon.stop()
+    os.rename(f"{folder}/a.img", t.path("away"))
+    daemon.start()
+    text = daemon.tarn("status").out
+    check("\033" not in text and "odd?[31mfolder/a.img does not exist" in text, f"it prints {text!r}")
 
 
 def test_the_worst_comes_first(t):
