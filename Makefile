@@ -5,7 +5,7 @@
 #   make layers               arrows between the folders of src/ point down
 #   make sim SEEDS=2000       so many simulated histories (or a range: SEEDS=100-200)
 #   make soak MINUTES=30      power cuts, file systems, damaged metadata, Linux 6.1; then SIGKILL over and over
-#   make fuzz MINUTES=10      fuzzes every parser
+#   make fuzz MINUTES=10      fuzzes every parser, so many minutes of CPU in all
 #   make bench PART=cpu       measures, also against other servers; without PART everything, for most of an hour
 #   make install DESTDIR= PREFIX=/usr/local
 #   make deb                  a Debian package, in build
@@ -69,8 +69,9 @@ bench: deps-test
 
 install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))
-	@ninja --quiet -C $(OUT)
-	@DESTDIR=$(DESTDIR) meson install -C $(OUT) --no-rebuild
+	@ninja --quiet -C $(OUT) >/dev/null
+	@DESTDIR=$(abspath $(DESTDIR)) meson install --quiet -C $(OUT) --no-rebuild
+	@echo "installed below $(abspath $(DESTDIR))$(abspath $(PREFIX))"
 
 deb: deps-build
 	@tools/install-deps package

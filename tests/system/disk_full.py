@@ -106,7 +106,8 @@ def test_no_space_for_the_state(t, row):
 
 
 @rows([("removed", ("image", "remove", "vol0", "b")), ("fractured", ("image", "fracture", "vol0", "b")),
-       ("deactivated", ("mirror", "deactivate", "--wait", "vol0"))])
+       ("deactivated", ("mirror", "deactivate", "--wait", "vol0")), ("synchronized", ("image", "sync", "vol0", "b", "--wait")),
+       ("promoted", ("image", "promote", "vol0", "b")), ("verified", ("mirror", "verify", "vol0"))])
 def test_what_needs_no_space(t, row):
     """B15: what only rewrites records works on a full state directory, or is refused and changes nothing; a restart finds
     what was said."""
@@ -124,6 +125,31 @@ def test_what_needs_no_space(t, row):
     check(now.keys() == after.keys(), f"images were {after}, and are {now} after a restart (done: {done})")
     if state == "ACTIVE":
         mirror.check_content()
+
+
+def test_a_whole_life_without_space(t):
+    """B8, B15: a mirror on a full state directory is deactivated, activated, and one that is to be destroyed either goes wholly or
+    is refused in one line and is there as before; the daemon starts and stops there."""
+    mirror, small = state_on_small_disk(t)
+    filler = fill(small)
+    mirror.daemon.tarn("mirror", "deactivate", "--wait", "vol0")
+    mirror.daemon.restart()
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+    mirror.write(16, seed=5)
+    mirror.daemon.kill()
+    mirror.daemon.start()
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+    mirror.check_content()
+    mirror.daemon.tarn("mirror", "deactivate", "--wait", "vol0")
+    result = mirror.daemon.tarn("mirror", "destroy", "--force", "vol0", status=None)
+    if result.status:
+        check(len(result.err.strip().splitlines()) == 1 and "space" in result.err, f"it says {result.err!r}")
+        mirror.daemon.restart()
+        check(mirror.status()["state"] == "INACTIVE", "it is not as before")
+        os.unlink(filler)
+        mirror.daemon.tarn("mirror", "destroy", "--force", "vol0")
+    check(mirror.files() == {"a.img", "b.img"}, f"left behind: {mirror.files()}")
+    check(not mirror.daemon.json("status")["mirrors"], "it is still there")
 
 
 def test_metadata_without_space(t):
