@@ -48,6 +48,7 @@ struct reactor {
   struct io_uring ring;
   struct env env;
   bool stop;
+  bool polls_first; /* a send may ask to wait for room before it is tried */
   uint32_t events_per_look;
   uint32_t ops_busy;  /* in the kernel, with the two polls below */
   uint32_t work_busy; /* given to the workers, and `done` not yet run */
@@ -144,20 +145,34 @@ static bool sent_at_once(struct reactor *reactor, struct reactor_op *op, int fd,
   return true;
 }
 
-void reactor_send(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes) {
-  struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
-  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
-  if (sent_at_once(reactor, op, fd, &message)) return;
-  struct io_uring_sqe *sqe = op_start(reactor, op);
-  io_uring_prep_send(sqe, fd, data, bytes, MSG_NOSIGNAL);
+/* A socket that did not take all of the last send is full. Whoever tries again at once gets rid of a little at a time, as fast as
+ * the other side reads; the ring waits until there is room for much. */
+static bool send_by_ring(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
+  bool full = op->result >= 0 && (size_t)op->result < op->asked;
+  op->asked = 0;
+  for (size_t i = 0; i < message->msg_iovlen; i++) op->asked += message->msg_iov[i].iov_len;
+  return full || !sent_at_once(reactor, op, fd, message);
+}
+
+static void send_prepared(struct reactor *reactor, struct reactor_op *op, struct io_uring_sqe *sqe) {
+  if (reactor->polls_first) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
   io_uring_sqe_set_data(sqe, op);
 }
 
+void reactor_send(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes) {
+  struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+  if (!send_by_ring(reactor, op, fd, &message)) return;
+  struct io_uring_sqe *sqe = op_start(reactor, op);
+  io_uring_prep_send(sqe, fd, data, bytes, MSG_NOSIGNAL);
+  send_prepared(reactor, op, sqe);
+}
+
 void reactor_sendmsg(struct reactor *reactor, struct reactor_op *op, int fd, const struct msghdr *message) {
-  if (sent_at_once(reactor, op, fd, message)) return;
+  if (!send_by_ring(reactor, op, fd, message)) return;
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_sendmsg(sqe, fd, message, MSG_NOSIGNAL);
-  io_uring_sqe_set_data(sqe, op);
+  send_prepared(reactor, op, sqe);
 }
 
 void reactor_poll(struct reactor *reactor, struct reactor_op *op, int fd, unsigned events) {
@@ -438,6 +453,8 @@ struct reactor *reactor_create(struct why *why) {
     return NULL;
   }
   int result = ring_open(&reactor->ring);
+  /* Which came with Linux 5.19; this flag with 6.1. */
+  reactor->polls_first = result == 0 && (reactor->ring.flags & IORING_SETUP_DEFER_TASKRUN);
   if (result < 0) {
     (void)because(
         why, TARN_UNSUPPORTED,

@@ -27,7 +27,8 @@ struct reactor;
 struct reactor_op {
   struct event event;
   int result;
-  bool busy; /* started, and `done` has not been called yet */
+  size_t asked; /* of a send: how many bytes */
+  bool busy;    /* started, and `done` has not been called yet */
   void (*done)(struct reactor_op *op, int result);
 };
 
@@ -45,6 +46,8 @@ void reactor_turn(struct reactor *reactor, uint64_t wait_ns);
 
 static inline void reactor_op_init(struct reactor_op *op, void (*done)(struct reactor_op *op, int result)) {
   list_init(&op->event.link);
+  op->result = 0;
+  op->asked = 0;
   op->busy = false;
   op->done = done;
 }
