@@ -69,8 +69,9 @@ bench: deps-test
 
 install: all
 	@meson configure $(OUT) -Dprefix=$(abspath $(PREFIX))
-	@ninja --quiet -C $(OUT)
-	@DESTDIR=$(DESTDIR) meson install -C $(OUT) --no-rebuild
+	@ninja --quiet -C $(OUT) >/dev/null
+	@DESTDIR=$(abspath $(DESTDIR)) meson install --quiet -C $(OUT) --no-rebuild
+	@echo "installed below $(abspath $(DESTDIR))$(abspath $(PREFIX))"
 
 deb: deps-build
 	@tools/install-deps package

@@ -34,7 +34,7 @@ FILL = ["--rw=write", "--bs=1m", "--iodepth=4"]
 def cpu_us(test, pid, uri, arguments, words):
     """Per operation of one run of fio."""
     before = processes.cpu_seconds(pid)
-    job = run_fio(test, uri, arguments.size, arguments.seconds, words)
+    job = run_fio(test, uri, arguments.size, arguments.seconds, words, on_disk=False)
     spent = processes.cpu_seconds(pid) - before
     return spent * 1e6 / (job["read"]["total_ios"] + job["write"]["total_ios"])
 
@@ -119,7 +119,7 @@ class LogBench:
         """How often metadata were written and flushed so far; `mark`: after a run that marks the working set again, because
         marks that rest for 5 s are cleared."""
         if mark:
-            run_fio(self.test, self.mirror.uri, self.arguments.size, 1, mark)
+            run_fio(self.test, self.mirror.uri, self.arguments.size, 1, mark, on_disk=False)
         return self.mirror.daemon.mirror(MIRROR)["log_writes"]
 
     def rows(self):

@@ -100,7 +100,8 @@ class LatencyBench:
         copy = Synchronisation(self.server, self.arguments.size * MIB) if syncing else None
         if copy:
             copy.begin()
-        job = run_fio(self.test, self.server.uri(MIRROR), self.arguments.size, self.arguments.seconds, words)
+        job = run_fio(self.test, self.server.uri(MIRROR), self.arguments.size, self.arguments.seconds, words,
+                      on_disk=self.place == "disk")
         copied = copy.stop() if copy else 0.0
         self.server.wait_synchronized(MIRROR)
         side = busy_side(job)

@@ -50,7 +50,7 @@ static void draw_policy(struct image_policy *policy, struct prng *prng) {
   policy->rate = prng_one_in(prng, 8) ? prng_between(prng, 1u << 20, 64u << 20) : 0;
 }
 
-/* One image in four of a mirror that is not calm throughout lies on disks made of parts. They are parts of one medium, each where
+/* One image in four of such a mirror lies on disks made of parts. They are parts of one medium, each where
  * it would be anyway, so all else stays as it is; but an I/O over a boundary is several, and each of them may fail, hang or be
  * lost. */
 static void draw_parts(struct sim_mirror *mirror, uint32_t i, uint32_t v, uint64_t bytes) {
@@ -58,7 +58,7 @@ static void draw_parts(struct sim_mirror *mirror, uint32_t i, uint32_t v, uint64
   struct prng prng = world_stream(mirror->world, "parts", stream_of(mirror, i * 10 + v));
   uint64_t pages = bytes / CONCAT_ALIGN;
   image->part_count[v] = 1;
-  if (mirror->calm || bytes % CONCAT_ALIGN != 0 || pages < CONCAT_PARTS_MAX || !prng_one_in(&prng, 4)) return;
+  if (!mirror->parts || bytes % CONCAT_ALIGN != 0 || pages < CONCAT_PARTS_MAX || !prng_one_in(&prng, 4)) return;
   image->part_count[v] = (uint32_t)prng_between(&prng, 2, CONCAT_PARTS_MAX);
   image->part_bytes[v] = prng_between(&prng, 1, pages / image->part_count[v]) * CONCAT_ALIGN;
 }
@@ -109,6 +109,7 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   mirror->index = index;
   mirror->volume_count = options->volume_count;
   mirror->calm = options->calm;
+  mirror->parts = options->parts;
   mirror->prng = world_stream(world, "mirror", stream_of(mirror, 0));
   mirror->suspend_ns = prng_one_in(&mirror->prng, 4) ? 0 : prng_between(&mirror->prng, NS_PER_MS, 10 * NS_PER_S);
   snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);

@@ -57,6 +57,7 @@ struct sim_mirror {
   struct model *models[SIM_VOLUMES_MAX];
   bool slow_metadata;
   bool calm;   /* throughout */
+  bool parts;  /* some images lie on disks made of parts */
   bool healed; /* nothing fails, until the weather says otherwise */
   struct prng prng;
   struct client_rules rules;
@@ -105,6 +106,7 @@ struct sim_mirror_options {
   uint64_t volume_bytes[SIM_VOLUMES_MAX];
   uint32_t extent_bytes, mark_count;
   bool calm, slow_metadata;
+  bool parts; /* some images lie on disks made of parts */
 };
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
                      const struct sim_mirror_options *options);

@@ -63,7 +63,7 @@ static bool offset_parse(const char *text, uint64_t *bytes) {
 static tarn_err range_take(char *text, struct disk_part *part, struct why *why) {
   char *at = strrchr(text, '@'), *plus = at ? strchr(at, '+') : NULL;
   part->offset = part->length = 0;
-  if (!plus || !isdigit((unsigned char)at[1])) return TARN_OK;
+  if (!plus || !isdigit((unsigned char)at[1]) || strchr(at, '/')) return TARN_OK; /* a part of the name */
   char start[SIZE_TEXT] = "";
   if ((size_t)(plus - at) <= sizeof start) memcpy(start, at + 1, (size_t)(plus - at) - 1);
   if (!offset_parse(start, &part->offset) || size_parse(plus + 1, &part->length, NULL) != TARN_OK)

@@ -55,8 +55,7 @@ static void exports_add(struct managed *managed) {
     bool only = file->volume_count == 1;
     stpcpy(stpcpy(stpcpy(export->alias, file->name), "/"), file->volumes[i].name);
     strcpy(export->name, only ? file->name : export->alias);
-    snprintf(export->description, sizeof export->description, "mirror %s, volume %s", file->name,
-             file->volumes[i].name);
+    stpcpy(stpcpy(stpcpy(stpcpy(export->description, "mirror "), file->name), ", volume "), file->volumes[i].name);
     export->server.nbd = (struct nbd_export){
         .name = export->name, .description = export->description, .disk = &export->gate.disk, .state = export_state};
     export->server.alias = only ? export->alias : NULL;

@@ -10,7 +10,8 @@
 #include "shell/listen.h"
 #include "shell/tarn.h"
 
-#define TICK_MS 300
+#define TICK_MS   300
+#define STATUS_MS 15000 /* the daemon answers that at once, whatever its disks do */
 
 int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   char text[1024];
@@ -122,9 +123,19 @@ int tarn_ask_long(const struct tarn *tarn, json_t *request, json_t **result,
   *result = NULL;
   FILE *stream = request_send(tarn, json_incref(request), &status);
   struct pollfd answer = {.fd = stream ? fileno(stream) : -1, .events = POLLIN};
+  bool prompt = stream && strcmp(json_string_value(json_object_get(request, "command")), "status") == 0;
+  bool silent = prompt && !tick && poll(&answer, 1, STATUS_MS) == 0;
   while (stream && tick && !interrupted() && poll(&answer, 1, TICK_MS) == 0) tick(tarn, request);
   json_decref(request);
   if (!stream) return status;
+  if (silent) {
+    fclose(stream);
+    return tarn_fail(
+        tarn, EXIT_REFUSED,
+        "the daemon at %s is there, and does not answer within %u s: it is stopped or stuck; see its log, and if "
+        "it stays so, kill it (kill -9) and start it again, which loses nothing that was answered",
+        tarn->control, STATUS_MS / 1000);
+  }
   if (tick && interrupted()) {
     progress_end();
     fclose(stream);

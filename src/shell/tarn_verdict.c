@@ -325,39 +325,57 @@ static void attention_by_itself(const struct topic *topic) {
   if (json_is_integer(retry))
     say(topic->out, topic->look, "by itself", "it is tried again in %s, and goes on when the cause is over",
         duration_text((uint64_t)json_integer_value(retry), when));
-  else if (strstr(text_of(topic->mirror, "reason"), "answer"))
+  else if (strstr(text_of(topic->mirror, "reason"), "not answer"))
     say(topic->out, topic->look, "by itself", "it goes on when the disk answers");
+  else if (strstr(text_of(topic->mirror, "reason"), "put it back"))
+    say(topic->out, topic->look, "by itself", "it goes on when the file is back at its path");
   else say(topic->out, topic->look, "by itself", "nothing, before you have done something");
 }
 
-/* The remedy is in the cause; the cause is a sentence of the core (mirror_judge.c, mirror.c). */
+/* The remedy is in the cause; the cause is a sentence of the core (mirror_judge.c, mirror.c) or of the manager. The first that fits;
+ * %s is the mirror's name, as often as it stands there. */
+static const struct {
+  const char *cause, *remedy;
+} remedies[] = {
+    {"/proc/",
+     "do not stop tarnd, which alone still reaches the data: first put the file back, or copy it from that place; "
+     "'tarn mirror "
+     "deactivate %s' then gives the old file up"},
+    {"state directory",
+     "bring the state directory back, and see what became of its disk; then: tarn mirror activate %s"},
+    {"max-missing", "bring images back, or go on with those that are left: tarn mirror set %s max-missing=-1"},
+    {"min-images", "bring images back, or go on with those that are left: tarn mirror set %s min-images=-1"},
+    {"has no master", "say which image is right: tarn image promote %s IMAGE"},
+    {"another one than it was", NULL},
+    {"written to while", NULL},
+    {"an older state", NULL},
+    {"written apart",
+     "put back what was there; or look at the images, and say which one is right: tarn image promote --force %s "
+     "IMAGE; then: tarn mirror activate %s"},
+    {"not answer",
+     "see to the disk that is named; if it will never answer: stop tarnd, take the disk away, start tarnd, and read "
+     "here what is left"},
+    {"absent", NULL},
+    {"--force",
+     "bring back the disk that is named; only if it is lost for good, go on with what there is: tarn mirror activate "
+     "--force %s"},
+    {"", "do what it says; then: tarn mirror activate %s"},
+};
+
 static void attention_to_do(const struct topic *topic) {
-  const char *reason = text_of(topic->mirror, "reason"), *name = topic->name;
-  if (strstr(reason, "max-missing"))
-    say(topic->out, topic->look, "to do",
-        "bring images back, or go on with those that are left: tarn mirror set %s max-missing=-1", name);
-  else if (strstr(reason, "min-images"))
-    say(topic->out, topic->look, "to do",
-        "bring images back, or go on with those that are left: tarn mirror set %s min-images=-1", name);
-  else if (strstr(reason, "has no master"))
-    say(topic->out, topic->look, "to do", "say which image is right: tarn image promote %s IMAGE", name);
-  else if (strstr(reason, "another one than it was") || strstr(reason, "written to while") ||
-           strstr(reason, "an older state"))
-    say(topic->out, topic->look, "to do",
-        "put back what was there; or look at the images, and say which one is right: tarn image promote --force %s "
-        "IMAGE; then: tarn mirror activate %s",
-        name, name);
-  else if (strstr(reason, "answer"))
-    say(topic->out, topic->look, "to do",
-        "see to the disk that is named; if it will never answer: stop tarnd, take the disk away, start tarnd, and read "
-        "here what is left");
-  else if (strstr(reason, "absent") || strstr(reason, "--force"))
-    say(topic->out, topic->look, "to do",
-        "bring back the disk that is named; only if it is lost for good, go on with what there is: tarn mirror "
-        "activate "
-        "--force %s",
-        name);
-  else say(topic->out, topic->look, "to do", "do what it says; then: tarn mirror activate %s", name);
+  const char *reason = text_of(topic->mirror, "reason");
+  size_t i = 0;
+  while (!strstr(reason, remedies[i].cause)) i++;
+  while (!remedies[i].remedy) i++; /* that of the next that has one */
+  char text[400], *out = text;
+  for (const char *at = remedies[i].remedy; *at; at++) {
+    size_t room = sizeof text - (size_t)(out - text);
+    require(room > 80);
+    if (at[0] == '%' && at[1] == 's') out += snprintf(out, room, "%s", topic->name), at++;
+    else *out++ = *at;
+  }
+  *out = 0;
+  say(topic->out, topic->look, "to do", "%s", text);
 }
 
 static void attention_print(const struct topic *topic) {

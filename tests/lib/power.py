@@ -1,7 +1,7 @@
 """The power-cut cycle: the daemon and the servers of all of its disks are killed together, under load.
 
-    disks on -> start -> all that was flushed is there -> SYNCHRONIZED -> load -> everything is killed (at times again, during
-    recovery) -> disks on -> start -> all that was flushed is there -> SYNCHRONIZED -> stop -> the media are equal, byte for byte
+    disks on -> start -> all that was flushed is there -> SYNCHRONIZED -> load -> everything is killed (at times while an image
+    is copied to; at times again, during recovery) -> disks on -> start -> all that was flushed is there -> SYNCHRONIZED -> stop -> the media are equal, byte for byte
 
 Data and metadata of every image lie on disks with a volatile cache (volatile_disk.py), so that what nobody flushed is lost."""
 import os
@@ -26,6 +26,7 @@ class PowerLedger(Ledger):
     """Answered writes may be lost with the power until a flush that was sent after their answer is answered, or if they
     were FUA. `lasting` is what a sector may hold after a power cut; `possible`, as ever, what it may hold now."""
     lasting: list = field(init=False)
+    flushes: int = 0
     unflushed: list = field(default_factory=list)  # (write, point of its answer)
 
     def __post_init__(self):
@@ -49,6 +50,7 @@ class PowerLedger(Ledger):
 
     def flushed(self, point):
         """Everything answered before that flush was sent lasts."""
+        self.flushes += 1
         for write, answered in self.unflushed:
             if answered <= point:
                 self._lasts(write)
@@ -94,6 +96,7 @@ class PowerVariant:
 @dataclass
 class PowerTotals:
     """A run that met none of something proves nothing about it."""
+    cycles: int = 0
     cuts: int = 0
     in_flight: int = 0
     at_stake: int = 0      # writes that were answered and never flushed
@@ -101,6 +104,7 @@ class PowerTotals:
     flushed: int = 0       # answered writes that had to be there
     copied: int = 0
     destaged: int = 0
+    copies_cut: int = 0    # images that were seen in the middle of a copy when the power was back
 
 
 class PowerCut:
@@ -111,7 +115,7 @@ class PowerCut:
         self.random = random.Random(seed)
         self.totals = PowerTotals()
         self.ledger = PowerLedger(variant.size // SECTOR)
-        names = [chr(ord("a") + index) for index in range(variant.image_count)]
+        self.names = names = [chr(ord("a") + index) for index in range(variant.image_count)]
         self.data = [VolatileDisk(t, f"{variant.name}-{name}", variant.size, variant.kind, variant.cache,
                                   variant.write_delay_ms) for name in names]
         self.metas = [VolatileDisk(t, f"{variant.name}-{name}-meta", META_BYTES) for name in names]
@@ -142,8 +146,11 @@ class PowerCut:
     def cycle(self):
         number = self.totals.cuts + 1
         try:
+            copying = self.begin_copy(number) if self.totals.cycles % 3 == 1 and self.variant.image_count > 1 else None
             line = f"power cut {number} ({self.variant.name}): {self.load_and_cut(0.3 + self.random.random())}"
-            if number % 3 == 0:
+            if copying:
+                line += f"; {self.cut_in_copy()} times in a {copying} copy"
+            if self.totals.cycles % 3 == 2:
                 self.start()
                 line += f"; again {self.load_and_cut(self.random.random() * 0.1)}"
             recovery = self.start_and_check()
@@ -152,9 +159,38 @@ class PowerCut:
             self.daemon.start()
         except Failed as failure:
             raise Failed(f"power cut {number} of {self.variant.name}: {failure}") from failure
+        self.totals.cycles += 1
         self.totals.copied += recovery["bytes_copied"]
         self.say(f"{line}; recovery marked {recovery['bytes_marked']} copied {recovery['bytes_copied']} bytes in "
                  f"{recovery['seconds']:.2f} s")
+
+    def set_rate(self, rate):
+        for name in self.names:
+            self.daemon.tarn("image", "set", "vol0", name, f"rate={rate}")
+
+    def begin_copy(self, number):
+        """A slave begins to be copied to, slowly: in full, or what it missed while it was cut off."""
+        slave = self.random.choice([image["name"] for image in self.daemon.mirror("vol0")["images"]
+                                    if image["role"] == "slave"])
+        self.set_rate("4M")
+        if number % 2:
+            self.daemon.tarn("image", "sync", "vol0", slave)
+            return "full"
+        self.daemon.tarn("image", "fracture", "vol0", slave)
+        load = Load(self.ledger, self.daemon.uri("vol0"), seed=number, mix=Mix(trims=0, hot=0))
+        load.run(0.5)
+        load.drain()
+        load.close()
+        self.daemon.tarn("image", "restore", "vol0", slave)
+        return "missed"
+
+    def cut_in_copy(self):
+        """What was copied and is recorded as copied must not go with a cache (rule 13): cut again in the middle of it."""
+        self.start()
+        seen = sum(image["state"] != "SYNCHRONIZED" for image in self.daemon.mirror("vol0")["images"])
+        self.totals.copies_cut += seen
+        self.load_and_cut(0.2 + self.random.random())
+        return 1 + seen
 
     def start(self):
         for disk in self.disks():
@@ -176,6 +212,10 @@ class PowerCut:
         if destager:
             destager.start()
         load.run(seconds)
+        if self.totals.flushed == 0:  # there must be something that has to last
+            flushes = self.ledger.flushes
+            load.send_flush(load.connections[0])
+            load.run(30, until=lambda: self.ledger.flushes > flushes)
         load.send_flush(load.connections[0])
         load.run(self.random.random() * 0.05)  # the cut may come before, in or after that flush
         load.burst(depth=16)
@@ -208,6 +248,7 @@ class PowerCut:
 
     def start_and_check(self):
         self.start()
+        self.set_rate("0")
         handle = open_handle(self.daemon.uri("vol0"))
         self.ledger.check_all(read_volume(handle))  # served at once, while it recovers
         self.totals.lost += sum(1 for seen, newest in zip(self.ledger.possible, self.newest)
@@ -225,3 +266,4 @@ def check_power_totals(totals, many=False):
     check(totals.in_flight + totals.at_stake > 0, "every write was answered and flushed at every cut: the run proves nothing")
     if many:
         check(totals.lost > 0, "nothing was lost at any cut: the disks' caches are not volatile")
+        check(totals.copies_cut > 0, "no copy was cut off under way")

@@ -1,4 +1,5 @@
 """Every kind of disk, alone and together: parts of disks, block devices (loop devices), NBD servers, sparse files."""
+import json
 import os
 import random
 import re
@@ -131,6 +132,24 @@ def test_holes_stay_holes(t):
     handle.zero(2 * MIB, 7 * MIB)
     handle.shutdown()
     check(images.deallocated(x, 0, 8 * MIB) and images.deallocated(y, 0, 8 * MIB), "zeroed, and still taking space")
+
+
+def test_holes_are_told(t):
+    """base:allocation comes through a disk made of parts, over its boundaries, and through an NBD server."""
+    server = NbdServer(t)
+    parts = images.make_sparse(t.path("x.img"), SIZE)
+    for path in (server.file, parts):
+        with open(path, "r+b") as file:
+            file.seek(7 * MIB)
+            file.write(b"d" * (2 * MIB))
+    server.start()
+    daemon = Daemon(t).start()
+    daemon.create("parts", [f"concat:{parts}@0+8M;{parts}@8M+8M"])
+    daemon.create("remote", [server.uri()])
+    for name in ("parts", "remote"):
+        runs = json.loads(t.run("nbdinfo", "--json", "--map", daemon.uri(name)).out)
+        told = [(run["offset"], run["length"], run["type"]) for run in runs]
+        check(told == [(0, 7 * MIB, 3), (7 * MIB, 2 * MIB, 0), (9 * MIB, 7 * MIB, 3)], f"{name}: {told}")
 
 
 # ---- block devices ----
@@ -294,6 +313,32 @@ def test_a_server_over_tcp(t):
     check(images.read_at(server.file, MIB, MIB) == b"t" * MIB, "it is not there")
     check(not os.path.exists(os.path.join(daemon.state, "meta", "vol0-b.tarn")), "its metadata was not removed")
     process.terminate()
+
+
+def test_added_and_removed(t):
+    """B15: images on parts and on an NBD server are added to a mirror that serves, copied to, and removed; what they hold is left,
+    their metadata goes."""
+    server = NbdServer(t).start()
+    daemon = Daemon(t).start()
+    x = t.path("x.img")
+    images.make_random(t.path("a.img"), SIZE)
+    daemon.create("vol0", [t.path("a.img")])
+    for image_word, words in ((f"p=concat:{x}@0+8M;{x}@8M+8M", ()), (f"n={server.uri()},overwrite", ())):
+        daemon.tarn("image", "add", "vol0", image_word, "--wait", *words)
+    refused = daemon.tarn("image", "add", "vol0", f"q={server.uri()},overwrite", status=1)
+    check("same export" in refused.err, f"the same export again is not refused for that: {refused}")
+    refused = daemon.tarn("image", "add", "vol0", f"q=concat:{x}@4M+16M", status=1)
+    check("overlap" in refused.err or "small" in refused.err, f"used parts are not refused for that: {refused}")
+    daemon.wait_synchronized("vol0")
+    meta = os.path.join(daemon.state, "meta")
+    check(sorted(os.listdir(meta)) == ["vol0-n.tarn", "vol0-p.tarn"], f"metadata: {os.listdir(meta)}")
+    write(daemon, 5 * MIB, b"a" * MIB)
+    for name in "pn":
+        daemon.tarn("image", "remove", "vol0", name, "--wait")
+    check(not os.listdir(meta), f"metadata that is left: {os.listdir(meta)}")
+    daemon.stop()
+    server.kill()
+    images.check_same([t.path("a.img"), x, server.file], SIZE)
 
 
 # ---- all together ----

@@ -40,12 +40,14 @@ class Placed(Daemon):
 
 # ---- make install ----
 
-def installed(t, prefix="usr/local"):
-    """What `make install DESTDIR=` does behind the build, which is done already."""
+def installed(t):
+    """What `make install DESTDIR=` does behind the build, which is done already. Returns the prefix, whichever it was built for."""
     build = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(t.program("tarnd")))))
     check(os.path.exists(os.path.join(build, "build.ninja")), f"{build} is no build of meson's")
     t.run("meson", "install", "-C", build, "--no-rebuild", "--destdir", t.path("root"), quiet=True)
-    return os.path.join(t.path("root"), prefix)
+    daemons = [name for name in files_below(t.path("root")) if name.endswith("/sbin/tarnd")]
+    check(len(daemons) == 1, f"there is {daemons}")
+    return os.path.join(t.path("root"), daemons[0].removesuffix("/sbin/tarnd"))
 
 
 def test_make_install(t):
@@ -55,10 +57,10 @@ def test_make_install(t):
     want = {"sbin/tarnd", "bin/tarn", "bin/tarn-sim", "share/man/man1/tarn.1", "share/man/man1/tarn-sim.1", "share/man/man8/tarnd.8",
             "share/bash-completion/completions/tarn", "share/bash-completion/completions/tarnd",
             "lib/systemd/system/tarnd.service", "lib/systemd/system/tarnd-nbd.socket", "share/doc/tarn/LICENSE",
-            "share/doc/tarn/README.md", "share/doc/tarn/operations.md", "share/doc/tarn/concepts.md"}
+            "share/doc/tarn/README.md", "share/doc/tarn/operations.md", "share/doc/tarn/concepts.md", "share/doc/tarn/examples/tarnd.conf"}
     have = files_below(place)
     check(want <= have, f"missing: {want - have}")
-    check(all(name.startswith("usr/local/") for name in files_below(t.path("root"))), f"outside of it: {files_below(t.path('root'))}")
+    check(len(have) == len(files_below(t.path("root"))), f"outside of its prefix: {files_below(t.path('root'))}")
     check_modes(t.path("root"))
     daemon = Placed(t, f"{place}/sbin/tarnd", f"{place}/bin/tarn", t.path("state")).start()
     daemon.create("vol0", [t.path("a.img"), t.path("b.img")], size=4 * MIB)
@@ -102,6 +104,8 @@ def test_units(t):
     check(service["Type"] == ["notify"] and service["RestartPreventExitStatus"] == ["2"], f"the service is {service}")
     program = service["ExecStart"][0].split()[0]
     check(os.access(t.path("root") + program, os.X_OK), f"ExecStart={program} is not installed")
+    fences = [key for key in service if re.match(r"Protect|Private|Device|ReadOnly|Inaccessible|MountFlags|Dynamic", key)]
+    check(not fences, f"{fences} would keep disks from it")
     check(int(service["LimitNOFILE"][0]) >= 4096, "too few files")
     check(unit(f"{folder}/tarnd-nbd.socket")["Socket"]["FileDescriptorName"] == ["nbd"], "the socket's name")
     os.mkdir(t.path("units"))

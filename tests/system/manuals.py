@@ -7,6 +7,7 @@ import subprocess
 from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import MIB
+from lib.terminal import Terminal
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAGES = {"tarn": "man/tarn.1", "tarnd": "man/tarnd.8", "tarn-sim": "man/tarn-sim.1"}
@@ -124,6 +125,21 @@ def test_help_of_the_daemon_is_its_table(t):
     check(keys == table - {"state"}, f"the file may have {table - {'state'}}, and is told {keys}")
 
 
+def test_example_of_the_file(t):
+    """Issue 4: the tarnd.conf that is shipped as an example has every key, and the daemon takes it, with and without its marks."""
+    text = source("dist/tarnd.conf")
+    keys = set(re.findall(r"^#([\w-]+) = ", text, re.M))
+    table = set(re.findall(r'\[KEY_\w+\] = \{"([\w-]+)"', source("src/shell/config.c"))) - {"state"}
+    check(keys == table, f"the example has {keys}, the table {table}")
+    os.makedirs(t.path("state"))
+    for content in (text, re.sub(r"^#([\w-]+ = )", r"\1", text, flags=re.M)):
+        with open(t.path("state/tarnd.conf"), "w", encoding="utf-8") as file:
+            file.write(content.replace("/run/tarn/", t.path("")).replace("10809", "0"))
+        daemon = Daemon(t).start()
+        daemon.stop()
+    check("at 127.0.0.1:" in daemon.log(), "the options of the example are not obeyed")
+
+
 def test_daemon_and_client_know_the_same_commands(t):
     """Issue 4: a command is in the client's table and in the daemon's, or in neither."""
     table = source("src/shell/control.c").split("} commands[] = {")[1].split("};")[0]
@@ -211,6 +227,25 @@ def test_completion(t):
     other = Daemon(t, t.path("other")).start()
     other.create("elsewhere", [t.path("e.img")], size=MIB)
     check(completions(t, daemon, f"tarn --state {other.state} mirror get ") == ["elsewhere"], "--state is not obeyed")
+
+
+def test_completion_in_a_shell(t):
+    """Issue 4: in a bash at a terminal, Tab completes: words with a blank behind them, KEY= without one, and its value in place."""
+    daemon = mirrors(t)
+    shell = Terminal(["bash", "--norc", "--noprofile", "-i"], columns=200, TARN_STATE=daemon.state, PS1="> ", INPUTRC="/dev/null",
+                     PATH=f"{os.path.dirname(t.program('tarn'))}:{os.environ['PATH']}")
+    shell.wait("> ")
+    shell.type(f"source {ROOT}/dist/tarn.bash; echo loa''ded\n")
+    shell.wait("loaded")
+    for typed, completed in (("tarn im\tresto\tvo\tri\t#", "tarn image restore vol0 right #"),
+                             ("tarn mirror set vol0 max\t7#", "tarn mirror set vol0 max-missing=7#"),
+                             ("tarn mirror set vol0 read=n\t#", "tarn mirror set vol0 read=nearest #"),
+                             ("tarn mirror verify vol0 --rep\tle\t#", "tarn mirror verify vol0 --repair left #")):
+        shell.type(typed)
+        shell.wait(re.escape(completed))
+        shell.type("\x15")  # Ctrl-U: the line is gone
+    shell.type("exit\n")
+    shell.end()
 
 
 def test_completion_knows_all_commands(t):

@@ -1,22 +1,18 @@
 """`tarn status` as somebody reads it who was called at night: for each situation the sentences that must be there, with
 since when, what is at risk, what happens by itself and which command helps; and what a terminal gets."""
-import fcntl
 import os
-import pty
 import re
-import select
-import struct
-import termios
 import threading
 
 import nbd
 
 from lib.context import Failed, check, rows, wait_for
-from lib.daemon import CLIENT_ENVIRONMENT, Daemon
+from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import Mirror
 from lib.small_disk import fill, small_disk
+from lib.terminal import Terminal
 
 CLOCK = r"\d\d:\d\d:\d\d"
 SINCE = rf"since {CLOCK} \(\d+ (s|min)\)"
@@ -218,6 +214,28 @@ def test_attention_newest_is_away(t):
     mirror.daemon.wait_state("vol0", "ACTIVE", seconds=30)
 
 
+def test_attention_last_file_is_unlinked(t):
+    """Issue 4: the last good file has lost its name: the daemon must not be stopped before its data is saved, and that is said."""
+    mirror = Mirror(t, count=1, settings=("suspend=600",))
+    mirror.write(4)
+    os.rename(mirror.path("a"), mirror.path("a") + ".away")
+    check_sentences(mirror, rf"NOT WELL: mirror vol0: STOPPED, it needs attention {SINCE}$",
+                    rf"  wrong +it is stopped {SINCE}: .*a file of image a, the last good one, is not at its path any more",
+                    r"  by itself +it goes on when the file is back at its path$|  by itself +it is tried again in \d s",
+                    r"  to do +do not stop tarnd, which alone still reaches the data: .* 'tarn mirror deactivate vol0' then")
+    os.rename(mirror.path("a") + ".away", mirror.path("a"))
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+
+
+def test_attention_no_master(t):
+    """Issue 4: a mirror whose master was demoted says who must decide, and how."""
+    mirror = Mirror(t)
+    mirror.daemon.tarn("mirror", "deactivate", "vol0")
+    mirror.op("demote", "a")
+    mirror.daemon.tarn("mirror", "activate", "vol0", status=1)
+    check_sentences(mirror, "NOT WELL: mirror vol0: STOPPED", r"  to do +say which image is right: tarn image promote vol0 IMAGE$")
+
+
 def test_unreadable_blocks(t):
     """Issue 4: a place that no image can read: how much, where, that it is lost without a backup, and that writing heals it."""
     mirror = Mirror(t, count=1)
@@ -311,6 +329,16 @@ def test_daemon_does_not_run(t):
              lambda: "no daemon answers" in mirror.daemon.tarn("status", status=1).err)
 
 
+def test_daemon_does_not_answer(t):
+    """Issue 4: a daemon that is stuck is told from one that is not there, and what to do about it."""
+    mirror = Mirror(t)
+    mirror.daemon.pause()
+    said = mirror.daemon.tarn("status", status=1).err
+    mirror.daemon.resume()
+    check(re.fullmatch(r"tarn: the daemon at \S+ is there, and does not answer within \d+ s: it is stopped or stuck; .*\n", said),
+          f"it says {said!r}")
+
+
 def test_the_worst_comes_first(t):
     """Issue 4: of several mirrors the first line names the worst, and how many are not well; each has its paragraph."""
     mirror = Mirror(t, image_settings=("hang=1",))
@@ -349,41 +377,9 @@ def test_json_says_it_too(t):
 
 # ---- on a terminal ----
 
-class Terminal:
+def on_terminal(daemon, *words, **options):
     """`tarn` on a terminal of its own."""
-
-    def __init__(self, t, daemon, *words, columns=80, **environment):
-        argv = daemon.tarn_argv(*words)
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(argv[0], argv, {**os.environ, **CLIENT_ENVIRONMENT, "TERM": "xterm", **environment})
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        self.text = ""
-        self.status = None
-
-    def read(self, seconds=0.2):
-        if select.select([self.fd], [], [], seconds)[0]:
-            try:
-                self.text += os.read(self.fd, 65536).decode(errors="replace")
-            except OSError:  # its other end is closed
-                if self.status is None:
-                    self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.text
-
-    def wait(self, pattern, seconds=20):
-        try:
-            wait_for(f"/{pattern}/ on the terminal", lambda: re.search(pattern, self.read()), seconds, every=0)
-        except Failed as error:
-            raise Failed(f"{error}; there is {self.text!r}") from None
-
-    def end(self, seconds=20):
-        """Reads on until the program ends; returns its exit status."""
-        wait_for("the program to end", lambda: self.read() is not None and self.status is not None, seconds, every=0)
-        os.close(self.fd)
-        return self.status
-
-    def press_ctrl_c(self):
-        os.write(self.fd, b"\x03")
+    return Terminal(daemon.tarn_argv(*words), **options)
 
 
 def test_colours_on_a_terminal_only(t):
@@ -392,7 +388,7 @@ def test_colours_on_a_terminal_only(t):
     mirror.op("fracture", "b")
     check("\033" not in shown(mirror), "there are escapes in what is no terminal")
     for environment, coloured in (({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
-        screen = Terminal(t, mirror.daemon, "status", **environment)
+        screen = on_terminal(mirror.daemon, "status", **environment)
         check(screen.end() == 0, "its exit status")
         check(("\033[1;31m" in screen.text) == coloured, f"with {environment} there is {screen.text!r}")
         check("NOT WELL" in screen.text, f"it shows {screen.text!r}")
@@ -404,7 +400,7 @@ def test_long_lines_are_wrapped_on_a_terminal(t):
     mirror.fault("b", "fail")
     mirror.write(4)
     mirror.wait_out("b")
-    screen = Terminal(t, mirror.daemon, "status", columns=72, NO_COLOR="1")
+    screen = on_terminal(mirror.daemon, "status", columns=72, NO_COLOR="1")
     check(screen.end() == 0, "its exit status")
     paragraph = [line.rstrip("\r") for line in screen.text.split("node ")[0].splitlines()[1:]]
     check(len(paragraph) > 6, f"nothing is wrapped: {paragraph}")
@@ -415,7 +411,7 @@ def test_long_lines_are_wrapped_on_a_terminal(t):
 def test_watch_draws_over(t):
     """Issue 4: --watch draws the screen anew each second, and follows what happens."""
     mirror = Mirror(t)
-    screen = Terminal(t, mirror.daemon, "status", "--watch")
+    screen = on_terminal(mirror.daemon, "status", "--watch")
     screen.wait("all is well")
     screen.wait("Ctrl-C ends this view")
     mirror.op("fracture", "b")
@@ -426,6 +422,10 @@ def test_watch_draws_over(t):
 
 @rows([("a copy", ("image", "sync", "vol0", "b", "--wait"), r"image b \[#*\.+\] +\d+%  \S+ of 16M  \S+/s, \d+ s left",
         "the work goes on without this command; 'tarn status vol0' shows how far it is"),
+       ("a return", ("image", "restore", "vol0", "b", "--wait"), r"image b \[#*\.+\] +\d+%  \S+ of \S+  \S+/s, \d+ s left",
+        "the work goes on without this command; 'tarn status vol0' shows how far it is"),
+       ("a removal", ("image", "remove", "vol0", "b", "--wait"), "image b is being removed",
+        "the work goes on without this command; 'tarn status vol0' shows how far it is"),
        ("a comparison", ("mirror", "verify", "vol0"), r"comparing \[#*\.+\] +\d+%", "the comparison is stopped"),
        ("a deactivation", ("mirror", "deactivate", "vol0", "--wait"), "mirror vol0 is being deactivated",
         "the deactivation goes on without this command")])
@@ -435,18 +435,28 @@ def test_progress_and_ctrl_c(t, row):
     _, words, bar, said = row
     mirror = Mirror(t, image_settings=("hang=30",))
     mirror.write(40, flush=False)
-    if words[1] == "sync":
+    if words[1] in ("sync", "restore"):
         mirror.op("set", "b", "rate=1M")
+    if words[1] == "restore":
+        mirror.op("fracture", "b")
+        handle = open_handle(mirror.daemon.uri("vol0"))
+        for offset in range(0, mirror.size, MIB):
+            handle.pwrite(b"x" * MIB, offset)
+        handle.shutdown()
+    elif words[1] == "remove":
+        mirror.fault("b", "hang", "--on", "write")
+        in_background(mirror.write)
+        wait_for("the write to hang", lambda: mirror.status()["images"][0]["writes"] > 40)
     elif words[1] == "verify":
         mirror.fault("b", "delay=200", "--on", "read")
-    else:
+    elif words[1] == "deactivate":
         mirror.fault("b", "hang", "--on", "flush")
-    screen = Terminal(t, mirror.daemon, *words)
+    screen = on_terminal(mirror.daemon, *words)
     screen.wait(bar)
     screen.press_ctrl_c()
     check(screen.end() == 1, f"its exit status is {screen.status}")
     check(said in screen.text.replace("\r\n", " "), f"it says {screen.text!r}")
-    if words[1] == "sync":
+    if words[1] in ("sync", "restore"):
         check(mirror.image("b")["state"] == "SYNCHRONIZING", "the copy has ended with the command")
         mirror.op("set", "b", "rate=0")
         mirror.wait_in("b")
@@ -454,7 +464,7 @@ def test_progress_and_ctrl_c(t, row):
         wait_for("the comparison to end", lambda: not mirror.status()["verify"])
     else:
         mirror.fault("b", "heal")
-        mirror.daemon.wait_state("vol0", "INACTIVE")
+        wait_for("it to be done", lambda: mirror.image("b") is None or mirror.status()["state"] == "INACTIVE")
 
 
 def test_no_bar_elsewhere(t):

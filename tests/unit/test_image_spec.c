@@ -132,6 +132,7 @@ static void absolute(void **state) {
       {"at the root", "./a", "/", "/a"},
       {"every part", "concat:./a@0+4K;/b;../c", "/home", "concat:/home/a@0+4K;/b;/home/../c"},
       {"what would end a part is encoded", "concat:./a", "/x;y/%3B", "concat:/x%3By/%253B/a"},
+      {"a folder that looks like a range", "concat:./a@0+4K;./b", "/x@0+4K", "concat:/x@0+4K/a@0+4K;/x@0+4K/b"},
       {"a server is not here", "nbd://h/./x", "/home", "nbd://h/./x"},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -147,11 +148,12 @@ static void absolute(void **state) {
 static void parts(void **state) {
   (void)state;
   static struct disk_text disk;
-  assert_int_equal(disk_text_parse("concat:/a@1M+2M;/b;/c%3Bd%40e@0+4K;/f@g;/h%40%3B", &disk, NULL), TARN_OK);
+  assert_int_equal(disk_text_parse("concat:/a@1M+2M;/b;/c%3Bd%40e@0+4K;/f@g;/h%40%3B;/i@1+j/k", &disk, NULL), TARN_OK);
   static const struct {
     const char *path;
     uint64_t offset, length;
-  } rows[] = {{"/a", 1 << 20, 2 << 20}, {"/b", 0, 0}, {"/c;d@e", 0, 4096}, {"/f@g", 0, 0}, {"/h@;", 0, 0}};
+  } rows[] = {{"/a", 1 << 20, 2 << 20}, {"/b", 0, 0},   {"/c;d@e", 0, 4096},
+              {"/f@g", 0, 0},           {"/h@;", 0, 0}, {"/i@1+j/k", 0, 0}};
   assert_int_equal(disk.kind, DISK_KIND_CONCAT);
   assert_int_equal(disk.part_count, COUNT_OF(rows));
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
