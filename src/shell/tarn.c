@@ -1,12 +1,14 @@
 /* tarn - the command line's main: finds the command, parses its arguments by its row of the table, runs it. */
 #include "shell/tarn.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/require.h"
+#include "shell/standard.h"
 #include "shell/words.h"
 
 /* ---- help ---- */
@@ -288,7 +290,7 @@ static int command_run(struct tarn *tarn, const struct tarn_command *command, js
   return status;
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
   static const struct option globals[] = {GLOBAL_OPTIONS, {NULL, 0, NULL, 0}};
   struct tarn tarn = {.json = false};
   struct why why;
@@ -321,4 +323,13 @@ int main(int argc, char **argv) {
   json_decref(request);
   if (status == EXIT_DONE) print_command_help(command);
   return status;
+}
+
+int main(int argc, char **argv) {
+  standard_files_open();
+  int status = run(argc, argv);
+  bool written = fflush(stdout) == 0 && !ferror(stdout);
+  if (written || status != EXIT_DONE) return status;
+  fprintf(stderr, "tarn: it is done, but the answer cannot be written: %s\n", strerror(errno));
+  return EXIT_REFUSED;
 }

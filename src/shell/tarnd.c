@@ -18,6 +18,7 @@
 #include "shell/control.h"
 #include "shell/manager.h"
 #include "shell/service.h"
+#include "shell/standard.h"
 #include "shell/words.h"
 
 #define TAKE_OVER_MS 2000  /* from a daemon that was just killed */
@@ -266,6 +267,7 @@ int main(int argc, char **argv) {
   struct tarnd *daemon = &tarnd;
   struct why why;
   char path[CONFIG_STATE_MAX + 16];
+  standard_files_open();
   /* What is large is mapped straight from the kernel, always: pages that are never used are never touched. By itself the C library
    * stops doing so for sizes that were freed once, and then zeroes all that a mirror reserves when it is opened again. */
   mallopt(M_MMAP_THRESHOLD, MAP_BYTES);

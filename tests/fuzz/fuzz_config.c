@@ -39,16 +39,17 @@ static void write_down(const struct config *config, char *out) {
   for (uint32_t i = 0; i < config->nbd_count; i++) out += sprintf(out, "nbd = %s\n", config->nbd[i].text);
 }
 
-/* inih trims white space, takes " ;" for a comment, and cuts lines at a length of its own: such an address cannot be written. */
+/* The file trims white space, knows comments, and takes UTF-8 only: an address with such bytes cannot be written. */
 static bool can_be_written(const struct config *config) {
   for (uint32_t i = 0; i < config->nbd_count; i++)
-    if (strlen(config->nbd[i].text) > 150 || strpbrk(config->nbd[i].text, " \t\r\n\v\f;#\"'")) return false;
+    for (const char *at = config->nbd[i].text; *at; at++)
+      if (*at <= ' ' || *at >= 0x7f || strchr(";#\"'", *at)) return false;
   return true;
 }
 
 static void check_again(const struct config *config) {
   static struct config again;
-  static char text[CONFIG_NBD_MAX * 200 + 400];
+  static char text[CONFIG_NBD_MAX * 400 + 400];
   struct why why = {""};
   if (!can_be_written(config)) return;
   write_down(config, text);

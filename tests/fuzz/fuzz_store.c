@@ -354,20 +354,27 @@ static void seal(uint8_t *bytes, uint32_t store) {
       put_crc(bytes + s * SECTOR_BYTES + 4, crc32c(bytes + s * SECTOR_BYTES + 8, SECTOR_BYTES - 8));
 }
 
+static uint8_t *bytes_of(uint32_t store) { return store == IMAGES ? w.home.bytes : w.meta[store].bytes; }
+
 static void patch_all(struct reader *script, bool crafted) {
   memset(touched, 0, sizeof touched);
   uint32_t count = get_u8(script) % PATCHES_MAX;
   while (count-- > 0 && reader_left(script) >= 5) {
     uint8_t what = get_u8(script), area = get_u8(script);
     uint32_t store = what % 4;
-    uint8_t *bytes = store == IMAGES ? w.home.bytes : w.meta[store].bytes;
-    uint64_t at = place_of(store, area, get_le16(script));
+    uint16_t offset = get_le16(script);
     uint8_t more = get_u8(script);
-    if (crafted) craft(bytes, store, at, script, more % 17);
-    else damage(bytes, store, at, what / 4 % 4, reader_left(script) >= 4 ? get_le32(script) : more);
+    if (crafted) {
+      craft(bytes_of(store), store, place_of(store, area, offset), script, more % 17);
+      continue;
+    }
+    uint32_t pattern = reader_left(script) >= 4 ? get_le32(script) : more;
+    if (!(what & 64)) damage(bytes_of(store), store, place_of(store, area, offset), what / 4 % 4, pattern);
+    for (store = 0; store < IMAGES && what & 64; store++) /* both copies, on every image */
+      for (uint8_t copy = 0; copy < 2; copy++)
+        damage(bytes_of(store), store, place_of(store, area ^ copy, offset), what / 4 % 4, pattern);
   }
-  for (uint32_t store = 0; store <= IMAGES && crafted; store++)
-    seal(store == IMAGES ? w.home.bytes : w.meta[store].bytes, store);
+  for (uint32_t store = 0; store <= IMAGES && crafted; store++) seal(bytes_of(store), store);
 }
 
 /* ---- what is done with it ---- */

@@ -380,3 +380,28 @@ def test_a_client_that_is_killed(t):
     with asking(world.daemon) as one:
         one.sendall(b'{"command":"mirror activate","name":"vol0"}\n')
     world.daemon.wait_state("vol0", "ACTIVE")
+
+
+# ---- the programs' own files ----
+
+def test_programs_without_standard_files(t):
+    """Issue 4, bad input: started with standard input, output and error closed, tarnd works, and writes its log into nothing else."""
+    state = t.path("state")
+    os.mkdir(state)
+    process = t.spawn("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", t.program("tarnd"), "--state", state)
+    asked = (t.program("tarn"), "--state", state)
+    wait_for("tarnd to answer", lambda: t.run(*asked, "status", status=None, quiet=True).status == 0)
+    for number in range(3):
+        place = os.readlink(f"/proc/{process.pid}/fd/{number}")
+        check(place == "/dev/null", f"its descriptor {number} is {place}")
+    t.run("sh", "-c", 'exec "$@" >&- 2>&-', "sh", *asked, "status")
+    process.send_signal(signal.SIGTERM)
+    check(process.wait(20) == 0, "it did not end well")
+
+
+def test_an_answer_that_cannot_be_written(t):
+    """Cli: an answer that finds no space is not a success."""
+    daemon = Daemon(t).start()
+    for words in (["status"], ["--json", "status"]):
+        result = t.run("sh", "-c", 'exec "$@" >/dev/full', "sh", *daemon.tarn_argv(*words), status=1)
+        check_message(result.err, ["written", "space"])
