@@ -143,6 +143,7 @@ static uint32_t extents_source(const struct op *op) {
     if (image_is_current(m, i) && m->images[i].data[op->volume].disk.caps.can_extents) candidates |= 1u << i;
   candidates &= ~op->tried;
   if (candidates == 0) return IMAGES_MAX;
+  if (PLANTED(hole_in_flight)) return 31u - (uint32_t)__builtin_clz(candidates);
   return candidates & 1u << m->record.master ? m->record.master : (uint32_t)__builtin_ctz(candidates);
 }
 
