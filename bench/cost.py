@@ -1,6 +1,6 @@
-"""What a mirror of two images in memory costs the processor: per operation beside nbdkit's memory plugin, and what of it is the
-intent log's. No disk waits, so all that is left is work. Time is user and system time of the server, all threads, from
-/proc; a busy machine changes it much less than it changes speed."""
+"""What a mirror of two images in memory costs the processor: per operation beside nbdkit's memory plugin, and what of it
+is the intent log's. No disk waits, so all that is left is work. Time is user and system time of the server, all threads,
+from /proc; a busy machine changes it much less than it changes speed."""
 import os
 import re
 import shutil
@@ -116,8 +116,8 @@ class LogBench:
         daemon.tarn("fault", MIRROR, "log", "on", quiet=True)
 
     def metadata_rounds(self, mark=None):
-        """How often metadata were written and flushed so far; `mark`: after a run that marks the working set again, because
-        marks that rest for 5 s are cleared."""
+        """How often metadata were written and flushed so far; `mark`: after a run that marks the working set again,
+        because marks that rest for 5 s are cleared."""
         if mark:
             run_fio(self.test, self.mirror.uri, self.arguments.size, 1, mark, on_disk=False)
         return self.mirror.daemon.mirror(MIRROR)["log_writes"]
@@ -140,8 +140,8 @@ def nbdkit_version():
 
 def print_cpu(rows):
     print("### The server's CPU time per operation, in memory\n")
-    print(f"Tarn writes to two images on tmpfs and keeps its log; nbdkit {nbdkit_version()} is its memory plugin, one copy in its "
-          "own memory.\n")
+    print(f"Tarn writes to two images on tmpfs and keeps its log; nbdkit {nbdkit_version()} is its memory plugin, "
+          "one copy in its own memory.\n")
     print("| workload | tarn µs | nbdkit µs | ratio | goal, at most |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for row in rows:

@@ -1,6 +1,7 @@
-"""How soon a mirror serves again: a volume of 100 GiB on sparse files gets random writes all over it, tarnd is killed in the middle
-of them, and started again. Measured from that start: until a client has read back what it wrote last before the kill, which
-lies in a region that must be copied first; and until all marked regions are copied and the images are equal."""
+"""How soon a mirror serves again: a volume of 100 GiB on sparse files gets random writes all over it, tarnd is killed in
+the middle of them, and started again. Measured from that start: until a client has read back what it wrote last before
+the kill, which lies in a region that must be copied first; and until all marked regions are copied and the images are
+equal."""
 import random
 import shutil
 import statistics
@@ -100,8 +101,8 @@ class RecoveryBench:
 
 def print_recovery(rows):
     print("### After SIGKILL, a volume of 100 GiB under random writes\n")
-    print(f"Killed after {LOAD_SECONDS} s of them. Times are from the start of the new tarnd; the first answer is a read of what was "
-          "written last.\n")
+    print(f"Killed after {LOAD_SECONDS} s of them. Times are from the start of the new tarnd; the first answer is a read "
+          "of what was written last.\n")
     print("| setting | first answer | goal, at most | images equal | marked | copied |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for row in rows:

@@ -1,4 +1,5 @@
-"""What a mirror costs that can be told without a clock: memory that is touched, and rounds of metadata. The rest is bench/run's."""
+"""What a mirror costs that can be told without a clock: memory that is touched, and rounds of metadata. The rest is the
+matter of bench/run."""
 import re
 
 from lib.context import Failed, check, rows
@@ -27,7 +28,7 @@ def test_what_is_reserved_is_not_touched(t):
     daemon = Daemon(t).start()
     check(reserved_mib(daemon) > 100, f"only {reserved_mib(daemon)} MiB are reserved")
     check(resident_mib(daemon) < reserved_mib(daemon) * 0.3,
-          f"{resident_mib(daemon):.0f} MiB are resident in an idle daemon, of {reserved_mib(daemon):.0f} that it reserved")
+          f"{resident_mib(daemon):.0f} MiB are resident in an idle daemon, {reserved_mib(daemon):.0f} are reserved")
 
 
 def test_a_mirror_that_is_opened_again_touches_no_more(t):
