@@ -136,14 +136,22 @@ static const char *op_name(const struct client_op *op) {
   return op->asks_extents ? "extents" : kind_names[op->op.kind];
 }
 
-/* Where are the holes? Of all there is, of one of the hot places, or somewhere. */
+static bool asks_for_holes(struct client *client) {
+  return client->wire.context != 0 && (client->seen_bytes != 0 || prng_one_in(&client->extents_prng, 10));
+}
+
+/* Where are the holes? Where something has just been seen, of all there is, of one of the hot places, or somewhere. */
 static void extents_send(struct client *client, struct client_op *op) {
   struct prng *prng = &client->extents_prng;
   const struct workload *w = client->workload;
   uint64_t size = client->model->size_bytes, spot = prng_below(prng, COUNT_OF(w->hot));
   op->asks_extents = true;
   op->op = (struct model_op){.kind = MODEL_READ, .length = size};
-  if (prng_one_in(prng, 2)) {
+  if (client->seen_bytes != 0) {
+    op->op.offset = client->seen_start;
+    op->op.length = client->seen_bytes;
+    client->seen_bytes = 0;
+  } else if (prng_one_in(prng, 2)) {
     op->op.offset = w->hot[spot].start;
     op->op.length = w->hot[spot].bytes;
   } else if (!prng_one_in(prng, 3)) {
@@ -197,7 +205,7 @@ static void client_go_on(struct client *client) {
     struct client_op *op = op_take(client);
     if (!op) return;
     client->budget--;
-    if (client->wire.context != 0 && prng_one_in(&client->extents_prng, 10)) extents_send(client, op);
+    if (asks_for_holes(client)) extents_send(client, op);
     else op_draw(client, op);
   }
   if (client->leaving && client->open == 0 && client->wire.ready && !client->wire.closing) wire_leave(&client->wire);
@@ -272,6 +280,10 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   if (wrong)
     world_fail(client->world, "%s: #%" PRIu64 " %s %" PRIu64 "+%" PRIu64 ": %s", client->name, op->op.id, op_name(op),
                op->op.offset, op->op.length, wrong);
+  if (ok && read && !op->asks_extents && prng_one_in(&client->extents_prng, 4)) {
+    client->seen_start = op->op.offset;
+    client->seen_bytes = op->op.length;
+  }
   op_give_back(client, op);
   client->open--;
   client->answered++;

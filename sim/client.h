@@ -43,6 +43,7 @@ struct client {
   struct wire_options wire_options;
   struct wire wire;
   struct prng prng, extents_prng;
+  uint64_t seen_start, seen_bytes; /* a read was answered: where are the holes there? 0 bytes: not asked */
   uint32_t depth;
   uint32_t budget; /* requests still to be sent in this life */
   uint32_t open;   /* requests sent and not answered */
