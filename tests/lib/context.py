@@ -45,6 +45,11 @@ def limit(seconds):
     return mark
 
 
+def is_sanitized(t):
+    """Its shadow memory is larger than any limit, and what it keeps for its reports grows."""
+    return "libasan" in t.run("ldd", t.program("tarnd"), quiet=True).out
+
+
 def wait_for(what, condition, seconds=60.0, every=0.02):
     """Polls until condition() is true, and returns that; fails saying `what` did not happen."""
     deadline = time.monotonic() + seconds

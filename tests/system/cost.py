@@ -2,7 +2,7 @@
 matter of bench/run."""
 import re
 
-from lib.context import Failed, check, rows
+from lib.context import Failed, check, is_sanitized, rows
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
@@ -39,7 +39,7 @@ def test_a_mirror_that_is_opened_again_touches_no_more(t):
         mirror.daemon.tarn("mirror", "deactivate", "vol0")
         mirror.daemon.tarn("mirror", "activate", "vol0")
     grown = resident_mib(mirror.daemon) - before
-    check(grown < SLACK_MIB, f"{grown:.0f} MiB more are resident after the mirror was opened again three times")
+    check(grown < SLACK_MIB or is_sanitized(t), f"{grown:.0f} MiB more are resident after the mirror was opened again three times")
 
 
 def test_a_marked_working_set_costs_no_metadata(t):

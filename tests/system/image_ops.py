@@ -653,6 +653,9 @@ def test_crash_in_the_middle(t, row):
     t.note(f"{verb}: the image was {'there, and was not' if len(seen) == 2 else 'there' if True in seen else 'gone'}")
     if not active:
         mirror.daemon.tarn("mirror", "activate", "vol0")
+    if mirror.image("x") and mirror.image("x")["missing"]:  # killed before its metadata was written: that is said, and what to do
+        check("restore" in mirror.daemon.tarn("status").out, "it does not say how image x comes back")
+        mirror.op("restore", "x", "--wait")
     mirror.daemon.wait_synchronized("vol0")
     mirror.stop_and_compare("ab")
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import time
 
-from lib.context import check, rows, wait_for
+from lib.context import check, is_sanitized, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
@@ -19,11 +19,6 @@ def limited(*limits):
     """A wrapper that starts tarnd with limits that it cannot raise."""
     prlimit = ["prlimit", *limits, "--"]
     return prlimit + (["setpriv", GIVEN, "--inh-caps=-sys_resource", "--"] if os.geteuid() == 0 else [])
-
-
-def is_sanitized(t):
-    """Its shadow memory is larger than any limit, and what it keeps for its reports grows."""
-    return "libasan" in t.run("ldd", t.program("tarnd"), quiet=True).out
 
 
 def cpu_seconds(daemon):
