@@ -232,7 +232,7 @@ def test_operations_lead_out_of_attention(t, row):
     request = Request(mirror)
     wait_attention(mirror, "max-missing")
     mirror.fault("b", "heal")
-    mirror.op(*row[1])
+    wait_for(f"image b to be {row[0]}", lambda: mirror.op(*row[1], status=None).status == 0)  # once all requests have ended
     check(request.answer() is None, f"the request that waited failed: {request.error}")
     mirror.daemon.wait_state("vol0", "ACTIVE")
     mirror.check_content()
