@@ -56,6 +56,9 @@ tarn_err address_parse(const char *text, struct address *address, struct why *wh
   if (host_bytes >= sizeof(address->host))
     return because(why, TARN_INVALID, "address '%.80s...': the host is too long", text);
 
+  if (memchr(host, '[', host_bytes) || memchr(host, ']', host_bytes))
+    return because(why, TARN_INVALID, "address '%s': brackets stand around an IPv6 address only", text);
+
   const char *port = colon + 1;
   size_t digits = strspn(port, "0123456789");
   if (digits == 0 || port[digits] != '\0' || digits >= sizeof(address->port) || atoi(port) > 65535)

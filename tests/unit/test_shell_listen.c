@@ -20,6 +20,8 @@ static void test_addresses(void **state) {
       {"an IPv6 address without brackets could mean anything", "::1:10809", NULL, NULL, NULL, "[ADDRESS]:PORT"},
       {"no host", ":10809", NULL, NULL, NULL, "no host"},
       {"empty brackets", "[]:10809", NULL, NULL, NULL, "no host"},
+      {"a bracket that is left open", "[n:0", NULL, NULL, NULL, "brackets"},
+      {"brackets in brackets", "[[]]]:2", NULL, NULL, NULL, "brackets"},
       {"no port", "localhost", NULL, NULL, NULL, "none of unix:PATH"},
       {"an empty port", "localhost:", NULL, NULL, NULL, "port"},
       {"a port that is a name", "localhost:nbd", NULL, NULL, NULL, "port"},
