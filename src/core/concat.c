@@ -118,8 +118,7 @@ static void piece_done(struct disk_io *io) {
   require(place->pending > 0);
   if (io->err != TARN_OK && (place->err == TARN_OK || io->err == TARN_GONE)) place->err = io->err;
   if (line == &line->concat->slots) { /* the whole of it: also what came back otherwise than it went */
-    if (upper->op == DISK_READ) upper->buffer = io->buffer, upper->data = io->data;
-    upper->extent_count = io->extent_count;
+    disk_io_pass_back(upper, io);
   } else require(upper->op == DISK_FLUSH || io->buffer == upper->buffer);
   if (--place->pending > 0) return;
   tarn_err err = place->err;

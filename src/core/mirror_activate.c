@@ -216,7 +216,7 @@ static void report_rot(struct mirror *m, const struct store *store) {
   report(m->env, REPORT_WARNING, m->config.name,
          "one of the two copies of the record %s%s is damaged, though the mirror was stopped cleanly; the other one is "
          "used, "
-         "and it is written anew; see to that disk",
+         "and the damaged one written anew; see to that disk",
          home ? "in the state directory" : "in the metadata of image ", home ? "" : image_name(m, store->slot));
 }
 

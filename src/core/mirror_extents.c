@@ -65,13 +65,6 @@ static struct place place_doubtful(const struct mirror *m, uint64_t low, uint64_
 
 /* ---- the answer ---- */
 
-/* As of a read (mirror_read.c: read_answer). */
-static void extents_answer(struct op *op, tarn_err err) {
-  uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, answer_seq(op->m)) : 0;
-  if (seq == 0) op_end(op, op->m->fallen || op->m->recovering ? err : TARN_OK);
-  else commit_wait(op->m, op, seq, extents_answer);
-}
-
 /* A dead disk that was asked before may still write to the client's buffer. False: there is no other one. */
 static bool extents_own_buffer(struct op *op) {
   struct disk_io *io = op->client;
@@ -92,7 +85,7 @@ static void extents_unknown(struct op *op, uint64_t length) {
     return;
   }
   disk_extents_unknown(op->client, length);
-  extents_answer(op, TARN_OK);
+  read_answer(op, TARN_OK);
 }
 
 /* Whatever becomes of it, its end is the next one's beginning; so the line needs no other end. */
@@ -131,7 +124,7 @@ static void extents_told(struct op *op, struct disk_io *io, uint32_t image) {
     extents_unknown(op, doubtful.end - op->start);
   } else {
     disk_extents_cut(op->client, doubtful.start - op->start);
-    extents_answer(op, TARN_OK);
+    read_answer(op, TARN_OK);
   }
 }
 

@@ -394,6 +394,8 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io);
 
 /* mirror_read.c */
 void op_read(struct op *op);
+/* Ends an op that has told of bytes as they are on an image (a read, EXTENTS), once the records that this rests on are durable. */
+void read_answer(struct op *op, tarn_err err);
 /* Reads that wait for a buffer are told that the mirror stops. */
 void read_stop(struct mirror *m);
 /* The image that a write's merge, or a copy, reads from; `tried` are out. IMAGES_MAX: none left. */

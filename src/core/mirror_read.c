@@ -193,7 +193,7 @@ static bool read_hold(struct op *op) {
  * a crash could still undo it. If that record cannot be written the write is not answered, but reads go on, with two exceptions.
  * During a recovery the source may have changed with that record; and when the mirror has fallen the next one believes the records
  * that there are, and may go on from another image. */
-static void read_answer(struct op *op, tarn_err err) {
+void read_answer(struct op *op, tarn_err err) {
   uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, answer_seq(op->m)) : 0;
   if (seq == 0) op_end(op, op->m->fallen || op->m->recovering ? err : TARN_OK);
   else commit_wait(op->m, op, seq, read_answer);
