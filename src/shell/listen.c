@@ -13,16 +13,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/require.h"
 
 #define LISTEN_BACKLOG 4096 /* a Unix client that does not wait is refused when it is full */
-#define IN_USE_TRIES   20   /* a tenth of a second apart */
+#define PATIENCE_MS    2000
+#define TRY_MS         50
 
 tarn_err address_unix(const char *path, struct address *address, struct why *why) {
-  *address = (struct address){.is_unix = true};
+  *address = (struct address){.is_unix = true, .patience_ms = PATIENCE_MS};
   if (path[0] == '\0') return because(why, TARN_INVALID, "unix: needs the path of a socket");
   if (strlen(path) >= sizeof(address->path))
     return because(why, TARN_INVALID, "the socket path %s is longer than the %zu bytes that the kernel allows", path,
@@ -39,7 +39,7 @@ static void tcp_text(struct address *address) {
 
 tarn_err address_parse(const char *text, struct address *address, struct why *why) {
   if (strncmp(text, "unix:", 5) == 0) return address_unix(text + 5, address, why);
-  *address = (struct address){0};
+  *address = (struct address){.patience_ms = PATIENCE_MS};
   const char *colon = strrchr(text, ':');
   if (!colon) return because(why, TARN_INVALID, "address '%s' is none of unix:PATH, HOST:PORT, [IPv6]:PORT", text);
 
@@ -147,13 +147,9 @@ static tarn_err listen_tcp(struct address *address, int *fd, struct why *why) {
   struct addrinfo *infos;
   tarn_err err = resolve(address, AI_PASSIVE, &infos, why);
   if (err) return err;
-  int error = EADDRINUSE;
-  for (int i = 0; i < IN_USE_TRIES && error == EADDRINUSE; i++) {
-    if (i > 0) nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
-    error = EADDRNOTAVAIL;
-    for (const struct addrinfo *at = infos; at && error && error != EADDRINUSE; at = at->ai_next)
-      error = listen_at(at, fd);
-  }
+  int error = EADDRNOTAVAIL;
+  for (const struct addrinfo *at = infos; at && error && error != EADDRINUSE; at = at->ai_next)
+    error = listen_at(at, fd);
   freeaddrinfo(infos);
   if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
   if (error) return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
@@ -212,9 +208,12 @@ tarn_err listen_open(struct address *address, int *fd, struct why *why) {
     *fd = address->passed_fd;
     return TARN_OK;
   }
-  tarn_err err = address->is_unix ? listen_unix(address, fd, why) : listen_tcp(address, fd, why);
-  require((err == TARN_OK) == (*fd >= 0));
-  return err;
+  for (uint32_t waited_ms = 0;; waited_ms += TRY_MS) {
+    tarn_err err = address->is_unix ? listen_unix(address, fd, why) : listen_tcp(address, fd, why);
+    require((err == TARN_OK) == (*fd >= 0));
+    if (err != TARN_EXISTS || waited_ms >= address->patience_ms) return err;
+    usleep(TRY_MS * 1000);
+  }
 }
 
 void listen_close(const struct address *address, int fd) {

@@ -10,14 +10,16 @@
 #include "shell/why.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct address {
   bool is_unix;
   char path[108]; /* of the socket */
   char host[256]; /* without brackets */
   char port[6];
-  char text[384]; /* as people write it */
-  bool passed;    /* `passed_fd` listens there already; its file is not ours to remove */
+  char text[384];       /* as people write it */
+  uint32_t patience_ms; /* that listen_open() waits for an address in use; 2 s unless its owner says otherwise */
+  bool passed;          /* `passed_fd` listens there already; its file is not ours to remove */
   int passed_fd;
 };
 
@@ -29,8 +31,8 @@ CHECKED tarn_err address_unix(const char *path, struct address *address, struct 
  * for streams, on Unix, IPv4 or IPv6. From then on it is close-on-exec, and blocking, which io_uring needs. */
 CHECKED tarn_err address_passed(int fd, struct address *address, struct why *why);
 
-/* A listening socket for reactor_accept(), close-on-exec. A port that was just in use is tried again for 2 s; a socket file that
- * nobody listens on is replaced. `address` is updated with the port that was picked. TARN_EXISTS in use, else
+/* A listening socket for reactor_accept(), close-on-exec. An address that is in use is tried again for a while: a daemon that was
+ * just killed is gone before the kernel has closed its sockets. A socket file that nobody listens on is replaced. `address` is updated with the port that was picked. TARN_EXISTS in use, else
  * TARN_REFUSED; with the reason. */
 CHECKED tarn_err listen_open(struct address *address, int *fd, struct why *why);
 /* Closes, and removes the socket file, unless it was passed on to us. */

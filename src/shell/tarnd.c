@@ -21,12 +21,13 @@
 #include "shell/standard.h"
 #include "shell/words.h"
 
-#define TAKE_OVER_MS 2000  /* from a daemon that was just killed */
-#define OWN_PLACE_MS 10000 /* ... sockets in the state directory, which is locked by then: nobody else can be there */
-#define TRY_MS       50
-#define MAP_BYTES    (64 * 1024)
-#define EXIT_FAILED  1
-#define EXIT_USAGE   2
+#define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
+#define OWN_PLACE_MS \
+  10000 /* ... sockets in the state directory, which is locked by then: only who was killed can be there */
+#define TRY_MS      50
+#define MAP_BYTES   (64 * 1024)
+#define EXIT_FAILED 1
+#define EXIT_USAGE  2
 
 /* The program itself: one per process, because env->report has no other way to find it. */
 static struct tarnd {
@@ -154,17 +155,11 @@ static tarn_err memory_reserve(struct tarnd *daemon, struct why *why) {
   return TARN_OK;
 }
 
-/* A daemon that was just killed is gone before the kernel has closed what its ring still held: its sockets answer for a
- * moment, on a busy machine for seconds. */
-static tarn_err nbd_listen(struct tarnd *daemon, struct address *address, struct why *why) {
-  bool own_place = strncmp(address->path, daemon->config.state, strlen(daemon->config.state)) == 0;
-  int patience_ms = !address->is_unix ? 0 : own_place ? OWN_PLACE_MS : TAKE_OVER_MS;
-  tarn_err err = nbd_server_listen(daemon->nbd, address, why);
-  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < patience_ms; waited_ms += TRY_MS) {
-    usleep(TRY_MS * 1000);
-    err = nbd_server_listen(daemon->nbd, address, why);
-  }
-  return err;
+/* The ring of a daemon that was killed keeps its sockets for a moment, on a busy machine for seconds. */
+static void be_patient(const struct tarnd *daemon, struct address *address) {
+  size_t bytes = strlen(daemon->config.state);
+  if (strncmp(address->path, daemon->config.state, bytes) == 0 && address->path[bytes] == '/')
+    address->patience_ms = OWN_PLACE_MS;
 }
 
 static tarn_err control_open(struct tarnd *daemon, struct why *why) {
@@ -172,11 +167,8 @@ static tarn_err control_open(struct tarnd *daemon, struct why *why) {
   struct address address = daemon->passed.control;
   snprintf(path, sizeof path, "%s/control.sock", daemon->config.state);
   tarn_err err = daemon->passed.has_control ? TARN_OK : address_unix(path, &address, why);
+  be_patient(daemon, &address);
   if (err == TARN_OK) err = control_listen(daemon->control, &address, why);
-  for (int waited_ms = 0; err == TARN_EXISTS && waited_ms < OWN_PLACE_MS; waited_ms += TRY_MS) {
-    usleep(TRY_MS * 1000);
-    err = control_listen(daemon->control, &address, why);
-  }
   if (err == TARN_OK && address.passed)
     report(daemon->env, REPORT_INFO, "tarnd", "takes commands at %s, a socket that was passed on", address.text);
   return err;
@@ -185,7 +177,8 @@ static tarn_err control_open(struct tarnd *daemon, struct why *why) {
 static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
   for (uint32_t i = 0; i < daemon->config.nbd_count; i++) {
     struct address *address = &daemon->config.nbd[i];
-    tarn_err err = nbd_listen(daemon, address, why);
+    be_patient(daemon, address);
+    tarn_err err = nbd_server_listen(daemon->nbd, address, why);
     if (err != TARN_OK) return err;
     report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s%s", address->text,
            address->passed ? ", a socket that was passed on" : "");

@@ -93,6 +93,7 @@ static void test_socket_files(void **state) {
   assert_non_null(mkdtemp(folder));
   snprintf(path, sizeof(path), "%s/socket", folder);
   assert_int_equal(address_unix(path, &address, &why), TARN_OK);
+  address.patience_ms = 60;
   assert_int_equal(listen_open(&address, &first, &why), TARN_OK);
   assert_int_equal(listen_open(&address, &second, &why), TARN_EXISTS); /* somebody listens */
   assert_int_equal(address_connect(&address, &connected, &why), TARN_OK);
