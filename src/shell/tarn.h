@@ -102,6 +102,14 @@ int tarn_ask_long(const struct tarn *tarn, json_t *request, json_t **result,
 int tarn_stream(const struct tarn *tarn, json_t *request, bool (*line)(const struct tarn *tarn, const json_t *json));
 /* One document on standard output. */
 void tarn_print_json(const json_t *json, bool one_line);
+/* What a member of an answer is; "" and 0: it is not there. */
+static inline const char *text_of(const json_t *json, const char *key) {
+  const char *text = json_string_value(json_object_get(json, key));
+  return text ? text : "";
+}
+static inline uint64_t number_of(const json_t *json, const char *key) {
+  return (uint64_t)json_integer_value(json_object_get(json, key));
+}
 
 /* ---- tarn_status.c ---- */
 int status_run(struct tarn *tarn, json_t *request);

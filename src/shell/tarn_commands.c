@@ -9,11 +9,6 @@
 #include "shell/tarn.h"
 #include "shell/words.h"
 
-static const char *text_of(const json_t *json, const char *key) {
-  const char *text = json_string_value(json_object_get(json, key));
-  return text ? text : "";
-}
-
 /* ---- checks of what was typed ---- */
 
 static tarn_err check_mirror(char **text, struct why *why) { return name_check("mirror", *text, why); }

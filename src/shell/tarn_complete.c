@@ -81,11 +81,6 @@ static void word_read(struct line *line, const char *word) {
 
 /* ---- names that the daemon knows ---- */
 
-static const char *text_of(const json_t *json, const char *key) {
-  const char *text = json_string_value(json_object_get(json, key));
-  return text ? text : "";
-}
-
 /* Of all mirrors; or of the images of one. */
 static void names_offer(const struct line *line, const char *images_of) {
   json_t *result, *mirror, *image;

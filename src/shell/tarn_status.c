@@ -10,14 +10,6 @@
 #include "shell/tarn.h"
 #include "shell/words.h"
 
-static const char *text_of(const json_t *json, const char *key) {
-  const char *text = json_string_value(json_object_get(json, key));
-  return text ? text : "";
-}
-static uint64_t number_of(const json_t *json, const char *key) {
-  return (uint64_t)json_integer_value(json_object_get(json, key));
-}
-
 /* "SYNCHRONIZING 40%" */
 static void state_cell(const json_t *image, char *out, size_t bytes) {
   const json_t *sync = json_object_get(image, "sync");

@@ -22,13 +22,6 @@
 #define LABEL_CELLS 13 /* "  by itself  " */
 #define SAY_TEXT    6000
 
-static const char *text_of(const json_t *json, const char *key) {
-  const char *text = json_string_value(json_object_get(json, key));
-  return text ? text : "";
-}
-static uint64_t number_of(const json_t *json, const char *key) {
-  return (uint64_t)json_integer_value(json_object_get(json, key));
-}
 static bool is(const json_t *json, const char *key, const char *word) { return strcmp(text_of(json, key), word) == 0; }
 
 /* ---- what is the matter with a mirror: from the best to the worst ---- */
