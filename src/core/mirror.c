@@ -21,34 +21,24 @@ static const struct disk_ops volume_ops = {.kind = "mirror", .submit = volume_su
 const struct image_policy image_policy_default = {
     .hang_ns = 10 * NS_PER_S, .return_by_itself = true, .return_after_ns = 60 * NS_PER_S};
 
+static void config_sizes(const struct mirror_config *config, uint64_t sizes[VOLUMES_MAX]) {
+  for (uint32_t v = 0; v < min_u64(config->volume_count, VOLUMES_MAX); v++) sizes[v] = config->volumes[v].size_bytes;
+}
+
+/* What a record would refuse can never be stored. */
 const char *mirror_config_check(const struct mirror_config *config) {
+  uint64_t sizes[VOLUMES_MAX];
   if (!record_name_is_valid(config->name, strlen(config->name)))
     return "a mirror's name is 1 to 63 of A-Z a-z 0-9 _ -, the first a letter or digit";
   if (config->image_count < 1 || config->image_count > IMAGES_MAX) return "a mirror has 1 to 16 images";
-  if (config->volume_count < 1 || config->volume_count > VOLUMES_MAX) return "a mirror has 1 to 8 volumes";
-  if (!is_power_of_two(config->region_bytes) || config->region_bytes < 64u << 10 || config->region_bytes > 256u << 20)
-    return "region is a power of two from 64K to 256M";
-  if (!is_power_of_two(config->extent_bytes) || config->extent_bytes < 4u << 10 || config->extent_bytes > 1u << 20)
-    return "extent is a power of two from 4K to 1M";
-  if (config->extent_bytes > config->region_bytes) return "extent cannot be larger than region";
-  if (config->mark_count < 16 || config->mark_count > 65536) return "marks is from 16 to 65536";
-  uint64_t regions = 0;
-  for (uint32_t v = 0; v < config->volume_count; v++) {
-    uint64_t size = config->volumes[v].size_bytes;
-    if (size == 0 || size % 512 != 0) return "a volume's size is a multiple of 512, and not 0";
-    if (size > INT64_MAX) return "a volume's size is beyond any file";
-    regions += (size - 1) / config->region_bytes + 1;
-  }
-  /* As record_check() has it: what it refuses can never be stored. */
-  if (regions >= UINT32_MAX) return "its volumes have too many regions: set a larger region, or make them smaller";
-  if (regions * (config->region_bytes / config->extent_bytes) / MAP_BITS_PER_SECTOR >= UINT32_MAX)
-    return "its volumes have too many extents: set a larger extent, or make them smaller";
-  return NULL;
+  config_sizes(config, sizes);
+  return record_geometry_check(config->region_bytes, config->extent_bytes, config->mark_count, config->volume_count,
+                               sizes);
 }
 
 static void config_geometry(const struct mirror_config *config, struct geometry *geometry) {
   uint64_t sizes[VOLUMES_MAX];
-  for (uint32_t v = 0; v < config->volume_count; v++) sizes[v] = config->volumes[v].size_bytes;
+  config_sizes(config, sizes);
   geometry_init(geometry, config->volume_count, sizes, config->region_bytes, config->extent_bytes, config->mark_count);
 }
 

@@ -95,34 +95,37 @@ static bool slot_is_present(const struct record *record, uint8_t slot) {
   return slot < IMAGES_MAX && record->images[slot].present;
 }
 
-static const char *check_geometry(const struct record *record) {
-  if (!is_power_within(record->region_bytes, 64u << 10, 256u << 20))
-    return "region size is not a power of two in 64K to 256M";
-  if (!is_power_within(record->extent_bytes, 4u << 10, 1u << 20))
-    return "extent size is not a power of two in 4K to 1M";
-  if (record->extent_bytes > record->region_bytes) return "an extent is larger than a region";
-  if (record->mark_count < 16 || record->mark_count > 65536) return "number of marks is not in 16 to 65536";
+const char *record_geometry_check(uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count,
+                                  uint32_t volume_count, const uint64_t *volume_bytes) {
+  if (!is_power_within(region_bytes, 64u << 10, 256u << 20)) return "region is a power of two from 64K to 256M";
+  if (!is_power_within(extent_bytes, 4u << 10, 1u << 20)) return "extent is a power of two from 4K to 1M";
+  if (extent_bytes > region_bytes)
+    return "an extent cannot be larger than a region: set a smaller extent, or a larger region";
+  if (mark_count < 16 || mark_count > 65536) return "marks is from 16 to 65536";
+  if (volume_count < 1 || volume_count > VOLUMES_MAX) return "a mirror has 1 to 8 volumes";
+  uint64_t regions = 0;
+  for (uint32_t i = 0; i < volume_count; i++) {
+    if (volume_bytes[i] == 0 || volume_bytes[i] % 512 != 0) return "a volume's size is a multiple of 512, and not 0";
+    if (volume_bytes[i] > INT64_MAX) return "a volume's size is beyond any file";
+    regions += (volume_bytes[i] - 1) / region_bytes + 1;
+  }
+  /* A mark names its region, and a sector of a map its index, by 32 bits. */
+  if (regions >= UINT32_MAX) return "its volumes have too many regions: set a larger region, or make them smaller";
+  if (regions * (region_bytes / extent_bytes) / MAP_BITS_PER_SECTOR >= UINT32_MAX)
+    return "its volumes have too many extents: set a larger extent, or make them smaller";
   return NULL;
 }
 
 static const char *check_volumes(const struct record *record) {
-  if (record->volume_count == 0) return "no volume";
-  if (record->volume_count > VOLUMES_MAX) return "too many volumes";
-  uint64_t regions = 0;
-  for (uint32_t i = 0; i < record->volume_count; i++) {
-    uint64_t size = record->volumes[i].size_bytes;
+  uint64_t sizes[VOLUMES_MAX];
+  for (uint32_t i = 0; i < min_u64(record->volume_count, VOLUMES_MAX); i++) {
+    sizes[i] = record->volumes[i].size_bytes;
     if (!name_is_valid(record->volumes[i].name)) return "a volume's name is not valid";
     for (uint32_t j = 0; j < i; j++)
       if (strcmp(record->volumes[i].name, record->volumes[j].name) == 0) return "two volumes have one name";
-    if (size == 0 || size % 512 != 0) return "a volume's size is zero or no multiple of 512";
-    if (size > INT64_MAX) return "a volume's size is beyond any file";
-    regions += (size - 1) / record->region_bytes + 1;
   }
-  /* A mark names its region, and a sector of a map its index, by 32 bits. */
-  if (regions >= UINT32_MAX) return "too many regions for one mirror";
-  uint64_t extents = regions * (record->region_bytes / record->extent_bytes);
-  if (extents / MAP_BITS_PER_SECTOR >= UINT32_MAX) return "too many extents for one mirror";
-  return NULL;
+  return record_geometry_check(record->region_bytes, record->extent_bytes, record->mark_count, record->volume_count,
+                               sizes);
 }
 
 static const char *check_images(const struct record *record) {
@@ -184,8 +187,7 @@ const char *record_check(const struct record *record) {
   if (record->epoch_node[0] == 0 && record->epoch != 0) return "an epoch without its node";
   if (record->epoch_node[0] != 0 && !name_is_valid(record->epoch_node)) return "the epoch's node is not a valid name";
   if (record->completed > record->sequence) return "a completed commit that is later than this one";
-  const char *wrong = check_geometry(record);
-  if (!wrong) wrong = check_volumes(record);
+  const char *wrong = check_volumes(record);
   if (!wrong) wrong = check_images(record);
   if (!wrong) wrong = check_history(record);
   if (!wrong) wrong = check_unreadable(record);

@@ -104,6 +104,9 @@ void record_encode(const struct record *record, uint8_t *out);
 CHECKED tarn_err record_decode(struct record *record, const uint8_t *in);
 /* A name of a mirror, image, volume or node: 1 to TARN_NAME_MAX of A-Z a-z 0-9 _ -, the first a letter or digit. */
 bool record_name_is_valid(const char *name, size_t bytes);
+/* What a record can say of a mirror's geometry, for settings that are to become one: NULL, or what is wrong, as a sentence. */
+const char *record_geometry_check(uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count,
+                                  uint32_t volume_count, const uint64_t *volume_bytes);
 /* Bounds and cross-field invariants; NULL, or what is wrong. */
 const char *record_check(const struct record *record);
 

@@ -141,10 +141,6 @@ tarn_err plan_parse(struct create_plan *plan, const struct request *request, str
     unsigned index;
     err = setting_assign(&mirror_settings, plan->file->settings.values, texts[i], &index, why);
   }
-  const int64_t *values = plan->file->settings.values;
-  if (err == TARN_OK && values[SET_EXTENT] > values[SET_REGION])
-    return because(why, TARN_INVALID,
-                   "an extent cannot be larger than a region: set a smaller extent, or a larger region");
   return err;
 }
 

@@ -123,8 +123,6 @@ static tarn_err create_format(struct create *create) {
   }
   struct mirror_config config;
   managed_config(managed, &config);
-  const char *wrong = mirror_config_check(&config);
-  if (wrong) return because(&create->why, TARN_REFUSED, "%s", wrong);
   /* Blank only when all are: else an overwritten image with data would be taken for the master. */
   for (uint32_t slot = 0; slot < file->slot_count; slot++) config.images[slot].blank = all_blank;
   struct mirror_options options = {.env = managed->manager->env,
