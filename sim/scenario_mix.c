@@ -560,52 +560,33 @@ void scenario_mix(struct world *world, struct node *node) {
   run_mix(&mix);
 }
 
-void scenario_crash_recovery(struct world *world, struct node *node) {
+static void set_failing_image(struct mix *mix, struct sim_mirror_options *options) {
+  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 4);
+  mix->storm_percent = 70;
+}
+
+static void set_full_marks(struct mix *mix, struct sim_mirror_options *options) {
+  bool sectors = prng_one_in(&mix->prng, 2); /* so many marks that the log has several sectors */
+  options->calm = true;
+  options->image_count = 2;
+  options->volume_count = 1;
+  options->volume_bytes[0] = sectors ? 24u << 20 : 8u << 20;
+  options->mark_count = sectors ? 300 : 16;
+}
+
+/* One story of the mix, by itself. */
+static void run_one(struct world *world, struct node *node,
+                    void (*set)(struct mix *mix, struct sim_mirror_options *options)) {
   struct mix mix = mix_begin(world, node);
   struct sim_mirror_options options = {0};
   draw_mirror(&mix, &options);
-  set_crash_recovery(&mix, &options);
+  set(&mix, &options);
   add_mirror(&mix, &options);
   run_mix(&mix);
 }
 
-void scenario_brink(struct world *world, struct node *node) {
-  struct mix mix = mix_begin(world, node);
-  struct sim_mirror_options options = {0};
-  draw_mirror(&mix, &options);
-  set_brink(&mix, &options);
-  add_mirror(&mix, &options);
-  run_mix(&mix);
-}
-
-void scenario_source_lost(struct world *world, struct node *node) {
-  struct mix mix = mix_begin(world, node);
-  struct sim_mirror_options options = {0};
-  draw_mirror(&mix, &options);
-  set_source_lost(&mix, &options);
-  add_mirror(&mix, &options);
-  run_mix(&mix);
-}
-
-void scenario_failing_image(struct world *world, struct node *node) {
-  struct mix mix = mix_begin(world, node);
-  struct sim_mirror_options options = {.calm = false};
-  draw_mirror(&mix, &options);
-  options.image_count = (uint32_t)prng_between(&mix.prng, 2, 4);
-  mix.storm_percent = 70;
-  add_mirror(&mix, &options);
-  run_mix(&mix);
-}
-
-void scenario_full_marks(struct world *world, struct node *node) {
-  struct mix mix = mix_begin(world, node);
-  struct sim_mirror_options options = {.calm = true};
-  draw_mirror(&mix, &options);
-  options.image_count = 2;
-  options.volume_count = 1;
-  bool sectors = prng_one_in(&mix.prng, 2); /* so many marks that the log has several sectors */
-  options.volume_bytes[0] = sectors ? 24u << 20 : 8u << 20;
-  options.mark_count = sectors ? 300 : 16;
-  add_mirror(&mix, &options);
-  run_mix(&mix);
-}
+void scenario_crash_recovery(struct world *world, struct node *node) { run_one(world, node, set_crash_recovery); }
+void scenario_brink(struct world *world, struct node *node) { run_one(world, node, set_brink); }
+void scenario_source_lost(struct world *world, struct node *node) { run_one(world, node, set_source_lost); }
+void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
+void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }
