@@ -21,14 +21,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define SESSIONS_DEFAULT 1024u
-#define LISTENERS_MAX    16u
-#define VECTORS_MAX      64u
-#define FILES_KEPT       16u
-#define ACCEPT_RETRY_NS  (100 * NS_PER_MS) /* when descriptors are short */
-#define FULL_REPORT_NS   NS_PER_S          /* a crowd at the door is one line a second */
-#define LEAVE_TICK_NS    (5 * NS_PER_MS)   /* while a connection waits for the place of one that is leaving, */
-#define LEAVE_NS         NS_PER_S          /* at most so long */
+#define LISTENERS_MAX   16u
+#define VECTORS_MAX     64u
+#define FILES_KEPT      16u
+#define ACCEPT_RETRY_NS (100 * NS_PER_MS) /* when descriptors are short */
+#define FULL_REPORT_NS  NS_PER_S          /* a crowd at the door is one line a second */
+#define LEAVE_TICK_NS   (5 * NS_PER_MS)   /* while a connection waits for the place of one that is leaving, */
+#define LEAVE_NS        NS_PER_S          /* at most so long */
 
 /* How long nothing may come, or go, while a connection holds buffers; see nbd_server.h. */
 #define STALL_TICK_NS    (50 * NS_PER_MS)
@@ -453,7 +452,7 @@ void nbd_server_remove(struct nbd_server *server, struct nbd_server_export *expo
 }
 
 struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why) {
-  uint32_t count = options->session_max ? options->session_max : SESSIONS_DEFAULT;
+  uint32_t count = options->session_max ? options->session_max : NBD_SESSIONS_DEFAULT;
   require(options->reactor != NULL);
   require(options->pool != NULL);
   struct arena arena;

@@ -27,10 +27,11 @@ struct nbd_server_export {
   void (*removed)(struct nbd_server_export *export);
 };
 
+#define NBD_SESSIONS_DEFAULT 1024u
 struct nbd_server_options {
   struct reactor *reactor;
   struct buffer_pool *pool;
-  uint32_t session_max; /* 0: 1024 */
+  uint32_t session_max; /* 0: NBD_SESSIONS_DEFAULT */
   uint64_t deaf_ns;     /* 0: 10 s, see above */
 };
 

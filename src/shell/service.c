@@ -12,12 +12,12 @@
 #include <unistd.h>
 
 #include "shell/control.h"
+#include "shell/nbd_server.h"
 #include "shell/words.h"
 
 #define FIRST_FD    3
 #define PASSED_MAX  ((int)SERVICE_NBD_MAX + 1)
 #define FILES_BASE  64u /* the ring, the lock, standard streams, folders that are being read */
-#define SESSIONS    1024u
 #define FILES_AMPLE 65536u
 
 /* ---- sockets that were passed on ---- */
@@ -91,7 +91,8 @@ tarn_err service_sockets_take(struct service_sockets *sockets, struct why *why) 
 
 void service_files_raise(uint64_t *have, uint64_t *want) {
   struct rlimit limit;
-  *want = FILES_BASE + SESSIONS + CONTROL_CONNECTIONS_MAX + SERVICE_NBD_MAX + IMAGES_MAX * (VOLUMES_MAX + 1);
+  *want =
+      FILES_BASE + NBD_SESSIONS_DEFAULT + CONTROL_CONNECTIONS_MAX + SERVICE_NBD_MAX + IMAGES_MAX * (VOLUMES_MAX + 1);
   *have = *want;
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   if (limit.rlim_max < FILES_AMPLE) { /* root may */
