@@ -279,34 +279,30 @@ static const char *write_done(struct model *model, struct segment *segment, uint
   return NULL;
 }
 
-/* A write that may have happened or not: it has no effect after now, and what its sight had killed may be seen again. */
-static const char *write_maybe(struct model *model, struct segment *segment, uint64_t start, void *context) {
-  (void)start;
-  const struct model_op *op = context;
+/* It has no effect after now. What its sight had killed stays dead, or may be seen again. */
+static void write_settle(struct model *model, struct segment *segment, const struct model_op *op, bool stays) {
   struct version *mine = version_of(segment, op->id);
   if (mine) mine->effective = min_u64(mine->effective, model->tick);
   for (uint32_t i = 0; i < segment->count; i++) {
     struct version *version = &segment->versions[i];
     if (version->killer != op->id) continue;
     version->killer = 0;
-    if (model->calm) version->firm = min_u64(version->firm, model->tick);
+    if (stays) version->firm = min_u64(version->firm, model->tick);
     else version->dead = NEVER;
   }
+}
+
+/* A write that may have happened or not. */
+static const char *write_maybe(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  write_settle(model, segment, context, model->calm);
   return NULL;
 }
 
 /* A trim that was answered: it may have done nothing, but what was seen of it stays. */
 static const char *trim_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   (void)start;
-  const struct model_op *op = context;
-  struct version *mine = version_of(segment, op->id);
-  if (mine) mine->effective = min_u64(mine->effective, model->tick);
-  for (uint32_t i = 0; i < segment->count; i++) {
-    struct version *version = &segment->versions[i];
-    if (version->killer != op->id) continue;
-    version->killer = 0;
-    version->firm = min_u64(version->firm, model->tick);
-  }
+  write_settle(model, segment, context, true);
   return NULL;
 }
 

@@ -4,6 +4,9 @@
 #ifndef TARN_TESTS_HELD_DISK_H
 #define TARN_TESTS_HELD_DISK_H
 
+#include <stdio.h>
+#include <string.h>
+
 #include "core/disk.h"
 
 struct held_disk {
@@ -54,6 +57,39 @@ static inline void held_disk_answer(struct held_disk *held, uint32_t index, tarn
   held->count--;
   disk_complete(io, err);
 }
+
+/* ---- what happened, in order: an I/O's letter and its error's, "a:ok b:hung ", and what the test adds ---- */
+
+static struct disk_io ios[16]; /* letter a, b, ... */
+static char said[256];
+
+static inline void say(const char *what) { strncat(said, what, sizeof said - strlen(said) - 1); }
+/* And it is forgotten. */
+static inline bool said_so(const char *expected) {
+  bool equal = strcmp(said, expected) == 0;
+  if (!equal) fprintf(stderr, "said \"%s\", expected \"%s\"\n", said, expected);
+  said[0] = 0;
+  return equal;
+}
+static inline void io_done(struct disk_io *io) {
+  char text[24];
+  const char *err = io->err == TARN_OK         ? "ok"
+                    : io->err == TARN_IO       ? "io"
+                    : io->err == TARN_HUNG     ? "hung"
+                    : io->err == TARN_GONE     ? "gone"
+                    : io->err == TARN_SHUTDOWN ? "shutdown"
+                                               : "other";
+  snprintf(text, sizeof text, "%c:%s ", (char)('a' + (io - ios)), err);
+  say(text);
+}
+
+/* Does the disk below have what was submitted above? */
+static inline bool is_passed_on(const struct disk_io *below, const struct disk_io *io) {
+  return below->op == io->op && below->flags == io->flags && below->offset == io->offset &&
+         below->length == io->length && below->buffer == io->buffer && below->data == io->data;
+}
+
+/* ---- turns ---- */
 
 static inline void run_events(struct env *env) {
   while (event_run_one(&env->queue)) continue;

@@ -300,6 +300,15 @@ static inline struct mirror_image_status world_image(const struct mirror_world *
   return status.images[i];
 }
 
+static inline void world_check_synchronized(const struct mirror_world *w) {
+  for (uint32_t i = 0; i < w->config.image_count; i++) assert_int_equal(world_image(w, i).state, IMAGE_SYNCHRONIZED);
+}
+/* Activates it, and waits until all images hold what image a does. */
+static inline void world_settle(struct mirror_world *w) {
+  world_activate(w);
+  world_pass(w, 5 * NS_PER_S);
+  world_check_synchronized(w);
+}
 static inline bool world_said(const struct mirror_world *w, const char *text) { return strstr(w->log, text) != NULL; }
 
 /* ---- clients ---- */

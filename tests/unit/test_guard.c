@@ -13,28 +13,6 @@ static struct buffer_pool pool;
 static struct guard guard;
 static struct held_disk lower;
 
-/* What happened, in order: an I/O's letter and its error's, and what the guard said of itself. */
-static char said[128];
-static void say(const char *what) { strncat(said, what, sizeof said - strlen(said) - 1); }
-static bool said_so(const char *expected) {
-  bool equal = strcmp(said, expected) == 0;
-  if (!equal) fprintf(stderr, "said \"%s\", expected \"%s\"\n", said, expected);
-  said[0] = 0;
-  return equal;
-}
-
-static struct disk_io ios[SLOTS + 1]; /* letter a, b, ... */
-
-static void io_done(struct disk_io *io) {
-  char text[24];
-  const char *err = io->err == TARN_OK     ? "ok"
-                    : io->err == TARN_HUNG ? "hung"
-                    : io->err == TARN_GONE ? "gone"
-                    : io->err == TARN_IO   ? "io"
-                                           : "other";
-  snprintf(text, sizeof text, "%c:%s ", (char)('a' + (io - ios)), err);
-  say(text);
-}
 static void died(struct guard *of) {
   assert_ptr_equal(of, &guard);
   assert_true(of->dead);
@@ -115,9 +93,7 @@ static void it_passes_everything_on(void **state) {
     disk_submit(&guard.disk, &ios[0]);
     struct disk_io *below = held_disk_io(&lower, 0);
     row_true(rows[i].why, below != &ios[0]); /* a disk that hangs keeps the guard's, not the submitter's */
-    row_true(rows[i].why, below->op == ios[0].op && below->flags == ios[0].flags);
-    row_true(rows[i].why, below->offset == ios[0].offset && below->length == ios[0].length);
-    row_true(rows[i].why, below->buffer == ios[0].buffer && below->data == ios[0].data);
+    row_true(rows[i].why, is_passed_on(below, &ios[0]));
     row_true(rows[i].why, buffer->refs == 1);
     answer(0, rows[i].err);
     row_true(rows[i].why, said_so(""));

@@ -14,9 +14,7 @@ static int teardown(void **state) {
 static void begin(uint32_t images) {
   world_init(&w, images, MIB, 512);
   world_format(&w);
-  world_activate(&w);
-  world_pass(&w, 5 * NS_PER_S);
-  for (uint32_t i = 0; i < images; i++) assert_int_equal(world_image(&w, i).state, IMAGE_SYNCHRONIZED);
+  world_settle(&w);
 }
 
 static tarn_err write_at(uint64_t offset, uint64_t length) { return client_do(&w, DISK_WRITE, offset, length, 0x55); }

@@ -17,13 +17,11 @@ static void begin(uint32_t images) {
   world_init(&w, images, MIB, 512);
   memset(w.data[0].bytes, 0, MIB / 4);
   world_format(&w);
-  world_activate(&w);
-  world_pass(&w, 5 * NS_PER_S);
-  for (uint32_t i = 0; i < images; i++) assert_int_equal(world_image(&w, i).state, IMAGE_SYNCHRONIZED);
+  world_settle(&w);
 }
 
 static void end(void) {
-  for (uint32_t i = 0; i < w.config.image_count; i++) assert_int_equal(world_image(&w, i).state, IMAGE_SYNCHRONIZED);
+  world_check_synchronized(&w);
   world_deactivate(&w);
 }
 
