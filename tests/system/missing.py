@@ -94,8 +94,8 @@ def test_only_what_was_missed_is_copied(t):
     images.check_same(paths, SIZE)
 
 
-def test_behind_is_never_served(t):
-    """Rules 9, 10: an image that missed writes is not what a mirror is activated from when the better one is gone."""
+def with_what_is_behind(t):
+    """A daemon that has just been started, of whose mirror only image b is there, which has missed a write."""
     daemon, paths = new_mirror(t)
     daemon.stop()
     take_away(paths[1])
@@ -105,7 +105,12 @@ def test_behind_is_never_served(t):
     daemon.stop()
     bring_back(paths[1])
     take_away(paths[0])
-    daemon.start()
+    return daemon.start(), paths
+
+
+def test_behind_is_never_served(t):
+    """Rules 9, 10: an image that missed writes is not what a mirror is activated from when the better one is gone."""
+    daemon, paths = with_what_is_behind(t)
     mirror = daemon.wait_state("vol0", "ATTENTION")
     check(re.search(r"\ba\b|a\.img", str(mirror["reason"])), f"the reason does not name image a: {mirror['reason']}")
     refused = daemon.tarn("mirror", "activate", "vol0", status=1)
@@ -122,16 +127,7 @@ def test_behind_is_never_served(t):
 
 def test_forced_activation_of_what_is_behind(t):
     """Rule 10: `--force` goes on with what there is, and says what may be lost."""
-    daemon, paths = new_mirror(t)
-    daemon.stop()
-    take_away(paths[1])
-    daemon.start()
-    daemon.wait_state("vol0", "ACTIVE")
-    write(daemon, 0, b"newer")
-    daemon.stop()
-    bring_back(paths[1])
-    take_away(paths[0])
-    daemon.start()
+    daemon, paths = with_what_is_behind(t)
     daemon.wait_state("vol0", "ATTENTION")
     said = daemon.tarn("mirror", "activate", "--force", "vol0")
     check(re.search("lost|lose|miss|behind", said.out + said.err), f"it does not say what may be lost: {said}")
@@ -315,3 +311,76 @@ def test_an_open_file_is_lost(t, row):
         rescued = re.search(r"/proc/\d+/fd/\d+", mirror["reason"])
         check(rescued, f"the reason does not say where the data still is: {mirror['reason']}")
         check(images.read_at(rescued.group(), 0, 20) == b"newernewernewernewer", "the data is not there")
+
+
+# ---- images that are behind, and not what they were when they left: what is recorded as missed of them says nothing then ----
+
+def equal_images(daemon, paths, what):
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    images.check_same(paths, SIZE)
+    check(daemon.mirror("vol0")["images"][1]["state"] == "SYNCHRONIZED", f"{what}: not SYNCHRONIZED any more")
+
+
+def stays_out(daemon, why):
+    """Only the administrator may give up what is there: it is not copied over by itself, and the reason says what to do."""
+    image = daemon.mirror("vol0")["images"][1]
+    check(image["state"] == "UNSYNCHRONIZED" and image["missing"] == "failed", f"image b is {image}")
+    check(why in image["reason"] and "restore" in image["reason"], f"the reason is {image['reason']!r}")
+
+
+def test_replaced_while_inactive(t):
+    """Rule 9, thesis 3, A5: an image that was away comes back as another file, with its old metadata: what it missed is not
+    all that it lacks. It stays out until `restore`, and is then copied in full."""
+    daemon, paths = new_mirror(t)
+    daemon.tarn("mirror", "deactivate", "vol0")
+    take_away(paths[1])
+    daemon.tarn("mirror", "activate", "vol0")
+    write(daemon, 1 * MIB, b"second")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    os.rename(paths[1] + ".tarn.away", paths[1] + ".tarn")
+    with open(paths[1], "wb") as file:
+        file.truncate(SIZE)
+    daemon.tarn("mirror", "activate", "vol0")
+    stays_out(daemon, "another one")
+    daemon.tarn("image", "restore", "vol0", "b")
+    equal_images(daemon, paths, "replaced while INACTIVE")
+
+
+def test_replaced_while_active(t):
+    """Rule 9, A5: the file of an image is replaced while it is open; the image is out at once, and what comes back is
+    another file."""
+    daemon, paths = new_mirror(t)
+    daemon.tarn("mirror", "deactivate", "vol0")  # nothing is marked any more
+    daemon.tarn("mirror", "activate", "vol0")
+    with open(paths[1] + ".new", "wb") as file:
+        file.truncate(SIZE)
+    os.rename(paths[1] + ".new", paths[1])
+    wait_for("image b to be missing", lambda: daemon.mirror("vol0")["images"][1]["missing"])
+    daemon.tarn("mirror", "deactivate", "vol0")
+    daemon.tarn("mirror", "activate", "vol0")
+    stays_out(daemon, "another one")
+    daemon.tarn("image", "restore", "vol0", "b")
+    equal_images(daemon, paths, "replaced while ACTIVE")
+
+
+def test_older_content_put_back(t):
+    """Rules 9, 10: an image that left holds something older when it comes back: a backup, with its metadata, in the same
+    files. It is copied in full, by itself: nothing is lost by that."""
+    daemon, paths = new_mirror(t)
+    daemon.tarn("mirror", "deactivate", "vol0")
+    for name in (paths[1], paths[1] + ".tarn"):
+        shutil.copyfile(name, name + ".backup")
+    daemon.tarn("mirror", "activate", "vol0")
+    write(daemon, 8 * MIB, b"later")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    take_away(paths[1])
+    daemon.tarn("mirror", "activate", "vol0")
+    write(daemon, 1 * MIB, b"second")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    for name in (paths[1], paths[1] + ".tarn"):
+        os.rename(name + ".away", name)
+        with open(name + ".backup", "rb") as backup, open(name, "r+b") as file:
+            file.write(backup.read())
+    daemon.tarn("mirror", "activate", "vol0")
+    equal_images(daemon, paths, "older content put back")
