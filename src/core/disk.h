@@ -21,8 +21,9 @@
  *   - There is no cancel. A disk that hangs keeps the I/O; the submitter may judge it failed, answer its own client and
  *     go on, but it must leave the disk_io and the buffer alone until `done` has run (rule 7). That is why `buffer` is
  *     reference counted and why a disk_io lives in its owner's pool rather than on its client.
- *   - A READ, or EXTENTS, may come back with another buffer than it was given: `buffer` and `data` have changed then, and the submitter's
- *     reference is to the new one; the old one stays with a disk that hangs. Only buffers of a pool are exchanged.
+ *   - A READ, or EXTENTS, may come back with another buffer than it was given: `buffer` and `data` have changed then, and
+ *     the submitter's reference is to the new one; the old one stays with a disk that hangs. Only buffers of a pool are
+ *     exchanged.
  *   - disk_close() needs in_flight == 0.
  *
  * Addressing

@@ -19,9 +19,9 @@
  * gone, as after a crash (rule 5: a failed flush is never retried as if nothing were lost).
  *
  * Capabilities are told for good when the first target comes: its own, but with the alignment, the zero blocks, the cache and the
- * longest I/O of the most demanding disk there may be, and EXTENTS. So a later target fits (gate_fits()) if it is as large, zeroes cheaply if
- * the first one did, and takes as long I/Os; one that cannot trim fits, trims are then answered and not done, and so does one that
- * does not know EXTENTS: all is data then. Before its first target a gate has no size and no clients.
+ * longest I/O of the most demanding disk there may be, and EXTENTS. So a later target fits (gate_fits()) if it is as large,
+ * zeroes cheaply if the first one did, and takes as long I/Os; one that cannot trim fits, trims are then answered and not done,
+ * and so does one that does not know EXTENTS: all is data then. Before its first target a gate has no size and no clients.
  *
  * Memory: `slots` requests with the target at once; more wait in line, in their own disk_io. A gate ends with gate_fail(), and
  * then its arena may go once disk.in_flight is 0. */

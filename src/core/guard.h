@@ -8,8 +8,7 @@
  * from then on, whatever is submitted: the disk below gets nothing more. What it still has in flight is *held*: each held
  * I/O keeps its place and a reference to its buffer until the disk has answered it; the answer goes nowhere. So:
  *   - the user of a dead guard must leave the bytes of a buffer alone while somebody else holds a reference to it
- *     (buffer->refs): a held WRITE may still read them, a held READ or EXTENTS may still change
- *     them;
+ *     (buffer->refs): a held WRITE may still read them, a held READ or EXTENTS may still change them;
  *   - the disk below must not be closed, nor be opened again for this image, before guard_is_quiet().
  * A guard dies once. It lives again by guard_attach() with a disk that was opened anew.
  *
@@ -25,8 +24,8 @@
 
 struct guard_io;
 struct guard {
-  struct disk
-      disk; /* what the user submits to; caps are those of the disk below, or of the last one; at first all it can */
+  /* What the user submits to. Its caps are those of the disk below, or of the last one; at first all that a disk can. */
+  struct disk disk;
   struct disk *lower; /* NULL: detached */
   uint64_t hang_ns;
   bool dead;    /* or detached: everything is answered with `err` */

@@ -60,11 +60,10 @@ struct mirror_image_config {
 
 struct mirror_config {
   char name[TARN_NAME_MAX + 1];
-  char node[TARN_NAME_MAX + 1]; /* ours */
-  uint32_t region_bytes, extent_bytes,
-      mark_count;                  /* of a new mirror; else what the record says is checked against them */
-  int32_t max_missing, min_images; /* -1 off */
-  bool read_master;                /* all reads go to the master; else to the least loaded image */
+  char node[TARN_NAME_MAX + 1];                    /* ours */
+  uint32_t region_bytes, extent_bytes, mark_count; /* of a new mirror; a record that differs is refused */
+  int32_t max_missing, min_images;                 /* -1 off */
+  bool read_master;                                /* all reads go to the master; else to the least loaded image */
   uint32_t volume_count, image_count;
   struct {
     char name[TARN_NAME_MAX + 1];
@@ -189,8 +188,8 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 bool mirror_is_idle(const struct mirror *mirror);
 /* It fell (a quiet one, too, which goes on being shown as INACTIVE). */
 bool mirror_has_fallen(const struct mirror *mirror);
-/* Writes that were answered and not flushed may be lost with a disk's connection: to be asked after a fall, once mirror_is_quiet(), and
- * after a deactivation. Then the clients must learn of it: their connections end, as after a crash. */
+/* Writes that were answered and not flushed may be lost with a disk's connection: to be asked after a fall, once
+ * mirror_is_quiet(), and after a deactivation. Then the clients must learn of it: their connections end, as after a crash. */
 bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
  * hangs may have to wait for that. */

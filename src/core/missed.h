@@ -50,8 +50,8 @@ static inline bool missed_is_dirty(const struct missed *map) {
   return map->page_dirty.set_count + map->top_dirty.set_count != 0;
 }
 
-/* Loading: set `epoch` from the record, feed every top sector of every store, then missed_load_tops(), then the pages that missed_page_wanted() names,
- * then missed_load_done(). */
+/* Loading: set `epoch` from the record, feed every top sector of every store, then missed_load_tops(), then the pages that
+ * missed_page_wanted() names, then missed_load_done(). */
 void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
                         const uint8_t *in);
 void missed_load_tops(struct missed *map);

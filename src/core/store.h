@@ -6,9 +6,9 @@
  *
  *     a record slot and the log and map blocks (both copies), a few in flight -> flush -> the other record slot -> flush
  *
- * (the first commit after a load begins with a flush; the last two steps only if the plan has a record, the home store has nothing but the record). Blocks are encoded when they are
- * submitted, from memory that is always allowed to be durable (intent.h, missed.h say why); only the record is encoded from
- * the plan, so that both slots are equal.
+ * (the first commit after a load begins with a flush; the last two steps only if the plan has a record, the home store has
+ * nothing but the record). Blocks are encoded when they are submitted, from memory that is always allowed to be durable
+ * (intent.h, missed.h say why); only the record is encoded from the plan, so that both slots are equal.
  *
  * Loading reads the record; later, if the mirror asks, both copies of the log, of the tops, of the pages that matter.
  *

@@ -92,9 +92,9 @@ struct record {
   } volumes[VOLUMES_MAX];
   struct record_image images[IMAGES_MAX];
   struct unreadable unreadable;
-  uint64_t
-      settled_number; /* generation number of the last record that every store has, as far as the writer knew: one with a
-                              later generation may be of a commit that was never completed, and never relied on */
+  /* Generation number of the last record that every store has, as far as the writer knew: one with a later generation may be of a
+   * commit that was never completed, and never relied on. */
+  uint64_t settled_number;
 };
 #define RECORD_NO_SOURCE 0xffu
 

@@ -10,8 +10,9 @@
  * address.
  *
  * The rule for data: what the first image holds is what the mirror starts with; any other that holds something needs
- * `overwrite`, unless the administrator says that it is equal. The rule for metadata that is there already: an empty file is used; a record (whose is said), or damage, needs
- * `overwrite`; a newer version's, and that of a mirror of this node, is never replaced. */
+ * `overwrite`, unless the administrator says that it is equal. The rule for metadata that is there already: an empty file is
+ * used; a record (whose is said), or damage, needs `overwrite`; a newer version's, and that of a mirror of this node, is never
+ * replaced. */
 #ifndef TARN_SHELL_CREATE_PLAN_H
 #define TARN_SHELL_CREATE_PLAN_H
 

@@ -37,8 +37,8 @@ CHECKED tarn_err file_create(const char *path, uint64_t size_bytes, struct why *
 CHECKED tarn_err file_identify(int fd, const char *path, struct file_identity *identity, struct why *why);
 
 /* Is the file that is open still the one at its path, and as long as the disk? May block. TARN_OK; with the reason TARN_GONE
- * when it was unlinked or replaced, TARN_CORRUPT when it was made shorter; TARN_IO when that cannot be told. `identity` and `size_bytes`
- * are what the open file had: copies, so that a worker needs nothing of the disk. */
+ * when it was unlinked or replaced, TARN_CORRUPT when it was made shorter; TARN_IO when that cannot be told. `identity` and
+ * `size_bytes` are what the open file had: copies, so that a worker needs nothing of the disk. */
 CHECKED tarn_err file_still_there(const char *path, const struct file_identity *identity, uint64_t size_bytes,
                                   struct why *why);
 

@@ -32,8 +32,8 @@ CHECKED tarn_err address_unix(const char *path, struct address *address, struct 
 CHECKED tarn_err address_passed(int fd, struct address *address, struct why *why);
 
 /* A listening socket for reactor_accept(), close-on-exec. An address that is in use is tried again for a while: a daemon that was
- * just killed is gone before the kernel has closed its sockets. A socket file that nobody listens on is replaced. `address` is updated with the port that was picked. TARN_EXISTS in use, else
- * TARN_REFUSED; with the reason. */
+ * just killed is gone before the kernel has closed its sockets. A socket file that nobody listens on is replaced. `address` is
+ * updated with the port that was picked. TARN_EXISTS in use, else TARN_REFUSED; with the reason. */
 CHECKED tarn_err listen_open(struct address *address, int *fd, struct why *why);
 /* Closes, and removes the socket file, unless it was passed on to us. */
 void listen_close(const struct address *address, int fd);

@@ -1,7 +1,8 @@
 /* nbd_server.h - NBD sessions on sockets: drives nbd/session.h over a reactor, and keeps the table of exports.
  *
  * Memory for all sessions is taken when the server is created. A connection beyond session_max is closed at once, with a
- * report; unless somebody is just leaving: then it waits, up to a second, for that place. Per connection one receive and one send are under way at most.
+ * report; unless somebody is just leaving: then it waits, up to a second, for that place. Per connection one receive and one
+ * send are under way at most.
  *
  * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
  * others wait for buffers, and it may go on whenever it likes. With answers that it does not take: it is hung up on if it has

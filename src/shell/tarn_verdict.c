@@ -1,5 +1,5 @@
-/* tarn_verdict.c - the part of `tarn status` that is read at three in the morning: one line that says whether anything is wrong, and
- * for each mirror that is not well a paragraph
+/* tarn_verdict.c - the part of `tarn status` that is read at three in the morning: one line that says whether anything is
+ * wrong, and for each mirror that is not well a paragraph
  *
  *     mirror vol0: ONE COPY LEFT
  *       wrong      image b is out since 02:11:04 (14 min): a write failed
@@ -326,8 +326,8 @@ static void attention_by_itself(const struct topic *topic) {
   else say(topic->out, topic->look, "by itself", "nothing, before you have done something");
 }
 
-/* The remedy is in the cause; the cause is a sentence of the core (mirror_judge.c, mirror.c) or of the manager. The first that fits;
- * %s is the mirror's name, as often as it stands there. */
+/* The remedy is in the cause; the cause is a sentence of the core (mirror_judge.c, mirror.c) or of the manager. The first that
+ * fits; %s is the mirror's name, as often as it stands there. */
 static const struct {
   const char *cause, *remedy;
 } remedies[] = {
