@@ -120,6 +120,7 @@ void mirror_status(const struct mirror *m, struct mirror_status *status) {
   status->flushes = m->flushes;
   status->in_flight = m->ops_busy;
   status->log_writes = m->commit.started;
+  status->log_off = m->log_off;
   status->home_in_trouble = m->commit.home_in_trouble;
   status->recovered = m->recovered;
   status->recovery.reason = "crash";

@@ -35,6 +35,7 @@ enum matter {
   MATTER_COPYING,    /* an image is being copied to; two or more are good */
   MATTER_FEWER,      /* an image is out; two or more are good */
   MATTER_LAST_COPY,  /* one is good, of several */
+  MATTER_LOG_OFF,    /* the intent log was switched off */
   MATTER_STATE,      /* the state directory cannot be written */
   MATTER_UNREADABLE, /* data is lost on all images */
   MATTER_ATTENTION,
@@ -90,6 +91,7 @@ static enum matter matter_of(const json_t *mirror, const struct copies *copies) 
   if (is(mirror, "state", "ATTENTION")) return MATTER_ATTENTION;
   if (unreadable_of(mirror) > 0) return MATTER_UNREADABLE;
   if (json_is_true(json_object_get(mirror, "state_unwritable"))) return MATTER_STATE;
+  if (json_is_true(json_object_get(mirror, "log_off"))) return MATTER_LOG_OFF;
   if (is_recovering(mirror) && copies->out == 0) return MATTER_RECOVERY;
   if (copies->good < copies->all && copies->good <= 1) return MATTER_LAST_COPY;
   if (copies->out > 0) return MATTER_FEWER;
@@ -407,6 +409,15 @@ static void state_print(const struct topic *topic, const char *place) {
   each_image(topic, image_wrong);
 }
 
+static void log_off_print(const struct topic *topic) {
+  say(topic->out, topic->look, "wrong", "its intent log was switched off, by 'tarn fault %s log off'", topic->name);
+  say(topic->out, topic->look, "at risk",
+      "what a crash, or an image that fails, leaves different from now on is known to nobody, and never made equal");
+  say(topic->out, topic->look, "by itself", "nothing, before the mirror is closed: then it is on again");
+  say(topic->out, topic->look, "to do", "when you have measured: tarn fault %s log on", topic->name);
+  each_image(topic, image_wrong);
+}
+
 static void unreadable_print(const struct topic *topic) {
   char size[SIZE_TEXT];
   const json_t *first = json_array_get(json_object_get(topic->mirror, "images"), 0);
@@ -459,6 +470,7 @@ static const char *matter_text(enum matter matter) {
     case MATTER_COPYING: return "an image is being copied to";
     case MATTER_FEWER: return "an image is out, two or more copies are good";
     case MATTER_LAST_COPY: return "ONE COPY LEFT";
+    case MATTER_LOG_OFF: return "its intent log is OFF";
     case MATTER_STATE: return "the state directory cannot be written";
     case MATTER_UNREADABLE: return "a part of its DATA CANNOT BE READ";
     case MATTER_ATTENTION: return "STOPPED, it needs attention";
@@ -501,6 +513,7 @@ void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const 
     case MATTER_COPYING:
     case MATTER_FEWER:
     case MATTER_LAST_COPY: fewer_print(&topic); break;
+    case MATTER_LOG_OFF: log_off_print(&topic); break;
     case MATTER_STATE: state_print(&topic, text_of(status, "state_directory")); break;
     case MATTER_UNREADABLE: unreadable_print(&topic); break;
     case MATTER_ATTENTION: attention_print(&topic); break;

@@ -372,6 +372,20 @@ def test_the_worst_comes_first(t):
         mirror.fault(name, "heal")
 
 
+def test_the_log_is_off(t):
+    """B5: a mirror whose intent log was switched off, to measure what it costs, is not called well."""
+    mirror = Mirror(t)
+    mirror.daemon.tarn("fault", "vol0", "log", "off")
+    check(mirror.status()["log_off"], "log_off")
+    check_sentences(mirror, r"NOT WELL: mirror vol0: its intent log is OFF$",
+                    r"  wrong +its intent log was switched off, by 'tarn fault vol0 log off'$",
+                    r"  at risk +what a crash, or an image that fails, leaves different from now on is known to nobody, and never made equal$",
+                    r"  to do +when you have measured: tarn fault vol0 log on$")
+    mirror.daemon.tarn("fault", "vol0", "log", "on")
+    check(not mirror.status()["log_off"], "log_off")
+    check_sentences(mirror, "all is well")
+
+
 def test_json_says_it_too(t):
     """Cli: what the sentences are made of is in --json, beside what was there."""
     mirror = Mirror(t, settings=("suspend=600",), image_settings=("hang=1", "return=manual"))
