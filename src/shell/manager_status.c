@@ -200,6 +200,9 @@ static void trouble_json(const struct managed *managed, const struct mirror_stat
                           : json_null());
   json_object_set_new(json, "requests_fail_in_seconds", patience_json(managed));
   json_object_set_new(json, "state_unwritable", json_boolean(open && status->home_in_trouble));
+  json_object_set_new(
+      json, "unclean",
+      json_boolean(status->state == MIRROR_INACTIVE && !(managed->has_record && managed->record.clean)));
   json_object_set_new(json, "log_off", json_boolean(open && status->log_off));
 }
 

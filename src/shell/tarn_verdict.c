@@ -31,6 +31,7 @@ enum matter {
   MATTER_IDLE,       /* INACTIVE, as somebody wanted it */
   MATTER_VERIFY,     /* being compared */
   MATTER_ERRORS,     /* all copies are good, but a disk could not read something */
+  MATTER_UNCLEAN,    /* INACTIVE, and its copies may differ where something was being written */
   MATTER_RECOVERY,   /* copies are being made equal after a crash */
   MATTER_COPYING,    /* an image is being copied to; two or more are good */
   MATTER_FEWER,      /* an image is out; two or more are good */
@@ -93,6 +94,7 @@ static enum matter matter_of(const json_t *mirror, const struct copies *copies) 
   if (json_is_true(json_object_get(mirror, "state_unwritable"))) return MATTER_STATE;
   if (json_is_true(json_object_get(mirror, "log_off"))) return MATTER_LOG_OFF;
   if (is_recovering(mirror) && copies->out == 0) return MATTER_RECOVERY;
+  if (json_is_true(json_object_get(mirror, "unclean")) && copies->out == 0) return MATTER_UNCLEAN;
   if (copies->good < copies->all && copies->good <= 1) return MATTER_LAST_COPY;
   if (copies->out > 0) return MATTER_FEWER;
   if (copies->copying > 0) return MATTER_COPYING;
@@ -388,6 +390,18 @@ static void attention_print(const struct topic *topic) {
 
 /* ---- the others ---- */
 
+static void unclean_print(const struct topic *topic) {
+  const char *busy = text_of(topic->mirror, "busy"), *reason = text_of(topic->mirror, "reason");
+  say(topic->out, topic->look, "wrong", "%s",
+      reason[0] ? reason : "it was stopped before all was equal; activation makes its images equal");
+  say(topic->out, topic->look, "at risk",
+      "nothing that was answered; but before it was active again, its images may differ where it was being written");
+  if (busy[0]) say(topic->out, topic->look, "by itself", "it %s", busy);
+  else say(topic->out, topic->look, "by itself", "nothing, before it is activated");
+  if (!busy[0]) say(topic->out, topic->look, "to do", "tarn mirror activate %s", topic->name);
+  each_image(topic, image_wrong);
+}
+
 static void recovery_print(const struct topic *topic) {
   say(topic->out, topic->look, "wrong",
       "the daemon ended without a word (a crash, a power cut): what was being written then is made equal on all "
@@ -466,6 +480,7 @@ static const char *matter_text(enum matter matter) {
     case MATTER_IDLE: return "INACTIVE";
     case MATTER_VERIFY: return "well, its images are being compared";
     case MATTER_ERRORS: return "a disk has errors";
+    case MATTER_UNCLEAN: return "INACTIVE, and its images are not known to be equal";
     case MATTER_RECOVERY: return "recovering from a crash";
     case MATTER_COPYING: return "an image is being copied to";
     case MATTER_FEWER: return "an image is out, two or more copies are good";
@@ -509,6 +524,7 @@ void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const 
     case MATTER_IDLE:
     case MATTER_VERIFY: break;
     case MATTER_ERRORS: errors_print(&topic); break;
+    case MATTER_UNCLEAN: unclean_print(&topic); break;
     case MATTER_RECOVERY: recovery_print(&topic); break;
     case MATTER_COPYING:
     case MATTER_FEWER:

@@ -8,7 +8,7 @@ from lib.context import check, limit
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PLACE = "/tmp/tour"  # the document's folder
 # What a reader does with a built checkout, and what they wait for where the tour says how long.
-BUILT = {"make": "true", "sleep 1": "until tarn status >/dev/null 2>&1; do sleep 0.05; done",
+BUILT = {"make": "true", "sleep 1": "until tarn status 2>&1 | grep '^mirror vol0 .*ACTIVE$'; do sleep 0.05; done",
          "sleep 3": "until tarn status | grep -q 'NOT WELL'; do sleep 0.05; done"}
 READY = "until grep -q ' ready$' tarnd.log; do sleep 0.05; done"
 

@@ -293,6 +293,26 @@ def test_recovering(t):
         check(re.search(sentence, text, re.M), f"it does not say /{sentence}/: {text}")
 
 
+def test_inactive_after_a_crash(t):
+    """Thesis 3, rule 8: a mirror that was not stopped cleanly is not called well before it was active again."""
+    mirror = Mirror(t, settings=("auto=off",))
+    mirror.write(4, flush=False)
+    mirror.daemon.kill()
+    mirror.daemon.start()
+    check(mirror.status()["unclean"], "unclean")
+    check_sentences(mirror, r"not quite well: mirror vol0: INACTIVE, and its images are not known to be equal$",
+                    r"  wrong +it was ACTIVE when the daemon ended; activation makes its images equal$",
+                    r"  at risk +nothing that was answered; but before it was active again, its images may differ where it was being written$",
+                    r"  by itself +nothing, before it is activated$", r"  to do +tarn mirror activate vol0$")
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+    check(not mirror.status()["unclean"], "unclean")
+    mirror.daemon.wait_synchronized("vol0")
+    wait_for("the recovery to end", lambda: not mirror.status()["last_recovery"]["running"])
+    mirror.daemon.tarn("mirror", "deactivate", "vol0")
+    check(not mirror.status()["unclean"], "unclean")
+    check_sentences(mirror, "all is well")
+
+
 def test_state_directory_cannot_be_written(t):
     """Issue 4: where the daemon cannot record who is current: what that means, and what to do."""
     small = small_disk(t, "small", 2 * MIB)
