@@ -3,9 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/unreadable.h"
 #include "shell/event_log.h"
 #include "shell/manager_internal.h"
 #include "shell/words.h"
+
+#define MISSED_UNKNOWN UINT64_MAX /* of a closed mirror: the map that tells lies on the images */
 
 /* A closed mirror, from its record. */
 static void status_from_record(const struct managed *managed, struct mirror_status *status) {
@@ -34,7 +37,8 @@ static void status_from_record(const struct managed *managed, struct mirror_stat
     /* What was being copied to when its mirror was closed is not any more. */
     image->state = known->state == IMAGE_SYNCHRONIZING ? IMAGE_UNSYNCHRONIZED : known->state;
     image->missing = known->missing;
-    if (known->all_missed) image->missed_bytes = bytes;
+    image->missed_bytes = known->all_missed ? bytes : known->state == IMAGE_SYNCHRONIZED ? 0 : MISSED_UNKNOWN;
+    image->unreadable_bytes = unreadable_bytes(&record->unreadable);
     if (known->state != IMAGE_SYNCHRONIZED) {
       image->out_since_ns = known->moment_ns;
       snprintf(image->reason, sizeof image->reason, "%s",
@@ -92,13 +96,17 @@ static json_t *sync_json(const struct mirror_image_status *image) {
                    (json_int_t)image->sync.eta_seconds, "waiting_for", text_or_null(image->sync.waiting_for));
 }
 
+static json_t *missed_json(const struct mirror_image_status *image) {
+  return image->missed_bytes == MISSED_UNKNOWN ? json_null() : json_integer((json_int_t)image->missed_bytes);
+}
+
 /* Until when it was equal, and how much it has missed since: of an image that is cut off in good order. */
 static json_t *moment_json(const struct mirror_image_status *image) {
   char time[TIME_TEXT];
   if (image->state != IMAGE_CONSISTENT) return json_null();
-  return json_pack("{s:o, s:I}", "time",
+  return json_pack("{s:o, s:o}", "time",
                    image->out_since_ns ? json_string(time_text(image->out_since_ns, time)) : json_null(),
-                   "bytes_behind", (json_int_t)image->missed_bytes);
+                   "bytes_behind", missed_json(image));
 }
 
 static const char *error_of(const struct managed *managed, uint32_t slot) {
@@ -113,20 +121,22 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
   for (uint32_t i = 0; i < managed->file.volume_count && !kept->unknown; i++)
     json_array_append_new(disks, json_string_nocheck(kept->paths[i]));
   const char *missing = image_missing_name(image->missing);
+  /* Without a record nobody knows. */
+  const char *state = image->present ? image_state_name(image->state) : NULL;
+  const char *role = image->present ? image->master ? "master" : "slave" : NULL;
   json_t *json = json_pack(
-      "{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "name", kept->name, "return",
+      "{s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "name", kept->name, "return",
       kept->settings.values[SET_RETURN] ? "auto" : "manual", "node", managed->manager->options.node, "role",
-      image->master ? "master" : "slave", "policy", "sync", "state", image_state_name(image->state), "reason",
-      text_or_null(image->reason), "missing", missing ? json_string(missing) : json_null(), "error",
-      text_or_null(error_of(managed, slot)), "disks", disks, "moment", moment_json(image), "out_since",
+      text_or_null(role), "policy", "sync", "state", text_or_null(state), "reason", text_or_null(image->reason),
+      "missing", missing ? json_string(missing) : json_null(), "error", text_or_null(error_of(managed, slot)), "disks",
+      disks, "moment", moment_json(image), "out_since",
       image->out_since_ns ? json_string(time_text(image->out_since_ns, time)) : json_null(), "returning",
       image->returning, "return_in_seconds",
       image->return_in_ns ? json_integer((json_int_t)((image->return_in_ns + NS_PER_S - 1) / NS_PER_S)) : json_null());
   const struct {
     const char *key;
     uint64_t value;
-  } numbers[] = {{"missed_bytes", image->missed_bytes},
-                 {"queued_bytes", 0},
+  } numbers[] = {{"queued_bytes", 0},
                  {"unreadable_bytes", image->unreadable_bytes},
                  {"held_requests", image->io_held},
                  {"reads", image->reads},
@@ -134,6 +144,7 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
                  {"read_errors", image->read_errors},
                  {"write_errors", image->write_errors},
                  {"repaired_blocks", image->repaired_blocks}};
+  json_object_set_new(json, "missed_bytes", missed_json(image));
   json_object_set_new(json, "sync", sync_json(image));
   if (managed->manager->options.faults) json_object_set_new(json, "faults", faults_json(managed, slot));
   json_object_set_new(json, "meta", json_string_nocheck(kept->meta));

@@ -95,6 +95,11 @@ static void image_show(const json_t *mirror, const json_t *request, const char *
     printf("image %s is being removed from mirror %s; 'tarn status %s' shows when it is gone\n", name, of, of);
   else if (strcmp(verb, "remove") == 0)
     printf("image %s is removed from mirror %s; its data is left in place\n", name, of);
+  else if (strcmp(verb, "fracture") == 0 && strcmp(text_of(image, "state"), "CONSISTENT") != 0)
+    printf(
+        "image %s of mirror %s is fractured, but was not whole: it is of no use as a copy; 'tarn image restore %s %s' "
+        "brings it back\n",
+        name, of, of, name);
   else if (strcmp(verb, "fracture") == 0)
     printf("image %s of mirror %s is fractured: it stays as it is now; 'tarn image restore %s %s' brings it back\n",
            name, of, of, name);

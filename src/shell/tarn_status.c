@@ -15,7 +15,8 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
   const json_t *sync = json_object_get(image, "sync");
   uint64_t done = number_of(sync, "done_bytes"), total = number_of(sync, "total_bytes");
   const char *missing = text_of(image, "missing");
-  int used = snprintf(out, bytes, "%s", text_of(image, "state"));
+  const char *state = text_of(image, "state");
+  int used = snprintf(out, bytes, "%s", state[0] ? state : "?");
   if (json_is_object(sync) && total > 0 && strcmp(text_of(sync, "kind"), "verify") != 0)
     used +=
         snprintf(out + used, bytes - (size_t)used, " %" PRIu64 "%%", (uint64_t)((double)done / (double)total * 100));
@@ -53,8 +54,10 @@ static void images_print(FILE *out, const json_t *images) {
     for (size_t j = 0; j < json_array_size(disks); j++)
       snprintf(paths + strlen(paths), sizeof paths - strlen(paths), "%s%s", j ? " " : "",
                json_string_value(json_array_get(disks, j)));
-    table_add(&table, text_of(image, "name"), text_of(image, "role"), state, reads, writes, errors,
-              size_text(number_of(image, "missed_bytes"), missed), paths);
+    if (json_is_integer(json_object_get(image, "missed_bytes"))) size_text(number_of(image, "missed_bytes"), missed);
+    else strcpy(missed, "?");
+    const char *role = text_of(image, "role");
+    table_add(&table, text_of(image, "name"), role[0] ? role : "?", state, reads, writes, errors, missed, paths);
   }
   table_print(&table, 4, out);
   table_free(&table);

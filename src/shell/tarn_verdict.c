@@ -44,7 +44,7 @@ enum matter {
 
 /* Copies, counted. */
 struct copies {
-  uint32_t all, good, out, copying;
+  uint32_t all, good, out, copying, unknown;
   const json_t *last_good; /* one of them */
   const json_t *first_bad; /* one that is not */
   uint64_t read_errors;    /* of good ones */
@@ -57,7 +57,14 @@ static bool is_copied_to(const json_t *image) { return is(image, "state", "SYNCH
 /* Times of one form sort as texts. What is being copied to, or never was complete, is of no moment. */
 static const char *left_at(const json_t *image) {
   const char *moment = text_of(json_object_get(image, "moment"), "time");
-  return moment[0] ? moment : is_copied_to(image) ? "" : text_of(image, "out_since");
+  if (moment[0]) return moment;
+  return is_copied_to(image) || is(image, "missing", "fractured") ? "" : text_of(image, "out_since");
+}
+
+/* Since when it is out, or fractured. */
+static const char *out_at(const json_t *image) {
+  const char *left = is(image, "missing", "fractured") ? left_at(image) : "";
+  return left[0] ? left : text_of(image, "out_since");
 }
 
 static struct copies copies_count(const json_t *mirror) {
@@ -70,6 +77,10 @@ static struct copies copies_count(const json_t *mirror) {
       copies.good++;
       copies.last_good = image;
       copies.read_errors += number_of(image, "read_errors");
+      continue;
+    }
+    if (!text_of(image, "state")[0]) {
+      copies.unknown++;
       continue;
     }
     if (!copies.first_bad) copies.first_bad = image;
@@ -88,13 +99,16 @@ static bool is_recovering(const json_t *mirror) {
   return json_is_true(json_object_get(json_object_get(mirror, "last_recovery"), "running"));
 }
 
+static bool is_unclean(const json_t *mirror) { return json_is_true(json_object_get(mirror, "unclean")); }
+
 static enum matter matter_of(const json_t *mirror, const struct copies *copies) {
   if (is(mirror, "state", "ATTENTION")) return MATTER_ATTENTION;
   if (unreadable_of(mirror) > 0) return MATTER_UNREADABLE;
   if (json_is_true(json_object_get(mirror, "state_unwritable"))) return MATTER_STATE;
   if (json_is_true(json_object_get(mirror, "log_off"))) return MATTER_LOG_OFF;
   if (is_recovering(mirror) && copies->out == 0) return MATTER_RECOVERY;
-  if (json_is_true(json_object_get(mirror, "unclean")) && copies->out == 0) return MATTER_UNCLEAN;
+  if (copies->unknown == copies->all && copies->all > 0) return MATTER_UNCLEAN;
+  if (is_unclean(mirror) && copies->out == 0 && copies->all > 1) return MATTER_UNCLEAN;
   if (copies->good < copies->all && copies->good <= 1) return MATTER_LAST_COPY;
   if (copies->out > 0) return MATTER_FEWER;
   if (copies->copying > 0) return MATTER_COPYING;
@@ -211,8 +225,22 @@ static void copying_wrong(const struct topic *topic, const json_t *image) {
       how);
 }
 
+/* How far it is behind is known while the mirror is open. */
+static void fractured_wrong(const struct topic *topic, const json_t *image, const char *since) {
+  const json_t *missed = json_object_get(image, "missed_bytes");
+  char size[SIZE_TEXT], behind[SIZE_TEXT + 16] = "";
+  if (json_is_integer(missed))
+    snprintf(behind, sizeof behind, ", and is %s behind", size_text((uint64_t)json_integer_value(missed), size));
+  if (is(image, "state", "CONSISTENT"))
+    say(topic->out, topic->look, "wrong", "image %s is fractured%s: it stays as it was then%s", text_of(image, "name"),
+        since, behind);
+  else
+    say(topic->out, topic->look, "wrong", "image %s is fractured%s: it was not whole then, and is of no use as a copy",
+        text_of(image, "name"), since);
+}
+
 static void image_wrong(const struct topic *topic, const json_t *image) {
-  char since[SINCE_TEXT], why[1200], behind[SIZE_TEXT], held[80] = "";
+  char since[SINCE_TEXT], why[1200], held[80] = "";
   const char *name = text_of(image, "name");
   uint64_t requests = number_of(image, "held_requests");
   if (is_good(image)) return;
@@ -220,14 +248,11 @@ static void image_wrong(const struct topic *topic, const json_t *image) {
     copying_wrong(topic, image);
     return;
   }
-  since_text(is(image, "missing", "fractured") && left_at(image)[0] ? left_at(image) : text_of(image, "out_since"),
-             topic->now, since);
+  since_text(out_at(image), topic->now, since);
   why_of(image, why, sizeof why);
   if (requests > 0)
     snprintf(held, sizeof held, "; it still holds %" PRIu64 " request%s", requests, requests == 1 ? "" : "s");
-  if (is(image, "missing", "fractured"))
-    say(topic->out, topic->look, "wrong", "image %s is fractured%s: it stays as it was then, and is %s behind", name,
-        since, size_text(number_of(image, "missed_bytes"), behind));
+  if (is(image, "missing", "fractured")) fractured_wrong(topic, image, since);
   else if (text_of(image, "missing")[0])
     say(topic->out, topic->look, "wrong", "image %s is out%s: %s%s", name, since, why[0] ? why : "it failed", held);
   else
@@ -240,6 +265,10 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
   const char *name = text_of(image, "name");
   if (is_good(image)) return;
   size_text(number_of(image, "missed_bytes"), missed);
+  if (is(image, "missing", "fractured")) {
+    say(topic->out, topic->look, "by itself", "nothing: image %s stays as it is until you restore it", name);
+    return;
+  }
   if (is_copied_to(image))
     say(topic->out, topic->look, "by itself", "the copy goes on, and image %s is good again at its end", name);
   else if (json_is_true(json_object_get(image, "returning")))
@@ -255,8 +284,6 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
     say(topic->out, topic->look, "by itself", "image %s is copied to once the mirror is active", name);
   else if (is(image, "missing", "failed") && is(image, "return", "manual"))
     say(topic->out, topic->look, "by itself", "nothing: image %s waits for you (its setting is return=manual)", name);
-  else if (is(image, "missing", "fractured"))
-    say(topic->out, topic->look, "by itself", "nothing: image %s stays as it is until you restore it", name);
   else say(topic->out, topic->look, "by itself", "nothing, before you have done something about image %s", name);
 }
 
@@ -272,6 +299,12 @@ static void image_to_do(const struct topic *topic, const json_t *image) {
     say(topic->out, topic->look, "to do",
         "see to %s; then: tarn image restore %s %s; if it is lost: tarn image add %s PATH, and tarn image remove %s %s",
         first_disk(image), mirror, name, mirror, mirror, name);
+}
+
+static void unclean_wrong(const struct topic *topic) {
+  const char *reason = text_of(topic->mirror, "reason");
+  say(topic->out, topic->look, "wrong", "%s",
+      reason[0] ? reason : "it was stopped before all was equal; activation makes its images equal");
 }
 
 static void each_image(const struct topic *topic, void (*visit)(const struct topic *topic, const json_t *image)) {
@@ -391,15 +424,13 @@ static void attention_print(const struct topic *topic) {
 /* ---- the others ---- */
 
 static void unclean_print(const struct topic *topic) {
-  const char *busy = text_of(topic->mirror, "busy"), *reason = text_of(topic->mirror, "reason");
-  say(topic->out, topic->look, "wrong", "%s",
-      reason[0] ? reason : "it was stopped before all was equal; activation makes its images equal");
+  const char *busy = text_of(topic->mirror, "busy");
+  unclean_wrong(topic);
   say(topic->out, topic->look, "at risk",
       "nothing that was answered; but before it was active again, its images may differ where it was being written");
   if (busy[0]) say(topic->out, topic->look, "by itself", "it %s", busy);
   else say(topic->out, topic->look, "by itself", "nothing, before it is activated");
   if (!busy[0]) say(topic->out, topic->look, "to do", "tarn mirror activate %s", topic->name);
-  each_image(topic, image_wrong);
 }
 
 static void recovery_print(const struct topic *topic) {
@@ -466,6 +497,7 @@ static void errors_print(const struct topic *topic) {
 }
 
 static void fewer_print(const struct topic *topic) {
+  if (is_unclean(topic->mirror)) unclean_wrong(topic);
   each_image(topic, image_wrong);
   copies_risk(topic);
   each_image(topic, image_by_itself);
@@ -507,8 +539,9 @@ static void headline_more(FILE *out, enum matter matter, const json_t *mirror, c
   if ((matter != MATTER_LAST_COPY && matter != MATTER_FEWER) || !image) return;
   fprintf(out, ", image %s is ", text_of(image, "name"));
   if (is_copied_to(image)) fprintf(out, "being copied to");
-  else if (is(image, "missing", "fractured")) fprintf(out, "fractured%s", since_text(left_at(image), now, since));
-  else fprintf(out, "out%s", since_text(text_of(image, "out_since"), now, since));
+  else
+    fprintf(out, "%s%s", is(image, "missing", "fractured") ? "fractured" : "out",
+            since_text(out_at(image), now, since));
 }
 
 void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const struct look *look) {

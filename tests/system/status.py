@@ -247,6 +247,9 @@ def test_unreadable_blocks(t):
                     r"  at risk +reads of that place fail; what was there is lost, unless you have a backup$",
                     r"  by itself +nothing; whatever is written there heals it$",
                     r"  to do +find the file that lies there, and write it again from a backup")
+    mirror.daemon.tarn("mirror", "deactivate", "vol0", "--wait")
+    check_sentences(mirror, r"NOT WELL: mirror vol0: a part of its DATA CANNOT BE READ$")
+    mirror.daemon.tarn("mirror", "activate", "vol0")
     mirror.fault("a", "heal")
     handle = open_handle(mirror.daemon.uri("vol0"))
     handle.pwrite(b"x" * 4 * KIB, 128 * KIB)
@@ -310,6 +313,36 @@ def test_inactive_after_a_crash(t):
     wait_for("the recovery to end", lambda: not mirror.status()["last_recovery"]["running"])
     mirror.daemon.tarn("mirror", "deactivate", "vol0")
     check(not mirror.status()["unclean"], "unclean")
+    check_sentences(mirror, "all is well")
+
+
+def test_fractured_after_a_crash(t):
+    """Thesis 3, C6: an image that is fractured before a crash was recovered from is no copy of any moment: the command and `status` say so."""
+    mirror = Mirror(t, settings=("auto=off",))
+    mirror.write(4, flush=False)
+    mirror.daemon.kill()
+    mirror.daemon.start()
+    said = mirror.op("fracture", "b").out
+    check("was not whole" in said and "stays as it is" not in said, f"it says: {said}")
+    check(mirror.image("b")["missed_bytes"] is None, "how much it misses is told by maps that nobody has read")
+    check_sentences(mirror, rf"NOT WELL: mirror vol0: ONE COPY LEFT, image b is fractured {SINCE}$",
+                    rf"  wrong +image b is fractured {SINCE}: it was not whole then, and is of no use as a copy$",
+                    r"  at risk +one copy left: losing image a's disk loses all data of this mirror$",
+                    r"  by itself +nothing: image b stays as it is until you restore it$", r" +b +slave +UNSYNCHRONIZED \(fractured\) .* \? ")
+
+
+def test_its_record_is_lost(t):
+    """Thesis 3, A7: without a record nobody knows what an image of a closed mirror is: `status` claims nothing, and activation finds out."""
+    mirror = Mirror(t)
+    mirror.daemon.tarn("mirror", "deactivate", "--wait", "vol0")
+    mirror.daemon.stop()
+    os.unlink(os.path.join(mirror.daemon.state, "mirrors/vol0/record"))
+    mirror.daemon.start()
+    check([image["state"] for image in mirror.status()["images"]] == [None, None], "it claims a state")
+    check_sentences(mirror, r"not quite well: mirror vol0: INACTIVE, and its images are not known to be equal$",
+                    r"  wrong +its record in the state directory is missing or damaged; activation reads its images'$",
+                    r"  to do +tarn mirror activate vol0$", r"^ +a +\? +\? ")
+    mirror.daemon.tarn("mirror", "activate", "vol0")
     check_sentences(mirror, "all is well")
 
 
