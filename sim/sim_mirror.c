@@ -229,6 +229,7 @@ void sim_mirror_open(struct sim_mirror *mirror) {
                                    .changed = sim_mirror_has_changed,
                                    .reopen = sim_mirror_reopens};
   mirror->core = mirror_open(&options);
+  mirror->done_at_fall = UINT64_MAX;
   if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
   arena_freeze(&mirror->arena);
   mirror->status_stale = true;

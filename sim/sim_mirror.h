@@ -64,12 +64,13 @@ struct sim_mirror {
 
   /* the mirror object */
   struct arena arena;
-  struct mirror *core;    /* NULL: closed */
-  bool serving;           /* it was activated, and its gates are open */
-  bool fallen;            /* it stopped by itself, or was refused: to be closed, and tried again while `keep` */
-  bool keep;              /* ACTIVE is what its administrator wants */
-  bool quiet;             /* activated for operations only */
-  bool maybe_demoted;     /* it may have no master: activations name one */
+  struct mirror *core;   /* NULL: closed */
+  bool serving;          /* it was activated, and its gates are open */
+  bool fallen;           /* it stopped by itself, or was refused: to be closed, and tried again while `keep` */
+  uint64_t done_at_fall; /* writes and flushes that were answered as done until the core fell; UINT64_MAX: it has not */
+  bool keep;             /* ACTIVE is what its administrator wants */
+  bool quiet;            /* activated for operations only */
+  bool maybe_demoted;    /* it may have no master: activations name one */
   uint32_t promoted_next; /* and this one next, if nobody knows better */
   bool lost, lost_untold; /* when it fell: answered writes may be gone, and did it say so? */
   uint64_t suspend_ns;    /* how long requests wait then */

@@ -282,10 +282,22 @@ void sim_mirror_compare_all(struct sim_mirror *mirror) {
 
 /* ---- after every event ---- */
 
+/* Its conditions do not hold any more: from then on it answers no write and no flush as done. */
+static void watch_fallen(struct sim_mirror *mirror) {
+  struct mirror_status now;
+  if (!mirror_has_fallen(mirror->core)) return;
+  mirror_status(mirror->core, &now);
+  uint64_t done = now.writes_done + now.flushes_done;
+  if (mirror->done_at_fall == UINT64_MAX) mirror->done_at_fall = done;
+  if (done > mirror->done_at_fall)
+    world_fail(mirror->world, "%s has fallen (%s), and answers a write or a flush as done", mirror->name, now.reason);
+}
+
 void sim_mirror_watch(struct sim_mirror *mirror) {
   if (!mirror->core) return;
   mirror_check(mirror->core);
   watch_unreadable(mirror);
+  watch_fallen(mirror);
   if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) watch_status(mirror);
   if (list_is_empty(&mirror->world->env.queue.events)) (void)sim_mirror_compare(mirror);
 }

@@ -252,19 +252,10 @@ static void op_start(struct op *op, struct disk_io *io) {
   op->outer_length = min_u64(align_up(op->start + op->length, m->block), volume_end(m, op->volume)) - op->outer_start;
   m->ops_busy++;
   switch (op->kind) {
-    case OP_READ:
-      m->reads++;
-      op_read(op);
-      break;
+    case OP_READ: op_read(op); break;
     case OP_WRITE:
-    case OP_ZERO:
-      m->writes++;
-      op_write(op);
-      break;
-    case OP_FLUSH:
-      m->flushes++;
-      op_flush(op);
-      break;
+    case OP_ZERO: op_write(op); break;
+    case OP_FLUSH: op_flush(op); break;
     case OP_EXTENTS: op_extents(op); break;
   }
 }
@@ -308,8 +299,12 @@ void op_end(struct op *op, tarn_err err) {
   op->client = NULL;
   m->ops_busy--;
   list_push(&m->free_ops, &op->link);
-  /* Not done because the mirror fell: whoever asked may ask again. */
-  disk_complete(io, err != TARN_OK && m->fallen ? TARN_SHUTDOWN : err);
+  /* When the mirror has fallen no write and no flush counts as done, since fewer images may have it than there must be. Whoever
+   * asked may ask again. */
+  bool reads = op->kind == OP_READ || op->kind == OP_EXTENTS;
+  if (m->fallen && !(err == TARN_OK && (reads || PLANTED(answer_when_fallen)))) err = TARN_SHUTDOWN;
+  if (err == TARN_OK) *(reads ? &m->reads_done : op->kind == OP_FLUSH ? &m->flushes_done : &m->writes_done) += 1;
+  disk_complete(io, err);
   op_line_run(m);
   if (m->ops_busy == 0) admin_check_idle(m);
 }

@@ -115,9 +115,9 @@ void mirror_status(const struct mirror *m, struct mirror_status *status) {
   for (uint32_t i = 0; i < m->config.image_count; i++) image_status(m, i, &status->images[i]);
   status->marked_regions = m->intent.used_count;
   status->recovering_bytes = m->recover.set_count * m->geometry.extent_bytes;
-  status->reads = m->reads;
-  status->writes = m->writes;
-  status->flushes = m->flushes;
+  status->reads_done = m->reads_done;
+  status->writes_done = m->writes_done;
+  status->flushes_done = m->flushes_done;
   status->in_flight = m->ops_busy;
   status->log_writes = m->commit.started;
   status->log_off = m->log_off;

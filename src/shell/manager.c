@@ -345,6 +345,7 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
     unmake_at_start(managed);
   } else {
     keep = true;
+    managed->differs = managed->file.differs;
     managed_record_load(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
     if (!managed->has_record || !managed->record.clean) mirror_file_unsettled(&managed->file);

@@ -107,6 +107,7 @@ struct managed {
   struct call *verify_call; /* manager_verify.c */
   bool verifying;
   void (*verify_ended)(struct managed *managed);
+  struct mirror_differs differs; /* config.json follows (manager_tidy.c) */
 
   /* a worker's job on its files */
   struct reactor_work work;

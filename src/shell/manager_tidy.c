@@ -108,6 +108,10 @@ void leaving_look(struct managed *managed) {
     return;
   }
   if (managed->busy || managed->manager->stopping) return;
+  if (memcmp(&managed->file.differs, &managed->differs, sizeof managed->differs) != 0) {
+    managed->file.differs = managed->differs;
+    managed->store_wanted = true;
+  }
   if (managed->store_wanted) {
     managed->store_wanted = false;
     managed_begin(managed, NULL, "is being changed");

@@ -38,6 +38,24 @@ json_t *verify_json(const struct managed *managed) {
   return result ? progress_json(result) : json_null();
 }
 
+/* Is kept until a comparison comes to its end and leaves nothing different: also while the mirror is closed, or the daemon. */
+static void differs_note(struct managed *managed, const struct verify_result *result, bool whole) {
+  struct env *env = managed->manager->env;
+  const char *name = managed->file.name;
+  uint64_t bytes = result->differing_bytes - result->repaired_bytes;
+  if (bytes > 0) {
+    managed->differs =
+        (struct mirror_differs){.bytes = bytes, .places = result->difference_count, .found_ns = env->wall_ns};
+    report(env, REPORT_ERROR, name,
+           "its images do not agree: %llu bytes in %u place%s differ; 'tarn mirror verify %s' lists them",
+           (unsigned long long)bytes, result->difference_count, result->difference_count == 1 ? "" : "s", name);
+  } else if (whole) {
+    managed->differs = (struct mirror_differs){.bytes = 0};
+    report(env, REPORT_INFO, name, "its images were compared: %s",
+           result->repaired_bytes > 0 ? "they agree now" : "they agree");
+  }
+}
+
 static void verified(struct mirror *mirror, tarn_err err, const char *why, void *context) {
   struct managed *managed = context;
   struct call *call = managed->verify_call;
@@ -46,6 +64,7 @@ static void verified(struct mirror *mirror, tarn_err err, const char *why, void 
   managed->verifying = false;
   managed->verify_call = NULL;
   managed->verify_ended = NULL;
+  differs_note(managed, mirror_verify_result(mirror), err == TARN_OK);
   if (err == TARN_OK) call_done(call, result_json(managed, mirror_verify_result(mirror)));
   else
     call_refuse(call, "mirror %s: the comparison has not come to its end: %s", managed->file.name,

@@ -62,6 +62,10 @@ json_t *mirror_file_to_json(const struct mirror_file *file) {
                 volumes, "images", images, "settings", settings_to_json(&mirror_settings, file->settings.values),
                 "stay_inactive", file->stay_inactive);
   if (json && file->unmake) json_object_set(json, "unmake", file->unmake);
+  if (json && file->differs.bytes > 0)
+    json_object_set_new(json, "differs",
+                        json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)file->differs.bytes, "places",
+                                  (json_int_t)file->differs.places, "found_ns", (json_int_t)file->differs.found_ns));
   return json;
 }
 
@@ -129,6 +133,18 @@ static bool files_read(const json_t *json, json_t **files) {
   return *files != NULL;
 }
 
+static bool number_read(const json_t *json, uint64_t *out) {
+  if (!json_is_integer(json) || json_integer_value(json) < 0) return false;
+  *out = (uint64_t)json_integer_value(json);
+  return true;
+}
+
+static bool differs_read(const json_t *json, struct mirror_differs *differs) {
+  return !json || (number_read(json_object_get(json, "bytes"), &differs->bytes) && differs->bytes > 0 &&
+                   number_read(json_object_get(json, "places"), &differs->places) &&
+                   number_read(json_object_get(json, "found_ns"), &differs->found_ns));
+}
+
 static bool image_read(const json_t *json, struct mirror_file *file) {
   const json_t *slot = json_object_get(json, "slot"), *paths = json_object_get(json, "paths");
   if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
@@ -167,6 +183,7 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
   else if (!images_read(json_object_get(json, "images"), file)) bad = "images";
   else if (!mirror_settings_read(json_object_get(json, "settings"), file->settings.values)) bad = "settings";
   else if (!files_read(json_object_get(json, "unmake"), &file->unmake)) bad = "unmake";
+  else if (!differs_read(json_object_get(json, "differs"), &file->differs)) bad = "differs";
   if (bad) {
     mirror_file_release(file);
     return because(why, TARN_CORRUPT, "has a wrong or missing '%s'", bad);

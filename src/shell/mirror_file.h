@@ -30,6 +30,12 @@ struct mirror_file_image {
   json_t *adding; /* array of the files that were made for it, or NULL; owned by the struct */
 };
 
+/* What `verify` found different between the images and did not repair. No bytes: nothing. */
+struct mirror_differs {
+  uint64_t bytes, places;
+  uint64_t found_ns; /* wall clock */
+};
+
 struct mirror_file {
   char name[TARN_NAME_MAX + 1];
   uint32_t volume_count;
@@ -40,8 +46,9 @@ struct mirror_file {
   uint32_t slot_count; /* highest slot in use + 1 */
   struct mirror_file_image images[IMAGES_MAX];
   struct settings settings;
-  bool
-      stay_inactive; /* deactivated while its record could not be written: not activated at start, whatever the record says */
+  struct mirror_differs differs;
+  /* Deactivated while its record could not be written: not activated at start, whatever the record says. */
+  bool stay_inactive;
   json_t *unmake; /* array of paths, or NULL; owned by the struct */
 };
 

@@ -38,6 +38,7 @@ enum matter {
   MATTER_LAST_COPY,  /* one is good, of several */
   MATTER_LOG_OFF,    /* the intent log was switched off */
   MATTER_STATE,      /* the state directory cannot be written */
+  MATTER_DIFFERS,    /* verify found places where the images do not agree */
   MATTER_UNREADABLE, /* data is lost on all images */
   MATTER_ATTENTION,
 };
@@ -104,6 +105,7 @@ static bool is_unclean(const json_t *mirror) { return json_is_true(json_object_g
 static enum matter matter_of(const json_t *mirror, const struct copies *copies) {
   if (is(mirror, "state", "ATTENTION")) return MATTER_ATTENTION;
   if (unreadable_of(mirror) > 0) return MATTER_UNREADABLE;
+  if (json_is_object(json_object_get(mirror, "differs")) && copies->all > 1) return MATTER_DIFFERS;
   if (json_is_true(json_object_get(mirror, "state_unwritable"))) return MATTER_STATE;
   if (json_is_true(json_object_get(mirror, "log_off"))) return MATTER_LOG_OFF;
   if (is_recovering(mirror) && copies->out == 0) return MATTER_RECOVERY;
@@ -463,6 +465,24 @@ static void log_off_print(const struct topic *topic) {
   each_image(topic, image_wrong);
 }
 
+static void differs_print(const struct topic *topic) {
+  const json_t *differs = json_object_get(topic->mirror, "differs");
+  char size[SIZE_TEXT], since[SINCE_TEXT];
+  uint64_t places = number_of(differs, "places");
+  say(topic->out, topic->look, "wrong",
+      "its images do not agree%s: %s in %" PRIu64 " place%s, as 'tarn mirror verify' found",
+      since_text(text_of(differs, "found"), topic->now, since), size_text(number_of(differs, "bytes"), size), places,
+      places == 1 ? "" : "s");
+  say(topic->out, topic->look, "at risk",
+      "a read there gets what one of the images has; which of them is right only somebody who knows the data can tell");
+  say(topic->out, topic->look, "by itself", "nothing");
+  say(topic->out, topic->look, "to do",
+      "tarn mirror verify %s, which lists the places; then say which image is right: tarn mirror verify %s "
+      "--repair=IMAGE; and see to the disk of the other",
+      topic->name, topic->name);
+  each_image(topic, image_wrong);
+}
+
 static void unreadable_print(const struct topic *topic) {
   char size[SIZE_TEXT];
   const json_t *first = json_array_get(json_object_get(topic->mirror, "images"), 0);
@@ -519,6 +539,7 @@ static const char *matter_text(enum matter matter) {
     case MATTER_LAST_COPY: return "ONE COPY LEFT";
     case MATTER_LOG_OFF: return "its intent log is OFF";
     case MATTER_STATE: return "the state directory cannot be written";
+    case MATTER_DIFFERS: return "its images DO NOT AGREE";
     case MATTER_UNREADABLE: return "a part of its DATA CANNOT BE READ";
     case MATTER_ATTENTION: return "STOPPED, it needs attention";
   }
@@ -564,6 +585,7 @@ void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const 
     case MATTER_LAST_COPY: fewer_print(&topic); break;
     case MATTER_LOG_OFF: log_off_print(&topic); break;
     case MATTER_STATE: state_print(&topic, text_of(status, "state_directory")); break;
+    case MATTER_DIFFERS: differs_print(&topic); break;
     case MATTER_UNREADABLE: unreadable_print(&topic); break;
     case MATTER_ATTENTION: attention_print(&topic); break;
   }

@@ -202,6 +202,7 @@ def test_max_missing(t):
     mirror.fault("b", "fail", "--on", "write")
     request = Request(mirror)
     wait_attention(mirror, "max-missing")
+    check(request.is_waiting(), "a write that one image has was answered, where two must have it")
     mirror.daemon.tarn("mirror", "set", "vol0", "max-missing=1")
     check(request.answer() is None, f"the request that waited failed: {request.error}")
     mirror.daemon.wait_state("vol0", "ACTIVE")

@@ -258,6 +258,36 @@ def test_unreadable_blocks(t):
     check("CANNOT BE READ" not in shown(mirror), "it still finds it")
 
 
+def test_images_that_do_not_agree(t):
+    """Thesis 3, C10: what verify found is not forgotten, by `status`, the log, nor the next daemon, until a verify finds nothing."""
+    mirror = Mirror(t)
+    mirror.write(4)
+    check(mirror.status()["differs"] is None, "it is known before anybody looked")
+    with open(mirror.path("b"), "r+b") as file:
+        file.seek(MIB)
+        file.write(b"other")
+    mirror.daemon.tarn("mirror", "verify", "vol0", status=1)
+    check(mirror.status()["differs"]["bytes"] == 4096, f"differs: {mirror.status()['differs']}")
+    check("error vol0: its images do not agree: 4096 bytes in 1 place differ" in mirror.daemon.log(), "there is no event")
+    sentences = (r"NOT WELL: mirror vol0: its images DO NOT AGREE$",
+                 rf"  wrong +its images do not agree {SINCE}: 4K in 1 place, as 'tarn mirror verify' found$",
+                 r"  at risk +a read there gets what one of the images has; which of them is right only somebody who knows the data can tell$",
+                 r"  to do +tarn mirror verify vol0, which lists the places; then say which image is right: tarn mirror verify vol0 --repair=IMAGE")
+    check_sentences(mirror, *sentences)
+    with_it = os.path.join(mirror.daemon.state, "mirrors/vol0/config.json")
+    wait_for("config.json to know", lambda: "differs" in t.run("cat", with_it, quiet=True).out)
+    mirror.daemon.kill()
+    mirror.daemon.start()
+    check_sentences(mirror, *sentences)
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+    mirror.daemon.tarn("mirror", "verify", "vol0", "--repair=a", status=None)
+    mirror.daemon.tarn("mirror", "verify", "vol0")
+    check_sentences(mirror, "all is well")
+    mirror.daemon.stop()
+    mirror.daemon.start()
+    check_sentences(mirror, "all is well")
+
+
 def test_a_disk_with_errors(t):
     """Issue 4: reads that one image could not answer are said although clients did not notice."""
     mirror = Mirror(t)

@@ -51,6 +51,29 @@ static void a_read_does_not_tell_of_a_write_that_failed_everywhere(void **state)
   world_deactivate(&w);
 }
 
+/* The write that finds that too few images are left is not done, though one of them has it: nor is a flush. */
+static void a_write_is_not_done_on_too_few_images(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    enum disk_op op;
+    uint64_t length;
+    uint32_t fails;
+  } rows[] = {
+      {"write", DISK_WRITE, 4096, RAM_WRITES},
+      {"zeroes", DISK_WRITE_ZEROES, 65536, RAM_WRITES},
+      {"flush", DISK_FLUSH, 0, RAM_FLUSHES},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    begin(2);
+    mirror_set_limits(w.m, 0, -1, false);
+    w.data[1].fails = rows[i].fails;
+    row_true(rows[i].why, client_do(&w, rows[i].op, 0, rows[i].length, 0x77) == TARN_SHUTDOWN);
+    row_true(rows[i].why, mirror_has_fallen(w.m) && world_said(&w, "max-missing allows 0"));
+    world_end(&w);
+  }
+}
+
 /* Which places are unreadable is on every image: the state directory may learn of it later. */
 static void a_healing_write_does_not_need_the_state_directory(void **state) {
   (void)state;
@@ -113,6 +136,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_read_does_not_tell_of_a_write_that_failed_everywhere),
       TEST(a_healing_write_does_not_need_the_state_directory),
+      TEST(a_write_is_not_done_on_too_few_images),
       TEST(an_image_is_not_dropped_without_the_state_directory),
       TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
   };
