@@ -172,6 +172,7 @@ struct verify_difference {
 #define VERIFY_DIFFERENCES_MAX 64u
 struct verify_result {
   uint64_t done_bytes, total_bytes, differing_bytes, repaired_bytes, unreadable_bytes;
+  uint32_t left_out;         /* by image: out, or still being copied to, for some of it at least */
   uint32_t difference_count; /* may exceed those listed */
   struct verify_difference differences[VERIFY_DIFFERENCES_MAX];
 };

@@ -298,6 +298,9 @@ static void note_difference(struct verify *verify, uint64_t start, uint64_t leng
 
 static void compare(struct verify *verify) {
   struct mirror *m = verify->m;
+  EACH_IMAGE(m, i) {
+    if (!(verify->images & 1u << i)) verify->result.left_out |= 1u << i;
+  }
   uint64_t data_end = geometry_data_end(&m->geometry, verify->start);
   for (uint64_t at = verify->start; at < verify->end && at < data_end; at += UNIT_BYTES) {
     uint64_t length = min_u64(UNIT_BYTES, min_u64(verify->end, data_end) - at);

@@ -22,8 +22,19 @@ static json_t *progress_json(const struct verify_result *result) {
                    (json_int_t)result->unreadable_bytes);
 }
 
+/* Of all it has: those that were compared everywhere, or the others. */
+static json_t *names_json(const struct managed *managed, uint32_t left_out, bool of_left_out) {
+  json_t *names = json_array();
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
+    if (managed->file.images[slot].present && of_left_out == !!(left_out & 1u << slot))
+      json_array_append_new(names, json_string(managed->file.images[slot].name));
+  return names;
+}
+
 static json_t *result_json(const struct managed *managed, const struct verify_result *result) {
   json_t *json = progress_json(result), *differences = json_array();
+  json_object_set_new(json, "compared", names_json(managed, result->left_out, false));
+  json_object_set_new(json, "not_compared", names_json(managed, result->left_out, true));
   for (uint32_t i = 0; i < result->difference_count && i < VERIFY_DIFFERENCES_MAX; i++)
     json_array_append_new(differences, difference_json(managed, &result->differences[i]));
   json_object_set_new(json, "name", json_string(managed->file.name));
@@ -64,7 +75,7 @@ static void verified(struct mirror *mirror, tarn_err err, const char *why, void 
   managed->verifying = false;
   managed->verify_call = NULL;
   managed->verify_ended = NULL;
-  differs_note(managed, mirror_verify_result(mirror), err == TARN_OK);
+  differs_note(managed, mirror_verify_result(mirror), err == TARN_OK && mirror_verify_result(mirror)->left_out == 0);
   if (err == TARN_OK) call_done(call, result_json(managed, mirror_verify_result(mirror)));
   else
     call_refuse(call, "mirror %s: the comparison has not come to its end: %s", managed->file.name,
@@ -92,13 +103,27 @@ static void client_gone(struct call *call) {
   }
 }
 
+/* One of several, and no other is whole: it would agree with itself. */
+static bool is_the_only_good(const struct managed *managed, const char **name) {
+  struct mirror_status status;
+  uint32_t present = 0, good = 0;
+  mirror_status(managed->mirror, &status);
+  for (uint32_t slot = 0; slot < status.image_count; slot++) {
+    present += status.images[slot].present;
+    if (!status.images[slot].present || status.images[slot].state != IMAGE_SYNCHRONIZED) continue;
+    *name = managed->file.images[slot].name;
+    good++;
+  }
+  return present > 1 && good == 1 && !status.recovery.running;
+}
+
 static void verify_again(void *owner, struct call *call) { manager_mirror_verify(owner, call); }
 void manager_mirror_verify(struct manager *manager, struct call *call) {
   static const char *const known[] = {"name", "repair", NULL};
   call->owner = manager;
   if (!call->is_gone) call->gone = client_gone;
   struct managed *managed = call_mirror(manager, call, "name", known, verify_again);
-  const char *repair;
+  const char *repair, *only;
   struct why why;
   uint32_t source = IMAGES_MAX;
   if (!managed) return;
@@ -113,6 +138,11 @@ void manager_mirror_verify(struct manager *manager, struct call *call) {
     call_refuse(call, "mirror %s is not ACTIVE: its images are compared while it is; 'tarn mirror activate %s' first",
                 name, name);
   else if (managed->verifying) call_refuse(call, "mirror %s is being verified already", name);
+  else if (is_the_only_good(managed, &only))
+    call_refuse(call,
+                "mirror %s: image %s is its only good copy now, so there is nothing to compare; 'tarn status %s' "
+                "shows when there is another",
+                name, only, name);
   else {
     managed->verifying = true;
     managed->verify_call = call;

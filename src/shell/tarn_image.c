@@ -175,13 +175,40 @@ static void groups_print(const json_t *images) {
   printf("\n");
 }
 
+static void names_print(const json_t *names) {
+  for (size_t i = 0; i < json_array_size(names); i++)
+    printf("%s%s", i ? ", " : "", json_string_value(json_array_get(names, i)));
+}
+
+static void agreement_print(const json_t *result) {
+  const json_t *compared = json_object_get(result, "compared"), *others = json_object_get(result, "not_compared");
+  if (json_array_size(others) == 0) {
+    printf("all images agree\n");
+    return;
+  }
+  printf("no difference found");
+  if (json_array_size(compared) > 1) {
+    printf(" between ");
+    names_print(compared);
+  }
+  printf("; not compared, or not everywhere: ");
+  names_print(others);
+  printf("\n");
+}
+
+/* Of several images, fewer than two were there all the time. */
+static bool is_no_comparison(const json_t *result) {
+  return json_array_size(json_object_get(result, "compared")) < 2 &&
+         json_array_size(json_object_get(result, "not_compared")) > 0;
+}
+
 static void verify_print(const json_t *result) {
   const json_t *differences = json_object_get(result, "differences");
   char size[SIZE_TEXT];
   uint64_t count = number_of(result, "difference_count"), listed = json_array_size(differences);
   printf("mirror %s: %s compared, ", text_of(result, "name"), size_text(number_of(result, "done_bytes"), size));
   if (count == 0) {
-    printf("all images agree\n");
+    agreement_print(result);
     return;
   }
   printf("%s differ in %" PRIu64 " place%s", size_text(number_of(result, "differing_bytes"), size), count,
@@ -213,7 +240,14 @@ int verify_run(struct tarn *tarn, json_t *request) {
     if (tarn->json) tarn_print_json(result, false);
     else verify_print(result);
     fflush(stdout);
-    if (!good) {
+    if (good && is_no_comparison(result)) {
+      fprintf(
+          stderr,
+          "tarn: mirror %s had only one good copy for some of the time, so not all was compared; verify it again when "
+          "'tarn status %s' shows more\n",
+          name, name);
+      status = EXIT_REFUSED;
+    } else if (!good) {
       fprintf(stderr,
               "tarn: the images of mirror %s do not agree; 'tarn mirror verify %s --repair=IMAGE' copies IMAGE "
               "over the others where they differ\n",

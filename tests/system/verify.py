@@ -112,7 +112,30 @@ def test_an_image_that_is_out_is_not_compared(t):
     mirror = new_mirror(t, spoilt="")
     mirror.op("fracture", "c")
     mirror.write(16, seed=2)
-    check(verify(mirror, status=0)["equal"], "an image that is cut off was compared")
+    document = verify(mirror, status=0)
+    check(document["equal"] and document["not_compared"] == ["c"], f"an image that is cut off was compared: {document}")
+    said = mirror.daemon.tarn("mirror", "verify", "vol0")
+    check("between a, b; not compared, or not everywhere: c" in said.out and "all images" not in said.out, f"it says {said.out}")
+
+
+def test_the_only_good_copy_is_not_compared(t):
+    """Rule 15, thesis 3: while an image is copied to, the other one is compared with nothing: that is no agreement."""
+    mirror = new_mirror(t, count=2, spoilt="")
+    mirror.op("fracture", "b")
+    said = mirror.daemon.tarn("mirror", "verify", "vol0", status=1)
+    check("image a is its only good copy now" in said.err and "agree" not in said.out, f"it says {said}")
+    mirror.op("restore", "b", "--wait")
+    check(verify(mirror, status=0)["not_compared"] == [], "all are compared again")
+
+
+def test_an_image_leaves_while_it_is_compared(t):
+    """Rule 15, thesis 3: an image that fails in the middle leaves one copy: what was compared before is no agreement of all."""
+    mirror = new_mirror(t, count=2, spoilt="")
+    slow(mirror)
+    client = begin(mirror)
+    mirror.op("fracture", "b")
+    out, err = client.communicate(timeout=60)
+    check(client.returncode == 1 and "all images agree" not in out and "not all was compared" in err, f"it says {out} {err}")
 
 
 def slow(mirror):
