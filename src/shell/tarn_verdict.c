@@ -230,8 +230,10 @@ static void copying_wrong(const struct topic *topic, const json_t *image) {
 /* How far it is behind is known while the mirror is open. */
 static void fractured_wrong(const struct topic *topic, const json_t *image, const char *since) {
   const json_t *missed = json_object_get(image, "missed_bytes");
-  char size[SIZE_TEXT], behind[SIZE_TEXT + 16] = "";
-  if (json_is_integer(missed))
+  char size[SIZE_TEXT], behind[SIZE_TEXT + 32] = "";
+  if (json_is_integer(missed) && json_integer_value(missed) == 0)
+    snprintf(behind, sizeof behind, ", and has missed nothing");
+  else if (json_is_integer(missed))
     snprintf(behind, sizeof behind, ", and is %s behind", size_text((uint64_t)json_integer_value(missed), size));
   if (is(image, "state", "CONSISTENT"))
     say(topic->out, topic->look, "wrong", "image %s is fractured%s: it stays as it was then%s", text_of(image, "name"),
@@ -408,7 +410,9 @@ static void attention_to_do(const struct topic *topic) {
     else *out++ = *at;
   }
   *out = 0;
-  say(topic->out, topic->look, "to do", "%s", text);
+  bool tried_again = json_is_integer(json_object_get(topic->mirror, "retry_in_seconds"));
+  if (tried_again || !strstr(text, "tarn mirror set")) say(topic->out, topic->look, "to do", "%s", text);
+  else say(topic->out, topic->look, "to do", "%s; then: tarn mirror activate %s", text, topic->name);
 }
 
 static void attention_print(const struct topic *topic) {

@@ -197,6 +197,16 @@ def test_attention_too_many_missing(t):
     mirror.daemon.wait_state("vol0", "ACTIVE")
 
 
+def test_attention_too_few_images(t):
+    """B14: an activation that was refused for a setting: changing it is not all that has to be done."""
+    mirror = Mirror(t)
+    mirror.daemon.tarn("mirror", "deactivate", "vol0", "--wait")
+    mirror.daemon.tarn("mirror", "set", "vol0", "min-images=3")
+    mirror.daemon.tarn("mirror", "activate", "vol0", status=1)
+    check_sentences(mirror, r"NOT WELL: mirror vol0: STOPPED",
+                    r"  to do +bring images back, or go on with those that are left: tarn mirror set vol0 min-images=-1; then: tarn mirror activate vol0$")
+
+
 def test_attention_newest_is_away(t):
     """Issue 4: the image with the newest data is away: bring it back; what going on without it costs."""
     mirror = Mirror(t)
