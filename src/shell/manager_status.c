@@ -52,10 +52,18 @@ static void status_from_record(const struct managed *managed, struct mirror_stat
              file->name);
 }
 
+/* And what its disks still hold now. */
+static void status_when_it_fell(const struct managed *managed, struct mirror_status *status) {
+  struct mirror_status now = {.image_count = 0};
+  *status = managed->last;
+  if (managed->mirror) mirror_status(managed->mirror, &now);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) status->images[slot].io_held = now.images[slot].io_held;
+}
+
 static void managed_status(const struct managed *managed, struct mirror_status *status) {
   bool open = managed->mirror != NULL && !managed->ending;
   if (open) mirror_status(managed->mirror, status);
-  else if (managed->attention && managed->last.image_count > 0) *status = managed->last;
+  else if (managed->attention && managed->last.image_count > 0) status_when_it_fell(managed, status);
   else status_from_record(managed, status);
   if (open && !managed->fallen && !managed->attention) return; /* the core knows, also while it is on its way down */
   status->state = managed->attention ? MIRROR_ATTENTION : MIRROR_INACTIVE;
@@ -209,6 +217,7 @@ static void trouble_json(const struct managed *managed, const struct mirror_stat
                       managed->attention && timer_is_armed(&managed->retry)
                           ? seconds_until(managed->manager->env, managed->retry.deadline_ns)
                           : json_null());
+  json_object_set_new(json, "auto", json_boolean(managed->file.settings.values[SET_AUTO]));
   json_object_set_new(json, "requests_fail_in_seconds", patience_json(managed));
   json_object_set_new(json, "state_unwritable", json_boolean(open && status->home_in_trouble));
   json_object_set_new(

@@ -63,7 +63,9 @@ static void differs_note(struct managed *managed, const struct verify_result *re
   } else if (whole) {
     managed->differs = (struct mirror_differs){.bytes = 0};
     report(env, REPORT_INFO, name, "its images were compared: %s",
-           result->repaired_bytes > 0 ? "they agree now" : "they agree");
+           result->unreadable_bytes > 0 ? "they agree where they can be read"
+           : result->repaired_bytes > 0 ? "they agree now"
+                                        : "they agree");
   }
 }
 

@@ -211,8 +211,10 @@ static void verify_print(const json_t *result) {
     agreement_print(result);
     return;
   }
-  printf("%s differ in %" PRIu64 " place%s", size_text(number_of(result, "differing_bytes"), size), count,
-         count == 1 ? "" : "s");
+  if (number_of(result, "differing_bytes") == 0) printf("what could be read agrees");
+  else
+    printf("%s differ in %" PRIu64 " place%s", size_text(number_of(result, "differing_bytes"), size), count,
+           count == 1 ? "" : "s");
   if (number_of(result, "unreadable_bytes") > 0)
     printf(", %s cannot be read", size_text(number_of(result, "unreadable_bytes"), size));
   if (number_of(result, "repaired_bytes") > 0)
@@ -245,6 +247,13 @@ int verify_run(struct tarn *tarn, json_t *request) {
           stderr,
           "tarn: mirror %s had only one good copy for some of the time, so not all was compared; verify it again when "
           "'tarn status %s' shows more\n",
+          name, name);
+      status = EXIT_REFUSED;
+    } else if (!good && differing <= repaired) {
+      fprintf(
+          stderr,
+          "tarn: a part of mirror %s cannot be read on every image; 'tarn mirror verify %s --repair=IMAGE' writes it "
+          "again where IMAGE can read it\n",
           name, name);
       status = EXIT_REFUSED;
     } else if (!good) {

@@ -360,6 +360,8 @@ static void attention_by_itself(const struct topic *topic) {
   if (json_is_integer(retry))
     say(topic->out, topic->look, "by itself", "it is tried again in %s, and goes on when the cause is over",
         duration_text((uint64_t)json_integer_value(retry), when));
+  else if (!json_is_true(json_object_get(topic->mirror, "auto")))
+    say(topic->out, topic->look, "by itself", "nothing: its setting is auto=off");
   else if (strstr(text_of(topic->mirror, "reason"), "not answer"))
     say(topic->out, topic->look, "by itself", "it goes on when the disk answers");
   else if (strstr(text_of(topic->mirror, "reason"), "put it back"))

@@ -172,6 +172,18 @@ def test_attention_last_image_hangs(t):
     mirror.daemon.wait_state("vol0", "ACTIVE")
 
 
+def test_attention_and_it_stays(t):
+    """B8: with auto=off a mirror does not come back when its disk answers; nor does `status` say that it will, or that requests are held."""
+    mirror = Mirror(t, count=1, settings=("auto=off", "suspend=0"), image_settings=("hang=1",))
+    mirror.fault("a", "hang")
+    in_background(mirror.write)
+    check_sentences(mirror, r"NOT WELL: mirror vol0: STOPPED", r"by itself +nothing: its setting is auto=off$", r"image a \(\d+ request")
+    mirror.fault("a", "heal")
+    wait_for("its disk to hold nothing", lambda: mirror.image("a")["held_requests"] == 0)
+    check("request)" not in shown(mirror), "it says that its disk holds requests")
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+
+
 def test_attention_requests_fail(t):
     """Issue 4: when `suspend` is over it is said that requests fail."""
     mirror = Mirror(t, count=1, settings=("suspend=0",), image_settings=("hang=1",))

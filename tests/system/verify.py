@@ -203,3 +203,15 @@ def test_of_one_image(t):
     mirror = new_mirror(t, count=1, spoilt="")
     document = verify(mirror, status=0)
     check(document["equal"] and document["done_bytes"] == SIZE, f"it says {document}")
+
+
+def test_a_place_that_one_image_cannot_read(t):
+    """Rule 15: that an image cannot read a place is no difference, and is not called one."""
+    mirror = new_mirror(t, spoilt="")
+    mirror.fault("b", "fail", "--on", "read", "--range", f"{BAD}+{BAD_BYTES}")
+    said = mirror.daemon.tarn("mirror", "verify", "vol0", status=1)
+    check("what could be read agrees" in said.out and "b cannot be read" in said.out, f"it says {said.out}")
+    check("cannot be read on every image" in said.err and "do not agree" not in said.err, f"it says {said.err}")
+    check(mirror.status()["differs"] is None, "it is noted as a difference")
+    mirror.fault("b", "heal")
+    verify(mirror, status=0)
