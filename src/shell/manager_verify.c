@@ -140,7 +140,7 @@ void manager_mirror_verify(struct manager *manager, struct call *call) {
     call_refuse(call, "mirror %s is not ACTIVE: its images are compared while it is; 'tarn mirror activate %s' first",
                 name, name);
   else if (managed->verifying) call_refuse(call, "mirror %s is being verified already", name);
-  else if (is_the_only_good(managed, &only))
+  else if (!repair && is_the_only_good(managed, &only))
     call_refuse(call,
                 "mirror %s: image %s is its only good copy now, so there is nothing to compare; 'tarn status %s' "
                 "shows when there is another",
