@@ -269,3 +269,25 @@ def test_completion_without_a_daemon(t):
     daemon.stop()
     check(completions(t, daemon, "tarn mirror get ") == [], "a daemon that is gone has told names")
     check(completions(t, daemon, "tarn mirror ge") == ["get"], "commands are not completed")
+
+
+TESTS_NAMED = re.compile(r"\b(system|interop)\.(\w+)\.(\w+(?:\[[^\]]*\])?(?:,\s+(?:and\s+)?[a-z]+_\w+(?:\[[^\]]*\])?)*)")
+
+
+def test_documents_name_tests_that_exist(t):
+    """Whoever doubts a line of docs/ finds the test that shows it: `system.verify.equal_images, while_clients_write`."""
+    there = set()
+    for kind in ("system", "interop"):
+        for name in os.listdir(os.path.join(ROOT, "tests", kind)):
+            if name.endswith(".py"):
+                there |= {(kind, name[:-3], test) for test in re.findall(r"^def test_(\w+)", source(f"tests/{kind}/{name}"), re.M)}
+    documents = ["README.md", "sim/README.md"] + [f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs"))]
+    named, wrong = 0, []
+    for document in documents:
+        for kind, module, names in TESTS_NAMED.findall(source(document)):
+            for name in re.split(r",\s+(?:and\s+)?", re.sub(r"\[[^\]]*\]", "", names)):
+                named += 1
+                if (kind, module, name) not in there:
+                    wrong.append(f"{document}: {kind}.{module}.{name}")
+    t.note(f"{named} tests are named")
+    check(named > 100 and not wrong, f"of {named} tests that are named these do not exist: {wrong}")
