@@ -172,7 +172,9 @@ struct verify_difference {
 #define VERIFY_DIFFERENCES_MAX 64u
 struct verify_result {
   uint64_t done_bytes, total_bytes, differing_bytes, repaired_bytes, unreadable_bytes;
-  uint32_t left_out;         /* by image: out, or still being copied to, for some of it at least */
+  /* What no repair has undone: images that differ, or one that cannot read what another can. */
+  uint64_t left_differing_bytes, left_unreadable_bytes;
+  uint32_t compared;         /* by image: everywhere so far, and neither out nor still being copied to */
   uint32_t difference_count; /* may exceed those listed */
   struct verify_difference differences[VERIFY_DIFFERENCES_MAX];
 };

@@ -106,7 +106,7 @@ void mirror_verify(struct mirror *m, uint32_t source, mirror_done *done, void *c
   verify->start_ns = m->env->now_ns;
   verify->start = verify->end = 0;
   verify->last = (struct verify_difference){0};
-  verify->result = (struct verify_result){0};
+  verify->result = (struct verify_result){.compared = UINT32_MAX};
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) verify->result.total_bytes += m->geometry.volume_bytes[v];
   copy_pump(m);
 }
@@ -259,8 +259,11 @@ static void leg_next(struct verify_leg *leg) {
 
 /* ---- a range: compare ---- */
 
-/* Images with the same letter agree. Returns how many letters there are. */
-static uint32_t group_unit(struct verify *verify, uint32_t unit, bool listed, char *groups) {
+static bool differs(const char *groups) { return memchr(groups, 'B', IMAGES_MAX) != NULL; }
+static bool is_unread(const char *groups) { return memchr(groups, '!', IMAGES_MAX) != NULL; }
+
+/* Images with the same letter agree. */
+static void group_unit(struct verify *verify, uint32_t unit, bool listed, char *groups) {
   uint32_t letters = 0, first_of[IMAGES_MAX];
   memset(groups, '-', IMAGES_MAX);
   for (uint32_t mask = verify->images; mask != 0; mask &= mask - 1) {
@@ -274,7 +277,6 @@ static uint32_t group_unit(struct verify *verify, uint32_t unit, bool listed, ch
     if (letter == letters) first_of[letters++] = i;
     groups[i] = (char)('A' + letter);
   }
-  return letters;
 }
 
 /* Neighbours with the same groups are one. */
@@ -298,21 +300,17 @@ static void note_difference(struct verify *verify, uint64_t start, uint64_t leng
 
 static void compare(struct verify *verify) {
   struct mirror *m = verify->m;
-  EACH_IMAGE(m, i) {
-    if (!(verify->images & 1u << i)) verify->result.left_out |= 1u << i;
-  }
+  verify->result.compared &= verify->images;
   uint64_t data_end = geometry_data_end(&m->geometry, verify->start);
   for (uint64_t at = verify->start; at < verify->end && at < data_end; at += UNIT_BYTES) {
     uint64_t length = min_u64(UNIT_BYTES, min_u64(verify->end, data_end) - at);
     uint32_t unit = unit_of(verify, at);
     char *groups = verify->groups[unit];
-    bool listed = unreadable_overlaps(&m->record.unreadable, at, length);
-    uint32_t letters = group_unit(verify, unit, listed, groups);
-    bool unread = memchr(groups, '!', IMAGES_MAX) != NULL;
+    group_unit(verify, unit, unreadable_overlaps(&m->record.unreadable, at, length), groups);
     verify->result.done_bytes += length;
-    if (letters > 1) verify->result.differing_bytes += length;
-    if (unread) verify->result.unreadable_bytes += length;
-    if (letters > 1 || unread) note_difference(verify, at, length, groups);
+    if (differs(groups)) verify->result.differing_bytes += length, verify->result.left_differing_bytes += length;
+    if (is_unread(groups)) verify->result.unreadable_bytes += length, verify->result.left_unreadable_bytes += length;
+    if (differs(groups) || is_unread(groups)) note_difference(verify, at, length, groups);
   }
 }
 
@@ -351,10 +349,21 @@ static uint32_t to_repair(const struct verify *verify, uint32_t unit) {
   return images;
 }
 
+static void repaired_whole(struct verify *verify, uint64_t start, uint64_t end) {
+  end = min_u64(end, geometry_data_end(&verify->m->geometry, start));
+  for (uint64_t at = start; at < end; at += UNIT_BYTES) {
+    const char *groups = verify->groups[unit_of(verify, at)];
+    uint64_t length = min_u64(UNIT_BYTES, end - at);
+    if (differs(groups)) verify->result.left_differing_bytes -= length;
+    if (is_unread(groups)) verify->result.left_unreadable_bytes -= length;
+  }
+}
+
 static void range_repaired(struct copy *copy) {
   struct verify *verify = copy->m->verify;
   verify->in_repair = false;
   verify->result.repaired_bytes += copy->repaired_bytes;
+  if (copy->repaired_bytes >= copy->end - copy->start) repaired_whole(verify, copy->start, copy->end);
   if (verify->stopping || !copy->m->running) verify_stopped(verify);
   else if (copy->given_up)
     verify_end(verify, TARN_IO, "what differs cannot be repaired: the metadata cannot be written");

@@ -225,10 +225,9 @@ static void trouble_json(const struct managed *managed, const struct mirror_stat
       json_boolean(status->state == MIRROR_INACTIVE && !(managed->has_record && managed->record.clean)));
   const struct mirror_differs *differs = &managed->differs;
   json_object_set_new(json, "differs",
-                      differs->bytes == 0
-                          ? json_null()
-                          : json_pack("{s:I, s:I, s:s}", "bytes", (json_int_t)differs->bytes, "places",
-                                      (json_int_t)differs->places, "found", time_text(differs->found_ns, time)));
+                      differs->bytes == 0 ? json_null()
+                                          : json_pack("{s:I, s:s}", "bytes", (json_int_t)differs->bytes, "found",
+                                                      time_text(differs->found_ns, time)));
   json_object_set_new(json, "log_off", json_boolean(open && status->log_off));
 }
 

@@ -22,25 +22,41 @@ static json_t *progress_json(const struct verify_result *result) {
                    (json_int_t)result->unreadable_bytes);
 }
 
-/* Of all it has: those that were compared everywhere, or the others. */
-static json_t *names_json(const struct managed *managed, uint32_t left_out, bool of_left_out) {
+static uint32_t images_of(const struct managed *managed) {
+  uint32_t images = 0;
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
+    if (managed->file.images[slot].present) images |= 1u << slot;
+  return images;
+}
+
+/* One image agrees with itself; of several, two at least were there all the time. */
+static bool is_comparison(const struct managed *managed, const struct verify_result *result) {
+  uint32_t images = images_of(managed), compared = images & result->compared;
+  return images == compared || (compared & (compared - 1)) != 0;
+}
+
+static json_t *names_json(const struct managed *managed, uint32_t images) {
   json_t *names = json_array();
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
-    if (managed->file.images[slot].present && of_left_out == !!(left_out & 1u << slot))
-      json_array_append_new(names, json_string(managed->file.images[slot].name));
+    if (images & 1u << slot) json_array_append_new(names, json_string(managed->file.images[slot].name));
   return names;
 }
 
 static json_t *result_json(const struct managed *managed, const struct verify_result *result) {
   json_t *json = progress_json(result), *differences = json_array();
-  json_object_set_new(json, "compared", names_json(managed, result->left_out, false));
-  json_object_set_new(json, "not_compared", names_json(managed, result->left_out, true));
+  uint32_t images = images_of(managed);
+  json_object_set_new(json, "compared", names_json(managed, images & result->compared));
+  json_object_set_new(json, "not_compared", names_json(managed, images & ~result->compared));
+  json_object_set_new(json, "left_differing_bytes", json_integer((json_int_t)result->left_differing_bytes));
+  json_object_set_new(json, "left_unreadable_bytes", json_integer((json_int_t)result->left_unreadable_bytes));
   for (uint32_t i = 0; i < result->difference_count && i < VERIFY_DIFFERENCES_MAX; i++)
     json_array_append_new(differences, difference_json(managed, &result->differences[i]));
   json_object_set_new(json, "name", json_string(managed->file.name));
   json_object_set_new(json, "difference_count", json_integer(result->difference_count));
   json_object_set_new(json, "differences", differences);
-  json_object_set_new(json, "equal", json_boolean(result->differing_bytes == 0 && result->unreadable_bytes == 0));
+  json_object_set_new(json, "equal",
+                      json_boolean(result->left_differing_bytes == 0 && result->left_unreadable_bytes == 0 &&
+                                   is_comparison(managed, result)));
   return json;
 }
 
@@ -49,23 +65,22 @@ json_t *verify_json(const struct managed *managed) {
   return result ? progress_json(result) : json_null();
 }
 
-/* Is kept until a comparison comes to its end and leaves nothing different: also while the mirror is closed, or the daemon. */
-static void differs_note(struct managed *managed, const struct verify_result *result, bool whole) {
+/* Is kept until a comparison of all images leaves nothing different: also while the mirror is closed, or the daemon. */
+static void differs_note(struct managed *managed, const struct verify_result *result, bool ended) {
   struct env *env = managed->manager->env;
   const char *name = managed->file.name;
-  uint64_t bytes = result->differing_bytes - result->repaired_bytes;
+  uint64_t bytes = result->left_differing_bytes;
   if (bytes > 0) {
-    managed->differs =
-        (struct mirror_differs){.bytes = bytes, .places = result->difference_count, .found_ns = env->wall_ns};
-    report(env, REPORT_ERROR, name,
-           "its images do not agree: %llu bytes in %u place%s differ; 'tarn mirror verify %s' lists them",
-           (unsigned long long)bytes, result->difference_count, result->difference_count == 1 ? "" : "s", name);
-  } else if (whole) {
+    uint64_t found_ns = managed->differs.bytes > 0 ? managed->differs.found_ns : env->wall_ns;
+    managed->differs = (struct mirror_differs){.bytes = bytes, .found_ns = found_ns};
+    report(env, REPORT_ERROR, name, "its images do not agree: %llu bytes differ; 'tarn mirror verify %s' lists them",
+           (unsigned long long)bytes, name);
+  } else if (ended && (images_of(managed) & ~result->compared) == 0) {
     managed->differs = (struct mirror_differs){.bytes = 0};
     report(env, REPORT_INFO, name, "its images were compared: %s",
-           result->unreadable_bytes > 0 ? "they agree where they can be read"
-           : result->repaired_bytes > 0 ? "they agree now"
-                                        : "they agree");
+           result->left_unreadable_bytes > 0 ? "they agree where they can be read"
+           : result->repaired_bytes > 0      ? "they agree now"
+                                             : "they agree");
   }
 }
 
@@ -77,7 +92,7 @@ static void verified(struct mirror *mirror, tarn_err err, const char *why, void 
   managed->verifying = false;
   managed->verify_call = NULL;
   managed->verify_ended = NULL;
-  differs_note(managed, mirror_verify_result(mirror), err == TARN_OK && mirror_verify_result(mirror)->left_out == 0);
+  if (err != TARN_REFUSED) differs_note(managed, mirror_verify_result(mirror), err == TARN_OK);
   if (err == TARN_OK) call_done(call, result_json(managed, mirror_verify_result(mirror)));
   else
     call_refuse(call, "mirror %s: the comparison has not come to its end: %s", managed->file.name,

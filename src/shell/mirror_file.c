@@ -64,8 +64,8 @@ json_t *mirror_file_to_json(const struct mirror_file *file) {
   if (json && file->unmake) json_object_set(json, "unmake", file->unmake);
   if (json && file->differs.bytes > 0)
     json_object_set_new(json, "differs",
-                        json_pack("{s:I, s:I, s:I}", "bytes", (json_int_t)file->differs.bytes, "places",
-                                  (json_int_t)file->differs.places, "found_ns", (json_int_t)file->differs.found_ns));
+                        json_pack("{s:I, s:I}", "bytes", (json_int_t)file->differs.bytes, "found_ns",
+                                  (json_int_t)file->differs.found_ns));
   return json;
 }
 
@@ -141,7 +141,6 @@ static bool number_read(const json_t *json, uint64_t *out) {
 
 static bool differs_read(const json_t *json, struct mirror_differs *differs) {
   return !json || (number_read(json_object_get(json, "bytes"), &differs->bytes) && differs->bytes > 0 &&
-                   number_read(json_object_get(json, "places"), &differs->places) &&
                    number_read(json_object_get(json, "found_ns"), &differs->found_ns));
 }
 

@@ -32,8 +32,8 @@ struct mirror_file_image {
 
 /* What `verify` found different between the images and did not repair. No bytes: nothing. */
 struct mirror_differs {
-  uint64_t bytes, places;
-  uint64_t found_ns; /* wall clock */
+  uint64_t bytes;
+  uint64_t found_ns; /* wall clock, of the first verify that did */
 };
 
 struct mirror_file {

@@ -196,12 +196,6 @@ static void agreement_print(const json_t *result) {
   printf("\n");
 }
 
-/* Of several images, fewer than two were there all the time. */
-static bool is_no_comparison(const json_t *result) {
-  return json_array_size(json_object_get(result, "compared")) < 2 &&
-         json_array_size(json_object_get(result, "not_compared")) > 0;
-}
-
 static void verify_print(const json_t *result) {
   const json_t *differences = json_object_get(result, "differences");
   char size[SIZE_TEXT];
@@ -212,11 +206,10 @@ static void verify_print(const json_t *result) {
     return;
   }
   if (number_of(result, "differing_bytes") == 0) printf("what could be read agrees");
-  else
-    printf("%s differ in %" PRIu64 " place%s", size_text(number_of(result, "differing_bytes"), size), count,
-           count == 1 ? "" : "s");
+  else printf("%s differ", size_text(number_of(result, "differing_bytes"), size));
   if (number_of(result, "unreadable_bytes") > 0)
     printf(", %s cannot be read", size_text(number_of(result, "unreadable_bytes"), size));
+  printf(" in %" PRIu64 " place%s", count, count == 1 ? "" : "s");
   if (number_of(result, "repaired_bytes") > 0)
     printf(", %s are repaired", size_text(number_of(result, "repaired_bytes"), size));
   printf("; images that agree stand on the same side of a |:\n");
@@ -236,27 +229,27 @@ int verify_run(struct tarn *tarn, json_t *request) {
                              "the comparison is stopped, and says nothing; what was repaired stays repaired");
   progress_end();
   if (status == EXIT_DONE) {
-    uint64_t differing = number_of(result, "differing_bytes"), repaired = number_of(result, "repaired_bytes");
-    bool good = differing <= repaired && number_of(result, "unreadable_bytes") == 0;
+    bool differs = number_of(result, "left_differing_bytes") > 0;
+    bool unread = number_of(result, "left_unreadable_bytes") > 0;
     const char *name = text_of(result, "name");
     if (tarn->json) tarn_print_json(result, false);
     else verify_print(result);
     fflush(stdout);
-    if (good && is_no_comparison(result)) {
+    if (!differs && !unread && !json_is_true(json_object_get(result, "equal"))) {
       fprintf(
           stderr,
           "tarn: mirror %s had only one good copy for some of the time, so not all was compared; verify it again when "
           "'tarn status %s' shows more\n",
           name, name);
       status = EXIT_REFUSED;
-    } else if (!good && differing <= repaired) {
+    } else if (!differs && unread) {
       fprintf(
           stderr,
           "tarn: a part of mirror %s cannot be read on every image; 'tarn mirror verify %s --repair=IMAGE' writes it "
           "again where IMAGE can read it\n",
           name, name);
       status = EXIT_REFUSED;
-    } else if (!good) {
+    } else if (differs) {
       fprintf(stderr,
               "tarn: the images of mirror %s do not agree; 'tarn mirror verify %s --repair=IMAGE' copies IMAGE "
               "over the others where they differ\n",

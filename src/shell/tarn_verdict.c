@@ -269,11 +269,9 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
   const char *name = text_of(image, "name");
   if (is_good(image)) return;
   size_text(number_of(image, "missed_bytes"), missed);
-  if (is(image, "missing", "fractured")) {
+  if (is(image, "missing", "fractured"))
     say(topic->out, topic->look, "by itself", "nothing: image %s stays as it is until you restore it", name);
-    return;
-  }
-  if (is_copied_to(image))
+  else if (is_copied_to(image))
     say(topic->out, topic->look, "by itself", "the copy goes on, and image %s is good again at its end", name);
   else if (json_is_true(json_object_get(image, "returning")))
     say(topic->out, topic->look, "by itself", "the files of image %s are being opened again", name);
@@ -474,11 +472,8 @@ static void log_off_print(const struct topic *topic) {
 static void differs_print(const struct topic *topic) {
   const json_t *differs = json_object_get(topic->mirror, "differs");
   char size[SIZE_TEXT], since[SINCE_TEXT];
-  uint64_t places = number_of(differs, "places");
-  say(topic->out, topic->look, "wrong",
-      "its images do not agree%s: %s in %" PRIu64 " place%s, as 'tarn mirror verify' found",
-      since_text(text_of(differs, "found"), topic->now, since), size_text(number_of(differs, "bytes"), size), places,
-      places == 1 ? "" : "s");
+  say(topic->out, topic->look, "wrong", "its images do not agree%s: %s differ, as 'tarn mirror verify' found",
+      since_text(text_of(differs, "found"), topic->now, since), size_text(number_of(differs, "bytes"), size));
   say(topic->out, topic->look, "at risk",
       "a read there gets what one of the images has; which of them is right only somebody who knows the data can tell");
   say(topic->out, topic->look, "by itself", "nothing");

@@ -122,12 +122,15 @@ static void what_cannot_be_read(void **state) {
   assert_int_equal(w.data[1].bad[0].what, RAM_READS); /* nothing is repaired without being told from which */
   result = verify(0);
   assert_int_equal(result->repaired_bytes, 4096);
+  assert_int_equal(result->left_differing_bytes, 0);
+  assert_int_equal(result->left_unreadable_bytes, 4096);
   assert_int_equal(w.data[1].bad[0].what, 0);
   assert_int_equal(w.data[1].bad[1].what, RAM_READS); /* the source cannot read that either */
   assert_true(difference_is(1, 49152, 4096, "!!A"));
   result = verify(2);
   assert_int_equal(result->difference_count, 1);
-  assert_int_equal(result->repaired_bytes, 4096);
+  assert_int_equal(result->repaired_bytes, 4096); /* of bytes that nobody called different */
+  assert_int_equal(result->left_differing_bytes + result->left_unreadable_bytes, 0);
   assert_int_equal(verify(IMAGES_MAX)->difference_count, 0);
   world_deactivate(&w);
 }
