@@ -287,9 +287,8 @@ static void watch_fallen(struct sim_mirror *mirror) {
   struct mirror_status now;
   if (!mirror_has_fallen(mirror->core)) return;
   mirror_status(mirror->core, &now);
-  uint64_t done = now.writes_done + now.flushes_done;
-  if (mirror->done_at_fall == UINT64_MAX) mirror->done_at_fall = done;
-  if (done > mirror->done_at_fall)
+  if (mirror->done_at_fall == UINT64_MAX) mirror->done_at_fall = now.changes_done;
+  if (now.changes_done > mirror->done_at_fall)
     world_fail(mirror->world, "%s has fallen (%s), and answers a write or a flush as done", mirror->name, now.reason);
 }
 

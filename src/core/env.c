@@ -1,8 +1,8 @@
 /* env.c - events, timers, reports. */
 #include "core/env.h"
+#include "base/text.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/plant.h"
@@ -75,10 +75,9 @@ void report(struct env *env, enum report_level level, const char *subject, const
   char text[REPORT_BYTES_MAX];
   va_list arguments;
   va_start(arguments, format);
-  int length = vsnprintf(text, sizeof(text), format, arguments);
+  bool whole = text_set_list(text, sizeof(text), format, arguments);
   va_end(arguments);
-  require(length >= 0);
-  if ((size_t)length >= sizeof(text)) memcpy(text + sizeof(text) - 4, "...", 4);
+  if (!whole) memcpy(text + sizeof(text) - 4, "...", 4);
   /* One line, whatever a stranger's name had in it. */
   for (char *at = text; *at; at++)
     if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';

@@ -5,9 +5,9 @@
  * cover every write in flight and every answered one that was not flushed, make recovery copy what differs. Its map is
  * durable later; until then the same marks stay (map_seq). */
 #include "core/mirror.h"
+#include "base/text.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/mirror_int.h"
@@ -303,7 +303,8 @@ void op_end(struct op *op, tarn_err err) {
    * asked may ask again. */
   bool reads = op->kind == OP_READ || op->kind == OP_EXTENTS;
   if (m->fallen && !(err == TARN_OK && (reads || PLANTED(answer_when_fallen)))) err = TARN_SHUTDOWN;
-  if (err == TARN_OK) *(reads ? &m->reads_done : op->kind == OP_FLUSH ? &m->flushes_done : &m->writes_done) += 1;
+  if (err == TARN_OK && reads) m->reads_done++;
+  if (err == TARN_OK && !reads) m->changes_done++;
   disk_complete(io, err);
   op_line_run(m);
   if (m->ops_busy == 0) admin_check_idle(m);
@@ -331,7 +332,7 @@ void mirror_changed(struct mirror *m) {
 
 void mirror_set_state(struct mirror *m, enum mirror_state state, const char *reason) {
   m->state = state;
-  snprintf(m->reason, sizeof m->reason, "%s", reason ? reason : "");
+  text_set(m->reason, sizeof m->reason, "%s", reason ? reason : "");
   mirror_changed(m);
 }
 
@@ -392,7 +393,7 @@ void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const 
   struct image *image = &m->images[i];
   if (!image->online) return;
   image_leave(m, i, IMAGE_FAILED, missing);
-  snprintf(image->reason, sizeof image->reason, "%s", why);
+  text_set(image->reason, sizeof image->reason, "%s", why);
   miss_marked(m, i, op);
   m->drop_seq = commit_want(m);
   image_returns_later(m, i);
@@ -416,7 +417,7 @@ void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   require(!m->images[i].online);
   if (ri->state == IMAGE_CONSISTENT) image_move(m, i, IMAGE_FAILED); /* of no definite moment any more */
   ri->all_missed = true;
-  snprintf(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
+  text_set(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
   m->record_dirty = true;
   m->drop_seq = commit_want(m);
   mirror_changed(m);
@@ -460,7 +461,7 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   va_list list;
   if (!m->running) return;
   va_start(list, format);
-  vsnprintf(why, sizeof why, format, list);
+  (void)text_set_list(why, sizeof why, format, list);
   va_end(list);
   m->running = m->serving = m->paused = false;
   m->fallen = true;

@@ -236,7 +236,7 @@ struct mirror_status {
   uint32_t image_count;
   struct mirror_image_status images[IMAGES_MAX];
   uint64_t marked_regions, recovering_bytes;
-  uint64_t reads_done, writes_done, flushes_done; /* of clients; with trims and zeroes among the writes */
+  uint64_t reads_done, changes_done; /* I/Os of clients that were answered as done; a flush is a change */
   uint64_t in_flight, log_writes;
   bool log_off;         /* mirror_set_log() */
   bool home_in_trouble; /* the last record could not be written to the state directory */

@@ -4,9 +4,9 @@
  * newest sound copy counts, so rewriting the logs is safe whatever part of it lands.
  */
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/mirror_int.h"
 
 static void records_loaded(struct mirror *m);
@@ -35,11 +35,14 @@ bool admin_begin(struct mirror *m, enum admin admin, mirror_done *done, void *co
 
 void admin_explain(struct mirror *m, const char *format, ...) {
   size_t used = strlen(m->admin_why);
-  if (used + 1 >= sizeof m->admin_why) return;
-  if (used) used += (size_t)snprintf(m->admin_why + used, sizeof m->admin_why - used, "; ");
+  if (used + sizeof "; " >= sizeof m->admin_why) return;
+  if (used) {
+    memcpy(m->admin_why + used, "; ", 2);
+    used += 2;
+  }
   va_list list;
   va_start(list, format);
-  if (used + 1 < sizeof m->admin_why) vsnprintf(m->admin_why + used, sizeof m->admin_why - used, format, list);
+  (void)text_set_list(m->admin_why + used, sizeof m->admin_why - used, format, list);
   va_end(list);
 }
 
@@ -215,8 +218,7 @@ static void report_rot(struct mirror *m, const struct store *store) {
   bool home = store->slot == RECORD_SELF_HOME;
   report(m->env, REPORT_WARNING, m->config.name,
          "one of the two copies of the record %s%s is damaged, though the mirror was stopped cleanly; the other one is "
-         "used, "
-         "and the damaged one written anew; see to that disk",
+         "used, and the damaged one written anew; see to that disk",
          home ? "in the state directory" : "in the metadata of image ", home ? "" : image_name(m, store->slot));
 }
 

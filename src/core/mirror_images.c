@@ -8,9 +8,9 @@
  *
  * Crash argument: an image counts by the records only. Out: the record is durable before anything is answered that the image
  * has not got (drop_seq). */
-#include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/mirror_int.h"
 
 static void image_recorded(struct mirror *m, tarn_err err);
@@ -135,7 +135,7 @@ static void image_recorded(struct mirror *m, tarn_err err) {
 static void fracture_now(struct mirror *m, uint32_t i) {
   image_leave(m, i, IMAGE_FRACTURE, MISSING_FRACTURED);
   if (m->stamp) m->stamp(m, i, &m->record.images[i].stamp); /* so that a write to it from now on is noticed */
-  snprintf(m->images[i].reason, sizeof m->images[i].reason, "it was fractured: 'tarn image restore' brings it back");
+  text_set(m->images[i].reason, sizeof m->images[i].reason, "it was fractured: 'tarn image restore' brings it back");
   m->drop_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "image %s is fractured", image_name(m, i));
   op_commit(m);

@@ -304,7 +304,7 @@ struct mirror {
   uint32_t load_failed, load_sources; /* by image */
   bool log_lost;                      /* after a crash: no image has a sound log */
 
-  uint64_t reads_done, writes_done, flushes_done;
+  uint64_t reads_done, changes_done;
 };
 
 #define EACH_IMAGE(m, i)                    \

@@ -13,9 +13,9 @@
  * Two things are settled before that: images that somebody changed behind our back (settle_changed), and that none of those
  * that are here has the newest data (settle_none).
  */
-#include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/mirror_int.h"
 
 static bool same_generation(const struct generation *a, const struct generation *b) {
@@ -110,7 +110,7 @@ static bool was_changed(struct mirror *m, uint32_t i) {
   const char *why = replaced  ? "its file is another one than it was"
                     : written ? "its file was written to while it was not in use"
                               : "";
-  snprintf(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
+  text_set(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
   return replaced || written;
 }
 
@@ -128,11 +128,11 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
   else if (memcmp(store->record.mirror_uuid, m->record.mirror_uuid, 16) != 0) why = "its metadata is of another mirror";
   for (uint32_t v = 0; v < m->geometry.volume_count && !why; v++)
     if (c->data[v]->caps.size_bytes < m->geometry.volume_bytes[v]) why = "it is smaller than its volume";
-  snprintf(image->reason, sizeof image->reason, "%s", why ? why : "");
+  text_set(image->reason, sizeof image->reason, "%s", why ? why : "");
   if (why) return VERDICT_ABSENT;
   if (!in_history(&m->record, &store->record.generation)) {
     bool apart = judge_apart(m, &store->record);
-    snprintf(image->reason, sizeof image->reason, "%s",
+    text_set(image->reason, sizeof image->reason, "%s",
              apart ? "it was written apart from the others: 'tarn image sync' gives up what only it has"
                    : "it holds a change that was never completed");
     return apart ? VERDICT_APART : VERDICT_OLD;
@@ -141,11 +141,11 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     /* The map says what it misses of what it had when it left: not of something older, nor of something else. */
     const char *other = judge_other(m, i, &store->record);
     if (!other) return VERDICT_BEHIND;
-    snprintf(image->reason, sizeof image->reason, "%s", other);
+    text_set(image->reason, sizeof image->reason, "%s", other);
     return image_is_replaced(m, i) ? VERDICT_REPLACED : VERDICT_OLD;
   }
   if (store->record.sequence >= m->record.completed) return was_changed(m, i) ? VERDICT_CHANGED : VERDICT_CURRENT;
-  snprintf(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
+  text_set(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
   return VERDICT_OLD;
 }
 
@@ -326,7 +326,7 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   const char *what = verdict == VERDICT_REPLACED                        ? "its file is another one than it was"
                      : m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured"
                                                                         : "it failed";
-  snprintf(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
+  text_set(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
 /* Sorts the images; false when activation must not go on. */

@@ -8,9 +8,9 @@
  * Crash argument: nothing is written to it before the commit that says that it is being copied to is durable; until then its
  * record may say that it is CONSISTENT at its moment. It becomes a source by image_join() alone, long after the commit that gave
  * it the log. */
-#include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/mirror_int.h"
 
 #define RELAPSES_MAX 6u /* return-after is doubled so often at most */
@@ -69,7 +69,7 @@ static bool admin_waits_for(const struct mirror *m, uint32_t i) {
 static void come_failed(struct mirror *m, uint32_t i, const char *why) {
   struct image *image = &m->images[i];
   image->coming = COMING_NOT;
-  if (why != image->reason) snprintf(image->reason, sizeof image->reason, "%s", why);
+  if (why != image->reason) text_set(image->reason, sizeof image->reason, "%s", why);
   image_returns_later(m, i);
   if (admin_waits_for(m, i)) {
     admin_explain(m, "image %s cannot be brought back: %s", image_name(m, i), why);

@@ -1,7 +1,7 @@
 /* mirror_status.c - what people see of a mirror. Reads only. */
-#include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/mirror_int.h"
 
 /* Equal to the others, but until the marked regions are copied after a crash only the source counts (B9). */
@@ -26,7 +26,7 @@ static uint64_t data_bytes(const struct mirror *m) {
 
 static void waiting_for(const struct mirror *m, struct mirror_image_status *status) {
   if (m->copy_pause_ns > m->env->now_ns && m->copy_pause_why)
-    snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "%s", m->copy_pause_why);
+    text_set(status->sync.waiting_for, sizeof status->sync.waiting_for, "%s", m->copy_pause_why);
 }
 
 static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_status *status) {
@@ -44,16 +44,16 @@ static void sync_status(const struct mirror *m, uint32_t i, struct mirror_image_
     uint64_t total = max_u64(min_u64(image->sync_total * extent, data_bytes(m)), left);
     progress(status, total - left, total, image->sync_copied, m->env->now_ns - image->sync_start_ns);
     if (m->recovering)
-      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
+      text_set(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
     else if (image->copy_next_ns > m->env->now_ns)
-      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "its rate limit");
+      text_set(status->sync.waiting_for, sizeof status->sync.waiting_for, "its rate limit");
     else waiting_for(m, status);
   } else if (verify_is_running(m) && image_is_current(m, i)) {
     const struct verify_result *result = mirror_verify_result(m);
     status->sync.kind = SYNC_VERIFY;
     progress(status, result->done_bytes, result->total_bytes, result->done_bytes, m->env->now_ns - verify_start_ns(m));
     if (m->recovering)
-      snprintf(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
+      text_set(status->sync.waiting_for, sizeof status->sync.waiting_for, "the recovery of marked regions");
   }
 }
 
@@ -64,7 +64,7 @@ static void unreadable_status(const struct mirror *m, struct mirror_image_status
   if (list->count == 0 || status->reason[0]) return;
   uint32_t v = geometry_volume_at(&m->geometry, list->ranges[0].start);
   if (v == m->geometry.volume_count) return;
-  snprintf(status->reason, sizeof status->reason,
+  text_set(status->reason, sizeof status->reason,
            "%llu bytes of volume %s at %llu cannot be read from any image; writing them heals it",
            (unsigned long long)list->ranges[0].length, m->config.volumes[v].name,
            (unsigned long long)(list->ranges[0].start - m->geometry.volume_base[v]));
@@ -88,9 +88,9 @@ static void image_status(const struct mirror *m, uint32_t i, struct mirror_image
   status->missing = ri->missing;
   memcpy(status->reason, image->reason, sizeof status->reason);
   if (!image->reason[0] && in_recovery(m, i))
-    snprintf(status->reason, sizeof status->reason, "regions that were being written at the crash are being copied");
+    text_set(status->reason, sizeof status->reason, "regions that were being written at the crash are being copied");
   if (!image->reason[0] && status->state == IMAGE_SYNCHRONIZING && !in_recovery(m, i))
-    snprintf(status->reason, sizeof status->reason, "what it misses is being copied");
+    text_set(status->reason, sizeof status->reason, "what it misses is being copied");
   status->missed_bytes = min_u64(image->map.missed.set_count * m->geometry.extent_bytes, data_bytes(m));
   if (ri->all_missed && !image->online) status->missed_bytes = data_bytes(m);
   if (image->present) unreadable_status(m, status);
@@ -116,8 +116,7 @@ void mirror_status(const struct mirror *m, struct mirror_status *status) {
   status->marked_regions = m->intent.used_count;
   status->recovering_bytes = m->recover.set_count * m->geometry.extent_bytes;
   status->reads_done = m->reads_done;
-  status->writes_done = m->writes_done;
-  status->flushes_done = m->flushes_done;
+  status->changes_done = m->changes_done;
   status->in_flight = m->ops_busy;
   status->log_writes = m->commit.started;
   status->log_off = m->log_off;

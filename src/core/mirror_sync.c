@@ -237,7 +237,7 @@ static void run_checkpoint(struct mirror *m) {
 }
 
 static bool clients_are_active(struct mirror *m) {
-  uint64_t seen = m->reads_done + m->writes_done + m->flushes_done;
+  uint64_t seen = m->reads_done + m->changes_done;
   if (m->ops_busy != 0 || seen != m->clients_seen) m->clients_active_ns = m->env->now_ns + CLIENTS_ACTIVE_NS;
   m->clients_seen = seen;
   return m->clients_active_ns > m->env->now_ns;

@@ -9,10 +9,10 @@
  * being copied to, are not compared, nor are places that no image can read.
  *
  * Nothing of this is stored: a verify that is cut off is begun anew. */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/text.h"
 #include "core/mirror_int.h"
 
 #define VERIFY_BYTES (128u * 1024u)
@@ -86,11 +86,11 @@ const struct verify_result *mirror_verify_result(const struct mirror *m) { retur
 void mirror_verify(struct mirror *m, uint32_t source, mirror_done *done, void *context) {
   struct verify *verify = m->verify;
   char why[sizeof verify->why] = "";
-  if (!m->running) snprintf(why, sizeof why, "the mirror does not run");
-  else if (verify->running) snprintf(why, sizeof why, "a verify of this mirror is running already");
-  else if (source < IMAGES_MAX && !m->images[source].present) snprintf(why, sizeof why, "there is no such image");
+  if (!m->running) text_set(why, sizeof why, "the mirror does not run");
+  else if (verify->running) text_set(why, sizeof why, "a verify of this mirror is running already");
+  else if (source < IMAGES_MAX && !m->images[source].present) text_set(why, sizeof why, "there is no such image");
   else if (source < IMAGES_MAX && !image_is_current(m, source))
-    snprintf(why, sizeof why, "image %s is %s: only a SYNCHRONIZED image is repaired from", image_name(m, source),
+    text_set(why, sizeof why, "image %s is %s: only a SYNCHRONIZED image is repaired from", image_name(m, source),
              image_state_name(image_state_of(m, source)));
   if (why[0]) {
     done(m, TARN_REFUSED, why, context);
@@ -115,7 +115,7 @@ static void repairs_flushed(struct mirror *m, tarn_err err) {
   struct verify *verify = m->verify;
   if (err != TARN_OK && verify->err == TARN_OK) {
     verify->err = err;
-    snprintf(verify->why, sizeof verify->why, "what was repaired could not be flushed: verify again");
+    text_set(verify->why, sizeof verify->why, "what was repaired could not be flushed: verify again");
   }
   event_post(&m->env->queue, &verify->event);
 }
@@ -127,7 +127,7 @@ static void verify_end(struct verify *verify, tarn_err err, const char *why) {
   if (list_is_linked(&verify->flush.link) || event_is_posted(&verify->event)) return; /* it ends already */
   verify->err = err;
   verify->repairing = false;
-  snprintf(verify->why, sizeof verify->why, "%s", why);
+  text_set(verify->why, sizeof verify->why, "%s", why);
   if (verify->result.repaired_bytes > 0 && m->running) flush_all(m, &verify->flush, repairs_flushed);
   else event_post(&m->env->queue, &verify->event);
 }
@@ -375,7 +375,7 @@ static void repair_next(struct verify *verify) {
   uint32_t units = unit_of(verify, verify->end + UNIT_BYTES - 1), unit = verify->unit;
   if (!image_is_current(m, verify->source)) {
     char why[sizeof verify->why];
-    snprintf(why, sizeof why, "image %s, to repair from, is no longer SYNCHRONIZED", image_name(m, verify->source));
+    text_set(why, sizeof why, "image %s, to repair from, is no longer SYNCHRONIZED", image_name(m, verify->source));
     verify_end(verify, TARN_IO, why);
     return;
   }

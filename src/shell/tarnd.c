@@ -22,12 +22,12 @@
 #include "shell/words.h"
 
 #define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
-#define OWN_PLACE_MS \
-  10000 /* ... sockets in the state directory, which is locked by then: only who was killed can be there */
-#define TRY_MS      50
-#define MAP_BYTES   (64 * 1024)
-#define EXIT_FAILED 1
-#define EXIT_USAGE  2
+/* ... sockets in the state directory, which is locked by then: only who was killed can be there */
+#define OWN_PLACE_MS 10000
+#define TRY_MS       50
+#define MAP_BYTES    (64 * 1024)
+#define EXIT_FAILED  1
+#define EXIT_USAGE   2
 
 /* The program itself: one per process, because env->report has no other way to find it. */
 static struct tarnd {

@@ -1,0 +1,13 @@
+/* text.h - sentences into memory of a fixed size, for the layers that print nothing. */
+#ifndef TARN_BASE_TEXT_H
+#define TARN_BASE_TEXT_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* As snprintf(3) and vsnprintf(3): `out` of `bytes` (at least 1) always ends with 0. False: it was cut to fit. */
+__attribute__((format(printf, 3, 4))) bool text_set(char *out, size_t bytes, const char *format, ...);
+__attribute__((format(printf, 3, 0))) bool text_set_list(char *out, size_t bytes, const char *format, va_list list);
+
+#endif
