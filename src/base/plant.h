@@ -30,7 +30,8 @@
   X(repair_unlocked, "read repair writes back what was read before it had the lock")                    \
   X(half_built_read, "an image that is still being copied to is read as if it were whole")              \
   X(hole_in_flight, "block status believes any image, also where a write is under way")                 \
-  X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")
+  X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")   \
+  X(completed_untold, "no record says that an activation's, or a stop's, first commit is complete")
 
 enum plant {
   PLANT_none,

@@ -319,19 +319,34 @@ static void serve(struct mirror *m) {
   admin_end(m, m->fallen ? TARN_REFUSED : TARN_OK);
 }
 
+static bool activation_fails(struct mirror *m, tarn_err err) {
+  if (err == TARN_OK && mirror_current_mask(m) != 0) return false;
+  admin_explain(m, "the metadata could not be written");
+  refuse(m);
+  return true;
+}
+
+static void told(struct mirror *m, tarn_err err) {
+  if (!activation_fails(m, err)) serve(m);
+}
+
+/* One more record, which says that the one before is complete. Without it an image that is put back to what it was before
+ * this activation would pass for current after a crash: it is as new as the last commit that the others know to be complete. */
+static void tell(struct mirror *m) {
+  m->record_dirty = true;
+  commit_admin(m, told);
+}
+
 static void activated(struct mirror *m, tarn_err err) {
-  if (err != TARN_OK || mirror_current_mask(m) == 0) {
-    admin_explain(m, "the metadata could not be written");
-    refuse(m);
-    return;
-  }
+  if (activation_fails(m, err)) return;
   if (m->log_lost) { /* only now that the record says so may the damaged logs go */
     m->log_lost = false;
     bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
     commit_admin(m, activated);
     return;
   }
-  serve(m);
+  if (PLANTED(completed_untold)) serve(m);
+  else tell(m);
 }
 
 void image_new_epoch(struct mirror *m, uint32_t i) {
@@ -451,6 +466,8 @@ static void deactivate_flushed(struct mirror *m, tarn_err err) {
     if (err == TARN_OK) missed_checkpoint(&m->images[i].map);
     else missed_forget_copied(&m->images[i].map);
   }
+  /* With the record, so that the last one knows of a commit of this stop that is complete: see tell(). */
+  m->record_dirty |= !PLANTED(completed_untold);
   commit_admin(m, deactivate_record);
 }
 

@@ -1,4 +1,6 @@
 /* What is answered, and when, if writes or records fail: rules 5, 6 and 12. */
+#include <stdlib.h>
+
 #include "mirror_world.h"
 
 #define MIB (1u << 20)
@@ -130,6 +132,49 @@ static void a_damaged_copy_of_a_record_is_told_after_a_clean_stop(void **state) 
   world_deactivate(&w);
 }
 
+static void keep(struct ram_disk *ram, uint8_t **kept) {
+  *kept = realloc(*kept, ram->disk.caps.size_bytes);
+  memcpy(*kept, ram->bytes, ram->disk.caps.size_bytes);
+}
+
+static void put_back(struct ram_disk *ram, const uint8_t *kept) { memcpy(ram->bytes, kept, ram->disk.caps.size_bytes); }
+
+/* An image that is put back, with its metadata, to what it was before a clean stop or before the activation that a crash ended, is
+ * told by its record alone: rules 10 and 16. */
+static void an_image_that_was_put_back_is_old(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    bool kept_while_active, crash;
+  } rows[] = {
+      {"kept while it served, put back after a clean stop", true, false},
+      {"kept after a clean stop, put back after a crash", false, true},
+      {"kept before an activation, put back after its clean stop", false, false},
+  };
+  uint8_t *data = NULL, *meta = NULL;
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    begin(2);
+    if (!rows[i].kept_while_active) world_deactivate(&w);
+    keep(&w.data[0], &data);
+    keep(&w.meta[0], &meta);
+    if (!rows[i].kept_while_active) world_activate(&w);
+    assert_int_equal(write_at(65536, 4096), TARN_OK);
+    assert_int_equal(client_do(&w, DISK_FLUSH, 0, 0, 0), TARN_OK);
+    if (rows[i].crash) world_die(&w);
+    else world_deactivate(&w);
+    put_back(&w.data[0], data);
+    put_back(&w.meta[0], meta);
+    world_activate(&w);
+    row_true(rows[i].why, !world_image(&w, 0).master);
+    world_pass(&w, 5 * NS_PER_S);
+    world_check_synchronized(&w);
+    row_true(rows[i].why, w.data[0].bytes[65536] == 0x55);
+    world_end(&w);
+  }
+  free(data);
+  free(meta);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, teardown)
 
 int main(void) {
@@ -139,6 +184,7 @@ int main(void) {
       TEST(a_write_is_not_done_on_too_few_images),
       TEST(an_image_is_not_dropped_without_the_state_directory),
       TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
+      TEST(an_image_that_was_put_back_is_old),
   };
   return cmocka_run_group_tests_name("mirror_answer", tests, NULL, NULL);
 }
