@@ -14,12 +14,12 @@ static struct area log_area(const struct geometry *layout, uint32_t copy) {
 void damage_place(const struct geometry *layout, uint64_t offset, char *text, size_t bytes) {
   if (offset < RECORD_AREA_BYTES || !layout) {
     snprintf(text, bytes, " record %" PRIu64, offset / RECORD_SLOT_BYTES);
-  } else if (offset < layout->map_offset) {
+  } else if (offset < layout->layout.map_offset) {
     uint64_t block = (offset - layout->log_offset[0]) / META_BLOCK_BYTES;
     snprintf(text, bytes, " log %" PRIu64 ":%" PRIu64, block / layout->log_blocks, block % layout->log_blocks);
   } else {
-    uint64_t slot = (offset - layout->map_offset) / layout->map_slot_bytes;
-    uint64_t block = (offset - layout->map_offset) % layout->map_slot_bytes / META_BLOCK_BYTES;
+    uint64_t slot = (offset - layout->layout.map_offset) / layout->map_slot_bytes;
+    uint64_t block = (offset - layout->layout.map_offset) % layout->map_slot_bytes / META_BLOCK_BYTES;
     bool top = block < 2 * layout->top_blocks;
     uint64_t blocks = top ? layout->top_blocks : layout->page_blocks;
     if (!top) block -= 2 * layout->top_blocks;

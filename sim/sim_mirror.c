@@ -88,7 +88,8 @@ static void image_init(struct sim_mirror *mirror, uint32_t i) {
     bitmap_init(&image->unverified[v], world_alloc(mirror->world, bitmap_bytes(pages)), pages);
   }
   snprintf(name, sizeof name, "%s.meta", image->name);
-  drive_init(mirror, &image->meta, name, i * 10 + 9, align_up(mirror->layout.meta_bytes, MEDIUM_PAGE), ROLE_META);
+  drive_init(mirror, &image->meta, name, i * 10 + 9, align_up(mirror_meta_bytes_best(&mirror->config), MEDIUM_PAGE),
+             ROLE_META);
   image->meta.layout = &mirror->layout;
   if (mirror->slow_metadata) image->meta.latency_ns = SLOW_METADATA_NS;
 }

@@ -30,9 +30,42 @@ void geometry_init(struct geometry *geometry, uint32_t volume_count, const uint6
   geometry->top_blocks = blocks_for(sectors_for(geometry->page_sectors));
   geometry->log_offset[0] = RECORD_AREA_BYTES;
   geometry->log_offset[1] = geometry->log_offset[0] + (uint64_t)geometry->log_blocks * META_BLOCK_BYTES;
-  geometry->map_offset = geometry->log_offset[1] + (uint64_t)geometry->log_blocks * META_BLOCK_BYTES;
-  geometry->map_slot_bytes = 2 * (geometry->top_blocks + geometry->page_blocks) * META_BLOCK_BYTES;
-  geometry->meta_bytes = geometry->map_offset + IMAGES_MAX * geometry->map_slot_bytes;
+  struct record_layout layout = geometry_layout(geometry, false);
+  const char *wrong = geometry_place(geometry, &layout);
+  require(!wrong);
+}
+
+static uint64_t log_end(const struct geometry *geometry) {
+  return geometry->log_offset[1] + (uint64_t)geometry->log_blocks * META_BLOCK_BYTES;
+}
+
+/* Of all maps that have room for so many extents. */
+static uint64_t maps_bytes(uint64_t extents) {
+  uint64_t sectors = sectors_for(extents);
+  return IMAGES_MAX * 2 * (blocks_for(sectors) + blocks_for(sectors_for(sectors))) * META_BLOCK_BYTES;
+}
+
+struct record_layout geometry_layout(const struct geometry *geometry, bool moments) {
+  struct record_layout layout = {.map_offset = log_end(geometry), .map_extents = geometry->extent_count};
+  if (moments) layout.moment_offset = layout.map_offset + maps_bytes(layout.map_extents);
+  return layout;
+}
+
+static bool areas_overlap(uint64_t a, uint64_t b, uint64_t bytes) { return a < b + bytes && b < a + bytes; }
+
+const char *geometry_place(struct geometry *geometry, const struct record_layout *layout) {
+  uint64_t bytes = maps_bytes(layout->map_extents), moment = layout->moment_offset;
+  if (layout->map_extents < geometry->extent_count) return "its maps have no room for its volumes";
+  if (layout->map_offset < log_end(geometry)) return "its maps lie over the log";
+  if (moment != 0 && (moment < log_end(geometry) || areas_overlap(layout->map_offset, moment, bytes)))
+    return "its second maps lie over something else";
+  geometry->layout = *layout;
+  geometry->map_page_blocks = blocks_for(sectors_for(layout->map_extents));
+  geometry->map_top_blocks = blocks_for(sectors_for(sectors_for(layout->map_extents)));
+  geometry->map_slot_bytes = bytes / IMAGES_MAX;
+  geometry->meta_bytes = layout->map_offset + bytes;
+  geometry->moment_bytes = moment ? moment + bytes : 0;
+  return NULL;
 }
 
 uint32_t geometry_volume_at(const struct geometry *geometry, uint64_t address) {
@@ -58,10 +91,11 @@ uint64_t meta_log_offset(const struct geometry *geometry, uint32_t copy, uint64_
 uint64_t meta_map_offset(const struct geometry *geometry, uint32_t slot, enum map_level level, uint32_t copy,
                          uint64_t block) {
   require(slot < IMAGES_MAX && copy < 2);
-  uint64_t blocks = level == MAP_TOP ? geometry->top_blocks : geometry->page_blocks;
-  require(block < blocks);
-  uint64_t first = level == MAP_TOP ? 0 : 2 * geometry->top_blocks;
-  return geometry->map_offset + slot * geometry->map_slot_bytes + (first + copy * blocks + block) * META_BLOCK_BYTES;
+  uint64_t blocks = level == MAP_TOP ? geometry->map_top_blocks : geometry->map_page_blocks;
+  require(block < (level == MAP_TOP ? geometry->top_blocks : geometry->page_blocks));
+  uint64_t first = level == MAP_TOP ? 0 : 2 * geometry->map_top_blocks;
+  return geometry->layout.map_offset + slot * geometry->map_slot_bytes +
+         (first + copy * blocks + block) * META_BLOCK_BYTES;
 }
 
 static struct sector_id map_id(const struct map_name *name, enum map_level level, uint64_t sector) {

@@ -7,9 +7,13 @@
  * The metadata of an image, in bytes from its start; everything is written in blocks of META_BLOCK_BYTES:
  *     0                 the record, two slots (format/record.h)
  *     log_offset[0..1]  the write-intent log, twice: log_blocks blocks of 8 sectors (format/log_sector.h)
- *     then for each image slot 0..IMAGES_MAX-1, what that image misses, as this image knows it:
+ *     map_offset        for each image slot 0..IMAGES_MAX-1, what that image misses, as this image knows it:
  *       top copy 0, top copy 1 (bit p: page sector p is not clean), pages copy 0, pages copy 1 (bit e: extent e is missed)
- * Most of it is never written: the file is sparse. */
+ *     moment_offset     the same once more: room for what changed since a moment; nothing is written there yet
+ * Most of it is never written: the file is sparse.
+ *
+ * The record says where the maps lie and for how many extents they have room (struct record_layout), so that a later version can
+ * move them, by one commit of the record, when volumes grow. Records of version 1 do not; there the maps follow the log. */
 #ifndef TARN_CORE_META_H
 #define TARN_CORE_META_H
 
@@ -31,16 +35,23 @@ struct geometry {
   uint32_t region_bytes, extent_bytes, mark_count;
   uint64_t region_count, extent_count;
   uint32_t log_blocks;
-  uint64_t page_sectors, page_blocks; /* of one map */
+  uint64_t page_sectors, page_blocks; /* of one map, as much of it as is in use */
   uint64_t top_blocks;
   uint64_t log_offset[2];
-  uint64_t map_offset, map_slot_bytes;
-  uint64_t meta_bytes; /* the whole */
+  struct record_layout layout;
+  uint64_t map_page_blocks, map_top_blocks, map_slot_bytes; /* that the layout has room for */
+  uint64_t meta_bytes;   /* all that is in use: an image has a metadata disk of at least that */
+  uint64_t moment_bytes; /* up to the end of the second maps; 0 without. A shorter disk has none of them */
 };
 
 /* Requires sizes and settings that record_check() accepts. */
 void geometry_init(struct geometry *geometry, uint32_t volume_count, const uint64_t *volume_bytes,
                    uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count);
+/* The layout of a new mirror, and of one of version 1; `moments`: with room for the second maps. */
+struct record_layout geometry_layout(const struct geometry *geometry, bool moments);
+/* Takes the places from there; geometry_init() has taken them from geometry_layout() without second maps. NULL, or why it cannot
+ * be, and nothing has changed. Requires a layout that record_check() accepts, or one of geometry_layout(). */
+const char *geometry_place(struct geometry *geometry, const struct record_layout *layout);
 /* The volume that holds a mirror address, or volume_count when it lies in the gap behind one. */
 uint32_t geometry_volume_at(const struct geometry *geometry, uint64_t address);
 /* End of the data of the volume that holds `address`: what an extent or region is cut to. */

@@ -48,6 +48,15 @@ uint64_t mirror_meta_bytes(const struct mirror_config *config) {
   return geometry.meta_bytes;
 }
 
+uint64_t mirror_meta_bytes_best(const struct mirror_config *config) {
+  struct geometry geometry;
+  config_geometry(config, &geometry);
+  struct record_layout layout = geometry_layout(&geometry, true);
+  const char *wrong = geometry_place(&geometry, &layout);
+  require(!wrong);
+  return geometry.moment_bytes;
+}
+
 static void guard_died(struct guard *guard);
 
 /* Memory for every slot, so that images can be added while the mirror serves; what is not used is never touched. */
@@ -381,7 +390,8 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   ri->missing = missing;
   missed_forget_copied(&image->map);
   if (!was_current) return;
-  ri->left_number = m->completed_generation;
+  ri->left_number = m->completed_generation.number;
+  ri->left_id = m->completed_generation.id;
   ri->moment_ns = m->env->wall_ns;
   uint32_t heir = (uint32_t)__builtin_ctz(mirror_current_mask(m));
   if (m->record.master == i) m->record.master = (uint8_t)heir;
@@ -496,7 +506,7 @@ void image_join(struct mirror *m, uint32_t i) {
   m->images[i].joined_ns = m->env->now_ns;
   ri->missing = MISSING_NONE;
   ri->all_missed = false;
-  ri->left_number = 0;
+  ri->left_number = ri->left_id = 0;
   m->images[i].reason[0] = 0;
   m->record_dirty = true;
   commit_want(m);

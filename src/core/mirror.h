@@ -50,7 +50,7 @@ struct mirror_image_config {
   char name[TARN_NAME_MAX + 1];
   char node[TARN_NAME_MAX + 1];
   struct disk *data[VOLUMES_MAX];
-  struct disk *meta;        /* at least meta_bytes_needed() long */
+  struct disk *meta;        /* as long as there is room for it: at least mirror_meta_bytes() */
   const char *error;        /* NULL, or why the image is absent; static or outliving the mirror */
   struct image_stamp found; /* what its files were like before we touched them; zeroes: not known */
   bool blank;               /* for mirror_format(): known to hold no data (all zero), needs no copy */
@@ -75,8 +75,9 @@ struct mirror_config {
 
 /* What is wrong with a set of settings, as a sentence, or NULL. */
 const char *mirror_config_check(const struct mirror_config *config);
-/* Bytes that a metadata disk needs for this config. */
+/* Bytes that a metadata disk needs for this config; and how long it is best made, so that it has room for the second maps (meta.h). */
 uint64_t mirror_meta_bytes(const struct mirror_config *config);
+uint64_t mirror_meta_bytes_best(const struct mirror_config *config);
 
 struct mirror;
 struct mirror_options {

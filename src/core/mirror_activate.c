@@ -122,6 +122,7 @@ static void first_record(struct mirror *m) {
   memcpy(r->name, c->name, sizeof r->name);
   memcpy(r->epoch_node, c->node, sizeof r->epoch_node);
   r->epoch = 1;
+  r->layout = m->geometry.layout;
   r->generation = (struct generation){.number = 1, .id = m->env->random(m->env)};
   r->clean = true;
   r->recovery_source = RECORD_NO_SOURCE;
@@ -154,6 +155,9 @@ static void formatted(struct mirror *m, tarn_err err) {
 }
 
 static void format_write(struct mirror *m) {
+  struct record_layout layout = judge_layout(m);
+  const char *wrong = geometry_place(&m->geometry, &layout);
+  require(!wrong);
   first_record(m);
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     m->images[i].present = m->images[i].online = true;
@@ -181,6 +185,8 @@ void mirror_format(struct mirror *m, bool overwrite, mirror_done *done, void *co
   m->admin_force = overwrite;
   for (uint32_t i = 0; i < m->config.image_count; i++)
     if (!image_is_complete(m, &m->config.images[i])) admin_explain(m, "image %s is absent", image_name(m, i));
+    else if (m->config.images[i].meta->caps.size_bytes < m->geometry.meta_bytes)
+      admin_explain(m, "the metadata of image %s has no room for the maps", image_name(m, i));
   if (!m->config.home) admin_explain(m, "there is no state directory");
   if (m->admin_why[0]) admin_end(m, TARN_REFUSED);
   else load_records(m, format_loaded);
@@ -222,12 +228,21 @@ static void report_rot(struct mirror *m, const struct store *store) {
          home ? "in the state directory" : "in the metadata of image ", home ? "" : image_name(m, store->slot));
 }
 
+static bool is_of_newer_version(const struct mirror *m) {
+  bool newer = m->home.record_err == TARN_VERSION;
+  for (uint32_t i = 0; i < m->config.image_count; i++) newer |= m->images[i].store.record_err == TARN_VERSION;
+  return newer;
+}
+
 static void records_loaded(struct mirror *m) {
   report_rot(m, &m->home);
   for (uint32_t i = 0; i < m->config.image_count; i++) report_rot(m, &m->images[i].store);
   const struct record *best = judge_best(m);
   if (!best) {
-    admin_explain(m, "no image has readable metadata");
+    admin_explain(m, "%s",
+                  is_of_newer_version(m)
+                      ? "its metadata was written by a newer version of Tarn, and only that one can use it"
+                      : "no image has readable metadata");
     refuse(m);
     return;
   }
@@ -238,7 +253,9 @@ static void records_loaded(struct mirror *m) {
     return;
   }
   m->record = *best;
-  m->completed_generation = best->generation.number;
+  m->record.version = RECORD_VERSION; /* the first commit writes it so, whole or not at all */
+  m->record.layout = m->geometry.layout;
+  m->completed_generation = best->generation;
   if (!judge_images(m)) {
     refuse(m);
     return;
@@ -367,7 +384,7 @@ void image_start_syncing(struct mirror *m, uint32_t i) {
   if (m->record.images[i].all_missed) image_miss_all(m, i);
   if (image_state_of(m, i) != IMAGE_SYNCHRONIZING) image_move(m, i, IMAGE_COPY_STARTED);
   m->record.images[i].missing = MISSING_NONE;
-  m->record.images[i].left_number = 0;
+  m->record.images[i].left_number = m->record.images[i].left_id = 0;
   image->reason[0] = 0;
   sync_begin(m, i);
 }

@@ -108,7 +108,7 @@ static void round_start(struct event *event) {
   if (m->record_dirty && !(PLANTED(generation_after_write) && m->running && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
-    m->record.settled_number = m->completed_generation;
+    m->record.settled_number = m->completed_generation.number;
     EACH_IMAGE(m, i) {
       if (m->images[i].online && m->images[i].coming == COMING_NOT)
         m->record.images[i].seen_sequence = m->record.completed;
@@ -163,7 +163,7 @@ static void wake(struct mirror *m, tarn_err err) {
 /* Does anybody rely on home's copy of the record of this round? If it says nothing new of who is current it may come later:
  * the marks that went with it are durable, and so is, on every image that may be used, which places are unreadable. */
 static bool record_is_needed(const struct mirror *m) {
-  bool needed = m->plan_record.generation.number != m->completed_generation;
+  bool needed = m->plan_record.generation.number != m->completed_generation.number;
   needed |= m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
   needed |= m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
   EACH_IMAGE(m, i) needed |= m->images[i].coming == COMING_COMMIT;
@@ -199,9 +199,9 @@ static void round_done(struct mirror *m) {
     m->commit.done = m->commit.started;
     if (m->plan.record && !m->commit.home_failed) {
       m->record.completed = m->plan_record.sequence;
-      m->completed_generation = m->plan_record.generation.number;
+      m->completed_generation = m->plan_record.generation;
       /* Others are to be able to tell that this generation was relied on. */
-      if (m->running && m->completed_generation != m->plan_record.settled_number) {
+      if (m->running && m->completed_generation.number != m->plan_record.settled_number) {
         m->record_dirty = true;
         m->commit.wanted = true;
       }

@@ -240,9 +240,9 @@ struct mirror {
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
   } commit;
-  uint64_t completed_generation; /* number of the one in the last record that every store has */
-  uint64_t drop_seq;             /* nothing is answered, and no write under new marks issued, before this commit */
-  uint64_t healed_seq;           /* nor is anything answered before this one, by which unreadable places are healed */
+  struct generation completed_generation; /* the one in the last record that every store has */
+  uint64_t drop_seq;   /* nothing is answered, and no write under new marks issued, before this commit */
+  uint64_t healed_seq; /* nor is anything answered before this one, by which unreadable places are healed */
   uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
 
   /* flushes of our own */
@@ -481,8 +481,10 @@ uint64_t verify_start_ns(const struct mirror *m);
 /* mirror_judge.c */
 /* The newest record that activation has loaded; NULL if there is none. */
 const struct record *judge_best(struct mirror *m);
-/* Why it does not fit the configuration; NULL if it does. */
-const char *judge_misfit(const struct mirror *m, const struct record *best);
+/* Why it does not fit the configuration, or this version; NULL if it does: then the geometry has its layout. */
+const char *judge_misfit(struct mirror *m, const struct record *best);
+/* Where a new mirror has its maps, and one of version 1. */
+struct record_layout judge_layout(const struct mirror *m);
 /* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);

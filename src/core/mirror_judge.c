@@ -36,11 +36,6 @@ bool judge_knows(const struct mirror *m, const struct generation *generation) {
   return in_history(&m->record, generation);
 }
 
-static bool is_newer(const struct record *a, const struct record *b) {
-  if (a->generation.number != b->generation.number) return a->generation.number > b->generation.number;
-  return a->sequence > b->sequence;
-}
-
 /* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
  * of a commit that was not, and of a line that nothing was answered from. */
 const struct record *judge_best(struct mirror *m) {
@@ -51,12 +46,26 @@ const struct record *judge_best(struct mirror *m) {
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
     if (home && !in_history(&store->record, &home->generation)) continue;
-    if (!best || is_newer(&store->record, best)) best = &store->record;
+    if (!best || record_is_newer(&store->record, best)) best = &store->record;
   }
   return best;
 }
 
-const char *judge_misfit(const struct mirror *m, const struct record *best) {
+/* Is there room for the second maps on every metadata disk that is here? */
+static bool have_room_for_moments(const struct mirror *m) {
+  uint64_t bytes = mirror_meta_bytes_best(&m->config);
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    const struct disk *meta = m->config.images[i].meta;
+    if (meta && meta->caps.size_bytes < bytes) return false;
+  }
+  return true;
+}
+
+struct record_layout judge_layout(const struct mirror *m) {
+  return geometry_layout(&m->geometry, have_room_for_moments(m));
+}
+
+const char *judge_misfit(struct mirror *m, const struct record *best) {
   const struct mirror_config *c = &m->config;
   if (best->region_bytes != c->region_bytes || best->extent_bytes != c->extent_bytes ||
       best->mark_count != c->mark_count)
@@ -65,7 +74,10 @@ const char *judge_misfit(const struct mirror *m, const struct record *best) {
   for (uint32_t v = 0; v < c->volume_count; v++)
     if (best->volumes[v].size_bytes != c->volumes[v].size_bytes)
       return "a volume's size is not that of the configuration";
-  return NULL;
+  if (record_extent_count(best) != m->geometry.extent_count)
+    return "it has address space set aside for volumes to grow, which this version of Tarn cannot use";
+  struct record_layout layout = best->version == RECORD_VERSION_1 ? judge_layout(m) : best->layout;
+  return geometry_place(&m->geometry, &layout);
 }
 
 enum verdict {
@@ -126,6 +138,7 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
   else if (store->record_err == TARN_NOT_FOUND) why = "its metadata is empty";
   else if (store->record_err != TARN_OK) why = "its metadata is damaged";
   else if (memcmp(store->record.mirror_uuid, m->record.mirror_uuid, 16) != 0) why = "its metadata is of another mirror";
+  else if (c->meta->caps.size_bytes < m->geometry.meta_bytes) why = "its metadata has no room for the maps";
   for (uint32_t v = 0; v < m->geometry.volume_count && !why; v++)
     if (c->data[v]->caps.size_bytes < m->geometry.volume_bytes[v]) why = "it is smaller than its volume";
   text_set(image->reason, sizeof image->reason, "%s", why ? why : "");
@@ -161,6 +174,7 @@ void image_fell_behind(struct mirror *m, uint32_t i) {
     ri->seen_sequence = m->record.completed;
   if (ri->state == IMAGE_SYNCHRONIZED) {
     ri->left_number = m->record.generation.number;
+    ri->left_id = m->record.generation.id;
     ri->moment_ns = m->env->wall_ns;
   }
   image_move(m, i, IMAGE_FELL_BEHIND);

@@ -113,6 +113,7 @@ void images_tick(struct mirror *m) {
 
 /* Can these disks take what the clients were told that the volumes can? NULL, or why not. */
 const char *image_misfit(const struct mirror *m, const struct mirror_image_config *config) {
+  if (config->meta->caps.size_bytes < m->geometry.meta_bytes) return "its metadata has no room for the maps";
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
     const struct disk_caps *disk = &config->data[v]->caps, *volume = &m->volumes[v].disk.caps;
     uint32_t room = m->block > 1 ? m->block : 0;

@@ -1,7 +1,7 @@
 /* record.c - the mirror's record as bytes. All numbers are little-endian, all texts NUL-padded, all gaps zero.
  *
  *      0    8  magic "TARNREC1"
- *      8    4  version
+ *      8    4  version: 2; of version 1 all that is marked * is zero
  *     12    4  CRC32C of the content's 8128 bytes, with this field zero
  *     16    4  features: none yet; a bit that the reader does not know is refused
  *     20    4  region_bytes: of one mark of the intent log, a power of two
@@ -13,7 +13,7 @@
  *     64   64  name of the mirror
  *    128   64  epoch_node
  *    192   16  generation: u64 number, u64 id
- *    208  128  history: 8 generations, newest first; unused ones are zero, at the end
+ *    208  128  history: the 8 newest generations, newest first; unused ones are zero, at the end
  *    336    1  self: image slot that this copy belongs to, 255 the state directory
  *    337    1  bit 0 active, bit 1 clean, bit 2 doubt, bit 3 demoted; others zero
  *    338    1  master: image slot
@@ -21,7 +21,7 @@
  *    340    4  volume_count
  *    344    8  completed: sequence of the last commit that was complete before this one
  *    352  768  volumes: 8 of 96 bytes each; from volume_count on zero
- *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 zero
+ *                0 64 name   64 16 uuid   80 8 size_bytes   88 8 *space_bytes
  *   1120 3072  images: 16 of 192 bytes each, by slot; a slot that is not in use is zero
  *                0 64 name   64 64 node   128 16 uuid   144 1 state   145 1 missing   146 1 bit 0 present, bit 1 all_missed
  *                147 1 zero   148 4 map_epoch   152 8 left_number   160 8 moment_ns   168 8 stamp identity   176 8 stamp modified   184 8 seen_sequence
@@ -29,7 +29,14 @@
  *   4196    4  zero
  *   4200 2048  the places: 128 of u64 start, u64 length, mirror addresses, ascending and apart; unused ones are zero
  *   6248    8  settled_number
- *   6256 1872  zero
+ *   6256  640  *history, continued: 40 older generations
+ *   6896    8  *order: zero
+ *   6904   24  *layout: u64 map_offset, u64 map_extents, u64 moment_offset
+ *   6928  128  *left_id: 16 of u64, by image slot
+ *   7056    4  *witnesses: their number, 0 to 32
+ *   7060    4  zero
+ *   7064  768  *the witnesses: 32 of u64 mirror address, 16 bytes hash; ascending; unused ones are zero
+ *   7832  296  zero
  *
  * These are places in its content. Each sector of 512 bytes holds 508 bytes of that, and then the CRC again, so that sectors of
  * different records never make up a whole one: a slot torn by one write, then by the write of another record, could otherwise
@@ -56,7 +63,12 @@
 #define UNREADABLE_OFFSET (IMAGES_OFFSET + IMAGES_MAX * IMAGE_BYTES)
 #define UNREADABLE_BYTES  16u
 #define SETTLED_OFFSET    (UNREADABLE_OFFSET + 8 + UNREADABLE_MAX * UNREADABLE_BYTES)
-#define TAIL_OFFSET       (SETTLED_OFFSET + 8)
+#define OLDER_OFFSET      (SETTLED_OFFSET + 8)
+#define HISTORY_FIRST     8u /* so many stand in the record's head, the others here */
+#define LAYOUT_OFFSET     (OLDER_OFFSET + (HISTORY_MAX - HISTORY_FIRST) * 16 + 8)
+#define LEFT_OFFSET       (LAYOUT_OFFSET + 24)
+#define WITNESSES_OFFSET  (LEFT_OFFSET + IMAGES_MAX * 8)
+#define TAIL_OFFSET       (WITNESSES_OFFSET + 8 + WITNESSES_MAX * (8 + WITNESS_BYTES))
 #define SECTOR_COUNT      (RECORD_BYTES / SECTOR_BYTES)
 #define SECTOR_CONTENT    (SECTOR_BYTES - 4)
 #define CONTENT_BYTES     (SECTOR_COUNT * SECTOR_CONTENT)
@@ -64,7 +76,10 @@
 _Static_assert(RECORD_BYTES == RECORD_SLOT_BYTES, "a record fills its slot");
 _Static_assert(IMAGES_OFFSET == 1120, "as documented");
 _Static_assert(UNREADABLE_OFFSET == 4192, "as documented");
-_Static_assert(TAIL_OFFSET == 6256, "as documented");
+_Static_assert(OLDER_OFFSET == 6256, "as documented");
+_Static_assert(LAYOUT_OFFSET == 6904, "as documented");
+_Static_assert(WITNESSES_OFFSET == 7056, "as documented");
+_Static_assert(TAIL_OFFSET == 7832, "as documented");
 _Static_assert(TAIL_OFFSET <= CONTENT_BYTES, "it fits");
 _Static_assert(NAME_BYTES == 64, "as documented");
 
@@ -116,6 +131,28 @@ const char *record_geometry_check(uint32_t region_bytes, uint32_t extent_bytes, 
   return NULL;
 }
 
+static uint64_t volume_space(const struct record *record, uint32_t i) {
+  uint64_t space = record->volumes[i].space_bytes;
+  return space ? space : align_up(record->volumes[i].size_bytes, record->region_bytes);
+}
+
+uint64_t record_extent_count(const struct record *record) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < record->volume_count; i++) bytes += volume_space(record, i);
+  return bytes / record->extent_bytes;
+}
+
+static const char *check_spaces(const struct record *record) {
+  uint64_t spaces[VOLUMES_MAX];
+  for (uint32_t i = 0; i < record->volume_count; i++) {
+    spaces[i] = volume_space(record, i);
+    if (spaces[i] % record->region_bytes != 0) return "a volume's address space is not a multiple of a region";
+    if (spaces[i] < record->volumes[i].size_bytes) return "a volume is larger than its address space";
+  }
+  return record_geometry_check(record->region_bytes, record->extent_bytes, record->mark_count, record->volume_count,
+                               spaces);
+}
+
 static const char *check_volumes(const struct record *record) {
   uint64_t sizes[VOLUMES_MAX];
   for (uint32_t i = 0; i < min_u64(record->volume_count, VOLUMES_MAX); i++) {
@@ -124,8 +161,9 @@ static const char *check_volumes(const struct record *record) {
     for (uint32_t j = 0; j < i; j++)
       if (strcmp(record->volumes[i].name, record->volumes[j].name) == 0) return "two volumes have one name";
   }
-  return record_geometry_check(record->region_bytes, record->extent_bytes, record->mark_count, record->volume_count,
-                               sizes);
+  const char *wrong = record_geometry_check(record->region_bytes, record->extent_bytes, record->mark_count,
+                                            record->volume_count, sizes);
+  return wrong ? wrong : check_spaces(record);
 }
 
 static const char *check_images(const struct record *record) {
@@ -154,10 +192,7 @@ static const char *check_images(const struct record *record) {
 static const char *check_unreadable(const struct record *record) {
   const struct unreadable *unreadable = &record->unreadable;
   if (unreadable->count > UNREADABLE_MAX) return "too many unreadable places";
-  uint64_t regions = 0, before = 0;
-  for (uint32_t i = 0; i < record->volume_count; i++)
-    regions += (record->volumes[i].size_bytes - 1) / record->region_bytes + 1;
-  uint64_t end = regions * record->region_bytes;
+  uint64_t end = record_extent_count(record) * record->extent_bytes, before = 0;
   for (uint32_t i = 0; i < unreadable->count; i++) {
     uint64_t start = unreadable->ranges[i].start, length = unreadable->ranges[i].length;
     if (length == 0) return "an unreadable place of no bytes";
@@ -180,18 +215,62 @@ static const char *check_history(const struct record *record) {
   return NULL;
 }
 
+static const char *check_witnesses(const struct record *record) {
+  if (record->witness_count > WITNESSES_MAX) return "too many witnesses";
+  uint64_t end = record_extent_count(record) * record->extent_bytes;
+  for (uint32_t i = 0; i < record->witness_count; i++) {
+    uint64_t address = record->witnesses[i].address;
+    if (address % 512 != 0 || address >= end) return "a witness beyond the volumes";
+    if (i > 0 && address <= record->witnesses[i - 1].address) return "witnesses that are out of order";
+  }
+  return NULL;
+}
+
+#define LAYOUT_ALIGN      4096u
+#define LAYOUT_OFFSET_MAX (1ull << 60)
+
+static bool is_place(uint64_t offset) { return offset % LAYOUT_ALIGN == 0 && offset <= LAYOUT_OFFSET_MAX; }
+
+static const char *check_layout(const struct record *record) {
+  const struct record_layout *layout = &record->layout;
+  if (!is_place(layout->map_offset) || layout->map_offset < RECORD_AREA_BYTES) return "the maps lie in no good place";
+  if (!is_place(layout->moment_offset)) return "the second maps lie in no good place";
+  if (layout->map_extents < record_extent_count(record)) return "the maps have no room for the volumes";
+  /* As with the volumes' own: a sector of a map has its index by 32 bits. */
+  return layout->map_extents / MAP_BITS_PER_SECTOR < UINT32_MAX ? NULL : "the maps have room for too much";
+}
+
+/* What version 1 did not have. */
+static const char *check_version_1(const struct record *record) {
+  const struct record_layout *layout = &record->layout;
+  bool none = record->history[HISTORY_FIRST].number == 0 && record->witness_count == 0 && layout->map_offset == 0 &&
+              layout->map_extents == 0 && layout->moment_offset == 0;
+  for (uint32_t i = 0; i < record->volume_count; i++) none &= record->volumes[i].space_bytes == 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) none &= !record->images[i].present || record->images[i].left_id == 0;
+  return none ? NULL : "a record of version 1 with what came later";
+}
+
 const char *record_check(const struct record *record) {
-  if (record->version != RECORD_VERSION) return "unknown version";
+  if (record->version != RECORD_VERSION && record->version != RECORD_VERSION_1) return "unknown version";
   if (record->features != 0) return "unknown features";
   if (!name_is_valid(record->name)) return "the mirror's name is not valid";
   if (record->epoch_node[0] == 0 && record->epoch != 0) return "an epoch without its node";
   if (record->epoch_node[0] != 0 && !name_is_valid(record->epoch_node)) return "the epoch's node is not a valid name";
   if (record->completed > record->sequence) return "a completed commit that is later than this one";
+  if (record->order != 0) return "an order number, which nobody gives yet";
   const char *wrong = check_volumes(record);
   if (!wrong) wrong = check_images(record);
   if (!wrong) wrong = check_history(record);
   if (!wrong) wrong = check_unreadable(record);
+  if (!wrong) wrong = check_witnesses(record);
+  if (!wrong) wrong = record->version == RECORD_VERSION_1 ? check_version_1(record) : check_layout(record);
   return wrong;
+}
+
+bool record_is_newer(const struct record *a, const struct record *b) {
+  if (a->epoch != b->epoch) return a->epoch > b->epoch;
+  if (a->generation.number != b->generation.number) return a->generation.number > b->generation.number;
+  return a->sequence > b->sequence;
 }
 
 /* ---- encoding ---- */
@@ -229,7 +308,7 @@ static void put_head(struct writer *writer, const struct record *record) {
   put_text(writer, record->name, NAME_BYTES);
   put_text(writer, record->epoch_node, NAME_BYTES);
   put_generation(writer, &record->generation);
-  for (uint32_t i = 0; i < HISTORY_MAX; i++) put_generation(writer, &record->history[i]);
+  for (uint32_t i = 0; i < HISTORY_FIRST; i++) put_generation(writer, &record->history[i]);
   put_u8(writer, record->self);
   put_u8(writer, (uint8_t)((record->active ? FLAG_ACTIVE : 0) | (record->clean ? FLAG_CLEAN : 0) |
                            (record->doubt ? FLAG_DOUBT : 0) | (record->demoted ? FLAG_DEMOTED : 0)));
@@ -243,7 +322,7 @@ static void put_volume(struct writer *writer, const struct record *record, uint3
   put_text(writer, record->volumes[index].name, NAME_BYTES);
   put_bytes(writer, record->volumes[index].uuid, sizeof(record->volumes[index].uuid));
   put_le64(writer, record->volumes[index].size_bytes);
-  put_zeroes(writer, 8);
+  put_le64(writer, record->volumes[index].space_bytes);
 }
 
 static void put_image(struct writer *writer, const struct record_image *image) {
@@ -271,6 +350,23 @@ static void put_unreadable(struct writer *writer, const struct unreadable *unrea
   }
 }
 
+/* What came with version 2. */
+static void put_later(struct writer *writer, const struct record *record) {
+  for (uint32_t i = HISTORY_FIRST; i < HISTORY_MAX; i++) put_generation(writer, &record->history[i]);
+  put_le64(writer, record->order);
+  put_le64(writer, record->layout.map_offset);
+  put_le64(writer, record->layout.map_extents);
+  put_le64(writer, record->layout.moment_offset);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) put_le64(writer, record->images[i].present ? record->images[i].left_id : 0);
+  require(writer_used(writer) == WITNESSES_OFFSET);
+  put_le32(writer, record->witness_count);
+  put_zeroes(writer, 4);
+  for (uint32_t i = 0; i < record->witness_count; i++) {
+    put_le64(writer, record->witnesses[i].address);
+    put_bytes(writer, record->witnesses[i].hash, WITNESS_BYTES);
+  }
+}
+
 void record_encode(const struct record *record, uint8_t *out) {
   require(record_check(record) == NULL);
   struct writer writer;
@@ -287,8 +383,9 @@ void record_encode(const struct record *record, uint8_t *out) {
   }
   put_unreadable(&writer, &record->unreadable);
   put_le64(&writer, record->settled_number);
-  require(writer_used(&writer) == TAIL_OFFSET);
-  put_zeroes(&writer, CONTENT_BYTES - TAIL_OFFSET);
+  require(writer_used(&writer) == OLDER_OFFSET);
+  put_later(&writer, record);
+  put_zeroes(&writer, CONTENT_BYTES - writer_used(&writer));
   require(!writer.bad);
   put_sectors(content, out);
 }
@@ -333,7 +430,7 @@ static void get_head(struct reader *reader, struct record *record) {
   get_name(reader, record->name);
   get_name(reader, record->epoch_node);
   get_generation(reader, &record->generation);
-  for (uint32_t i = 0; i < HISTORY_MAX; i++) get_generation(reader, &record->history[i]);
+  for (uint32_t i = 0; i < HISTORY_FIRST; i++) get_generation(reader, &record->history[i]);
   record->self = get_u8(reader);
   uint8_t flags = get_flags(reader, FLAGS_ALL);
   record->active = (flags & FLAG_ACTIVE) != 0;
@@ -350,7 +447,7 @@ static void get_volume(struct reader *reader, struct record *record, uint32_t in
   get_name(reader, record->volumes[index].name);
   get_bytes(reader, record->volumes[index].uuid, sizeof(record->volumes[index].uuid));
   record->volumes[index].size_bytes = get_le64(reader);
-  get_zeroes(reader, 8);
+  record->volumes[index].space_bytes = get_le64(reader);
 }
 
 static void get_image(struct reader *reader, struct record_image *image) {
@@ -388,6 +485,28 @@ static void get_unreadable(struct reader *reader, struct unreadable *unreadable)
   }
 }
 
+static void get_later(struct reader *reader, struct record *record) {
+  for (uint32_t i = HISTORY_FIRST; i < HISTORY_MAX; i++) get_generation(reader, &record->history[i]);
+  record->order = get_le64(reader);
+  record->layout.map_offset = get_le64(reader);
+  record->layout.map_extents = get_le64(reader);
+  record->layout.moment_offset = get_le64(reader);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    record->images[i].left_id = get_le64(reader);
+    if (!record->images[i].present && record->images[i].left_id != 0) reader->bad = true;
+  }
+  record->witness_count = get_le32(reader);
+  get_zeroes(reader, 4);
+  for (uint32_t i = 0; i < WITNESSES_MAX; i++) {
+    if (i >= record->witness_count) {
+      get_zeroes(reader, 8 + WITNESS_BYTES);
+      continue;
+    }
+    record->witnesses[i].address = get_le64(reader);
+    get_bytes(reader, record->witnesses[i].hash, WITNESS_BYTES);
+  }
+}
+
 static void get_record(struct reader *reader, struct record *record) {
   get_head(reader, record);
   for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
@@ -397,6 +516,7 @@ static void get_record(struct reader *reader, struct record *record) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++) get_image(reader, &record->images[i]);
   get_unreadable(reader, &record->unreadable);
   record->settled_number = get_le64(reader);
+  get_later(reader, record);
   get_zeroes(reader, CONTENT_BYTES - TAIL_OFFSET);
 }
 

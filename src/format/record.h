@@ -13,11 +13,14 @@
 #define TARN_NAME_MAX     63u
 #define IMAGES_MAX        16u
 #define VOLUMES_MAX       8u
-#define HISTORY_MAX       8u
+#define HISTORY_MAX       48u
+#define WITNESSES_MAX     32u
+#define WITNESS_BYTES     16u
 #define RECORD_BYTES      8192u
 #define RECORD_SLOT_BYTES 8192u
 #define RECORD_AREA_BYTES (2 * RECORD_SLOT_BYTES)
-#define RECORD_VERSION    1u
+#define RECORD_VERSION    2u
+#define RECORD_VERSION_1  1u /* read, and written anew as RECORD_VERSION at the next activation */
 #define MAP_EPOCH_MAX     ((1u << 23) - 1)
 #define RECORD_SELF_HOME  0xffu /* `self` of the copy in the state directory */
 
@@ -53,6 +56,7 @@ struct record_image {
   /* Its own record had at least this sequence when it was last with us: what is older is not what this record tells of. */
   uint64_t seen_sequence;
   uint32_t map_epoch; /* of the pages of its map: those from before it last missed everything belong to another one */
+  uint64_t left_id;   /* id of generation left_number, which the history may have forgotten; 0: not known */
 };
 
 /* Places that no image can read: left behind by a copy, named in `status`, healed by the next write. Mirror addresses, in
@@ -65,8 +69,22 @@ struct unreadable {
   } ranges[UNREADABLE_MAX];
 };
 
+/* What every SYNCHRONIZED image holds at a place, and any other one whose map does not call that place missed. */
+struct witness {
+  uint64_t address;            /* mirror address */
+  uint8_t hash[WITNESS_BYTES]; /* first half of the SHA-256 of what lies there */
+};
+
+/* Where the parts of an image's metadata that may move lie in it, in bytes: the same for all images. A mirror of version 1 has
+ * none of this; core/meta.h knows where its maps lie. */
+struct record_layout {
+  uint64_t map_offset;
+  uint64_t map_extents;   /* so many extents the maps have room for */
+  uint64_t moment_offset; /* a second map for each image slot, of what changed since a moment; 0: no room for them */
+};
+
 struct record {
-  uint32_t version;   /* RECORD_VERSION */
+  uint32_t version;   /* RECORD_VERSION, or as it was found: RECORD_VERSION_1 */
   uint32_t features;  /* reserved; unknown bits are refused */
   uint64_t sequence;  /* of this record; the highest valid one counts */
   uint64_t completed; /* sequence of the last commit that every store of that time has, as far as the writer knew */
@@ -76,7 +94,7 @@ struct record {
   uint64_t epoch; /* with epoch_node: the right to write (rule 11) */
   char epoch_node[TARN_NAME_MAX + 1];
   struct generation generation;
-  struct generation history[HISTORY_MAX]; /* newest first */
+  struct generation history[HISTORY_MAX]; /* newest first; one that is missing in between was never ours */
   bool active;                            /* was ACTIVE (activate again at start if `auto`) */
   bool doubt;     /* a flush failed on every image: no flush is answered before recovery has written all again */
   bool clean;     /* stopped cleanly: no mark anywhere matters */
@@ -89,12 +107,17 @@ struct record {
     char name[TARN_NAME_MAX + 1];
     uint8_t uuid[16];
     uint64_t size_bytes;
+    uint64_t space_bytes; /* address space set aside for it; 0: its size, rounded up to regions */
   } volumes[VOLUMES_MAX];
   struct record_image images[IMAGES_MAX];
   struct unreadable unreadable;
   /* Generation number of the last record that every store has, as far as the writer knew: one with a later generation may be of a
    * commit that was never completed, and never relied on. */
   uint64_t settled_number;
+  uint64_t order; /* reserved: 0 */
+  struct record_layout layout;
+  uint32_t witness_count;
+  struct witness witnesses[WITNESSES_MAX]; /* by address */
 };
 #define RECORD_NO_SOURCE 0xffu
 
@@ -107,8 +130,12 @@ bool record_name_is_valid(const char *name, size_t bytes);
 /* What a record can say of a mirror's geometry, for settings that are to become one: NULL, or what is wrong, as a sentence. */
 const char *record_geometry_check(uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count,
                                   uint32_t volume_count, const uint64_t *volume_bytes);
-/* Bounds and cross-field invariants; NULL, or what is wrong. */
+/* Bounds and cross-field invariants; NULL, or what is wrong. Whether the layout's areas lie apart core/meta.h can tell. */
 const char *record_check(const struct record *record);
+/* Extents of its volumes' address space. Requires a record that record_check() accepts. */
+uint64_t record_extent_count(const struct record *record);
+/* Which of two records of a mirror is newer: by epoch, then generation, then sequence. */
+bool record_is_newer(const struct record *a, const struct record *b);
 
 const char *mirror_state_name(enum mirror_state state);     /* "ACTIVE" */
 const char *image_state_name(enum image_state state);       /* "SYNCHRONIZED" */

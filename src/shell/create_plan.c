@@ -13,6 +13,7 @@
 #include "shell/data_disk.h"
 #include "shell/disk_space.h"
 #include "shell/file_share.h"
+#include "shell/mirror_disks.h"
 #include "shell/nbd_disk.h"
 #include "shell/words.h"
 
@@ -489,7 +490,7 @@ static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i,
   return err;
 }
 
-static uint64_t meta_bytes(const struct create_plan *plan) {
+static struct meta_sizes meta_sizes(const struct create_plan *plan) {
   const struct mirror_file *file = plan->file;
   struct mirror_config config = {.region_bytes = (uint32_t)file->settings.values[SET_REGION],
                                  .extent_bytes = (uint32_t)file->settings.values[SET_EXTENT],
@@ -497,7 +498,7 @@ static uint64_t meta_bytes(const struct create_plan *plan) {
                                  .volume_count = file->volume_count,
                                  .image_count = file->slot_count};
   for (uint32_t i = 0; i < file->volume_count; i++) config.volumes[i].size_bytes = file->volumes[i].size_bytes;
-  return mirror_meta_bytes(&config);
+  return (struct meta_sizes){mirror_meta_bytes(&config), mirror_meta_bytes_best(&config)};
 }
 
 /* The best of both slots: TARN_OK and the record, TARN_VERSION, TARN_CORRUPT, or TARN_NOT_FOUND when both are zero. */
@@ -522,9 +523,9 @@ static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why 
   const struct plan_file *meta = &plan->files[plan->meta[slot]];
   static const char *const remedy = "to replace it write ',overwrite' behind the image, or remove the file";
   if (is_missing(meta)) return TARN_OK;
-  if (meta->identity.is_block_device && meta->identity.size_bytes < meta_bytes(plan))
+  if (meta->identity.is_block_device && meta->identity.size_bytes < meta_sizes(plan).least)
     return because(why, TARN_REFUSED, "%s: %s is too small: %llu bytes are needed", meta->owner, meta->path,
-                   (unsigned long long)meta_bytes(plan));
+                   (unsigned long long)meta_sizes(plan).least);
   struct record record;
   tarn_err err = record_read(meta->path, &record);
   bool is_file = !meta->identity.is_block_device;
@@ -643,7 +644,7 @@ static uint64_t bytes_to_make(const struct create_plan *plan, uint32_t index, ui
 /* In the order of plan->files. */
 static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *why) {
   struct mirror_file *file = plan->file;
-  uint64_t bytes = meta_bytes(plan);
+  uint64_t bytes = meta_sizes(plan).best;
   tarn_err err = TARN_OK;
   for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
     for (uint32_t i = 0; i < file->volume_count; i++) {

@@ -372,12 +372,20 @@ static tarn_err open_locked(struct file_disk *file, bool read_only, struct why *
   return file_identify(file->fd, file->path, &file->identity, why); /* of what is open, and locked, now */
 }
 
-static tarn_err size_check(const struct file_disk *file, uint64_t wanted, uint64_t *size, struct why *why) {
+static void grow(struct file_disk *file, const struct file_disk_options *options) {
+  struct file_identity *identity = &file->identity;
+  if (identity->is_block_device || options->read_only || identity->size_bytes < options->size_bytes ||
+      identity->size_bytes >= options->grow_bytes)
+    return;
+  if (ftruncate(file->fd, (off_t)options->grow_bytes) == 0) identity->size_bytes = options->grow_bytes;
+}
+
+static tarn_err size_check(const struct file_disk *file, uint64_t wanted, bool whole, uint64_t *size, struct why *why) {
   uint64_t have = file->identity.size_bytes;
   if (wanted > have)
     return because(why, TARN_INVALID, "%s is too small: it has %llu bytes, %llu are needed", file->path,
                    (unsigned long long)have, (unsigned long long)wanted);
-  *size = wanted ? wanted : have;
+  *size = wanted && !whole ? wanted : whole ? align_down(have, BUFFER_ALIGN) : have;
   if (*size == 0) return because(why, TARN_INVALID, "%s is empty", file->path);
   if (*size % 512 != 0)
     return because(why, TARN_INVALID, "the size of %s, %llu bytes, is no multiple of 512", file->path,
@@ -465,7 +473,8 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   }
   err = open_locked(file, options->read_only, why);
   if (err) goto out;
-  err = size_check(file, options->size_bytes, &caps->size_bytes, why);
+  grow(file, options);
+  err = size_check(file, options->size_bytes, options->whole, &caps->size_bytes, why);
   if (err) goto out;
 
   file->disk.env = reactor_env(options->reactor);

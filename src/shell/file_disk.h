@@ -25,8 +25,12 @@
 
 struct file_disk_options {
   struct reactor *reactor;
-  const char *path;      /* copied */
-  uint64_t size_bytes;   /* 0: all of it. Else the disk is this long, and a file that is shorter is refused */
+  const char *path;    /* copied */
+  uint64_t size_bytes; /* 0: all of it. Else the disk is this long, and a file that is shorter is refused */
+  bool whole;          /* size_bytes is the least: the disk is as long as the file */
+  uint64_t
+      grow_bytes; /* a regular file of at least size_bytes that is shorter than this is made so long, sparse, under the
+                          * lock; where that cannot be it stays as it is */
   uint32_t io_count_max; /* I/Os given to the kernel at once, the rest waits in line; 0: 1024 */
   bool read_only;
   bool no_direct; /* through the page cache, whatever is possible: small metadata on odd file systems, tests */

@@ -11,7 +11,7 @@ struct adding {
   struct managed *managed;
   struct create_plan plan;
   struct mirror_file file; /* the mirror's, with the image */
-  uint64_t meta_bytes;
+  struct meta_sizes meta;
   struct image_disks disks;
   struct reactor_work work;
   tarn_err err;
@@ -99,7 +99,7 @@ static void prepare_work(struct reactor_work *work) {
   uint32_t slot = adding->plan.from;
   adding->err = plan_prepare(&adding->plan, &adding->why);
   if (adding->err != TARN_OK) return;
-  image_disks_open(adding->managed->manager->options.reactor, &adding->file, slot, adding->meta_bytes, &adding->disks);
+  image_disks_open(adding->managed->manager->options.reactor, &adding->file, slot, &adding->meta, &adding->disks);
   if (adding->disks.why.text[0])
     adding->err =
         because(&adding->why, TARN_REFUSED, "image %s: %s", adding->file.images[slot].name, adding->disks.why.text);
@@ -135,7 +135,7 @@ static void add_act(struct managed *managed) {
   mirror_file_copy(&adding->file, &managed->file);
   adding->file.images[managed->task->slot] = image;
   if (adding->file.slot_count < adding->plan.to) adding->file.slot_count = adding->plan.to;
-  adding->meta_bytes = managed->disks.meta_bytes;
+  adding->meta = managed->disks.meta;
   reactor_run_blocking(managed->manager->options.reactor, &adding->work, prepare_work, prepared);
 }
 

@@ -71,7 +71,7 @@ void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror
   struct mirror_config config;
   managed->disks = (struct mirror_disks){.file = &managed->file, .reactor = managed->manager->options.reactor};
   managed_config(managed, &config);
-  managed->disks.meta_bytes = mirror_meta_bytes(&config);
+  managed->disks.meta = (struct meta_sizes){mirror_meta_bytes(&config), mirror_meta_bytes_best(&config)};
   managed->disks.opened = opened;
   snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
   arena_init(&managed->arena);

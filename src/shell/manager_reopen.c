@@ -18,7 +18,7 @@ struct reopen {
   struct manager *manager;
   struct reactor_work work;
   struct mirror_file file; /* a copy, for the worker */
-  uint64_t meta_bytes;
+  struct meta_sizes meta;
   uint32_t slot;
   bool make;
   struct image_disks disks;
@@ -32,16 +32,16 @@ static void metadata_make(const struct reopen *reopen) {
   const char *path = reopen->file.images[reopen->slot].meta;
   struct file_identity identity;
   tarn_err err = file_inspect(path, &identity, NULL);
-  if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) err = file_create(path, reopen->meta_bytes, NULL);
-  else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta_bytes)
-    err = truncate(path, (off_t)reopen->meta_bytes) == 0 ? TARN_OK : TARN_IO;
+  if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) err = file_create(path, reopen->meta.best, NULL);
+  else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta.least)
+    err = truncate(path, (off_t)reopen->meta.best) == 0 ? TARN_OK : TARN_IO;
   (void)err; /* opening it tells */
 }
 
 static void reopen_work(struct reactor_work *work) {
   struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
   if (reopen->make && !reopen->file.images[reopen->slot].unknown) metadata_make(reopen);
-  image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, reopen->meta_bytes, &reopen->disks);
+  image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, &reopen->meta, &reopen->disks);
 }
 
 static void reopened(struct reactor_work *work);
@@ -99,7 +99,7 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   reopen->manager = managed->manager;
   reopen->slot = slot;
   reopen->make = make;
-  reopen->meta_bytes = managed->disks.meta_bytes;
+  reopen->meta = managed->disks.meta;
   mirror_file_copy(&reopen->file, &managed->file);
   list_init(&reopen->link);
   timer_init(&reopen->again, reopen_again);

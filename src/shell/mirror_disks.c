@@ -10,10 +10,11 @@
 #define LOCK_RETRY_MS 250u
 
 /* Metadata, and the record of the state directory. */
-static tarn_err file_open(struct reactor *reactor, const char *path, uint64_t size_bytes, struct disk **disk,
+static tarn_err file_open(struct reactor *reactor, const char *path, const struct meta_sizes *sizes, struct disk **disk,
                           struct why *why) {
   if (*disk) return TARN_OK; /* from an earlier try */
-  struct file_disk_options options = {.reactor = reactor, .path = path, .size_bytes = size_bytes};
+  struct file_disk_options options = {
+      .reactor = reactor, .path = path, .size_bytes = sizes->least, .whole = true, .grow_bytes = sizes->best};
   tarn_err err = file_disk_open(&options, disk, NULL, why);
   require((err == TARN_OK) == (*disk != NULL));
   return err;
@@ -21,8 +22,8 @@ static tarn_err file_open(struct reactor *reactor, const char *path, uint64_t si
 
 /* ---- one image ---- */
 
-void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot, uint64_t meta_bytes,
-                      struct image_disks *disks) {
+void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
+                      const struct meta_sizes *meta, struct image_disks *disks) {
   const struct mirror_file_image *image = &file->images[slot];
   if (image->unknown) {
     because(&disks->why, TARN_NOT_FOUND,
@@ -30,7 +31,7 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
     return;
   }
   uint64_t settle_ns = (uint64_t)image->settings.values[SET_NBD_SETTLE] * NS_PER_S;
-  tarn_err err = file_open(reactor, image->meta, meta_bytes, &disks->meta, &disks->why);
+  tarn_err err = file_open(reactor, image->meta, meta, &disks->meta, &disks->why);
   disks->settle_ns = 0;
   for (uint32_t i = 0; i < file->volume_count; i++)
     if (!disks->data[i] && disk_text_kind(image->paths[i]) == DISK_KIND_NBD)
@@ -109,10 +110,11 @@ void mirror_file_unsettled(const struct mirror_file *file) {
 /* The record in the state directory can be lost with that directory: the images tell then. */
 static void home_open(struct mirror_disks *disks) {
   struct reactor *reactor = disks->reactor;
-  tarn_err err = file_open(reactor, disks->record_path, RECORD_AREA_BYTES, &disks->home, &disks->home_why);
+  const struct meta_sizes sizes = {RECORD_AREA_BYTES, RECORD_AREA_BYTES};
+  tarn_err err = file_open(reactor, disks->record_path, &sizes, &disks->home, &disks->home_why);
   if (err != TARN_NOT_FOUND) return;
   err = file_create(disks->record_path, RECORD_AREA_BYTES, &disks->home_why);
-  if (err == TARN_OK) err = file_open(reactor, disks->record_path, RECORD_AREA_BYTES, &disks->home, &disks->home_why);
+  if (err == TARN_OK) err = file_open(reactor, disks->record_path, &sizes, &disks->home, &disks->home_why);
 }
 
 static void open_all(struct reactor_work *work) {
@@ -120,7 +122,7 @@ static void open_all(struct reactor_work *work) {
   if (!disks->home) home_open(disks);
   for (uint32_t slot = 0; slot < disks->file->slot_count; slot++)
     if (disks->file->images[slot].present)
-      image_disks_open(disks->reactor, disks->file, slot, disks->meta_bytes, &disks->opening[slot]);
+      image_disks_open(disks->reactor, disks->file, slot, &disks->meta, &disks->opening[slot]);
 }
 
 static void opened(struct reactor_work *work);

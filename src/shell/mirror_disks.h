@@ -13,6 +13,11 @@
 
 #define LOCK_WAIT_MORE_S 5u /* than the longest `hang` of an image */
 
+/* How long metadata is: at least, and a file best (core/mirror.h). */
+struct meta_sizes {
+  uint64_t least, best;
+};
+
 /* The disks of one image. */
 struct image_disks {
   struct disk *data[VOLUMES_MAX], *meta;
@@ -22,8 +27,8 @@ struct image_disks {
   struct why why;     /* empty when all are open */
 };
 /* Opens what is not open yet, as `file` has it. Blocks: for a worker, with `file` and `disks` lent to it. */
-void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot, uint64_t meta_bytes,
-                      struct image_disks *disks);
+void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
+                      const struct meta_sizes *meta, struct image_disks *disks);
 /* Requires disks with no I/O in flight. */
 void image_disks_close(struct image_disks *disks);
 /* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */
@@ -41,7 +46,7 @@ struct mirror_disks {
   struct reactor *reactor;
   const struct mirror_file *file;
   char record_path[META_PATH_BYTES_MAX + 64];
-  uint64_t meta_bytes;
+  struct meta_sizes meta;
   bool wait_for_locks;
   void (*opened)(struct mirror_disks *disks);
   /* what was found, from `opened` on */

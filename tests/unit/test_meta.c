@@ -17,6 +17,47 @@ static void the_example_of_the_documentation(void **state) {
   assert_int_equal(meta_map_offset(&geometry, 0, MAP_PAGE, 1, 0), 57344 + 8192 + 12288);
   assert_int_equal(meta_map_offset(&geometry, 1, MAP_TOP, 0, 0), 57344 + 32768);
   assert_int_equal(geometry.meta_bytes, 581632);
+  assert_int_equal(geometry.moment_bytes, 0);
+  struct record_layout layout = geometry_layout(&geometry, true);
+  assert_int_equal(layout.moment_offset, 581632);
+  assert_null(geometry_place(&geometry, &layout));
+  assert_int_equal(geometry.meta_bytes, 581632);
+  assert_int_equal(geometry.moment_bytes, 1105920);
+}
+
+/* A later version may have moved the maps, and given them more room: places come from the record. */
+static void a_layout_moves_the_maps(void **state) {
+  (void)state;
+  struct geometry g;
+  uint64_t size = 1 << 30;
+  geometry_init(&g, 1, &size, 4 << 20, 16 << 10, 4096);
+  struct record_layout layout = {.map_offset = 1 << 20, .map_extents = 65536 * 2};
+  assert_null(geometry_place(&g, &layout));
+  assert_int_equal(g.page_blocks, 3); /* as many as are in use */
+  assert_int_equal(g.map_page_blocks, 5);
+  assert_int_equal(meta_map_offset(&g, 0, MAP_PAGE, 1, 0), (1 << 20) + 8192 + 5 * 4096);
+  assert_int_equal(meta_map_offset(&g, 1, MAP_TOP, 0, 0), (1 << 20) + 8192 + 2 * 5 * 4096);
+  assert_int_equal(g.meta_bytes, (1 << 20) + 16 * (8192 + 2 * 5 * 4096));
+  assert_int_equal(meta_log_offset(&g, 1, 0), 16384 + 20480); /* the log keeps its place */
+  static const struct {
+    const char *why;
+    struct record_layout layout;
+    bool good;
+  } rows[] = {
+      {"the place of a new mirror", {57344, 65536, 0}, true},
+      {"over the log", {57344 - 4096, 65536, 0}, false},
+      {"no room for the volumes", {57344, 65535, 0}, false},
+      {"second maps behind the first", {57344, 65536, 581632}, true},
+      {"second maps over the first", {57344, 65536, 581632 - 4096}, false},
+      {"second maps before the first", {57344 + 524288, 65536, 57344}, true},
+      {"first maps over the second", {57344 + 524288 - 4096, 65536, 57344}, false},
+      {"second maps over the log", {1 << 20, 65536, 57344 - 4096}, false},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct geometry now = g;
+    row_true(rows[i].why, (geometry_place(&now, &rows[i].layout) == NULL) == rows[i].good);
+    row_true(rows[i].why, now.layout.map_offset == (rows[i].good ? rows[i].layout.map_offset : 1 << 20));
+  }
 }
 
 static void areas_follow_each_other_without_gap_or_overlap(void **state) {
@@ -122,6 +163,7 @@ static void maps_and_logs_round_trip_by_sector(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_example_of_the_documentation),
+      cmocka_unit_test(a_layout_moves_the_maps),
       cmocka_unit_test(areas_follow_each_other_without_gap_or_overlap),
       cmocka_unit_test(addresses_belong_to_volumes),
       cmocka_unit_test(maps_and_logs_round_trip_by_sector),

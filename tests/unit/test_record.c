@@ -24,14 +24,28 @@ static struct record sample(void) {
       .extent_bytes = 16 << 10,
       .mark_count = 4096,
       .volume_count = 2,
-      .volumes = {{"0", {17}, 1 << 30}, {"log", {18}, 512}},
-      .images =
-          {{true, "a", "n1", {19}, IMAGE_SYNCHRONIZED, MISSING_NONE, false, 0, 0},
-           {true, "b", "n1", {20}, IMAGE_UNSYNCHRONIZED, MISSING_FAILED, true, 8, 1234567890, {3, 4}, 0x71, 0x030201},
-           {.present = false},
-           {true, "c-3_X", "node-2", {21}, IMAGE_CONSISTENT, MISSING_FRACTURED, false, 9, 99}},
+      .volumes = {{"0", {17}, 1 << 30, 0}, {"log", {18}, 512, 8 << 20}},
+      .images = {{true, "a", "n1", {19}, IMAGE_SYNCHRONIZED, MISSING_NONE, false, 0, 0},
+                 {true,
+                  "b",
+                  "n1",
+                  {20},
+                  IMAGE_UNSYNCHRONIZED,
+                  MISSING_FAILED,
+                  true,
+                  8,
+                  1234567890,
+                  {3, 4},
+                  0x71,
+                  0x030201,
+                  0x99},
+                 {.present = false},
+                 {true, "c-3_X", "node-2", {21}, IMAGE_CONSISTENT, MISSING_FRACTURED, false, 9, 99}},
       .unreadable = {2, {{8192, 4096}, {1 << 30, 512}}},
       .settled_number = 7,
+      .layout = {57344, 1 << 20, 1 << 30},
+      .witness_count = 2,
+      .witnesses = {{4096, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}}, {1 << 30, {0xff}}},
   };
   return record;
 }
@@ -73,6 +87,9 @@ static void round_trip(void **state) {
   assert_false(back.clean);
   assert_false(back.demoted);
   assert_memory_equal(&back.unreadable, &record.unreadable, sizeof(back.unreadable));
+  assert_memory_equal(&back.layout, &record.layout, sizeof(back.layout));
+  assert_int_equal(back.witness_count, 2);
+  assert_memory_equal(back.witnesses, record.witnesses, sizeof(back.witnesses));
   record_encode(&back, again);
   assert_memory_equal(bytes, again, sizeof(bytes));
 }
@@ -88,7 +105,7 @@ static void the_layout_is_as_documented(void **state) {
     uint8_t expected[8];
   } rows[] = {
       {"magic", 0, 8, {'T', 'A', 'R', 'N', 'R', 'E', 'C', '1'}},
-      {"version", 8, 4, {1}},
+      {"version", 8, 4, {2}},
       {"features", 16, 4, {0}},
       {"region_bytes", 20, 4, {0, 0, 0x40}},
       {"extent_bytes", 24, 4, {0, 0x40}},
@@ -106,6 +123,7 @@ static void the_layout_is_as_documented(void **state) {
       {"volume_count", 340, 4, {2}},
       {"second volume's name", 448, 4, {'l', 'o', 'g'}},
       {"second volume's size", 528, 8, {0, 2}},
+      {"second volume's address space", 536, 8, {0, 0, 0x80}},
       {"second image's name", 1312, 2, {'b'}},
       {"second image's state, missing, flags", 1456, 4, {IMAGE_UNSYNCHRONIZED, MISSING_FAILED, 3, 0}},
       {"second image's map_epoch", 1460, 4, {1, 2, 3, 0}},
@@ -119,14 +137,91 @@ static void the_layout_is_as_documented(void **state) {
       {"the second one's length", 4224, 8, {0, 2}},
       {"no third one", 4232, 8, {0}},
       {"settled_number", 6248, 8, {7}},
+      {"history, ninth generation", 6256, 8, {0}},
+      {"order", 6896, 8, {0}},
+      {"layout, map_offset", 6904, 8, {0, 0xe0}},
+      {"layout, map_extents", 6912, 8, {0, 0, 0x10}},
+      {"layout, moment_offset", 6920, 8, {0, 0, 0, 0x40}},
+      {"second image's left_id", 6936, 8, {0x99}},
+      {"witnesses: how many", 7056, 8, {2}},
+      {"the first one's address", 7064, 8, {0, 16}},
+      {"the first one's hash", 7072, 8, {1, 2, 3, 4, 5, 6, 7, 8}},
+      {"the second one's address", 7088, 8, {0, 0, 0, 64}},
+      {"the second one's hash", 7096, 8, {0xff}},
+      {"no third one", 7112, 8, {0}},
+      {"the reserve", 7832, 8, {0}},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++)
     row_true(rows[i].why, memcmp(bytes + at(rows[i].offset), rows[i].expected, rows[i].count) == 0);
 }
 
+/* The sample as a daemon of version 1 has it. */
+static struct record sample_1(void) {
+  struct record record = sample();
+  record.version = RECORD_VERSION_1;
+  record.layout = (struct record_layout){0};
+  record.witness_count = 0;
+  memset(record.witnesses, 0, sizeof record.witnesses);
+  record.images[1].left_id = 0;
+  record.volumes[1].space_bytes = 0;
+  return record;
+}
+
+#include "record_version_1.h"
+
+/* As the last daemon of that version wrote it. */
+static void a_record_of_version_1(void **state) {
+  (void)state;
+  static uint8_t bytes[RECORD_BYTES], again[RECORD_BYTES];
+  struct record back, expected = sample_1();
+  memset(bytes, 0, sizeof bytes);
+  for (size_t i = 0; i < COUNT_OF(record_version_1); i++) bytes[record_version_1[i].offset] = record_version_1[i].value;
+  fix_crc(bytes);
+  assert_int_equal(bytes[8], 1);
+  assert_int_equal(record_decode(&back, bytes), TARN_OK);
+  record_encode(&expected, again);
+  assert_memory_equal(bytes, again, RECORD_BYTES);
+  assert_int_equal(back.version, RECORD_VERSION_1);
+  assert_string_equal(back.images[3].name, "c-3_X");
+  assert_true(back.images[1].left_number == 8 && back.images[1].left_id == 0);
+  assert_int_equal(back.layout.map_offset, 0);
+  /* Nothing of what came later passes for version 1. */
+  for (size_t offset = 6256; offset < 8128; offset += 8) {
+    bytes[at(offset)] = 1;
+    fix_crc(bytes);
+    assert_int_equal(record_decode(&back, bytes), TARN_CORRUPT);
+    bytes[at(offset)] = 0;
+  }
+  bytes[at(352 + 90)] = 8; /* address space of the first volume */
+  fix_crc(bytes);
+  assert_int_equal(record_decode(&back, bytes), TARN_CORRUPT);
+}
+
+/* By epoch, then generation, then sequence. */
+static void which_record_is_newer(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    uint64_t epoch, number, sequence;
+    bool newer;
+  } rows[] = {
+      {"the same", 7, 9, 77, false},
+      {"a later sequence", 7, 9, 78, true},
+      {"a later generation counts more than a sequence", 7, 10, 1, true},
+      {"an earlier generation too", 7, 8, 100, false},
+      {"a later epoch counts more than both", 8, 1, 1, true},
+      {"an earlier epoch too", 6, 100, 100, false},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct record a = sample(), b = sample();
+    a.epoch = rows[i].epoch, a.generation.number = rows[i].number, a.sequence = rows[i].sequence;
+    row_true(rows[i].why, record_is_newer(&a, &b) == rows[i].newer);
+  }
+}
+
 static void a_record_from_before_there_were_unreadable_places(void **state) {
   (void)state;
-  struct record record = sample(), back;
+  struct record record = sample_1(), back;
   static uint8_t bytes[RECORD_BYTES];
   record_encode(&record, bytes);
   memset(bytes + at(4192), 0, RECORD_BYTES - at(4192));
@@ -172,15 +267,16 @@ static void what_is_no_record_of_ours(void **state) {
     bool fix;
     tarn_err err;
   } rows[] = {
-      {"a newer version is said to be newer", 8, 2, true, TARN_VERSION},
+      {"a newer version is said to be newer", 8, 3, true, TARN_VERSION},
       {"far newer", 11, 1, true, TARN_VERSION},
-      {"a damaged version is damage", 8, 2, false, TARN_CORRUPT},
+      {"a damaged version is damage", 8, 3, false, TARN_CORRUPT},
       {"there never was a version 0", 8, 0, true, TARN_CORRUPT},
       {"a feature that we do not know", 16, 1, true, TARN_VERSION},
       {"another magic", 7, '2', true, TARN_CORRUPT},
       {"a flag that we do not know", 337, 16, true, TARN_CORRUPT},
       {"something in a gap", 440, 1, true, TARN_CORRUPT},
-      {"something in a volume's gap", 352 + 88, 1, true, TARN_CORRUPT},
+      {"an address space of half a region", 352 + 90, 0x20, true, TARN_CORRUPT},
+      {"an address space that is smaller than its volume", 352 + 90, 0x40, true, TARN_CORRUPT},
       {"something in a volume that is not there", 352 + 2 * 96, 'x', true, TARN_CORRUPT},
       {"something in an image that is not there", 1120 + 2 * 192, 'x', true, TARN_CORRUPT},
       {"a flag of an image that is not there", 1120 + 2 * 192 + 146, 2, true, TARN_CORRUPT},
@@ -191,7 +287,14 @@ static void what_is_no_record_of_ours(void **state) {
       {"more unreadable places than there can be", 4192, 129, true, TARN_CORRUPT},
       {"something in their gap", 4196, 1, true, TARN_CORRUPT},
       {"an unreadable place that is not there", 4232, 1, true, TARN_CORRUPT},
-      {"something behind all fields", 6256, 1, true, TARN_CORRUPT},
+      {"a ninth generation behind seven", 6256, 1, true, TARN_CORRUPT},
+      {"an order number", 6896, 1, true, TARN_CORRUPT},
+      {"maps in no block", 6904, 1, true, TARN_CORRUPT},
+      {"an image that is not there has left", 6928 + 2 * 8, 1, true, TARN_CORRUPT},
+      {"more witnesses than there can be", 7056, 33, true, TARN_CORRUPT},
+      {"something in their gap", 7060, 1, true, TARN_CORRUPT},
+      {"a witness that is not there", 7112, 1, true, TARN_CORRUPT},
+      {"something behind all fields", 7832, 1, true, TARN_CORRUPT},
       {"something in the tail", 8127, 1, true, TARN_CORRUPT},
       {"a name without its NUL", 64 + 63, 'x', true, TARN_CORRUPT},
       {"something behind a name's NUL", 64 + 10, 'x', true, TARN_CORRUPT},
@@ -258,6 +361,30 @@ static void two_torn_writes_do_not_make_a_record(void **state) {
   static void name(struct record *r) { __VA_ARGS__; }
 SPOIL(nothing, (void)r)
 SPOIL(version_next, r->version++)
+SPOIL(version_1_with_later_fields, r->version = RECORD_VERSION_1)
+SPOIL(order_given, r->order = 1)
+SPOIL(space_given, r->volumes[0].space_bytes = 2ull << 30; r->layout.map_extents = 1 << 21)
+SPOIL(space_exact, r->volumes[0].space_bytes = 1 << 30)
+SPOIL(space_small, r->volumes[0].space_bytes = (1 << 30) - (4 << 20))
+SPOIL(space_odd, r->volumes[0].space_bytes = (1ull << 30) + 512)
+SPOIL(space_huge, r->volumes[0].space_bytes = 1ull << 54)
+SPOIL(maps_nowhere, r->layout.map_offset = 0)
+SPOIL(maps_over_record, r->layout.map_offset = 12288)
+SPOIL(maps_unaligned, r->layout.map_offset += 512)
+SPOIL(maps_far, r->layout.map_offset = 1ull << 61)
+SPOIL(maps_small, r->layout.map_extents = 66047)
+SPOIL(maps_exact, r->layout.map_extents = 66048)
+SPOIL(maps_huge, r->layout.map_extents = 1ull << 44)
+SPOIL(moments_none, r->layout.moment_offset = 0)
+SPOIL(moments_unaligned, r->layout.moment_offset += 512)
+SPOIL(witnesses_none, r->witness_count = 0)
+SPOIL(witnesses_many, r->witness_count = WITNESSES_MAX + 1)
+SPOIL(witnesses_full, r->witness_count = WITNESSES_MAX;
+      for (unsigned i = 0; i < WITNESSES_MAX; i++) r->witnesses[i].address = i * 4096ull)
+SPOIL(witness_odd, r->witnesses[0].address = 100)
+SPOIL(witness_beyond, r->witnesses[1].address = (1 << 30) + (8 << 20))
+SPOIL(witness_last, r->witnesses[1].address = (1 << 30) + (8 << 20) - 512)
+SPOIL(witnesses_unordered, r->witnesses[0].address = 1 << 30)
 SPOIL(some_feature, r->features = 8)
 SPOIL(name_empty, r->name[0] = 0)
 SPOIL(name_dash_first, memcpy(r->name, "-a", 3))
@@ -273,7 +400,7 @@ SPOIL(region_odd, r->region_bytes = 3 << 20)
 SPOIL(region_small, r->region_bytes = 32 << 10)
 SPOIL(region_smallest, r->region_bytes = 64 << 10)
 SPOIL(region_large, r->region_bytes = 512u << 20)
-SPOIL(region_largest, r->region_bytes = 256u << 20)
+SPOIL(region_largest, r->region_bytes = 256u << 20; r->volumes[1].space_bytes = 0)
 SPOIL(region_zero, r->region_bytes = 0)
 SPOIL(extent_odd, r->extent_bytes = 5000)
 SPOIL(extent_small, r->extent_bytes = 2048)
@@ -313,7 +440,8 @@ SPOIL(history_rising, r->history[2].number = 9)
 SPOIL(history_ahead, r->history[0].number = 10)
 SPOIL(history_gap, r->history[1] = (struct generation){0})
 SPOIL(history_id_only, r->history[5].id = 1)
-SPOIL(history_full, for (unsigned i = 0; i < HISTORY_MAX; i++) r->history[i] = (struct generation){9 - i, i})
+SPOIL(history_full, r->generation.number = 60;
+      for (unsigned i = 0; i < HISTORY_MAX; i++) r->history[i] = (struct generation){59 - i, i})
 SPOIL(demoted, r->demoted = true)
 SPOIL(unreadable_none, r->unreadable.count = 0)
 SPOIL(unreadable_many, r->unreadable.count = UNREADABLE_MAX + 1)
@@ -321,8 +449,8 @@ SPOIL(unreadable_empty, r->unreadable.ranges[0].length = 0)
 SPOIL(unreadable_touching, r->unreadable.ranges[0].length = (1 << 30) - 8192)
 SPOIL(unreadable_apart, r->unreadable.ranges[0].length = (1 << 30) - 8193)
 SPOIL(unreadable_unordered, r->unreadable.ranges[0].start = (1 << 30) + 8192)
-SPOIL(unreadable_to_the_end, r->unreadable.ranges[1].length = 4 << 20)
-SPOIL(unreadable_beyond, r->unreadable.ranges[1].length = (4 << 20) + 1)
+SPOIL(unreadable_to_the_end, r->unreadable.ranges[1].length = 8 << 20)
+SPOIL(unreadable_beyond, r->unreadable.ranges[1].length = (8 << 20) + 1)
 SPOIL(unreadable_outside, r->unreadable.ranges[1].start = 1ull << 40)
 SPOIL(unreadable_wraps, r->unreadable.ranges[1].length = UINT64_MAX)
 SPOIL(unreadable_full, r->unreadable.count = UNREADABLE_MAX;
@@ -339,6 +467,29 @@ static void bounds(void **state) {
   } rows[] = {
       {"the sample itself", nothing, true},
       {"a version that is not ours", version_next, false},
+      {"version 1 has nothing of what came later", version_1_with_later_fields, false},
+      {"nobody gives order numbers yet", order_given, false},
+      {"address space: given", space_given, true},
+      {"address space: as much as the size", space_exact, true},
+      {"address space: less than the size", space_small, false},
+      {"address space: no whole regions", space_odd, false},
+      {"address space: more regions than a mark can name", space_huge, false},
+      {"maps: nowhere", maps_nowhere, false},
+      {"maps: over the record", maps_over_record, false},
+      {"maps: in whole blocks", maps_unaligned, false},
+      {"maps: beyond any file", maps_far, false},
+      {"maps: an extent short", maps_small, false},
+      {"maps: room for all extents", maps_exact, true},
+      {"maps: more than a sector's index", maps_huge, false},
+      {"second maps: none", moments_none, true},
+      {"second maps: in whole blocks", moments_unaligned, false},
+      {"witnesses: none", witnesses_none, true},
+      {"witnesses: too many", witnesses_many, false},
+      {"witnesses: as many as there can be", witnesses_full, true},
+      {"witnesses: at sectors", witness_odd, false},
+      {"witnesses: not beyond the address space", witness_beyond, false},
+      {"witnesses: its last sector", witness_last, true},
+      {"witnesses: in order", witnesses_unordered, false},
       {"features are all reserved", some_feature, false},
       {"an empty name", name_empty, false},
       {"a name that looks like an option", name_dash_first, false},
@@ -473,6 +624,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(round_trip),
       cmocka_unit_test(the_layout_is_as_documented),
+      cmocka_unit_test(a_record_of_version_1),
+      cmocka_unit_test(which_record_is_newer),
       cmocka_unit_test(a_record_from_before_there_were_unreadable_places),
       cmocka_unit_test(the_flags),
       cmocka_unit_test(every_flipped_bit_is_caught),
