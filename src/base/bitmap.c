@@ -138,3 +138,12 @@ bool bitmap_all_in(const struct bitmap *bitmap, uint64_t first, uint64_t count) 
     if (~bitmap->words[word] & range_mask(word, first, end)) return false;
   return true;
 }
+
+void bitmap_check(const struct bitmap *bitmap) {
+  uint64_t count = 0;
+  for (uint64_t word = 0; word < word_count(bitmap->bit_count); word++) {
+    count += (uint64_t)__builtin_popcountll(bitmap->words[word]);
+    require((bitmap->words[word] & ~range_mask(word, 0, bitmap->bit_count)) == 0);
+  }
+  require(count == bitmap->set_count);
+}

@@ -38,5 +38,7 @@ uint64_t bitmap_next_clear_in(const struct bitmap *bitmap, uint64_t from, uint64
 /* First bit that is set here and clear in `without`, a bitmap of the same length. */
 uint64_t bitmap_next_set_without(const struct bitmap *bitmap, const struct bitmap *without, uint64_t from,
                                  uint64_t end);
+/* The count is exact, and no bit is set beyond the end. */
+void bitmap_check(const struct bitmap *bitmap);
 
 #endif

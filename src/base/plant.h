@@ -26,6 +26,7 @@
   X(generation_after_write, "who is current is recorded after the marks of the writes that rely on it") \
   X(stale_activated, "an image that is known to be old is activated alone")                             \
   X(damaged_map_clean, "a damaged part of a map counts as clean")                                       \
+  X(clean_page_loaded, "a page of a map counts although its top says that it is clean")                 \
   X(flush_in_doubt, "a flush is answered after a crash before what was marked is written again")        \
   X(repair_unlocked, "read repair writes back what was read before it had the lock")                    \
   X(half_built_read, "an image that is still being copied to is read as if it were whole")              \

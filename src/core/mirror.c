@@ -526,9 +526,11 @@ void mirror_check(const struct mirror *m) {
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     if (!m->images[i].present) continue;
     require(implies(image_is_current(m, i), m->images[i].map.missed.set_count == 0));
-    require(m->images[i].map.copied.set_count <= m->images[i].map.missed.set_count);
   }
+  EACH_IMAGE(m, i) missed_check(&m->images[i].map);
   intent_check(&m->intent);
+  range_lock_check(&m->lock);
+  bitmap_check(&m->recover);
   /* What has to be recovered is marked, and a mark that is needed is not cleared. */
   uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
   for (uint64_t e = bitmap_next_set(&m->recover, 0); e < m->recover.bit_count;) {

@@ -1,6 +1,8 @@
 /* Crash argument: a page and its top bit are set by the same commit. If only the top bit lands, the page is missing or old:
  * missing means all of it; old lacks bits whose commit did not complete, and those are still covered by durable marks, which
- * go only after it has (intent.h). If only the page lands, it is not read, and the same marks cover it. */
+ * go only after it has (intent.h). If only the page lands, it is not read, and the same marks cover it. A page is cleared with its
+ * top bit by one commit, too: if only the top bit lands, one copy of the page still names what the image has; it is passed over,
+ * also where it is read with its neighbours. If only the page lands, the top names a page that is clean: both agree after the load. */
 #include "core/missed.h"
 
 #include <string.h>
@@ -138,6 +140,8 @@ void missed_dirty_all(struct missed *map) {
 
 void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
                         const uint8_t *in) {
+  map->loading = true;
+  if (level == MAP_PAGE && !missed_page_wanted(map, sector) && !PLANTED(clean_page_loaded)) return;
   struct bitmap *bits = level == MAP_TOP ? &map->top : &map->missed;
   struct bitmap *seen = level == MAP_TOP ? &map->top_seen : &map->page_seen;
   if (sector >= seen->bit_count) return; /* padding of the last block */
@@ -168,19 +172,32 @@ bool missed_page_wanted(const struct missed *map, uint64_t sector) {
 bool missed_load_done(struct missed *map) {
   bool absent = false;
   for (uint64_t s = bitmap_next_set(&map->top, 0); s < map->geometry->page_sectors;
-       s = bitmap_next_set(&map->top, s + 1))
+       s = bitmap_next_set(&map->top, s + 1)) {
+    struct page page = page_at(map, s);
     if (bitmap_test(&map->page_seen, s)) bitmap_set(&map->page_kept, s);
     else damage(&map->missed, s), absent = true;
+    if (!bitmap_any_in(&map->missed, page.first, page.end - page.first)) bitmap_clear(&map->top, s);
+  }
+  map->loading = false;
   missed_dirty_all(map);
   return absent;
 }
 
+static void check_page(const struct missed *map, uint64_t sector) {
+  struct page page = page_at(map, sector);
+  bool missed = bitmap_any_in(&map->missed, page.first, page.end - page.first);
+  bool copied = bitmap_any_in(&map->copied, page.first, page.end - page.first);
+  require(implies(missed, bitmap_test(&map->top, sector)));
+  require(implies(bitmap_test(&map->top, sector), missed || map->loading));
+  require(implies(copied, bitmap_test(&map->copied_pages, sector)));
+}
+
 void missed_check(const struct missed *map) {
-  require(map->copied.set_count <= map->missed.set_count);
-  for (uint64_t e = bitmap_next_set(&map->missed, 0); e < map->geometry->extent_count;
-       e = bitmap_next_set(&map->missed, e)) {
-    uint64_t s = e / MAP_BITS_PER_SECTOR;
-    require(bitmap_test(&map->top, s));
-    e = min_u64((s + 1) * MAP_BITS_PER_SECTOR, map->geometry->extent_count);
-  }
+  bitmap_check(&map->missed);
+  bitmap_check(&map->copied);
+  bitmap_check(&map->copied_pages);
+  bitmap_check(&map->top);
+  for (uint64_t w = 0; w < bitmap_bytes(map->missed.bit_count) / sizeof(uint64_t); w++)
+    require((map->copied.words[w] & ~map->missed.words[w]) == 0);
+  for (uint64_t s = 0; s < map->geometry->page_sectors; s++) check_page(map, s);
 }

@@ -10,7 +10,11 @@
  *
  * On disk a map has two levels. The top has a bit for each page sector that is not clean; only those pages are read at
  * start. A page that the top names and that is missing or damaged in both copies counts as all of it; a damaged top sector
- * counts as all that it covers. Setting bits early is always safe; clearing happens in memory only when it is true. */
+ * counts as all that it covers. Setting bits early is always safe; clearing happens in memory only when it is true.
+ *
+ * The top and the pages say the same at every moment outside a load (rule 18): a page sector has a bit set if and only if its top
+ * bit is. A bit under a clear top bit would be missed by every search, and never be copied; it is what a page says that a crash
+ * has left behind, its top already cleared, and that is read because another page of its block is named. */
 #ifndef TARN_CORE_MISSED_H
 #define TARN_CORE_MISSED_H
 
@@ -28,6 +32,7 @@ struct missed {
   struct bitmap page_kept;             /* page sectors that are on disk, or will be, in this epoch; others: all of it */
   uint32_t epoch;                      /* the record's map_epoch */
   struct bitmap page_seen, top_seen;   /* sectors found sound while loading */
+  bool loading;                        /* pages that the top names are still to come */
 };
 
 CHECKED tarn_err missed_init(struct missed *map, struct arena *arena, const struct geometry *geometry, uint32_t slot);
@@ -50,14 +55,15 @@ static inline bool missed_is_dirty(const struct missed *map) {
   return map->page_dirty.set_count + map->top_dirty.set_count != 0;
 }
 
-/* Loading: set `epoch` from the record, feed every top sector of every store, then missed_load_tops(), then the pages that
- * missed_page_wanted() names, then missed_load_done(). */
+/* Loading: set `epoch` from the record, feed every top sector of every store, then missed_load_tops(), then pages, of which those
+ * count that missed_page_wanted() names, then missed_load_done(). */
 void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
                         const uint8_t *in);
 void missed_load_tops(struct missed *map);
 bool missed_page_wanted(const struct missed *map, uint64_t sector);
 /* True if a page was in no store: then the map needs another epoch. */
 CHECKED bool missed_load_done(struct missed *map);
+/* Linear in the number of extents: for tests and the simulator. */
 void missed_check(const struct missed *map);
 
 #endif
