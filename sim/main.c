@@ -18,7 +18,8 @@ struct options {
   uint64_t first, last;
   bool seeds_given;
   uint64_t minutes;
-  const char *plant; /* NULL: none */
+  const char *plant;  /* NULL: none */
+  const char *limits; /* NULL: drawn */
   bool trace;
   bool sweep;
   enum sweep_kind strike_kind;
@@ -57,9 +58,10 @@ static void on_fault(int signal_number) {
 
 static void set_replay(const struct options *options, uint64_t seed) {
   bool is_default = options->scenario == scenario_at(0);
-  snprintf(replay, sizeof replay, "%s --seed %" PRIu64 "%s%s%s%s --trace", options->program, seed,
+  snprintf(replay, sizeof replay, "%s --seed %" PRIu64 "%s%s%s%s%s%s --trace", options->program, seed,
            is_default ? "" : " --scenario ", is_default ? "" : options->scenario->name,
-           options->plant ? " --plant " : "", options->plant ? options->plant : "");
+           options->plant ? " --plant " : "", options->plant ? options->plant : "", options->limits ? " --limits " : "",
+           options->limits ? options->limits : "");
 }
 
 static bool run_seed(const struct options *options, uint64_t seed, struct sim_counters *sum) {
@@ -68,6 +70,7 @@ static bool run_seed(const struct options *options, uint64_t seed, struct sim_co
   memset(&node, 0, sizeof node);
   world.traced = options->trace;
   world.failed = &failed;
+  if (options->limits) world.limits = strcmp(options->limits, "tiny") == 0 ? LIMITS_TINY : LIMITS_NORMAL;
   bool passed = sigsetjmp(failed, 0) == 0;
   if (passed) options->scenario->run(&world, &node);
   else printf("seed %" PRIu64 " failed: %s  replay: %s\n", seed, world.failure, replay);
@@ -178,6 +181,7 @@ static const char usage_text[] =
     "  --scenario NAME   what happens; \"list\" names them all\n"
     "  --minutes M       go on from the first seed for so long\n"
     "  --plant BUG       switch on one planted mistake; \"list\" names them all\n"
+    "  --limits KIND     \"tiny\" or \"normal\" for all seeds of the mix; without it half of them are tiny\n"
     "  --trace           print every event of the run\n"
     "  --sweep           scripted scenarios again and again: the 1st, 2nd, 3rd ... I/O fails, once and for good\n"
     "  --strike KIND:N   one run of that: the Nth I/O fails; \"once\", or its \"disk\" from then on, or \"all\" "
@@ -235,6 +239,11 @@ static int parse_value(struct options *options, const char *name, const char *va
     if (strcmp(value, "list") == 0) return list_scenarios();
     options->scenario = scenario_find(value);
     return options->scenario ? -1 : bad_usage("no such scenario", value);
+  }
+  if (strcmp(name, "--limits") == 0) {
+    options->limits = value;
+    bool known = strcmp(value, "tiny") == 0 || strcmp(value, "normal") == 0;
+    return known ? -1 : bad_usage("neither tiny nor normal", value);
   }
   if (strcmp(name, "--strike") == 0) return parse_strike(options, value) ? -1 : bad_usage("not KIND:N", value);
   if (strcmp(name, "--plant") == 0) {

@@ -52,6 +52,7 @@ static void draw_mirror(struct mix *mix, struct sim_mirror_options *options) {
   options->mark_count = marks[prng_below(prng, COUNT_OF(marks))];
   options->extent_bytes = extents[prng_below(prng, COUNT_OF(extents))];
   options->parts = true;
+  options->tiny = world_is_tiny(mix->world);
 }
 
 /* The first image is adopted with data on it; the others hold something old, or nothing. */

@@ -27,6 +27,7 @@ static void fill_config(struct sim_mirror *mirror, const struct sim_mirror_optio
   config->extent_bytes = options->extent_bytes;
   config->mark_count = options->mark_count;
   config->max_missing = config->min_images = -1;
+  config->limits = options->tiny ? &mirror_limits_tiny : &mirror_limits_default;
   config->volume_count = options->volume_count;
   for (uint32_t v = 0; v < options->volume_count; v++) {
     snprintf(config->volumes[v].name, sizeof config->volumes[v].name, "%s", volume_names[v]);
@@ -111,12 +112,15 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   mirror->volume_count = options->volume_count;
   mirror->calm = options->calm;
   mirror->parts = options->parts;
+  if (options->tiny) world->counters.tiny_limits++;
+  if (options->tiny) world_trace(world, "tiny limits");
   mirror->prng = world_stream(world, "mirror", stream_of(mirror, 0));
   mirror->suspend_ns = prng_one_in(&mirror->prng, 4) ? 0 : prng_between(&mirror->prng, NS_PER_MS, 10 * NS_PER_S);
   snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);
   fill_config(mirror, options);
   geometry_init(&mirror->layout, options->volume_count, options->volume_bytes, mirror->config.region_bytes,
-                mirror->config.extent_bytes, mirror->config.mark_count);
+                mirror->config.extent_bytes, mirror->config.mark_count,
+                &(struct sector_limits){mirror->config.limits->map_bits, mirror->config.limits->log_entries});
   require(mirror->layout.meta_bytes == mirror_meta_bytes(&mirror->config));
   struct prng slow = world_stream(world, "slow metadata", stream_of(mirror, 0));
   mirror->slow_metadata = prng_one_in(&slow, 3) || options->slow_metadata;

@@ -108,6 +108,7 @@ struct sim_mirror_options {
   uint32_t extent_bytes, mark_count;
   bool calm, slow_metadata;
   bool parts; /* some images lie on disks made of parts */
+  bool tiny;  /* small limits everywhere: mirror_limits_tiny */
 };
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
                      const struct sim_mirror_options *options);

@@ -48,6 +48,11 @@ struct prng world_stream(const struct world *world, const char *purpose, uint64_
   return prng;
 }
 
+bool world_is_tiny(const struct world *world) {
+  struct prng prng = world_stream(world, "limits", 0);
+  return world->limits == LIMITS_DRAWN ? prng_one_in(&prng, 2) : world->limits == LIMITS_TINY;
+}
+
 uint64_t prng_between(struct prng *prng, uint64_t low, uint64_t high) {
   require(low <= high);
   return low + prng_below(prng, high - low + 1);

@@ -41,6 +41,7 @@ struct world {
   struct list blocks; /* world_alloc() */
   struct world_sweep sweep;
   uint64_t steps;
+  enum { LIMITS_DRAWN, LIMITS_NORMAL, LIMITS_TINY } limits; /* of mirrors: drawn from the seed, unless it is told */
   bool traced;
   void (*trace_line)(struct world *world, const char *line); /* NULL: standard output */
   void *trace_context;
@@ -50,6 +51,8 @@ struct world {
 
 void world_init(struct world *world, uint64_t seed);
 void world_destroy(struct world *world);
+/* Have mirrors of this run tiny limits (core/mirror.h)? Half of all seeds; all else of a seed is drawn as ever. */
+bool world_is_tiny(const struct world *world);
 /* A stream of chance of its own: the same for the same seed, purpose and index. */
 struct prng world_stream(const struct world *world, const char *purpose, uint64_t index);
 /* Uniform in [low, high]. */

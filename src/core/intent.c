@@ -16,9 +16,10 @@ tarn_err intent_init(struct intent *intent, struct arena *arena, const struct ge
   intent->bucket_count = 16;
   while (intent->bucket_count < 2 * geometry->mark_count) intent->bucket_count *= 2;
   intent->marks = ARENA_NEW(arena, struct mark, geometry->mark_count);
-  intent->entries = ARENA_NEW(arena, uint32_t, geometry->log_blocks * META_LOG_ENTRIES_PER_BLOCK);
+  intent->entries = ARENA_NEW(arena, uint32_t, geometry->log_blocks * geometry_block_entries(geometry));
   intent->buckets = ARENA_NEW(arena, uint32_t, intent->bucket_count);
-  uint64_t sectors = (geometry->mark_count + LOG_ENTRIES_PER_SECTOR - 1) / LOG_ENTRIES_PER_SECTOR;
+  uint32_t per_sector = geometry->sector.log_entries;
+  uint64_t sectors = (geometry->mark_count + per_sector - 1) / per_sector;
   intent->loaded_sequence = ARENA_NEW(arena, uint64_t, sectors);
   if (!intent->marks || !intent->entries || !intent->buckets || !intent->loaded_sequence) return TARN_FULL;
   if (!bitmap_new(&intent->dirty, arena, geometry->log_blocks) || !bitmap_new(&intent->loaded, arena, sectors))
@@ -47,7 +48,7 @@ uint32_t intent_find(const struct intent *intent, uint64_t region) {
 
 static void set_entry(struct intent *intent, uint32_t slot, uint32_t value) {
   intent->entries[slot] = value;
-  bitmap_set(&intent->dirty, slot / META_LOG_ENTRIES_PER_BLOCK);
+  bitmap_set(&intent->dirty, slot / geometry_block_entries(intent->geometry));
 }
 
 /* Makes a free slot the mark of a region that has none. */
@@ -145,13 +146,14 @@ void intent_load_sector(struct intent *intent, uint64_t sector, uint64_t sequenc
   if (bitmap_test(&intent->loaded, sector) && intent->loaded_sequence[sector] >= sequence) return;
   bitmap_set(&intent->loaded, sector);
   intent->loaded_sequence[sector] = sequence;
-  memcpy(intent->entries + sector * LOG_ENTRIES_PER_SECTOR, entries, LOG_ENTRIES_PER_SECTOR * sizeof *entries);
+  uint32_t count = intent->geometry->sector.log_entries;
+  memcpy(intent->entries + sector * count, entries, count * sizeof *entries);
 }
 
 bool intent_load_done(struct intent *intent, uint64_t commit_seq, uint64_t now_ns) {
   require(intent->used_count == 0);
   bool sound = bitmap_all_in(&intent->loaded, 0, intent->loaded.bit_count);
-  uint32_t slots = intent->geometry->log_blocks * META_LOG_ENTRIES_PER_BLOCK;
+  uint32_t slots = intent->geometry->log_blocks * geometry_block_entries(intent->geometry);
   for (uint32_t slot = 0; slot < slots; slot++) {
     uint32_t entry = intent->entries[slot];
     intent->entries[slot] = 0;

@@ -20,16 +20,21 @@
 #include "format/log_sector.h"
 #include "format/record.h"
 
-#define META_BLOCK_BYTES           4096u
-#define META_SECTORS_PER_BLOCK     (META_BLOCK_BYTES / SECTOR_BYTES)
-#define META_LOG_ENTRIES_PER_BLOCK (META_SECTORS_PER_BLOCK * LOG_ENTRIES_PER_SECTOR)
-#define META_MAP_BITS_PER_BLOCK    ((uint64_t)META_SECTORS_PER_BLOCK * MAP_BITS_PER_SECTOR)
+#define META_BLOCK_BYTES       4096u
+#define META_SECTORS_PER_BLOCK (META_BLOCK_BYTES / SECTOR_BYTES)
+#define META_WORDS_MAX         (MAP_BITS_PER_SECTOR / 64)
 
-#define META_WORDS_PER_SECTOR (MAP_BITS_PER_SECTOR / 64)
-/* So a map in memory and its sectors share word boundaries. */
+/* How much of a sector is used: all of it, but in the simulator, whose small mirrors are to have as many sectors as large ones have.
+ * What is left is zero. */
+struct sector_limits {
+  uint32_t map_bits; /* a multiple of 64, so that a map in memory and its sectors share word boundaries */
+  uint32_t log_entries;
+};
+extern const struct sector_limits sector_limits_default;
 _Static_assert(MAP_BITS_PER_SECTOR % 64 == 0, "a map sector is whole words");
 
 struct geometry {
+  struct sector_limits sector;
   uint32_t volume_count;
   uint64_t volume_base[VOLUMES_MAX], volume_bytes[VOLUMES_MAX];
   uint32_t region_bytes, extent_bytes, mark_count;
@@ -44,9 +49,16 @@ struct geometry {
   uint64_t moment_bytes; /* up to the end of the second maps; 0 without. A shorter disk has none of them */
 };
 
-/* Requires sizes and settings that record_check() accepts. */
+/* Requires sizes and settings that record_check() accepts. `sector` NULL: the default. */
 void geometry_init(struct geometry *geometry, uint32_t volume_count, const uint64_t *volume_bytes,
-                   uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count);
+                   uint32_t region_bytes, uint32_t extent_bytes, uint32_t mark_count,
+                   const struct sector_limits *sector);
+static inline uint32_t geometry_block_entries(const struct geometry *geometry) {
+  return META_SECTORS_PER_BLOCK * geometry->sector.log_entries;
+}
+static inline uint64_t geometry_block_bits(const struct geometry *geometry) {
+  return META_SECTORS_PER_BLOCK * geometry->sector.map_bits;
+}
 /* The layout of a new mirror, and of one of version 1; `moments`: with room for the second maps. */
 struct record_layout geometry_layout(const struct geometry *geometry, bool moments);
 /* Takes the places from there; geometry_init() has taken them from geometry_layout() without second maps. NULL, or why it cannot
@@ -67,16 +79,17 @@ uint64_t meta_log_offset(const struct geometry *geometry, uint32_t copy, uint64_
 uint64_t meta_map_offset(const struct geometry *geometry, uint32_t slot, enum map_level level, uint32_t copy,
                          uint64_t block);
 
-/* The bits [block * META_MAP_BITS_PER_BLOCK, ...) of `words`, as a block of map sectors; `bit_count` bounds them. */
+/* The bits [block * geometry_block_bits(), ...) of `words`, as a block of map sectors; `bit_count` bounds them. */
 void meta_map_encode(const struct geometry *geometry, const struct map_name *name, enum map_level level, uint64_t block,
                      const uint64_t *words, uint64_t bit_count, uint64_t sequence, uint8_t *out);
-/* One sector of a map, as META_WORDS_PER_SECTOR words. TARN_OK, TARN_NOT_FOUND (never written) or TARN_CORRUPT. */
-CHECKED tarn_err meta_map_decode_sector(const struct map_name *name, enum map_level level, uint64_t sector_index,
-                                        const uint8_t *in, uint64_t *words);
-void meta_log_encode(uint64_t mirror_id, uint32_t slot, uint64_t block, const uint32_t *entries, uint64_t sequence,
-                     uint8_t *out);
-/* `entries` receives LOG_ENTRIES_PER_SECTOR values (region index + 1, or 0). */
-CHECKED tarn_err meta_log_decode_sector(uint64_t mirror_id, uint32_t slot, uint64_t sector_index, const uint8_t *in,
-                                        uint32_t *entries);
+/* One sector of a map, as map_bits / 64 words: META_WORDS_MAX at most. TARN_OK, TARN_NOT_FOUND (never written) or TARN_CORRUPT. */
+CHECKED tarn_err meta_map_decode_sector(const struct geometry *geometry, const struct map_name *name,
+                                        enum map_level level, uint64_t sector_index, const uint8_t *in,
+                                        uint64_t *words);
+void meta_log_encode(const struct geometry *geometry, uint64_t mirror_id, uint32_t slot, uint64_t block,
+                     const uint32_t *entries, uint64_t sequence, uint8_t *out);
+/* `entries` receives log_entries values, LOG_ENTRIES_PER_SECTOR at most (region index + 1, or 0). */
+CHECKED tarn_err meta_log_decode_sector(const struct geometry *geometry, uint64_t mirror_id, uint32_t slot,
+                                        uint64_t sector_index, const uint8_t *in, uint32_t *entries);
 
 #endif

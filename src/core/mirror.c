@@ -21,6 +21,25 @@ static const struct disk_ops volume_ops = {.kind = "mirror", .submit = volume_su
 const struct image_policy image_policy_default = {
     .hang_ns = 10 * NS_PER_S, .return_by_itself = true, .return_after_ns = 60 * NS_PER_S};
 
+const struct mirror_limits mirror_limits_default = {.map_bits = MAP_BITS_PER_SECTOR,
+                                                    .log_entries = LOG_ENTRIES_PER_SECTOR,
+                                                    .checkpoint_bytes = 64ull << 20,
+                                                    .history = HISTORY_MAX,
+                                                    .ops = MIRROR_OPS_MAX,
+                                                    .scratch = 32,
+                                                    .copies = COPY_COUNT,
+                                                    .copy_bytes = COPY_BYTES,
+                                                    .witnesses = WITNESSES_MAX};
+const struct mirror_limits mirror_limits_tiny = {.map_bits = 64,
+                                                 .log_entries = 4,
+                                                 .checkpoint_bytes = 64u << 10,
+                                                 .history = 3,
+                                                 .ops = 8,
+                                                 .scratch = 2,
+                                                 .copies = 2,
+                                                 .copy_bytes = 32u << 10,
+                                                 .witnesses = 4};
+
 static void config_sizes(const struct mirror_config *config, uint64_t sizes[VOLUMES_MAX]) {
   for (uint32_t v = 0; v < min_u64(config->volume_count, VOLUMES_MAX); v++) sizes[v] = config->volumes[v].size_bytes;
 }
@@ -39,7 +58,10 @@ const char *mirror_config_check(const struct mirror_config *config) {
 static void config_geometry(const struct mirror_config *config, struct geometry *geometry) {
   uint64_t sizes[VOLUMES_MAX];
   config_sizes(config, sizes);
-  geometry_init(geometry, config->volume_count, sizes, config->region_bytes, config->extent_bytes, config->mark_count);
+  const struct mirror_limits *limits = config->limits ? config->limits : &mirror_limits_default;
+  const struct sector_limits sector = {limits->map_bits, limits->log_entries};
+  geometry_init(geometry, config->volume_count, sizes, config->region_bytes, config->extent_bytes, config->mark_count,
+                &sector);
 }
 
 uint64_t mirror_meta_bytes(const struct mirror_config *config) {
@@ -57,6 +79,15 @@ uint64_t mirror_meta_bytes_best(const struct mirror_config *config) {
   return geometry.moment_bytes;
 }
 
+static void limits_check(const struct mirror_limits *limits) {
+  require(limits->history >= 1 && limits->history <= HISTORY_MAX);
+  require(limits->ops >= 1 && limits->ops <= MIRROR_OPS_MAX);
+  require(limits->scratch >= 1);
+  require(limits->copies >= 2 && limits->copies <= COPY_COUNT);
+  require(limits->copy_bytes % UNIT_BYTES == 0 && limits->copy_bytes >= UNIT_BYTES && limits->copy_bytes <= COPY_BYTES);
+  require(limits->witnesses <= WITNESSES_MAX);
+}
+
 static void guard_died(struct guard *guard);
 
 /* Memory for every slot, so that images can be added while the mirror serves; what is not used is never touched. */
@@ -67,14 +98,14 @@ static tarn_err image_alloc(struct mirror *m, uint32_t i, struct arena *arena) {
   tarn_err err = missed_init(&image->map, arena, &m->geometry, i);
   if (err == TARN_OK) err = store_init(&image->store, arena, NULL, i, m);
   for (uint32_t v = 0; v < m->geometry.volume_count && err == TARN_OK; v++) {
-    err = guard_init(&image->data[v], m->env, arena, GUARD_SLOTS);
+    err = guard_init(&image->data[v], m->env, arena, guard_slots(m));
     image->data[v].owner = image;
     image->data[v].died = guard_died;
   }
   if (err == TARN_OK) err = guard_init(&image->meta, m->env, arena, META_SLOTS);
   image->meta.owner = image;
   image->meta.died = guard_died;
-  image->legs = ARENA_NEW(arena, struct leg, MIRROR_OPS_MAX + m->geometry.volume_count);
+  image->legs = ARENA_NEW(arena, struct leg, m->limits.ops + m->geometry.volume_count);
   return err == TARN_OK && !image->legs ? TARN_FULL : err;
 }
 
@@ -97,19 +128,19 @@ static tarn_err allocate(struct mirror *m, struct arena *arena) {
   if (err == TARN_OK) err = commit_alloc(m, arena);
   if (err == TARN_OK) err = copy_alloc(m, arena);
   if (err != TARN_OK) return err;
-  m->ops = ARENA_NEW(arena, struct op, MIRROR_OPS_MAX + g->volume_count);
-  m->scratch = ARENA_NEW(arena, struct buffer, SCRATCH_SLOTS);
+  m->ops = ARENA_NEW(arena, struct op, m->limits.ops + g->volume_count);
+  m->scratch = ARENA_NEW(arena, struct buffer, scratch_slots(m));
   if (!m->ops || !m->scratch) return TARN_FULL;
-  m->flush_ops = m->ops + MIRROR_OPS_MAX;
-  for (uint32_t k = 0; k < MIRROR_OPS_MAX + g->volume_count; k++) {
+  m->flush_ops = m->ops + m->limits.ops;
+  for (uint32_t k = 0; k < m->limits.ops + g->volume_count; k++) {
     m->ops[k].m = m;
     m->ops[k].index = k;
     list_init(&m->ops[k].link);
-    if (k < MIRROR_OPS_MAX) list_push(&m->free_ops, &m->ops[k].link);
+    if (k < m->limits.ops) list_push(&m->free_ops, &m->ops[k].link);
   }
-  uint8_t *scratch = arena_take(arena, SCRATCH_SLOTS * 2 * BUFFER_ALIGN, BUFFER_ALIGN);
+  uint8_t *scratch = arena_take(arena, scratch_slots(m) * 2 * BUFFER_ALIGN, BUFFER_ALIGN);
   if (!scratch) return TARN_FULL;
-  for (uint32_t k = 0; k < SCRATCH_SLOTS; k++) {
+  for (uint32_t k = 0; k < scratch_slots(m); k++) {
     buffer_init_private(&m->scratch[k], scratch + k * 2 * BUFFER_ALIGN, 2 * BUFFER_ALIGN);
     list_push(&m->free_scratch, &m->scratch[k].link);
   }
@@ -123,7 +154,7 @@ void image_attach(struct mirror *m, uint32_t i) {
     if (config->data[v]) guard_attach(&image->data[v], config->data[v], config->policy.hang_ns);
   if (config->meta) guard_attach(&image->meta, config->meta, config->policy.hang_ns);
   store_attach(&image->store, config->meta ? &image->meta.disk : NULL);
-  for (uint32_t k = 0; k < MIRROR_OPS_MAX + m->geometry.volume_count; k++) {
+  for (uint32_t k = 0; k < m->limits.ops + m->geometry.volume_count; k++) {
     struct leg *leg = &image->legs[k];
     if (leg->op) break; /* once is enough */
     disk_io_init(&leg->io);
@@ -184,6 +215,8 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   m->stamp = options->stamp;
   m->reopen = options->reopen;
   m->config = *options->config;
+  m->limits = m->config.limits ? *m->config.limits : mirror_limits_default;
+  limits_check(&m->limits);
   m->state = MIRROR_INACTIVE;
   config_geometry(&m->config, &m->geometry);
   init_lists(m);
@@ -347,7 +380,7 @@ void mirror_set_state(struct mirror *m, enum mirror_state state, const char *rea
 
 void mirror_new_generation(struct mirror *m) {
   struct record *r = &m->record;
-  memmove(&r->history[1], &r->history[0], sizeof r->history[0] * (HISTORY_MAX - 1));
+  memmove(&r->history[1], &r->history[0], sizeof r->history[0] * (m->limits.history - 1));
   r->history[0] = r->generation;
   r->generation.number++;
   r->generation.id = m->env->random(m->env);
@@ -539,7 +572,7 @@ void mirror_check(const struct mirror *m) {
     if ((region + 1) * per_region >= m->recover.bit_count) break;
     e = bitmap_next_set(&m->recover, (region + 1) * per_region);
   }
-  require(m->copies_busy <= COPY_COUNT);
+  require(m->copies_busy <= m->limits.copies);
 }
 
 bool mirror_image_is_equal(const struct mirror *m, uint32_t image) {

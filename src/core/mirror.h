@@ -24,7 +24,7 @@
  * Images leave by themselves and by command, and come back: the core decides when, the owner opens disks (`reopen`). An image's
  * disks are used through a guard (guard.h), so no I/O waits longer than `hang`; what a dead disk still holds keeps its place.
  *
- * Memory: all of it comes from the arena given to mirror_open(); about MIRROR_OPS_MAX operations plus, for each
+ * Memory: all of it comes from the arena given to mirror_open(); about as many operations as the limits say plus, for each
  * extent, two bits per image and one per mirror (touched pages only). */
 #ifndef TARN_CORE_MIRROR_H
 #define TARN_CORE_MIRROR_H
@@ -35,6 +35,21 @@
 #include "format/record.h"
 
 #define MIRROR_OPS_MAX 1024u /* client I/Os in flight in one mirror; more wait in line */
+
+/* How much of everything there is. The daemon uses the defaults; the simulator also tiny ones, so that a mirror of a megabyte has
+ * as many sectors of maps, checkpoints, generations that are forgotten and full pools as one of terabytes. Nothing of it lies on
+ * a disk, but metadata that was written with some limits is read with the same. */
+struct mirror_limits {
+  uint32_t map_bits, log_entries; /* used of a sector (core/meta.h) */
+  uint64_t checkpoint_bytes;      /* copied between two checkpoints of the maps */
+  uint32_t history;               /* generations that are remembered: 1 to HISTORY_MAX */
+  uint32_t ops;                   /* client I/Os in flight: 1 to MIRROR_OPS_MAX */
+  uint32_t scratch;               /* read-modify-writes at once */
+  uint32_t copies;                /* at once: 2 to 4; one is kept for reads that wait for recovery */
+  uint32_t copy_bytes;            /* of a piece that is copied: 4096 to 256 KiB */
+  uint32_t witnesses;             /* at most WITNESSES_MAX */
+};
+extern const struct mirror_limits mirror_limits_default, mirror_limits_tiny;
 
 /* Settings of an image (cli.md). All zeroes is not a policy: see image_policy_default. */
 struct image_policy {
@@ -71,6 +86,7 @@ struct mirror_config {
   } volumes[VOLUMES_MAX];
   struct mirror_image_config images[IMAGES_MAX]; /* by slot: the index is the image's slot in the record for ever */
   struct disk *home;                             /* the state directory's copy of the record: RECORD_AREA_BYTES long */
+  const struct mirror_limits *limits;            /* static; NULL: mirror_limits_default */
 };
 
 /* What is wrong with a set of settings, as a sentence, or NULL. */

@@ -207,6 +207,8 @@ static void pages_loaded(struct mirror *m) {
   /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (m->load_maps[i] && missed_load_done(m->load_maps[i])) image_new_epoch(m, i);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (m->load_maps[i]) missed_check(m->load_maps[i]); /* rule 18 */
   conclude(m);
 }
 

@@ -40,10 +40,11 @@ static void copy_finish(struct copy *copy);
 
 tarn_err copy_alloc(struct mirror *m, struct arena *arena) {
   if (!bitmap_new(&m->recover, arena, m->geometry.extent_count)) return TARN_FULL;
-  uint8_t *memory = arena_take(arena, (size_t)COPY_BUFFERS * (COPY_BYTES + BUFFER_ALIGN), BUFFER_ALIGN);
+  size_t bytes = m->limits.copy_bytes + BUFFER_ALIGN;
+  uint8_t *memory = arena_take(arena, (size_t)COPY_BUFFERS * bytes, BUFFER_ALIGN);
   if (!memory) return TARN_FULL;
-  for (uint32_t b = 0; b < COPY_BUFFERS; b++, memory += COPY_BYTES + BUFFER_ALIGN)
-    buffer_init_private(&m->copy_buffers[b].buffer, memory, COPY_BYTES + BUFFER_ALIGN);
+  for (uint32_t b = 0; b < COPY_BUFFERS; b++, memory += bytes)
+    buffer_init_private(&m->copy_buffers[b].buffer, memory, (uint32_t)bytes);
   for (uint32_t c = 0; c < COPY_COUNT; c++) {
     struct copy *copy = &m->copies[c];
     copy->m = m;
@@ -86,7 +87,7 @@ static void fresh_buffer(struct copy *copy) {
 }
 
 struct copy *copy_find(struct mirror *m, uint32_t reserve) {
-  if (m->copies_busy + reserve >= COPY_COUNT) return NULL;
+  if (m->copies_busy + reserve >= m->limits.copies) return NULL;
   for (uint32_t c = 0; c < COPY_COUNT; c++)
     if (!m->copies[c].busy) return &m->copies[c];
   return NULL;
@@ -103,7 +104,7 @@ struct copy *copy_at(struct mirror *m, uint64_t address) {
 
 uint64_t copy_io_max(const struct mirror *m, uint64_t address) {
   const struct disk_caps *caps = &m->volumes[geometry_volume_at(&m->geometry, address)].disk.caps;
-  uint64_t most = min_u64(caps->io_bytes_max + (m->block > 1 ? m->block : 0), COPY_BYTES);
+  uint64_t most = min_u64(caps->io_bytes_max + (m->block > 1 ? m->block : 0), m->limits.copy_bytes);
   return most >= UNIT_BYTES ? align_down(most, UNIT_BYTES) : most;
 }
 

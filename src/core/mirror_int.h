@@ -34,21 +34,17 @@
 #define REGION_MIN (64u * 1024u)
 #define OP_MARKS_MAX \
   ((BUFFER_DATA_MAX - 2) / REGION_MIN + 2) /* so many an I/O touches that begins with the last byte of one */
-#define SCRATCH_COUNT 32u                  /* read-modify-writes at once */
-#define SCRATCH_SLOTS (SCRATCH_COUNT * (1 + IMAGES_MAX)) /* so many can be held by disks that hang */
-#define GUARD_SLOTS   (MIRROR_OPS_MAX + 64u)             /* I/Os with one disk: operations, flushes, copies */
-#define META_SLOTS    8u
-#define COPY_COUNT    4u /* copies at once; one is kept for reads that wait for recovery */
-#define COPY_BYTES    (256u * 1024u)
-#define UNIT_BYTES    4096u /* what cannot be read is found, and repaired, in these; no block is larger */
-#define REPAIRS_MAX   16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
+#define META_SLOTS  8u
+#define COPY_COUNT  4u /* copies at once, unless the limits say fewer */
+#define COPY_BYTES  (256u * 1024u)
+#define UNIT_BYTES  4096u /* what cannot be read is found, and repaired, in these; no block is larger */
+#define REPAIRS_MAX 16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
 /* Each copy has one, a verify one for each image that it reads; an image whose disk hangs keeps as many as there are copies at
  * most, takes part in nothing then, and does not come back before it has let go of them. */
-#define COPY_BUFFERS     (COPY_COUNT * (1 + IMAGES_MAX))
-#define CHECKPOINT_BYTES (64ull << 20) /* copied between two checkpoints of the maps */
-#define TICK_NS          NS_PER_S
-#define MARK_IDLE_NS     (5 * NS_PER_S) /* a mark unused for that long is cleared */
-#define RETRY_NS         NS_PER_S       /* after a copy that could not be done */
+#define COPY_BUFFERS (COPY_COUNT * (1 + IMAGES_MAX))
+#define TICK_NS      NS_PER_S
+#define MARK_IDLE_NS (5 * NS_PER_S) /* a mark unused for that long is cleared */
+#define RETRY_NS     NS_PER_S       /* after a copy that could not be done */
 
 enum hold_tag { HOLD_READ, HOLD_WRITE, HOLD_COPY };
 enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH, OP_EXTENTS };
@@ -187,6 +183,7 @@ struct mirror {
   void (*stamp)(struct mirror *m, uint32_t image, struct image_stamp *stamp);
   void (*reopen)(struct mirror *m, uint32_t image, bool make);
   struct mirror_config config;
+  struct mirror_limits limits;
   struct geometry geometry;
   struct record record; /* as it is now; `record_dirty`: not yet durable so */
   bool record_dirty;
@@ -220,7 +217,7 @@ struct mirror {
   struct list extents_line; /* EXTENTS that wait for the one that is with an image */
   bool extents_busy;
   struct list doubt_line; /* flushes that wait until what a failed flush left in doubt is written again */
-  struct buffer *scratch; /* SCRATCH_SLOTS */
+  struct buffer *scratch; /* scratch_slots() */
   struct list free_scratch, held_scratch; /* held: by a disk that hangs, perhaps still */
   uint32_t scratch_busy;
   uint32_t ops_busy;
@@ -312,6 +309,10 @@ struct mirror {
     if ((m)->images[i].present)
 
 /* mirror.c */
+/* I/Os with one disk: operations, flushes, copies. */
+static inline uint32_t guard_slots(const struct mirror *m) { return m->limits.ops + 64; }
+/* So many can be held by disks that hang. */
+static inline uint32_t scratch_slots(const struct mirror *m) { return m->limits.scratch * (1 + IMAGES_MAX); }
 static inline struct leg *op_leg(const struct op *op, uint32_t image) { return &op->m->images[image].legs[op->index]; }
 static inline enum image_state image_state_of(const struct mirror *m, uint32_t i) { return m->record.images[i].state; }
 static inline const char *image_name(const struct mirror *m, uint32_t i) { return m->config.images[i].name; }

@@ -227,7 +227,7 @@ static void run_checkpoint(struct mirror *m) {
   bool done = false;
   for (uint32_t mask = syncing_mask(m); mask != 0; mask &= mask - 1)
     done |= image_is_copied(m, (uint32_t)__builtin_ctz(mask));
-  if (m->checkpoint == CHECKPOINT_NONE && (done || m->checkpoint_bytes >= CHECKPOINT_BYTES))
+  if (m->checkpoint == CHECKPOINT_NONE && (done || m->checkpoint_bytes >= m->limits.checkpoint_bytes))
     m->checkpoint = CHECKPOINT_DRAIN;
   if (m->checkpoint != CHECKPOINT_DRAIN || busy_count(m, COPY_MISSED) != 0 || list_is_linked(&m->copy_flush.link))
     return;
@@ -246,7 +246,7 @@ static bool clients_are_active(struct mirror *m) {
 static void run_sync(struct mirror *m) {
   if (syncing_mask(m) == 0) return;
   run_checkpoint(m);
-  uint32_t most = clients_are_active(m) ? 1 : COPY_COUNT - 1;
+  uint32_t most = clients_are_active(m) ? 1 : m->limits.copies - 1;
   while (m->checkpoint == CHECKPOINT_NONE && busy_count(m, COPY_MISSED) < most) {
     struct copy *copy = copy_find(m, 1); /* one is kept for reads that wait for recovery */
     uint64_t start, end;

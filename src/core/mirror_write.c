@@ -206,7 +206,7 @@ void mark_line_run(struct mirror *m) {
 
 /* ---- start ---- */
 
-/* There is one for each of SCRATCH_COUNT, and one more for each that a disk holds: it holds those of one moment at most, and
+/* There is one for each that may be in use, and one more for each that a disk holds: it holds those of one moment at most, and
  * is not used again before it has answered. */
 static struct buffer *scratch_take(struct mirror *m) {
   LIST_EACH(&m->held_scratch, node) {
@@ -231,7 +231,7 @@ void op_write(struct op *op) {
   struct mirror *m = op->m;
   bool edges = op->outer_start != op->start || op->outer_length != op->length;
   if (op->kind == OP_WRITE && edges) {
-    if (m->scratch_busy == SCRATCH_COUNT) {
+    if (m->scratch_busy == m->limits.scratch) {
       list_push(&m->scratch_line, &op->link);
       return;
     }

@@ -12,7 +12,7 @@
 tarn_err missed_init(struct missed *map, struct arena *arena, const struct geometry *geometry, uint32_t slot) {
   map->geometry = geometry;
   map->slot = slot;
-  uint64_t top_sectors = (geometry->page_sectors + MAP_BITS_PER_SECTOR - 1) / MAP_BITS_PER_SECTOR;
+  uint64_t bits = geometry->sector.map_bits, top_sectors = (geometry->page_sectors + bits - 1) / bits;
   bool ok = bitmap_new(&map->missed, arena, geometry->extent_count) &&
             bitmap_new(&map->copied, arena, geometry->extent_count) &&
             bitmap_new(&map->copied_pages, arena, geometry->page_sectors) &&
@@ -25,13 +25,15 @@ tarn_err missed_init(struct missed *map, struct arena *arena, const struct geome
   return ok ? TARN_OK : TARN_FULL;
 }
 
+static uint64_t sector_bits(const struct missed *map) { return map->geometry->sector.map_bits; }
+
 static void touch_page(struct missed *map, uint64_t sector) {
   bitmap_set(&map->page_kept, sector);
   bitmap_set(&map->page_dirty, sector / META_SECTORS_PER_BLOCK);
 }
 
 static void touch_top(struct missed *map, uint64_t sector) {
-  bitmap_set(&map->top_dirty, sector / META_MAP_BITS_PER_BLOCK);
+  bitmap_set(&map->top_dirty, sector / geometry_block_bits(map->geometry));
 }
 
 bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
@@ -39,7 +41,7 @@ bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
   if (map->copied.set_count != 0) bitmap_clear_range(&map->copied, first, count);
   if (bitmap_all_in(&map->missed, first, count)) return false;
   bitmap_set_range(&map->missed, first, count);
-  for (uint64_t s = first / MAP_BITS_PER_SECTOR; s <= (first + count - 1) / MAP_BITS_PER_SECTOR; s++) {
+  for (uint64_t s = first / sector_bits(map); s <= (first + count - 1) / sector_bits(map); s++) {
     touch_page(map, s);
     if (bitmap_set(&map->top, s)) touch_top(map, s);
   }
@@ -72,13 +74,13 @@ struct page {
   uint64_t first, end;
 };
 static struct page page_at(const struct missed *map, uint64_t sector) {
-  uint64_t first = sector * MAP_BITS_PER_SECTOR;
-  return (struct page){first, min_u64(first + MAP_BITS_PER_SECTOR, map->geometry->extent_count)};
+  uint64_t first = sector * sector_bits(map);
+  return (struct page){first, min_u64(first + sector_bits(map), map->geometry->extent_count)};
 }
 
 uint64_t missed_next(const struct missed *map, uint64_t from) {
   while (from < map->geometry->extent_count) {
-    uint64_t sector = bitmap_next_set(&map->top, from / MAP_BITS_PER_SECTOR);
+    uint64_t sector = bitmap_next_set(&map->top, from / sector_bits(map));
     if (sector == map->top.bit_count) break;
     struct page page = page_at(map, sector);
     uint64_t extent = bitmap_next_set_without(&map->missed, &map->copied, max_u64(from, page.first), page.end);
@@ -94,8 +96,7 @@ void missed_copied(struct missed *map, uint64_t first, uint64_t count) {
        e = bitmap_next_set_in(&map->missed, e, end)) {
     uint64_t stop = bitmap_next_clear_in(&map->missed, e, end);
     bitmap_set_range(&map->copied, e, stop - e);
-    for (uint64_t s = e / MAP_BITS_PER_SECTOR; s <= (stop - 1) / MAP_BITS_PER_SECTOR; s++)
-      bitmap_set(&map->copied_pages, s);
+    for (uint64_t s = e / sector_bits(map); s <= (stop - 1) / sector_bits(map); s++) bitmap_set(&map->copied_pages, s);
     e = stop;
   }
 }
@@ -146,23 +147,24 @@ void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level l
   struct bitmap *seen = level == MAP_TOP ? &map->top_seen : &map->page_seen;
   if (sector >= seen->bit_count) return; /* padding of the last block */
   const struct map_name name = {mirror_id, map->slot, map->epoch};
-  uint64_t words[META_WORDS_PER_SECTOR];
-  if (meta_map_decode_sector(&name, level, sector, in, words) != TARN_OK) return;
+  uint64_t words[META_WORDS_MAX];
+  if (meta_map_decode_sector(map->geometry, &name, level, sector, in, words) != TARN_OK) return;
   bitmap_set(seen, sector);
-  bitmap_set_words(bits, sector * MAP_BITS_PER_SECTOR, words, META_WORDS_PER_SECTOR);
+  uint64_t count = sector_bits(map);
+  bitmap_set_words(bits, sector * count, words, count / 64);
 }
 
 /* A sector in which a set bit lies of which no store had a sound copy: all of it. */
-static void damage(struct bitmap *bits, uint64_t sector) {
+static void damage(const struct missed *map, struct bitmap *bits, uint64_t sector) {
   if (PLANTED(damaged_map_clean)) return;
-  uint64_t first = sector * MAP_BITS_PER_SECTOR;
-  bitmap_set_range(bits, first, min_u64(MAP_BITS_PER_SECTOR, bits->bit_count - first));
+  uint64_t first = sector * sector_bits(map);
+  bitmap_set_range(bits, first, min_u64(sector_bits(map), bits->bit_count - first));
 }
 
 void missed_load_tops(struct missed *map) {
   for (uint64_t s = bitmap_next_clear(&map->top_seen, 0); s < map->top_seen.bit_count;
        s = bitmap_next_clear(&map->top_seen, s + 1))
-    damage(&map->top, s);
+    damage(map, &map->top, s);
 }
 
 bool missed_page_wanted(const struct missed *map, uint64_t sector) {
@@ -175,7 +177,7 @@ bool missed_load_done(struct missed *map) {
        s = bitmap_next_set(&map->top, s + 1)) {
     struct page page = page_at(map, s);
     if (bitmap_test(&map->page_seen, s)) bitmap_set(&map->page_kept, s);
-    else damage(&map->missed, s), absent = true;
+    else damage(map, &map->missed, s), absent = true;
     if (!bitmap_any_in(&map->missed, page.first, page.end - page.first)) bitmap_clear(&map->top, s);
   }
   map->loading = false;

@@ -109,8 +109,8 @@ static bool commit_next(struct store *store, struct store_io *sio) {
   if (store->cursor.area == CURSOR_LOG) {
     if (!(PLANTED(mark_on_one_image) && store->slot != 0) && cursor_advance(store, &plan->log_blocks)) {
       uint64_t block = store->cursor.block++;
-      meta_log_encode(plan->mirror_id, store->slot, block, plan->intent->entries + block * META_LOG_ENTRIES_PER_BLOCK,
-                      plan->sequence, out);
+      meta_log_encode(geometry, plan->mirror_id, store->slot, block,
+                      plan->intent->entries + block * geometry_block_entries(geometry), plan->sequence, out);
       submit(store, sio, DISK_WRITE, meta_log_offset(geometry, store->cursor.copy, block), META_BLOCK_BYTES,
              &sio->buffer);
       return true;
@@ -234,7 +234,9 @@ static void loaded_log(struct store *store, uint64_t first_block, uint64_t block
     uint64_t sector = first_block * META_SECTORS_PER_BLOCK + i;
     uint32_t entries[LOG_ENTRIES_PER_SECTOR];
     const uint8_t *in = store->load_buffer.base + i * SECTOR_BYTES;
-    if (meta_log_decode_sector(store->plan->mirror_id, store->slot, sector, in, entries) != TARN_OK) continue;
+    if (meta_log_decode_sector(store->plan->geometry, store->plan->mirror_id, store->slot, sector, in, entries) !=
+        TARN_OK)
+      continue;
     intent_load_sector(store->intent, sector, sector_sequence(in), entries);
   }
 }

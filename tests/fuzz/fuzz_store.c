@@ -285,7 +285,8 @@ static bool touched[IMAGES + 1][1024]; /* by sector: hit once already */
 
 static struct geometry geometry_now(void) {
   struct geometry g;
-  geometry_init(&g, 1, &(uint64_t){VOLUME_BYTES}, w.config.region_bytes, w.config.extent_bytes, w.config.mark_count);
+  geometry_init(&g, 1, &(uint64_t){VOLUME_BYTES}, w.config.region_bytes, w.config.extent_bytes, w.config.mark_count,
+                NULL);
   return g;
 }
 

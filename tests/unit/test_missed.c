@@ -12,15 +12,25 @@ static struct geometry geometry;
 static struct missed map;
 static bool is_missed[EXTENTS], is_copied[EXTENTS];
 
-static int setup(void **state) {
-  (void)state;
+static int setup_with(const struct sector_limits *limits) {
   arena_init(&arena);
   uint64_t size = (uint64_t)EXTENTS * EXTENT_BYTES;
-  geometry_init(&geometry, 1, &size, 65536, EXTENT_BYTES, 16);
+  geometry_init(&geometry, 1, &size, 65536, EXTENT_BYTES, 16, limits);
   memset(is_missed, 0, sizeof is_missed);
   memset(is_copied, 0, sizeof is_copied);
   map = (struct missed){0};
   return missed_init(&map, &arena, &geometry, 0) == TARN_OK ? 0 : -1;
+}
+
+static int setup(void **state) {
+  (void)state;
+  return setup_with(NULL);
+}
+
+/* A page of the map is 64 extents, so there are many. */
+static int setup_tiny(void **state) {
+  (void)state;
+  return setup_with(&(struct sector_limits){64, 4});
 }
 
 static int teardown(void **state) {
@@ -277,6 +287,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_top_that_its_page_denies_does_not_count, setup, teardown),
       cmocka_unit_test_setup_teardown(the_check_sees_what_does_not_agree, setup, teardown),
       cmocka_unit_test_setup_teardown(random_steps_equal_the_model, setup, teardown),
+      cmocka_unit_test_setup_teardown(random_steps_equal_the_model, setup_tiny, teardown),
       cmocka_unit_test_setup_teardown(at_the_edges_of_pages, setup, teardown),
       cmocka_unit_test_setup_teardown(a_checkpoint_touches_what_it_changes, setup, teardown),
   };
