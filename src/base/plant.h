@@ -27,6 +27,7 @@
   X(stale_activated, "an image that is known to be old is activated alone")                             \
   X(damaged_map_clean, "a damaged part of a map counts as clean")                                       \
   X(clean_page_loaded, "a page of a map counts although its top says that it is clean")                 \
+  X(forgotten_is_past, "a generation that is too old to be remembered counts as our past")              \
   X(flush_in_doubt, "a flush is answered after a crash before what was marked is written again")        \
   X(repair_unlocked, "read repair writes back what was read before it had the lock")                    \
   X(half_built_read, "an image that is still being copied to is read as if it were whole")              \

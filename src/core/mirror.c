@@ -415,7 +415,10 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
   bool was_current = image_is_current(m, i);
-  if (image->coming == COMING_NOT) ri->seen_sequence = m->record.completed;
+  if (image->coming == COMING_NOT) {
+    ri->seen_sequence = m->record.completed;
+    ri->left_id = m->completed_generation.id;
+  }
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
   copy_image_left(m, i);
@@ -424,7 +427,6 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   missed_forget_copied(&image->map);
   if (!was_current) return;
   ri->left_number = m->completed_generation.number;
-  ri->left_id = m->completed_generation.id;
   ri->moment_ns = m->env->wall_ns;
   uint32_t heir = (uint32_t)__builtin_ctz(mirror_current_mask(m));
   if (m->record.master == i) m->record.master = (uint8_t)heir;

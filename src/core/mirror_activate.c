@@ -386,7 +386,7 @@ void image_start_syncing(struct mirror *m, uint32_t i) {
   if (m->record.images[i].all_missed) image_miss_all(m, i);
   if (image_state_of(m, i) != IMAGE_SYNCHRONIZING) image_move(m, i, IMAGE_COPY_STARTED);
   m->record.images[i].missing = MISSING_NONE;
-  m->record.images[i].left_number = m->record.images[i].left_id = 0;
+  m->record.images[i].left_number = 0; /* left_id stays: until that is durable it may still have that record */
   image->reason[0] = 0;
   sync_begin(m, i);
 }

@@ -490,12 +490,12 @@ struct record_layout judge_layout(const struct mirror *m);
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);
 /* Was it written to, and that relied on, in another line than ours? */
-bool judge_apart(const struct mirror *m, const struct record *own);
+bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own);
 /* Why the image is not what it was when it left, by its stamps and its own record; NULL if it is, as far as can be told. */
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own);
 bool image_is_replaced(const struct mirror *m, uint32_t i);
-/* Is this generation ours, or one of our past? */
-bool judge_knows(const struct mirror *m, const struct generation *generation);
+/* Is this image's generation ours, or one of our past that is remembered, or the one that it left with? */
+bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own);
 void image_fell_behind(struct mirror *m, uint32_t i);
 
 /* mirror_return.c */

@@ -1,12 +1,14 @@
 /* mirror_judge.c - who is current (rules 9 and 10), from the records that activation has loaded.
  *
- * Activation reads the record of every store and takes the newest (`best`): the highest generation, then the highest
- * sequence. Every commit of a record reaches the home store and every online image, or takes the image out with the next
+ * Activation reads the record of every store and takes the newest (`best`): the highest epoch, then the highest generation, then
+ * the highest sequence (record_is_newer). Every commit of a record reaches the home store and every online image, or takes the image out with the next
  * record, before anything that relies on it is answered; each record also says which commit was `completed` last. From that
  * follows (rules 9 and 10):
  *   - an image that `best` calls SYNCHRONIZED and whose own record is at least as new as best's `completed` is current: it
  *     was online in every completed commit, and those that did not complete were not relied on;
  *   - one whose own record is older than that, or of another history, holds something old: it is copied in full;
+ *   - one whose generation is too old to be remembered, and is not the one that it left with, is unknown: it is never taken
+ *     for what it was, but copied in full, or, if it may have something of its own, left for the administrator;
  *   - an image that is absent may be ahead only if the home store does not confirm `best`;
  *   - what an absent image misses is its map, and after a crash also every marked region.
  *
@@ -22,18 +24,27 @@ static bool same_generation(const struct generation *a, const struct generation 
   return a->number == b->number && a->id == b->id;
 }
 
-/* Is `g` this record's generation, or one that it knows as its past, or too old to be remembered? */
-static bool in_history(const struct record *r, const struct generation *g) {
-  if (same_generation(&r->generation, g)) return true;
-  for (uint32_t h = 0; h < HISTORY_MAX; h++) {
-    if (r->history[h].number == g->number) return r->history[h].id == g->id;
-    if (r->history[h].number == 0) return false;
+/* What a record says of a generation. Numbers go up by one, so of those that it remembers none is left out: one that is neither
+ * there nor too old was written apart. */
+enum kinship { KINSHIP_KNOWN, KINSHIP_APART, KINSHIP_UNKNOWN };
+
+static enum kinship kinship(const struct record *r, const struct generation *g) {
+  if (g->number >= r->generation.number) return same_generation(&r->generation, g) ? KINSHIP_KNOWN : KINSHIP_APART;
+  uint64_t oldest = r->generation.number;
+  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
+    oldest = r->history[h].number;
+    if (oldest == g->number) return r->history[h].id == g->id ? KINSHIP_KNOWN : KINSHIP_APART;
   }
-  return g->number < r->history[HISTORY_MAX - 1].number;
+  if (g->number < oldest) return PLANTED(forgotten_is_past) ? KINSHIP_KNOWN : KINSHIP_UNKNOWN;
+  return KINSHIP_APART;
 }
 
-bool judge_knows(const struct mirror *m, const struct generation *generation) {
-  return in_history(&m->record, generation);
+/* The record's generation, or one that it remembers? Too old to be remembered is not enough. */
+static bool in_history(const struct record *r, const struct generation *g) { return kinship(r, g) == KINSHIP_KNOWN; }
+
+bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
+  uint64_t left_id = m->record.images[i].left_id;
+  return (left_id != 0 && left_id == own->generation.id) || in_history(&m->record, &own->generation);
 }
 
 /* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
@@ -96,8 +107,12 @@ bool image_is_replaced(const struct mirror *m, uint32_t i) {
   return was != 0 && now != 0 && was != now;
 }
 
-bool judge_apart(const struct mirror *m, const struct record *own) {
-  if (in_history(&m->record, &own->generation)) return false;
+/* Of one that is too old to be known, what only it can have is what it was current with: a copy that was never finished has
+ * nothing. */
+bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
+  if (judge_knows(m, i, own)) return false;
+  bool unknown = kinship(&m->record, &own->generation) == KINSHIP_UNKNOWN;
+  if (unknown && own->images[i].state != IMAGE_SYNCHRONIZED) return false;
   bool relied_on = own->generation.number <= own->settled_number;
   return relied_on || m->home.record_err != TARN_OK;
 }
@@ -143,11 +158,11 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     if (c->data[v]->caps.size_bytes < m->geometry.volume_bytes[v]) why = "it is smaller than its volume";
   text_set(image->reason, sizeof image->reason, "%s", why ? why : "");
   if (why) return VERDICT_ABSENT;
-  if (!in_history(&m->record, &store->record.generation)) {
-    bool apart = judge_apart(m, &store->record);
+  if (!judge_knows(m, i, &store->record)) {
+    bool apart = judge_apart(m, i, &store->record);
     text_set(image->reason, sizeof image->reason, "%s",
              apart ? "it was written apart from the others: 'tarn image sync' gives up what only it has"
-                   : "it holds a change that was never completed");
+                   : "it holds a change that was never completed, or was away for longer than is remembered");
     return apart ? VERDICT_APART : VERDICT_OLD;
   }
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) {
@@ -172,9 +187,10 @@ void image_fell_behind(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
   if (ri->seen_sequence < m->record.completed && ri->state == IMAGE_SYNCHRONIZED)
     ri->seen_sequence = m->record.completed;
+  bool took_part = ri->state == IMAGE_SYNCHRONIZED || ri->state == IMAGE_SYNCHRONIZING;
+  if (took_part) ri->left_id = m->record.generation.id;
   if (ri->state == IMAGE_SYNCHRONIZED) {
     ri->left_number = m->record.generation.number;
-    ri->left_id = m->record.generation.id;
     ri->moment_ns = m->env->wall_ns;
   }
   image_move(m, i, IMAGE_FELL_BEHIND);

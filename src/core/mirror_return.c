@@ -180,9 +180,9 @@ static const char *come_verdict(struct mirror *m, uint32_t i) {
   if (store->record_err != TARN_OK) return "its metadata cannot be read";
   if (memcmp(store->record.mirror_uuid, m->record.mirror_uuid, sizeof m->record.mirror_uuid) != 0)
     return "its metadata is of another mirror";
-  if (judge_apart(m, &store->record) && !image->coming_full)
+  if (judge_apart(m, i, &store->record) && !image->coming_full)
     return "it was written apart from the others: 'tarn image sync' gives up what only it has";
-  if (!judge_knows(m, &store->record.generation)) image->coming_full = true;
+  if (!judge_knows(m, i, &store->record)) image->coming_full = true;
   if (judge_other(m, i, &store->record)) image->coming_full = true;
   return NULL;
 }

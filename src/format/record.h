@@ -56,7 +56,8 @@ struct record_image {
   /* Its own record had at least this sequence when it was last with us: what is older is not what this record tells of. */
   uint64_t seen_sequence;
   uint32_t map_epoch; /* of the pages of its map: those from before it last missed everything belong to another one */
-  uint64_t left_id;   /* id of generation left_number, which the history may have forgotten; 0: not known */
+  uint64_t
+      left_id; /* of the generation that its own record had when it left, which the history may have forgotten; 0: not known */
 };
 
 /* Places that no image can read: left behind by a copy, named in `status`, healed by the next write. Mirror addresses, in

@@ -1,0 +1,137 @@
+/* Histories (rule 9): an image that was served apart is told from one of ours however long it was away, and one of ours is known
+ * however long it was away. */
+#include "mirror_world.h"
+
+#define BYTES (1u << 20)
+
+static struct mirror_world w;
+
+static struct record record_of(const uint8_t *bytes) {
+  struct record slots[2];
+  for (uint32_t slot = 0; slot < 2; slot++)
+    assert_int_equal(record_decode(&slots[slot], bytes + slot * RECORD_SLOT_BYTES), TARN_OK);
+  return slots[0].sequence > slots[1].sequence ? slots[0] : slots[1];
+}
+
+static void record_put(uint8_t *bytes, const struct record *record) {
+  for (uint32_t slot = 0; slot < 2; slot++) record_encode(record, bytes + slot * RECORD_SLOT_BYTES);
+}
+
+/* Each time that image c goes and comes back makes a generation. */
+static void pass_generations(uint32_t count) {
+  for (uint32_t k = 0; k < count; k++) {
+    world_activate(&w);
+    world_pass(&w, 20 * NS_PER_S);
+    assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
+    mirror_image_failed(w.m, 2, "for the test");
+    assert_int_equal(client_do(&w, DISK_WRITE, k % 8 * 65536ull, 4096, (uint8_t)k), TARN_OK);
+    world_pass(&w, NS_PER_S);
+    world_deactivate(&w);
+  }
+}
+
+/* Image b leaves, and stays away for so many generations; it is not touched meanwhile. */
+static void b_leaves(const struct mirror_limits *limits, uint32_t generations) {
+  world_init(&w, 3, BYTES, 512);
+  w.config.limits = limits;
+  for (uint32_t i = 0; i < 3; i++) w.config.images[i].blank = i != 0;
+  world_format(&w);
+  world_settle(&w);
+  world_deactivate(&w);
+  w.config.images[1].data[0] = w.config.images[1].meta = NULL;
+  pass_generations(generations);
+}
+
+static void b_returns(void) {
+  w.config.images[1].data[0] = &w.data[1].disk;
+  w.config.images[1].meta = &w.meta[1].disk;
+  world_activate(&w);
+  world_pass(&w, 20 * NS_PER_S);
+}
+
+/* What another daemon would have left, with a copy of the state directory, that served b alone for a while. */
+static void b_is_served_apart(void) {
+  struct record own = record_of(w.meta[1].bytes);
+  memmove(&own.history[1], &own.history[0], sizeof own.history[0] * 2);
+  own.history[0] = own.generation;
+  own.generation.number++;
+  own.generation.id = 0xa9a27;
+  own.sequence += 3;
+  own.completed = own.sequence;
+  own.settled_number = own.generation.number;
+  record_put(w.meta[1].bytes, &own);
+  memset(w.data[1].bytes + 300000, 0x77, 4096);
+}
+
+static const struct {
+  const char *why;
+  const struct mirror_limits *limits;
+  uint32_t generations;
+} rows[] = {
+    {"while the history remembers", &mirror_limits_default, 5},
+    {"longer than eight generations, which was all that was remembered", &mirror_limits_default, 12},
+    {"longer than is remembered", &mirror_limits_default, 30},
+    {"a short history", &mirror_limits_tiny, 6},
+};
+
+static void one_of_ours_is_known_however_long_it_was_away(void **state) {
+  (void)state;
+  for (size_t r = 0; r < COUNT_OF(rows); r++) {
+    b_leaves(rows[r].limits, rows[r].generations);
+    uint64_t before = w.data[1].bytes_written;
+    b_returns();
+    row_true(rows[r].why, world_image(&w, 1).state == IMAGE_SYNCHRONIZED);
+    row_true(rows[r].why, memcmp(w.data[0].bytes, w.data[1].bytes, BYTES) == 0);
+    row_true(rows[r].why, w.data[1].bytes_written - before < BYTES / 2); /* what it missed, no more */
+    world_deactivate(&w);
+    world_end(&w);
+  }
+}
+
+static void one_that_was_served_apart_is_never_equal(void **state) {
+  (void)state;
+  for (size_t r = 0; r < COUNT_OF(rows); r++) {
+    b_leaves(rows[r].limits, rows[r].generations);
+    b_is_served_apart();
+    b_returns();
+    row_true(rows[r].why, world_image(&w, 1).state == IMAGE_UNSYNCHRONIZED);
+    row_true(rows[r].why, strstr(world_image(&w, 1).reason, "written apart") != NULL);
+    mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w); /* no more by command */
+    while (!w.done) {
+      world_pass(&w, NS_PER_S / 100);
+      if (!(w.reopened & 1u << 1)) continue;
+      w.reopened = 0;
+      mirror_image_reopened(w.m, 1, &w.config.images[1]);
+    }
+    w.done = false;
+    row_true(rows[r].why, w.err == TARN_REFUSED);
+    row_true(rows[r].why, strstr(w.why, "written apart") != NULL);
+    world_deactivate(&w);
+    world_end(&w);
+  }
+}
+
+/* Its left_id is not known (version 1 had none), and nobody remembers its generation: asked for, since it was current. */
+static void one_that_nobody_remembers_is_not_taken_for_ours(void **state) {
+  (void)state;
+  b_leaves(&mirror_limits_tiny, 6);
+  for (uint32_t store = 0; store < 3; store++) {
+    uint8_t *bytes = store == 1 ? w.home.bytes : w.meta[store].bytes;
+    struct record record = record_of(bytes);
+    record.images[1].left_id = 0;
+    record_put(bytes, &record);
+  }
+  b_returns();
+  assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(one_of_ours_is_known_however_long_it_was_away),
+      cmocka_unit_test(one_that_was_served_apart_is_never_equal),
+      cmocka_unit_test(one_that_nobody_remembers_is_not_taken_for_ours),
+  };
+  return cmocka_run_group_tests_name("mirror_history", tests, NULL, NULL);
+}
