@@ -57,6 +57,7 @@
   X(block_repaired, "blocks that were written again by read repair")               \
   X(data_rots, "F26 bytes of data that rotted on an image")                        \
   X(data_repaired, "repairs of such by verify")                                    \
+  X(served_apart, "images that another daemon served meanwhile")                   \
   X(tiny_limits, "mirrors with tiny limits")                                       \
   X(image_reopened, "images whose disks were opened anew")                         \
   X(disk_of_parts, "disks made of parts that were opened")                         \

@@ -29,6 +29,8 @@ struct sim_image {
   bool configured;            /* the mirror's file names it; else the slot is free */
   bool removed;               /* the mirror said so: it must leave its disks alone */
   bool absent;                /* cannot be opened */
+  bool apart;                 /* another daemon had it, and it stays away (apart.h) */
+  struct record *past;        /* for that daemon */
   bool open;                  /* its disks are */
   bool blank;                 /* at format */
   bool rots;                  /* its metadata may rot; of others' metadata a write may go astray: not both */

@@ -1,14 +1,16 @@
 #include "sim/weather.h"
-
 #include <inttypes.h>
 
+#include "sim/apart.h"
 #include "sim/damage.h"
 
 #define SURE_NS (30 * NS_PER_MS) /* SYNCHRONIZED for so long: that is recorded everywhere by now */
 
 void weather_init(struct weather *weather, struct sim_mirror *mirror) {
-  *weather = (struct weather){
-      .mirror = mirror, .settled = true, .prng = world_stream(mirror->world, "weather", mirror->index)};
+  *weather = (struct weather){.mirror = mirror,
+                              .settled = true,
+                              .prng = world_stream(mirror->world, "weather", mirror->index),
+                              .apart = world_stream(mirror->world, "apart", mirror->index)};
   if (mirror->images[0].blank)
     weather->anchor = (uint32_t)prng_below(&weather->prng, mirror->image_count); /* all are equal */
 }
@@ -200,6 +202,20 @@ static void draw_absent(struct weather *weather) {
   }
 }
 
+/* Drawn from a stream of its own. */
+static void draw_apart(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct sim_image *image = &mirror->images[i];
+    if (!image->configured || image->cut_off || i == weather->anchor) continue;
+    sim_image_remember(image, &weather->apart);
+    if (!image->apart && prng_one_in(&weather->apart, 2)) image->apart = sim_image_serve_apart(image, &weather->apart);
+    if (!image->apart) continue;
+    image->absent = image->apart = !prng_one_in(&weather->apart, 3);
+    world_cancel(mirror->world, &image->plugging);
+  }
+}
+
 static void heal_image(struct sim_image *image, uint32_t volume_count) {
   for (uint32_t v = 0; v < volume_count; v++) faults_heal(&image->data[v].faults);
   faults_heal(&image->meta.faults);
@@ -282,6 +298,7 @@ void weather_begin(struct weather *weather) {
   damage_some(weather);
   if (weather->kind == WEATHER_STORM && weather->home_troubled) return;
   draw_absent(weather);
+  if (!weather->home_troubled) draw_apart(weather);
   if (prng_one_in(&weather->prng, 3)) strike_some(weather, prng_between(&weather->prng, 1, 2));
 }
 

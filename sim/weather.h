@@ -9,7 +9,7 @@ enum weather_kind { WEATHER_CALM, WEATHER_STORM, WEATHER_CHAOS };
 #define NO_ANCHOR UINT32_MAX
 struct weather {
   struct sim_mirror *mirror;
-  struct prng prng;
+  struct prng prng, apart;
   enum weather_kind kind;
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
   bool brink;                            /* every life has one kind of trouble only: see weather_strike() */
