@@ -82,6 +82,7 @@
   X(write_zeroes_no_hole, "write-zeroes, NO_HOLE")                                 \
   X(trim, "trims")                                                                 \
   X(flush_ok, "flushes answered")                                                  \
+  X(flush_over_failure, "such that were asked for before another one failed")      \
   X(client_error, "requests answered with an error, in chaos")                     \
   X(marks_high, "moments with all marks in use")                                   \
   X(images_compared, "comparisons of images called equal")                         \

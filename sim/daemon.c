@@ -175,7 +175,6 @@ static void serve(struct sim_mirror *mirror) {
   }
   if (mirror->lost) /* so that they know that what they did not flush may be gone */
     for (uint32_t c = 0; c < mirror->client_count; c++) client_cut_off(&mirror->clients[c]);
-  if (again) sim_mirror_tell_doubt(mirror);
   mirror->lost = mirror->lost_untold = false;
 }
 

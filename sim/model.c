@@ -24,7 +24,6 @@ struct segment {
   struct segment *next;
   uint32_t start, end; /* in the block */
   uint32_t count, capacity;
-  uint64_t doubt; /* tick of the failed flush that covers it; 0: none */
   struct version *versions;
 };
 
@@ -148,8 +147,7 @@ static void segment_split(struct model *model, struct segment *segment, uint32_t
 }
 
 static bool segments_equal(const struct segment *a, const struct segment *b) {
-  return a->count == b->count && a->doubt == b->doubt &&
-         memcmp(a->versions, b->versions, a->count * sizeof *a->versions) == 0;
+  return a->count == b->count && memcmp(a->versions, b->versions, a->count * sizeof *a->versions) == 0;
 }
 
 static void block_join(struct model *model, uint64_t index) {
@@ -274,7 +272,6 @@ static const char *write_done(struct model *model, struct segment *segment, uint
     }
     if (older && op->fua) version->gone = 1;
   }
-  if (op->begun > segment->doubt) segment->doubt = 0;
   segment_tidy(model, segment);
   return NULL;
 }
@@ -397,17 +394,10 @@ static const char *read_done(struct model *model, struct segment *segment, uint6
 static const char *flush_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   (void)start;
   const struct model_op *op = context;
-  if (segment->count == 1 || op->begun <= segment->doubt) return NULL;
-  segment->doubt = 0;
+  if (segment->count == 1) return NULL;
   for (uint32_t i = 0; i < segment->count; i++)
     if (segment->versions[i].firm <= op->begun) segment->versions[i].gone = 1;
   segment_tidy(model, segment);
-  return NULL;
-}
-
-static const char *flush_failed(struct model *model, struct segment *segment, uint64_t start, void *context) {
-  (void)start, (void)context;
-  if (segment->count > 1) segment->doubt = model->tick;
   return NULL;
 }
 
@@ -510,7 +500,11 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
     case MODEL_WRITE:
     case MODEL_ZERO: (void)walk(model, op->offset, op->length, sure ? write_done : write_maybe, op); break;
     case MODEL_TRIM: (void)walk(model, op->offset, op->length, sure ? trim_done : write_maybe, op); break;
-    case MODEL_FLUSH: (void)walk_all(model, ok ? flush_done : flush_failed, op); break;
+    case MODEL_FLUSH:
+      if (!ok) model->flush_failed_tick = model->tick;
+      if (ok && op->begun < model->flush_failed_tick) model->world->counters.flush_over_failure++;
+      if (ok) (void)walk_all(model, flush_done, op);
+      break;
   }
   list_remove(&op->link);
   return wrong;
@@ -573,11 +567,6 @@ void model_fall(struct model *model, bool lost) {
   if (!lost) return;
   (void)walk_all(model, power_lost, NULL);
   model->loss_tick = model->tick;
-}
-
-void model_doubt(struct model *model) {
-  model->tick++;
-  (void)walk_all(model, flush_failed, NULL);
 }
 
 const char *model_peek(struct model *model, uint64_t offset, uint64_t length, const uint8_t *data) {

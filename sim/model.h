@@ -12,8 +12,8 @@
  *   - a flush that was answered makes versions gone which were dead, for sure, when it began; FUA does so for its bytes;
  *   - a power loss makes every version alive that is not gone; the death of a process revives only what was killed by the
  *     sight of a write that was never answered;
- *   - a flush that failed makes no version gone; one that is answered and was asked for later does, also of what was written
- *     before the failure: the mirror must have written that again.
+ *   - a flush that failed makes no version gone; another one that is answered does, also of what was written before the failure,
+ *     and also if both were under way at once: the mirror must have written that again.
  *
  * With `calm` (no image ever fails or is absent in this run) two things more: a value once seen survives the death of the
  * process even if its write was not answered; and a value from before a power loss that was read after it survives the next.
@@ -58,6 +58,7 @@ struct model {
   uint64_t block_count;
   struct list pending; /* struct model_op */
   uint64_t tick, id_next, power_tick;
+  uint64_t flush_failed_tick;
   uint64_t loss_tick; /* of the last fall that lost something */
   char error[400];
 };
@@ -80,8 +81,6 @@ void model_crash(struct model *model, bool power);
 /* The mirror fell, and will serve again: what is pending may be done from now on, or once more. `lost`: what was answered and
  * not flushed may be gone, also if the answer is still on its way. */
 void model_fall(struct model *model, bool lost);
-/* Some flush somewhere failed where no client may have been told. */
-void model_doubt(struct model *model);
 
 /* Would a read that begins and ends now be allowed to return these bytes? Changes nothing. */
 const char *model_peek(struct model *model, uint64_t offset, uint64_t length, const uint8_t *data);

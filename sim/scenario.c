@@ -10,6 +10,7 @@ static const struct scenario scenarios[] = {
     {"brink", "crash upon crash around the moment when the master fails", scenario_brink, SCENARIO_DRAWN},
     {"source-lost", "the source of a recovery is lost, and often that cannot be recorded", scenario_source_lost,
      SCENARIO_DRAWN},
+    {"doubt", "a flush fails everywhere, and power is lost behind the next good ones", scenario_doubt, SCENARIO_DRAWN},
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,
      SCENARIO_DRAWN},
     {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, SCENARIO_DRAWN},

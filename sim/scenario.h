@@ -24,6 +24,7 @@ void scenario_mix(struct world *world, struct node *node);
 void scenario_crash_recovery(struct world *world, struct node *node);
 void scenario_brink(struct world *world, struct node *node);
 void scenario_source_lost(struct world *world, struct node *node);
+void scenario_doubt(struct world *world, struct node *node);
 void scenario_failing_image(struct world *world, struct node *node);
 void scenario_full_marks(struct world *world, struct node *node);
 /* scenario_verify.c */

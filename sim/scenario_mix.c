@@ -3,6 +3,7 @@
  * well. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "sim/operator.h"
 #include "sim/scenario.h"
@@ -20,6 +21,8 @@ struct mix {
   uint32_t operator_percent; /* lives with an administrator at work */
   bool source_lost;          /* at the brink: the source of the recovery fails, not just the master */
   bool source_failed;        /* in this life */
+  bool doubt;                /* at the brink: a flush fails everywhere, and power is lost behind the next good ones */
+  bool flush_failed;         /* in this life */
   uint32_t lives;
   uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
   uint32_t budget_max;
@@ -92,6 +95,7 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
                                      .index = mirror->index * SIM_CLIENTS_MAX + c,
                                      .asks_extents = true};
     client_init(&mirror->clients[c], mix->world, &options);
+    if (mix->doubt) mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
   }
 }
 
@@ -100,7 +104,11 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
   sim_mirror_init(mirror, node, node->mirror_count - 1, options);
   if (mix->brink) mirror->workloads[0].weight[MODEL_FLUSH] += 20;
-  for (uint32_t i = 0; i < mirror->image_count && mix->source_lost; i++)
+  if (mix->doubt) { /* all over the volume, so that there is never room for marks */
+    mirror->workloads[0].hot_percent = 0;
+    memcpy(mirror->workloads[0].weight, (const uint32_t[]){5, 50, 0, 0, 40}, sizeof mirror->workloads[0].weight);
+  }
+  for (uint32_t i = 0; i < mirror->image_count && (mix->source_lost || mix->doubt); i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   adopt_data(mix, mirror);
   add_clients(mix, mirror);
@@ -109,6 +117,7 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   operator_init(&mix->operators[mirror->index], mirror);
   weather_init(weather, mirror);
   weather->brink = mix->brink;
+  weather->doubt = mix->doubt;
   weather->storm_percent = mix->storm_percent;
   weather->chaos_percent = mix->chaos_percent;
 }
@@ -289,6 +298,13 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
     mix->next = chaos ? CRASH_KILL : CRASH_POWER; /* which leaves the images very different */
     return chaos && mix->source_failed && seen ? min_u64(steps, prng_between(prng, 1, 100)) : steps;
   }
+  if (mix->doubt) {
+    mix->flush_failed |= now->client_error != before->client_error;
+    if (!mix->flush_failed || now->flush_ok == before->flush_ok) return steps;
+    mix->flush_failed = false;
+    mix->next = CRASH_POWER;
+    return prng_one_in(prng, 4) ? steps : min_u64(steps, prng_between(prng, 1, 8));
+  }
   if (now->flush_fails != before->flush_fails && prng_below(prng, 3) != 0) {
     mix->next = CRASH_KILL;
     sooner = prng_between(prng, 1, 25);
@@ -356,9 +372,10 @@ static void read_all(struct mix *mix, struct sim_mirror *mirror) {
  * others begin at once. */
 static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
-  if (mix->source_lost ? weather->kind == WEATHER_CHAOS : prng_one_in(&mix->prng, 2)) return;
+  bool in_turn = mix->source_lost || mix->doubt;
+  if (in_turn ? weather->kind == WEATHER_CHAOS : prng_one_in(&mix->prng, 2)) return;
   read_all(mix, mirror);
-  if (mix->source_lost) return;
+  if (in_turn) return;
   uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
   while (!sim_mirror_all_synchronized(mirror) && world_now(mix->world) < deadline_ns) {
     sim_mirror_tend(mirror);
@@ -392,7 +409,7 @@ static void one_life(struct mix *mix) {
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : mix->source_lost ? 1000 : 12000);
   EACH_MIRROR(node, mirror) mirror->clients_started = false;
-  mix->source_failed = false;
+  mix->source_failed = mix->flush_failed = false;
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   for (; steps > 0 && !(stop && all_done(node)) && node_can_step(node); steps--) {
     check_progress(mix, deadline_ns);
@@ -530,6 +547,18 @@ static void set_source_lost(struct mix *mix, struct sim_mirror_options *options)
   mix->chaos_percent = 50;
 }
 
+/* A flush fails on all images, with others behind it: clients', and ours, which room for marks is made with. */
+static void set_doubt(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink(mix, options);
+  options->image_count = (uint32_t)prng_between(&mix->prng, 1, 2);
+  options->volume_bytes[0] = 4 << 20;
+  options->mark_count = 16;
+  options->slow_metadata = false;
+  mix->doubt = true;
+  mix->storm_percent = 0;
+  mix->chaos_percent = 50;
+}
+
 /* Of several mirrors each has its own weather, and a life is shared. */
 static uint32_t draw_mirror_count(struct mix *mix) {
   if (!prng_one_in(&mix->prng, 8)) return 1;
@@ -538,11 +567,16 @@ static uint32_t draw_mirror_count(struct mix *mix) {
   return (uint32_t)prng_between(&mix->prng, 2, NODE_MIRRORS_MAX);
 }
 
-/* Everything, and one seed in 25 for data that rots: where it may, nothing else can be told from it. */
+/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; and one in 20 for flushes that
+ * fail everywhere. */
 void scenario_mix(struct world *world, struct node *node) {
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
+    return;
+  }
+  if (prng_one_in(&prng, 20)) {
+    scenario_doubt(world, node);
     return;
   }
   struct mix mix = mix_begin(world, node);
@@ -589,5 +623,6 @@ static void run_one(struct world *world, struct node *node,
 void scenario_crash_recovery(struct world *world, struct node *node) { run_one(world, node, set_crash_recovery); }
 void scenario_brink(struct world *world, struct node *node) { run_one(world, node, set_brink); }
 void scenario_source_lost(struct world *world, struct node *node) { run_one(world, node, set_source_lost); }
+void scenario_doubt(struct world *world, struct node *node) { run_one(world, node, set_doubt); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }

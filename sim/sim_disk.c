@@ -309,7 +309,6 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   uint64_t effect = drive->steady_ns ? latency / 2 : prng_below(&drive->prng, latency + 1);
   sim_io->complete_ns = world_now(world) + latency;
   judge(drive, sim_io);
-  if (io->op == DISK_FLUSH && sim_io->err) drive->flush_failures++;
   trace_begin(drive, sim_io);
   if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + effect);
   else if (sim_io->complete_ns != UINT64_MAX) world_at(world, &sim_io->event, sim_io->complete_ns);

@@ -29,7 +29,6 @@ struct sim_drive {
   const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
   struct sim_event loss;         /* of the connection */
   bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */
-  uint64_t flush_failures;
   uint64_t cache_losses;
 };
 

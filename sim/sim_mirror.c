@@ -272,19 +272,6 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   arena_destroy(&mirror->arena);
 }
 
-/* A flush that failed in chaos, and that no client was told of before the process died. */
-void sim_mirror_tell_doubt(struct sim_mirror *mirror) {
-  uint64_t failures = 0;
-  for (uint32_t i = 0; i < mirror->image_count; i++) {
-    for (uint32_t v = 0; v < mirror->volume_count; v++) {
-      failures += mirror->images[i].data[v].flush_failures;
-      mirror->images[i].data[v].flush_failures = 0;
-    }
-  }
-  if (failures == 0 || !mirror->rules.errors_allowed) return;
-  for (uint32_t v = 0; v < mirror->volume_count; v++) model_doubt(mirror->models[v]);
-}
-
 /* In this life, with a connection. An image that fell back so and was not taken out yet may become the source of the recovery:
  * the death of the process is like a power loss then. */
 static bool cache_was_lost(struct sim_mirror *mirror) {
@@ -312,7 +299,6 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
   sim_drive_crash(&mirror->home, power);
   bool lost = power || cache_was_lost(mirror);
   for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], lost);
-  sim_mirror_tell_doubt(mirror);
   for (uint32_t c = 0; c < mirror->client_count; c++) client_forget(&mirror->clients[c]);
   sim_mirror_forget(mirror);
   sim_mirror_check_moments(mirror);

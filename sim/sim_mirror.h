@@ -125,8 +125,6 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power);
 /* Taken away at that moment, with what its disks had in their caches, and back some time later; or, if absent, back then. */
 void sim_image_unplug(struct sim_image *image, uint64_t at_ns);
 void sim_image_plug(struct sim_image *image, uint64_t at_ns);
-/* A flush that failed in chaos, and that no client was told of before the mirror stopped. */
-void sim_mirror_tell_doubt(struct sim_mirror *mirror);
 /* Slots up to `count` have disks from now on. */
 void sim_mirror_grow(struct sim_mirror *mirror, uint32_t count);
 /* The disks of one image, for mirror->config. */

@@ -345,11 +345,23 @@ static void strike_source(struct weather *weather) {
   }
 }
 
+/* One flush of the mirror fails everywhere, and not the next: the same one of each disk. */
+static void strike_flushes(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  for (uint64_t count = prng_between(&weather->prng, 2, 6); count > 0; count--) {
+    struct fault fault = {
+        .kind = FAULT_ONCE, .ops = FAULT_FLUSH, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
+    fault.skip = (uint32_t)prng_below(&weather->prng, 20);
+    for (uint32_t i = 0; i < mirror->image_count; i++) (void)faults_add(&mirror->images[i].data[0].faults, &fault);
+  }
+}
+
 void weather_strike(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   if (weather->kind == WEATHER_CALM) return;
   if (weather->brink) {
-    if (weather->kind == WEATHER_CHAOS) strike_source(weather);
+    if (weather->doubt) strike_flushes(weather);
+    else if (weather->kind == WEATHER_CHAOS) strike_source(weather);
     else strike_master(weather);
     return;
   }

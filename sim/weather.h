@@ -13,6 +13,7 @@ struct weather {
   enum weather_kind kind;
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
   bool brink;                            /* every life has one kind of trouble only: see weather_strike() */
+  bool doubt;                            /* at the brink: flushes fail everywhere */
   uint32_t anchor;                       /* the image that is in the set for sure, and is kept whole in storms */
   bool home_troubled;                    /* the home store may be behind the images */
   bool settled;                          /* the life before ended with all images and the home store equal and well */
@@ -22,7 +23,8 @@ void weather_init(struct weather *weather, struct sim_mirror *mirror);
 /* Before sim_mirror_open(): draws the weather, who is absent, and the faults that are there from the start. */
 void weather_begin(struct weather *weather);
 /* Once it is active: the faults of this life. With `brink` one write or flush of the master fails,
- * soon, and nothing else (storm); or the source of a recovery is lost, and the home store with it (chaos). */
+ * soon, and nothing else (storm); or the source of a recovery is lost, and the home store with it (chaos);
+ * with `doubt` a few flushes fail on all images at once. */
 void weather_strike(struct weather *weather);
 /* Have all images been in the set for so long that it is recorded everywhere? In a calm life that ends so, any of them can
  * become the anchor. */

@@ -21,6 +21,7 @@
   X(read_unrecovered, "a marked region is read after a crash before it has been copied")                \
   X(flush_error_ignored, "an image whose flush failed stays in")                                        \
   X(hung_buffer_reused, "the buffer of a hung I/O is given back before its disk has answered")          \
+  X(flush_rides_along, "a client's flush is answered with one of ours, though it is in doubt")          \
   X(silent_reconnect, "a disk whose connection was lost is used on as if nothing had happened")         \
   X(source_changed, "after a second crash recovery goes on from another source than before")            \
   X(generation_after_write, "who is current is recorded after the marks of the writes that rely on it") \

@@ -253,6 +253,7 @@ struct mirror {
   /* copies (mirror_copy.c) */
   struct bitmap recover; /* extents of marked regions that have still to be copied */
   uint64_t recover_sets; /* how often something was added to it */
+  uint64_t finish_sets;  /* the same when the flush began that ends the recovery */
   bool recovering;       /* until that is done, flushed and recorded */
   uint64_t recover_cursor, sync_cursor;
   uint64_t recover_total, recover_start_ns, recover_copied, recover_end_ns;

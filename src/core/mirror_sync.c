@@ -128,6 +128,10 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
     end_line(&m->doubt_line, err);
   }
   if (err != TARN_OK || m->recover.set_count != 0) return;
+  if (m->finish_sets != m->recover_sets) { /* copied since this flush began, which proves nothing of that */
+    copy_pump(m);
+    return;
+  }
   m->recovering = false;
   m->recover_end_ns = m->env->now_ns;
   m->record.recovery_source = RECORD_NO_SOURCE;
@@ -275,6 +279,7 @@ static void copy_run(struct event *event) {
   }
   if (m->recovering && !m->finishing && busy_count(m, COPY_RECOVER) == 0) {
     m->finishing = true;
+    m->finish_sets = m->recover_sets;
     flush_all(m, &m->recover_flush, recovery_flushed);
   }
   if (m->paused) return; /* an operation waits until nothing is in flight */

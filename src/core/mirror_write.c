@@ -403,15 +403,19 @@ static void flush_issue(struct op *op) {
   }
 }
 
+/* No flush of a client's is answered before what a failed one has left in doubt is written again. */
+static bool flush_in_doubt(const struct op *op) {
+  return op->client && op->m->record.doubt && !PLANTED(flush_in_doubt);
+}
+
 /* At most one flush of a volume is under way: of two that overlap a kernel may tell only one of a failure, and the other's
  * success would prove nothing. Those that come meanwhile share the next one. */
 void op_flush(struct op *op) {
   struct mirror *m = op->m;
   struct volume *volume = &m->volumes[op->volume];
-  bool in_doubt = op->client && m->record.doubt && !PLANTED(flush_in_doubt);
-  if (in_doubt && !m->serving) {
+  if (flush_in_doubt(op) && !m->serving) {
     op_end(op, TARN_SHUTDOWN);
-  } else if (in_doubt) {
+  } else if (flush_in_doubt(op)) {
     list_push(&m->doubt_line, &op->link);
     copy_pump(m);
   } else if (volume->flushing) {
@@ -419,6 +423,22 @@ void op_flush(struct op *op) {
   } else {
     flush_issue(op);
   }
+}
+
+/* Those that came meanwhile: one flush for all, but for clients' whose writes are in doubt by now. They must not ride along
+ * with one of ours, which proves nothing of what the failed flush has lost. */
+static void flush_line_run(struct volume *volume) {
+  struct list line;
+  struct op *first = NULL;
+  list_init(&line);
+  list_splice(&line, &volume->flush_line);
+  for (struct list *node = list_pop(&line); node; node = list_pop(&line)) {
+    struct op *op = LIST_ENTRY(node, struct op, link);
+    if (flush_in_doubt(op) && !(first && PLANTED(flush_rides_along))) op_flush(op);
+    else if (!first) first = op;
+    else list_push(&volume->flush_line, &op->link);
+  }
+  if (first) op_flush(first);
 }
 
 static void flush_op_done(struct op *op);
@@ -504,17 +524,11 @@ static void flush_judged(struct op *op, tarn_err err) {
   struct volume *volume = &m->volumes[op->volume];
   bool overtaken = err == TARN_OK && op->tick < m->doubt_tick;
   if (err == TARN_OK && !overtaken) intent_flushed(&m->intent, op->volume, op->tick);
-  struct list group, line;
+  struct list group;
   list_init(&group);
-  list_init(&line);
   list_splice(&group, &op->group);
-  list_splice(&line, &volume->flush_line);
   volume->flushing = false;
-  for (struct list *node = list_pop(&line); node; node = list_pop(&line)) {
-    struct op *next = LIST_ENTRY(node, struct op, link);
-    if (!next->client || !m->record.doubt) list_splice(&volume->flush_line, &line); /* one flush for all the rest */
-    op_flush(next);
-  }
+  flush_line_run(volume);
   mark_line_run(m);
   flush_answer(op, err, overtaken);
   for (struct list *node = list_pop(&group); node; node = list_pop(&group))

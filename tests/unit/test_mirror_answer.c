@@ -175,6 +175,42 @@ static void an_image_that_was_put_back_is_old(void **state) {
   free(meta);
 }
 
+/* A flush fails everywhere while one of ours and then a client's wait behind it. Ours goes on by itself: the client's waits
+ * until what the failed one has left in doubt is written again, and is flushed. */
+static void a_flush_in_doubt_does_not_ride_along_with_ours(void **state) {
+  (void)state;
+  begin(2);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  world_pass(&w, 45 * NS_PER_S / 10);
+  w.data[0].holds = w.data[1].holds = RAM_FLUSHES;
+  struct client_io failed, behind;
+  client_begin(&w, &failed, DISK_FLUSH, 0, 0, 0);
+  world_pass(&w, 3 * NS_PER_S); /* the mark is idle: a flush of ours is wanted */
+  assert_int_equal(w.data[0].held_count, 1);
+  client_begin(&w, &behind, DISK_FLUSH, 0, 0, 0);
+  world_run(&w);
+  w.data[0].fails = w.data[1].fails = RAM_FLUSHES;
+  ram_answer(&w.data[0]);
+  ram_answer(&w.data[1]);
+  w.data[0].fails = w.data[1].fails = 0;
+  w.data[0].holds = w.data[1].holds = RAM_FLUSHES | RAM_READS; /* nothing is copied yet */
+  world_run(&w);
+  assert_int_equal(client_end(&w, &failed), TARN_IO);
+  uint64_t written = w.data[0].bytes_written;
+  uint32_t flushes = w.data[0].flushes;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  world_run(&w);
+  assert_false(behind.done);
+  w.data[0].holds = w.data[1].holds = 0;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  assert_int_equal(client_end(&w, &behind), TARN_OK);
+  assert_true(w.data[0].bytes_written > written); /* again, and */
+  assert_true(w.data[0].flushes > flushes);
+  world_deactivate(&w);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, teardown)
 
 int main(void) {
@@ -183,6 +219,7 @@ int main(void) {
       TEST(a_healing_write_does_not_need_the_state_directory),
       TEST(a_write_is_not_done_on_too_few_images),
       TEST(an_image_is_not_dropped_without_the_state_directory),
+      TEST(a_flush_in_doubt_does_not_ride_along_with_ours),
       TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
       TEST(an_image_that_was_put_back_is_old),
   };
