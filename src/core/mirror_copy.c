@@ -515,6 +515,7 @@ static void copy_succeeded(struct copy *copy) {
       uint64_t rate = m->config.images[__builtin_ctz(mask)].policy.rate;
       if (rate) image->copy_next_ns = max_u64(m->env->now_ns, image->copy_next_ns) + bytes * NS_PER_S / rate;
     }
+    if (m->checkpoint_bytes == 0) m->checkpoint_at_ns = m->env->now_ns + CHECKPOINT_NS;
     m->checkpoint_bytes += bytes;
   }
   drop_failed(copy, failed);

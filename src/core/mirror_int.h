@@ -41,10 +41,11 @@
 #define REPAIRS_MAX 16u   /* repairs that wait; who finds no room is asked again by the next read that fails */
 /* Each copy has one, a verify one for each image that it reads; an image whose disk hangs keeps as many as there are copies at
  * most, takes part in nothing then, and does not come back before it has let go of them. */
-#define COPY_BUFFERS (COPY_COUNT * (1 + IMAGES_MAX))
-#define TICK_NS      NS_PER_S
-#define MARK_IDLE_NS (5 * NS_PER_S) /* a mark unused for that long is cleared */
-#define RETRY_NS     NS_PER_S       /* after a copy that could not be done */
+#define COPY_BUFFERS  (COPY_COUNT * (1 + IMAGES_MAX))
+#define CHECKPOINT_NS (5 * NS_PER_S) /* a checkpoint at least so often: a slow copy loses no more by a kill */
+#define TICK_NS       NS_PER_S
+#define MARK_IDLE_NS  (5 * NS_PER_S) /* a mark unused for that long is cleared */
+#define RETRY_NS      NS_PER_S       /* after a copy that could not be done */
 
 enum hold_tag { HOLD_READ, HOLD_WRITE, HOLD_COPY };
 enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH, OP_EXTENTS };
@@ -262,7 +263,7 @@ struct mirror {
   struct copy copies[COPY_COUNT];
   struct copy_buffer copy_buffers[COPY_BUFFERS];
   uint32_t copies_busy;
-  uint64_t checkpoint_bytes;
+  uint64_t checkpoint_bytes, checkpoint_at_ns; /* copied since the last one; when the next is due, if anything was */
   enum { CHECKPOINT_NONE, CHECKPOINT_DRAIN, CHECKPOINT_FLUSH, CHECKPOINT_COMMIT } checkpoint;
   uint64_t checkpoint_seq;
   uint32_t checkpoint_images;               /* that it is for: those that came later wait for the next one */

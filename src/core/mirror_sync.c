@@ -6,7 +6,8 @@
  * image bounds it further.
  *
  * Synchronisation goes from checkpoint to checkpoint: drain (none of its copies in flight), flush, then clear what was copied, then
- * commit. A target joins when a checkpoint that it took part in, and that leaves nothing missed, is durable. */
+ * commit. One is due after so many bytes, or so long after the first of them (the tick looks): so a copy that is killed over and
+ * over comes to its end at any rate. A target joins when a checkpoint that it took part in, and that leaves nothing missed, is durable. */
 #include "core/mirror_int.h"
 
 #define CLIENTS_ACTIVE_NS (10 * NS_PER_MS) /* after their last I/O */
@@ -227,12 +228,16 @@ void sync_committed(struct mirror *m) {
   copy_pump(m);
 }
 
+static bool checkpoint_is_due(const struct mirror *m) {
+  return m->checkpoint_bytes >= m->limits.checkpoint_bytes ||
+         (m->checkpoint_bytes > 0 && m->env->now_ns >= m->checkpoint_at_ns);
+}
+
 static void run_checkpoint(struct mirror *m) {
   bool done = false;
   for (uint32_t mask = syncing_mask(m); mask != 0; mask &= mask - 1)
     done |= image_is_copied(m, (uint32_t)__builtin_ctz(mask));
-  if (m->checkpoint == CHECKPOINT_NONE && (done || m->checkpoint_bytes >= m->limits.checkpoint_bytes))
-    m->checkpoint = CHECKPOINT_DRAIN;
+  if (m->checkpoint == CHECKPOINT_NONE && (done || checkpoint_is_due(m))) m->checkpoint = CHECKPOINT_DRAIN;
   if (m->checkpoint != CHECKPOINT_DRAIN || busy_count(m, COPY_MISSED) != 0 || list_is_linked(&m->copy_flush.link))
     return;
   m->checkpoint = CHECKPOINT_FLUSH;

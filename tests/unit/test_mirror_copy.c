@@ -277,6 +277,26 @@ static void a_rate_is_kept(void **state) {
   world_deactivate(&w);
 }
 
+/* Far less than CHECKPOINT_BYTES between two kills: it comes to its end all the same. */
+static void a_copy_that_is_killed_again_and_again_goes_on(void **state) {
+  (void)state;
+  begin(2, MIB, 512);
+  w.config.images[1].policy.rate = 64 << 10;
+  uint64_t missed = MIB + 1;
+  for (uint32_t life = 0; life < 3; life++) {
+    world_activate(&w);
+    world_run(&w);
+    assert_true(world_image(&w, 1).missed_bytes < missed);
+    missed = world_image(&w, 1).missed_bytes;
+    world_pass(&w, 8 * NS_PER_S);
+    if (world_image(&w, 1).state == IMAGE_SYNCHRONIZED) break;
+    world_die(&w);
+  }
+  assert_true(w.open);
+  assert_true(same(0, 1, 0, MIB));
+  world_deactivate(&w);
+}
+
 static void copies_give_way_to_clients(void **state) {
   (void)state;
   begin(2, MIB, 512);
@@ -786,6 +806,7 @@ int main(void) {
       TEST(a_read_that_fails_for_a_while_is_no_bad_block),
       TEST(a_full_list),
       TEST(a_rate_is_kept),
+      TEST(a_copy_that_is_killed_again_and_again_goes_on),
       TEST(copies_give_way_to_clients),
       TEST(a_target_leaves_during_a_checkpoint),
       TEST(a_source_leaves_in_the_middle_of_a_read),
