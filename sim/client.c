@@ -263,6 +263,16 @@ static void client_pause(struct client *client) {
   world_at(client->world, &client->rest, world_now(client->world) + ns);
 }
 
+/* The first flush after a loss fails, whoever's it is; one that was answered before may still be on its way. */
+static void watch_loss(struct client *client, const struct client_op *op, bool ok) {
+  if (op->op.kind != MODEL_FLUSH || !client->untold) return;
+  if (ok && op->op.begun > client->untold_tick)
+    world_fail(client->world, "%s: a flush is good, though what was answered before may be lost", client->name);
+  if (ok) return;
+  client->untold = false;
+  client->world->counters.loss_told++;
+}
+
 static void wire_answered(struct wire *wire, struct wire_request *request) {
   struct client *client = wire->options.owner;
   struct client_op *op = CONTAINER_OF(request, struct client_op, request);
@@ -273,6 +283,7 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
     world_fail(client->world, "%s: %s %" PRIu64 "+%" PRIu64 " was answered with error %u, and nothing excuses it",
                client->name, op_name(op), op->op.offset, op->op.length, request->error);
   count_end(client, op, ok);
+  watch_loss(client, op, ok);
   bool read = op->op.kind == MODEL_READ;
   const char *wrong = op->asks_extents
                           ? model_end_extents(client->model, &op->op, op->runs, ok ? request->run_count : 0)
@@ -330,7 +341,7 @@ static void wire_is_closed(struct wire *wire, bool by_server) {
   if (by_server && !client->rules->stopping && !client->rules->errors_allowed && !unreadable)
     world_fail(client->world, "%s: the server hung up", client->name);
   abandon_open(client);
-  client->connected = false;
+  client->connected = client->untold = false;
   wire->ready = false;
   world_cancel(client->world, &client->rest);
   client->resting = false;
@@ -399,8 +410,10 @@ void client_more(struct client *client, uint32_t budget) {
   else if (!client->resting) connect_soon(client); /* it had hung up with nothing more to ask */
 }
 
-void client_cut_off(struct client *client) {
-  if (client->connected && client->wire.ready && !client->wire.closing) wire_drop(&client->wire);
+void client_lose(struct client *client) {
+  if (!client->connected || !client->wire.ready || client->wire.closing) return;
+  client->untold = true;
+  client->untold_tick = client->model->tick;
 }
 
 void client_leave(struct client *client) {
@@ -419,5 +432,5 @@ void client_forget(struct client *client) {
   for (uint32_t i = 0; i < CLIENT_DEPTH_MAX; i++)
     if (client->ops[i].busy) op_give_back(client, &client->ops[i]);
   client->open = client->budget = 0;
-  client->connected = client->resting = client->leaving = false;
+  client->connected = client->resting = client->leaving = client->untold = false;
 }

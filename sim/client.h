@@ -49,6 +49,8 @@ struct client {
   uint32_t open;   /* requests sent and not answered */
   uint32_t drop_one_in;
   bool resting, leaving, connected, asks_extents;
+  bool untold; /* of a loss, at this tick of the model */
+  uint64_t untold_tick;
   struct sim_event rest; /* also: reconnect */
   struct client_op *ops;
   struct list free_ops;
@@ -68,8 +70,8 @@ struct client_options {
 void client_init(struct client *client, struct world *world, const struct client_options *options);
 /* Connects (`wire`: pool, exports and export name) and sends `budget` requests. */
 void client_start(struct client *client, const struct wire_options *wire, uint32_t budget);
-/* The server has hung up: connects again. */
-void client_cut_off(struct client *client);
+/* What it was answered and has not flushed may be lost: its next flush must fail. */
+void client_lose(struct client *client);
 /* So many requests more. */
 void client_more(struct client *client, uint32_t budget);
 /* No new requests; disconnects when all are answered. */

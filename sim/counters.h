@@ -31,6 +31,9 @@
   X(meta_lost, "F23 metadata of an image that was lost")                           \
   X(home_lost, "F24 the home store was lost")                                      \
   X(fallen, "mirrors that stopped by themselves")                                  \
+  X(fallen_whole, "such that had flushed all that they had answered")              \
+  X(closed_cache_lost, "F28 caches lost while nobody had the disks open")          \
+  X(loss_told, "clients that were told by a flush of what a fall had lost")        \
   X(served_again, "mirrors that served again afterwards")                          \
   X(cut_off, "images cut off at a moment")                                         \
   X(op_remove, "images removed")                                                   \

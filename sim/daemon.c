@@ -16,9 +16,8 @@ static void image_reopens(struct sim_event *event);
 void sim_mirror_start(struct sim_mirror *mirror) {
   mirror->again.run = try_again;
   /* The process before has ended in peace, but after a fall that nobody came back from. */
-  for (uint32_t v = 0; v < mirror->volume_count && (mirror->lost || mirror->lost_untold); v++)
-    model_crash(mirror->models[v], true);
-  mirror->lost = mirror->lost_untold = false;
+  for (uint32_t v = 0; v < mirror->volume_count && mirror->lost; v++) model_crash(mirror->models[v], true);
+  mirror->lost = false;
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     if (gate_init(&mirror->gates[v], &mirror->world->env, &mirror->node->arena, GATE_SLOTS) != TARN_OK)
       world_fail(mirror->world, "no memory for a gate");
@@ -30,7 +29,7 @@ void sim_mirror_forget(struct sim_mirror *mirror) {
   world_cancel(mirror->world, &mirror->again);
   for (uint32_t i = 0; i < mirror->image_count; i++) world_cancel(mirror->world, &mirror->images[i].reopening);
   mirror->serving = mirror->fallen = mirror->keep = mirror->quiet = false;
-  mirror->lost = mirror->lost_untold = mirror->verifying = mirror->probing = false;
+  mirror->lost = mirror->verifying = mirror->probing = false;
 }
 
 /* ---- falls ---- */
@@ -163,19 +162,16 @@ static void serve(struct sim_mirror *mirror) {
   mirror->serving = true;
   if (again) mirror->world->counters.served_again++;
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
-    if (again) model_fall(mirror->models[v], mirror->lost || mirror->lost_untold);
+    if (again) model_fall(mirror->models[v], mirror->lost);
     if (!gate_fits(&mirror->gates[v], mirror_volume(mirror->core, v))) { /* its clients know another one */
       gate_fail(&mirror->gates[v]);
       mirror->rules.stopping = true;
       mirror->world->counters.gate_misfit++;
       continue;
     }
-    if (mirror->lost && mirror->gates[v].state != GATE_FAILING) gate_fail(&mirror->gates[v]);
     gate_open(&mirror->gates[v], mirror_volume(mirror->core, v));
   }
-  if (mirror->lost) /* so that they know that what they did not flush may be gone */
-    for (uint32_t c = 0; c < mirror->client_count; c++) client_cut_off(&mirror->clients[c]);
-  mirror->lost = mirror->lost_untold = false;
+  mirror->lost = false;
 }
 
 static void activated(struct mirror *core, tarn_err err, const char *why, void *context) {

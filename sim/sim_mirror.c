@@ -115,6 +115,7 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   if (options->tiny) world->counters.tiny_limits++;
   if (options->tiny) world_trace(world, "tiny limits");
   mirror->prng = world_stream(world, "mirror", stream_of(mirror, 0));
+  mirror->closed_prng = world_stream(world, "closed", stream_of(mirror, 0));
   mirror->suspend_ns = prng_one_in(&mirror->prng, 4) ? 0 : prng_between(&mirror->prng, NS_PER_MS, 10 * NS_PER_S);
   snprintf(mirror->name, sizeof mirror->name, "m%u", (index + 1) % 100);
   fill_config(mirror, options);
@@ -249,20 +250,33 @@ bool sim_mirror_can_close(const struct sim_mirror *mirror) {
   return true;
 }
 
-/* Nobody can know of a cache that was lost if the mirror asked nothing of that disk afterwards. */
-static bool lost_untold(const struct sim_mirror *mirror) {
-  for (uint32_t i = 0; i < mirror->image_count; i++)
-    for (uint32_t v = 0; v < mirror->volume_count; v++)
-      if (mirror->images[i].data[v].lost) return true;
-  return false;
+/* Servers of disks restart while nobody has them open, and nobody sees it: what was not flushed is gone. */
+static void lose_closed_caches(struct sim_mirror *mirror) {
+  struct prng *prng = &mirror->closed_prng;
+  uint64_t sectors = 0;
+  if (!prng_one_in(prng, 2)) return;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    if (!prng_one_in(prng, 2)) continue;
+    for (uint32_t v = 0; v < mirror->volume_count; v++) sectors += medium_power_loss(mirror->images[i].data[v].medium);
+    sectors += medium_power_loss(mirror->images[i].meta.medium);
+  }
+  if (sectors > 0) mirror->world->counters.closed_cache_lost++;
+  world_trace(mirror->world, "%s is closed, and %" PRIu64 " sectors are lost in caches", mirror->name, sectors);
+}
+
+/* What was answered and not flushed may be gone: whoever is connected is told by a flush that fails. */
+static void tell_loss(struct sim_mirror *mirror) {
+  mirror->lost = true;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) gate_lose(&mirror->gates[v]);
+  for (uint32_t c = 0; c < mirror->client_count; c++) client_lose(&mirror->clients[c]);
 }
 
 void sim_mirror_close(struct sim_mirror *mirror) {
   require(mirror->core != NULL);
   require(sim_mirror_can_close(mirror));
   require(!mirror->serving);
-  mirror->lost |= mirror_may_have_lost(mirror->core);
-  mirror->lost_untold |= lost_untold(mirror);
+  if (mirror_may_have_lost(mirror->core)) tell_loss(mirror);
+  else if (mirror_has_fallen(mirror->core)) mirror->world->counters.fallen_whole++;
   sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
@@ -270,6 +284,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) sim_image_close(&mirror->images[i]);
   disk_close(mirror->config.home);
   arena_destroy(&mirror->arena);
+  lose_closed_caches(mirror);
 }
 
 /* In this life, with a connection. An image that fell back so and was not taken out yet may become the source of the recovery:
@@ -297,7 +312,8 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
     world_cancel(mirror->world, &mirror->images[i].plugging);
   }
   sim_drive_crash(&mirror->home, power);
-  bool lost = power || cache_was_lost(mirror);
+  bool lost = power || mirror->lost;
+  lost |= cache_was_lost(mirror);
   for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], lost);
   for (uint32_t c = 0; c < mirror->client_count; c++) client_forget(&mirror->clients[c]);
   sim_mirror_forget(mirror);

@@ -61,7 +61,7 @@ struct sim_mirror {
   bool calm;   /* throughout */
   bool parts;  /* some images lie on disks made of parts */
   bool healed; /* nothing fails, until the weather says otherwise */
-  struct prng prng;
+  struct prng prng, closed_prng;
   struct client_rules rules;
 
   /* the mirror object */
@@ -74,7 +74,7 @@ struct sim_mirror {
   bool quiet;            /* activated for operations only */
   bool maybe_demoted;    /* it may have no master: activations name one */
   uint32_t promoted_next; /* and this one next, if nobody knows better */
-  bool lost, lost_untold; /* when it fell: answered writes may be gone, and did it say so? */
+  bool lost;              /* when it fell it said that answered writes may be gone */
   uint64_t suspend_ns;    /* how long requests wait then */
   struct sim_event again; /* another try */
   struct gate gates[SIM_VOLUMES_MAX];

@@ -31,6 +31,8 @@
   X(forgotten_is_past, "a generation that is too old to be remembered counts as our past")              \
   X(flush_in_doubt, "a flush is answered after a crash before what was marked is written again")        \
   X(repair_unlocked, "read repair writes back what was read before it had the lock")                    \
+  X(close_unflushed, "a mirror that has fallen closes its disks without a flush")                       \
+  X(loss_untold, "what a mirror may have lost when it fell is told to nobody")                          \
   X(half_built_read, "an image that is still being copied to is read as if it were whole")              \
   X(hole_in_flight, "block status believes any image, also where a write is under way")                 \
   X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")   \

@@ -108,6 +108,9 @@ struct disk {
   struct env *env;
   struct disk_caps caps;
   uint32_t in_flight; /* submitted and `done` not yet run */
+  /* How often what was answered here and not flushed may have been lost. Only that of a gate grows (gate.h); who has seen less
+   * must not take a flush for good. */
+  uint64_t losses;
 };
 
 static inline void disk_io_init(struct disk_io *io) {

@@ -191,6 +191,11 @@ void gate_fail(struct gate *gate) {
   gate->waiting = 0;
 }
 
+void gate_lose(struct gate *gate) {
+  require(gate->state != GATE_OPEN);
+  gate->disk.losses++;
+}
+
 static void patience_over(struct timer *timer) {
   struct gate *gate = CONTAINER_OF(timer, struct gate, timer);
   require(gate->state == GATE_SHUT);

@@ -14,9 +14,10 @@
  * A request that comes back with TARN_SHUTDOWN while the gate is OPEN keeps its place in line too, and all others stand behind
  * it: the target is going, and its owner will shut the gate any moment. He must.
  *
- * A flush promises what was written before it. So a gate is opened again only when answered writes have survived
- * (mirror_may_have_lost()); else its owner makes it fail and hangs up, and clients know that what they did not flush may be
- * gone, as after a crash (rule 5: a failed flush is never retried as if nothing were lost).
+ * A flush promises what was written before it. When answered writes may not have survived (mirror_may_have_lost()) the owner says
+ * gate_lose() before it opens the gate again: disk.losses grows, and each connection that was there before has its next flush
+ * fail, once, also one that waits in line (rule 5: a failed flush is never retried as if nothing were lost). Not only those that
+ * wrote: a flush on one connection promises what was answered on another.
  *
  * Capabilities are told for good when the first target comes: its own, but with the alignment, the zero blocks, the cache and the
  * longest I/O of the most demanding disk there may be, and EXTENTS. So a later target fits (gate_fits()) if it is as large,
@@ -55,6 +56,8 @@ bool gate_fits(const struct gate *gate, const struct disk *target);
 void gate_open(struct gate *gate, struct disk *target);
 /* Requires OPEN. `patience_ns` from now on requests wait; 0: FAILING at once. */
 void gate_shut(struct gate *gate, uint64_t patience_ns);
+/* What was answered and not flushed may be lost. Requires a gate that is not OPEN. */
+void gate_lose(struct gate *gate);
 /* FAILING, from any state. */
 void gate_fail(struct gate *gate);
 /* Nothing is with the target. */

@@ -101,6 +101,7 @@ static tarn_err image_alloc(struct mirror *m, uint32_t i, struct arena *arena) {
     err = guard_init(&image->data[v], m->env, arena, guard_slots(m));
     image->data[v].owner = image;
     image->data[v].died = guard_died;
+    image->data[v].quiet = close_guard_is_quiet;
   }
   if (err == TARN_OK) err = guard_init(&image->meta, m->env, arena, META_SLOTS);
   image->meta.owner = image;
@@ -223,6 +224,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   range_lock_init(&m->lock, m->env);
   commit_init(m);
   copy_init(m);
+  close_init(m);
   timer_init(&m->tick, marks_tick);
   if (allocate(m, options->arena) != TARN_OK) return NULL;
   m->align = m->block = 1;
@@ -253,7 +255,7 @@ void mirror_set_log(struct mirror *m, bool on) { m->log_off = !on; }
 bool mirror_is_idle(const struct mirror *m) {
   return m->ops_busy == 0 && images_are_idle(m) && list_is_empty(&m->op_line) && copy_is_idle(m) &&
          !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&
-         list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE;
+         list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE && close_is_over(m);
 }
 
 void mirror_close(struct mirror *m) {
@@ -437,10 +439,12 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
 void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const char *why, const struct op *op) {
   struct image *image = &m->images[i];
   if (!image->online) return;
+  bool was_current = image_is_current(m, i);
   image_leave(m, i, IMAGE_FAILED, missing);
   text_set(image->reason, sizeof image->reason, "%s", why);
   miss_marked(m, i, op);
   m->drop_seq = commit_want(m);
+  if (was_current) image->left_seq = m->drop_seq;
   image_returns_later(m, i);
   report(m->env, REPORT_ERROR, m->config.name, "image %s is out: %s", m->config.images[i].name, why);
   mirror_changed(m);
@@ -510,6 +514,7 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
   va_end(list);
   m->running = m->serving = m->paused = false;
   m->fallen = true;
+  close_begin(m);
   timer_cancel(&m->tick);
   report(m->env, REPORT_ERROR, m->config.name, "stops: %s", why);
   mirror_set_state(m, mirror_next(m->state, MIRROR_CONDITIONS_LOST), why);
@@ -525,6 +530,7 @@ bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
 
 /* What hung and was answered well in the end, on the same connection, has lost nothing. */
 bool mirror_may_have_lost(const struct mirror *m) {
+  if (m->fallen) return close_may_have_lost(m);
   bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);
   EACH_IMAGE(m, i) {
     for (uint32_t v = 0; v < m->geometry.volume_count; v++)
@@ -539,6 +545,8 @@ void image_join(struct mirror *m, uint32_t i) {
   require(m->images[i].map.missed.set_count == 0);
   image_move(m, i, IMAGE_COPIED);
   m->images[i].joined_ns = m->env->now_ns;
+  m->images[i].left_seq = 0;
+  m->images[i].let_go = false;
   ri->missing = MISSING_NONE;
   ri->all_missed = false;
   ri->left_number = ri->left_id = 0;

@@ -17,8 +17,8 @@
  *
  * Falling: when its last good image hangs or is gone, or more images are missing than max-missing allows, the mirror goes from
  * ACTIVE to ATTENTION by itself, as if its process had died: requests end with TARN_SHUTDOWN ("not done"), nothing is
- * recorded as clean. The owner sees it in `changed`, shuts the gates of its clients (gate.h) first thing, closes the object
- * once mirror_is_idle() and mirror_is_quiet(), and tries again with a new one, which recovers as after a crash. One thing it must
+ * recorded as clean; its images are flushed before it is idle (mirror_close.c). The owner sees it in `changed`, shuts the gates
+ * of its clients (gate.h) first thing, closes the object once mirror_is_idle() and mirror_is_quiet(), and tries again with a new one, which recovers as after a crash. One thing it must
  * not close by itself: disks of the last good image whose files have left their paths, since they may be all that is left of it.
  *
  * Images leave by themselves and by command, and come back: the core decides when, the owner opens disks (`reopen`). An image's
@@ -208,8 +208,9 @@ const struct verify_result *mirror_verify_result(const struct mirror *mirror);
 bool mirror_is_idle(const struct mirror *mirror);
 /* It fell (a quiet one, too, which goes on being shown as INACTIVE). */
 bool mirror_has_fallen(const struct mirror *mirror);
-/* Writes that were answered and not flushed may be lost with a disk's connection: to be asked after a fall, once
- * mirror_is_quiet(), and after a deactivation. Then the clients must learn of it: their connections end, as after a crash. */
+/* Writes that were answered and not flushed may be lost: not all images that the next activation may believe could be flushed. To
+ * be asked after a fall, once mirror_is_idle() and mirror_is_quiet(), and after a deactivation. Then the clients must learn of it:
+ * gate_lose(). */
 bool mirror_may_have_lost(const struct mirror *mirror);
 /* No disk holds an I/O of this mirror any more: only then may its disks be closed and its arena go. An idle mirror whose disk
  * hangs may have to wait for that. */

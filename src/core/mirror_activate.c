@@ -490,13 +490,14 @@ static void deactivate_flushed(struct mirror *m, tarn_err err) {
   commit_admin(m, deactivate_record);
 }
 
-static bool no_commit_or_flush(const struct mirror *m) {
+bool no_commit_or_flush(const struct mirror *m) {
   return !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&
          list_is_empty(&m->flush_waiting);
 }
 
 void admin_check_idle(struct mirror *m) {
   images_check_idle(m);
+  close_look(m);
   if (!m->admin_draining || m->ops_busy != 0 || m->copies_busy != 0 || !images_are_idle(m)) return;
   if (m->admin_fallen && !no_commit_or_flush(m)) return;
   m->admin_draining = false;

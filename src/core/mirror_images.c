@@ -220,7 +220,8 @@ static void op_return(struct mirror *m, uint32_t i, bool full) {
 /* A full copy of an image that is on line: all of it counts as missed from now on. */
 static void op_sync(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
-  if (image_is_current(m, i)) {
+  bool was_current = image_is_current(m, i);
+  if (was_current) {
     if (m->record.recovery_source == i) m->record.recovery_source = m->record.master;
     mirror_new_generation(m);
   }
@@ -229,6 +230,7 @@ static void op_sync(struct mirror *m, uint32_t i) {
   missed_forget_copied(&m->images[i].map);
   image_start_syncing(m, i);
   m->drop_seq = commit_want(m);
+  if (was_current) m->images[i].left_seq = m->drop_seq;
   report(m->env, REPORT_INFO, m->config.name, "image %s is copied in full", image_name(m, i));
   op_commit(m);
   copy_pump(m);

@@ -3,6 +3,7 @@
  *   mirror.c           life of the object, state, images leaving, status of invariants
  *   mirror_commit.c    making metadata durable on all stores, one round at a time; who waits for it
  *   mirror_activate.c  format, activate, deactivate
+ *   mirror_close.c     the last flush of a mirror that has fallen
  *   mirror_judge.c     who is current
  *   mirror_write.c     the path of a write, a zeroing, a flush; marks and their clearing; the judgement
  *   mirror_read.c      the path of a read
@@ -155,6 +156,12 @@ struct image {
   uint64_t come_seq;              /* the commit that makes it one of us */
   uint32_t probe;                 /* the volume that is tried */
   struct disk_io probe_io;
+  /* its end (mirror_close.c) */
+  uint64_t left_seq; /* the commit that records that it is out, of one that was current; 0: it did not leave */
+  bool let_go;       /* its disks were closed before that was durable */
+  enum { CLOSE_NOT, CLOSE_FLUSH, CLOSE_FLUSHED, CLOSE_UNFLUSHED } closing;
+  bool close_failed;
+  uint32_t close_pending;
   uint64_t return_at_ns; /* when it may come back by itself; 0: not set */
   uint32_t relapses;
   uint64_t joined_ns; /* when it became SYNCHRONIZED; 0: at activation */
@@ -167,6 +174,7 @@ struct volume {
   struct mirror *m;
   uint32_t index;
   bool flushing;
+  uint64_t written_tick;  /* when the last write without FUA ended; 0: none yet */
   struct list flush_line; /* flushes that wait for the one under way: the next one is for all of them */
 };
 
@@ -250,6 +258,10 @@ struct mirror {
   tarn_err flush_err;
   struct flush_wait room_flush, copy_flush, admin_flush;
   struct timer tick;
+
+  /* its end (mirror_close.c) */
+  uint32_t close_current; /* who was current when it fell */
+  struct event close_event;
 
   /* copies (mirror_copy.c) */
   struct bitmap recover; /* extents of marked regions that have still to be copied */
@@ -521,6 +533,17 @@ bool image_is_complete(const struct mirror *m, const struct mirror_image_config 
 /* Can these disks take what clients were told that the volumes can? NULL, or why not. */
 const char *image_misfit(const struct mirror *m, const struct mirror_image_config *config);
 
+/* mirror_close.c */
+void close_init(struct mirror *m);
+/* It falls. */
+void close_begin(struct mirror *m);
+/* Of a fallen mirror, when something has ended: perhaps now nothing is in flight. Harmless at any time. */
+void close_look(struct mirror *m);
+void close_guard_is_quiet(struct guard *guard);
+/* Nothing is left to be flushed that can be now. */
+bool close_is_over(const struct mirror *m);
+bool close_may_have_lost(const struct mirror *m);
+
 /* mirror_images.c */
 /* An operation waits until nothing is in flight. */
 void images_check_idle(struct mirror *m);
@@ -535,5 +558,6 @@ void admin_end(struct mirror *m, tarn_err err);
 /* Adds to what the administrator is told. */
 __attribute__((format(printf, 2, 3))) void admin_explain(struct mirror *m, const char *format, ...);
 void admin_check_idle(struct mirror *m);
+bool no_commit_or_flush(const struct mirror *m);
 
 #endif

@@ -81,6 +81,7 @@ static void come_failed(struct mirror *m, uint32_t i, const char *why) {
 
 void image_detach(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
+  image->let_go |= image->left_seq > m->commit.done;
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
     guard_let_go(&image->data[v]);
     m->config.images[i].data[v] = NULL;

@@ -569,6 +569,8 @@ static void judge(struct op *op) {
     if (first < last) bitmap_clear_range(&m->recover, first, last - first);
   }
   if (op->kind != OP_FLUSH && err == TARN_OK) unreadable_written(op);
+  if (op->kind != OP_FLUSH && !(op->flags & DISK_FUA))
+    m->volumes[op->volume].written_tick = intent_next_tick(&m->intent);
   op->err = err;
   op_release(op);
   copy_pump(m);

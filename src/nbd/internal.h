@@ -89,6 +89,7 @@ struct nbd_request {
   uint32_t io_flags;     /* enum disk_flag of its pieces */
   uint32_t holds;        /* who still needs this slot: the parser, its pieces, its status on its way out */
   uint32_t active;       /* pieces that the client or the disk has yet to finish */
+  uint64_t losses;       /* of its disk, when it came */
   bool flush_after;      /* FUA on several pieces: one flush when all are done */
   bool answered;         /* its last reply is made, or streams */
   bool ordered;          /* a READ whose data follows one header, in order: it streams */
@@ -149,6 +150,7 @@ struct nbd_session {
   uint32_t in_disk;              /* pieces */
   uint32_t asking;               /* of them, EXTENTS, or on their way there */
   uint32_t requests_open;
+  uint64_t losses; /* of its disk that its client was told of, by a flush that failed */
   struct list free_requests, free_pieces;
   uint32_t requests_used, pieces_used; /* slots that were ever taken: an idle session touches no page of the others */
   uint8_t *handshake_data;

@@ -92,6 +92,7 @@ static void attach(struct nbd_session *session, struct nbd_export *export) {
   require(!session->export);
   require(export->session_count < UINT32_MAX);
   session->export = export;
+  session->losses = export->disk->losses;
   export->session_count++;
   if (session->contexts_of != export) session->contexts = 0;
   session->contexts &= contexts_of(export);

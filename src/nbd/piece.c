@@ -317,6 +317,16 @@ static bool piece_carry_on(struct nbd_session *session, struct nbd_piece *piece)
   return true;
 }
 
+/* A flush that is good says nothing of what was lost before: it fails, and the client knows. So does the one behind a write with
+ * FUA, a part of which may be lost. */
+static tarn_err flush_judged(struct nbd_session *session, const struct nbd_request *request, tarn_err err) {
+  uint64_t losses = session->export->disk->losses;
+  if (request->command != NBD_CMD_FLUSH) return err == TARN_OK && request->losses != losses ? TARN_IO : err;
+  if (err == TARN_OK && session->losses != losses) err = TARN_IO;
+  if (err != TARN_OK) session->losses = losses;
+  return err;
+}
+
 static void piece_done(struct disk_io *io) {
   struct nbd_piece *piece = CONTAINER_OF(io, struct nbd_piece, io);
   struct nbd_session *session = piece->session;
@@ -335,8 +345,8 @@ static void piece_done(struct disk_io *io) {
   request->holds++; /* past the end of its last piece */
   request->active--;
   /* What an EXTENTS could not find out is data, unless it was not even tried. */
-  if (io->err && (io->op != DISK_EXTENTS || io->err == TARN_SHUTDOWN))
-    nbd_request_fail(request, error_of(io->err, request));
+  tarn_err err = io->op == DISK_FLUSH ? flush_judged(session, request, io->err) : io->err;
+  if (err && (io->op != DISK_EXTENTS || err == TARN_SHUTDOWN)) nbd_request_fail(request, error_of(err, request));
   if (request->command == NBD_CMD_READ) nbd_reply_data(session, request, piece);
   else if (request->command == NBD_CMD_BLOCK_STATUS) nbd_reply_block_status(session, request, piece);
   else if (!piece_carry_on(session, piece)) nbd_piece_free(session, piece);

@@ -20,7 +20,7 @@ struct nbd_request *nbd_request_new(struct nbd_session *session) {
   struct list *node = list_pop(&session->free_requests);
   struct nbd_request *request =
       node ? LIST_ENTRY(node, struct nbd_request, link) : &session->requests[session->requests_used++];
-  *request = (struct nbd_request){.holds = 1, .status.kind = NBD_OUT_REQUEST};
+  *request = (struct nbd_request){.holds = 1, .losses = session->export->disk->losses, .status.kind = NBD_OUT_REQUEST};
   list_init(&request->link);
   list_init(&request->ready);
   list_init(&request->status.link);

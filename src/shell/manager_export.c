@@ -34,6 +34,7 @@ void exports_free(struct managed *managed) {
   arena_destroy(&managed->gates);
   managed->gates_made = false;
   managed->lost = false;
+  managed->loss_ns = 0;
 }
 
 /* The runs of the context tarn:state: the bits are those of the core. */
@@ -91,12 +92,12 @@ void exports_open(struct managed *managed, void (*opened)(struct managed *)) {
   require(managed->gates_made);
   for (uint32_t i = 0; i < managed->export_count; i++)
     fit = fit && gate_fits(&managed->exports[i].gate, mirror_volume(managed->mirror, i));
-  /* A client that was told of capabilities that are gone, or that must not believe that what it has not flushed is still
-   * there, is hung up on: it knows what that means, as after a crash (rule 5). */
+  /* A client that was told of capabilities that are gone is hung up on; and after an activation by force, which may have
+   * brought back what was flushed away, all are. */
   if (managed->export_count > 0 && (managed->lost || !fit)) {
     report(managed->manager->env, REPORT_WARNING, managed->file.name,
            "its clients are disconnected, and may come again: %s",
-           managed->lost ? "writes that were answered and not flushed may be lost"
+           managed->lost ? "it was activated by force, and what they wrote may be lost"
                          : "the disks that are left can do less than those before");
     managed->exports_opened = opened;
     exports_remove(managed, exports_anew);
@@ -105,6 +106,14 @@ void exports_open(struct managed *managed, void (*opened)(struct managed *)) {
   gates_open(managed);
   if (managed->export_count == 0) exports_add(managed);
   opened(managed);
+}
+
+void exports_lose(struct managed *managed) {
+  if (managed->export_count == 0) return; /* its clients are gone, and know */
+  managed->loss_ns = managed->manager->env->wall_ns;
+  report(managed->manager->env, REPORT_WARNING, managed->file.name,
+         "writes that were answered and not flushed may be lost, so the next flush of each client fails");
+  for (uint32_t i = 0; i < managed->export_count; i++) gate_lose(&managed->exports[i].gate);
 }
 
 void exports_shut(struct managed *managed) {

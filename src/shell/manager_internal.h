@@ -93,7 +93,8 @@ struct managed {
   /* its exports: from the first activation on, also while it is in ATTENTION after that (manager_export.c) */
   struct managed_export exports[VOLUMES_MAX];
   struct arena gates;
-  bool gates_made, lost /* answered writes may not have survived */;
+  bool gates_made, lost; /* lost: it was activated by force, so its clients are to be hung up on */
+  uint64_t loss_ns;      /* wall clock: what was answered and not flushed may have been lost when it fell; 0: was not */
   uint32_t export_count, exports_leaving;
   void (*exports_left)(struct managed *managed), (*exports_opened)(struct managed *managed);
 
@@ -209,6 +210,8 @@ CHECKED tarn_err exports_prepare(struct managed *managed, struct why *why);
 void exports_open(struct managed *managed, void (*opened)(struct managed *managed));
 /* Requests wait from now on, `suspend` seconds. */
 void exports_shut(struct managed *managed);
+/* What was answered and not flushed may be lost: its clients are told by a flush that fails. Before the mirror is closed. */
+void exports_lose(struct managed *managed);
 /* Hangs up on its clients; `left` runs when the last one is gone, at once if there are no exports. */
 void exports_remove(struct managed *managed, void (*left)(struct managed *managed));
 /* Gives the memory back. Requires that there are none. */

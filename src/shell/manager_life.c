@@ -125,7 +125,7 @@ static void close_now(struct managed *managed) {
   disk_watch_stop(managed->watch);
   managed->watch = NULL;
   if (managed->mirror) {
-    managed->lost = managed->lost || mirror_may_have_lost(managed->mirror);
+    if (mirror_may_have_lost(managed->mirror)) exports_lose(managed);
     mirror_close(managed->mirror);
   }
   managed->mirror = NULL;

@@ -81,6 +81,15 @@ static void reason_of(const struct managed *managed, const struct mirror_status 
   out[0] = 0;
   reason_add(out, managed->attention ? managed->attention_why.text : status->reason);
   if (managed_explain(managed, &more)) reason_add(out, more.text);
+  if (managed->loss_ns > 0) {
+    char time[TIME_TEXT];
+    because(&more, TARN_OK,
+            "writes that were answered and not flushed may have been lost when it stopped (%s); the next flush of each "
+            "client "
+            "that was connected then fails",
+            time_text(managed->loss_ns, time));
+    reason_add(out, more.text);
+  }
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
     if (!(managed->leaving & 1u << slot)) continue;
     because(&more, TARN_OK,
@@ -219,6 +228,8 @@ static void trouble_json(const struct managed *managed, const struct mirror_stat
                           : json_null());
   json_object_set_new(json, "auto", json_boolean(managed->file.settings.values[SET_AUTO]));
   json_object_set_new(json, "requests_fail_in_seconds", patience_json(managed));
+  json_object_set_new(json, "may_have_lost_since",
+                      managed->loss_ns > 0 ? json_string(time_text(managed->loss_ns, time)) : json_null());
   json_object_set_new(json, "state_unwritable", json_boolean(open && status->home_in_trouble));
   json_object_set_new(
       json, "unclean",

@@ -1,11 +1,15 @@
 """Power cuts: server and disks are killed together, and the disks lose what is in their caches."""
+import errno
+
 import nbd
 
 from lib import images
-from lib.context import Failed, check, limit, rows
+from lib.context import Failed, check, limit, rows, wait_for
+from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.power import PowerCut, PowerVariant, check_power_totals
+from lib.volatile_disk import VolatileDisk
 
 CYCLES = 2
 VARIANTS = [
@@ -39,6 +43,70 @@ def test_disks_that_ignore_flushes_are_found(t):
         check("what was answered allows" in str(failure), f"found for another reason: {failure}")
         return
     check(False, "flushed data was lost, and nobody saw it")
+
+
+def write_and_fall(t, cut):
+    """Two NBD servers with volatile caches below a mirror that allows none to be missing; a write is answered, and those of
+    `cut` are lost. Returns the disks and the client, once the mirror is in ATTENTION and has closed its disks."""
+    disks = {name: VolatileDisk(t, name, 16 * MIB, kind="nbd") for name in "ab"}
+    for disk in disks.values():
+        disk.power_on()
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [f"{name}={disk.path},meta={t.path(name + '.meta')},overwrite" for name, disk in disks.items()], settings=("max-missing=0", "suspend=600"))
+    daemon.wait_synchronized("vol0")
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(b"\x5a" * MIB, 0)
+    for name in cut:
+        disks[name].cut()
+    for name in cut:
+        disks[name].unplug()
+    daemon.wait_state("vol0", "ATTENTION")
+    return daemon, disks, handle
+
+
+def power_on_again(daemon, disks, cut):
+    for name in cut:
+        disks[name].power_on()
+    daemon.wait_state("vol0", "ACTIVE", seconds=120)
+
+
+@limit(300)
+def test_storage_servers_restart_one_after_the_other(t):
+    """Rule 5: a mirror that falls flushes its healthy image before it closes it. That image's server restarts then, with all that is
+    in its cache, and nobody sees it; the write that was answered is there all the same."""
+    daemon, disks, handle = write_and_fall(t, "b")
+    wait_for("image a to be flushed", lambda: images.read_at(disks["a"].medium, 0, MIB) == b"\x5a" * MIB, seconds=120)
+    disks["a"].cut()
+    disks["a"].unplug()
+    power_on_again(daemon, disks, "ab")
+    handle.flush()
+    check(handle.pread(MIB, 0) == b"\x5a" * MIB, "a write that was answered and flushed is lost")
+    check(daemon.mirror("vol0")["may_have_lost_since"] is None, "it says that something may be lost")
+    handle.shutdown()
+    daemon.stop()
+
+
+@limit(300)
+def test_a_flush_tells_of_what_a_fall_has_lost(t):
+    """Rule 5: when no image can be flushed any more, the next flush on a connection that was there fails, once, and the status says
+    why; one that is made later has nothing to be told."""
+    daemon, disks, handle = write_and_fall(t, "ab")
+    power_on_again(daemon, disks, "ab")
+    try:
+        handle.flush()
+        check(False, "a flush is good, though what was answered before it was lost")
+    except nbd.Error as error:
+        check(error.errnum == errno.EIO, f"the flush failed with {error}")
+    handle.pwrite(b"\xa5" * MIB, 0)
+    handle.flush()
+    status = daemon.mirror("vol0")
+    check(status["may_have_lost_since"] and "may have been lost" in status["reason"], f"the status says {status['reason']}")
+    handle.shutdown()
+    handle = open_handle(daemon.uri("vol0"))
+    handle.flush()
+    check(handle.pread(MIB, 0) == b"\xa5" * MIB, "a flushed write is not there")
+    handle.shutdown()
+    daemon.stop()
 
 
 ASKED = [

@@ -211,6 +211,76 @@ static void a_flush_in_doubt_does_not_ride_along_with_ours(void **state) {
   world_deactivate(&w);
 }
 
+/* A fall: the healthy image is flushed before the mirror is idle, and so before anybody may close its disks. */
+static void a_mirror_that_falls_flushes_what_it_answered(void **state) {
+  (void)state;
+  world_init(&w, 2, MIB, 512);
+  world_format(&w);
+  w.config.max_missing = 0;
+  world_settle(&w);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  w.data[0].holds = RAM_FLUSHES;
+  mirror_image_failed(w.m, 1, "its disk is gone");
+  assert_true(mirror_has_fallen(w.m));
+  assert_false(mirror_is_idle(w.m));
+  world_run(&w);
+  assert_false(mirror_is_idle(w.m));
+  assert_int_equal(w.data[0].held_count, 1);
+  ram_answer(&w.data[0]);
+  world_run(&w);
+  assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+  assert_false(mirror_may_have_lost(w.m));
+  mirror_close(w.m);
+  world_die(&w);
+}
+
+/* Where that fails it says so; not if all was flushed before. */
+static void a_mirror_that_falls_says_what_it_may_have_lost(void **state) {
+  (void)state;
+  for (uint32_t flushed = 0; flushed < 2; flushed++) {
+    world_init(&w, 2, MIB, 512);
+    world_format(&w);
+    w.config.max_missing = 0;
+    world_settle(&w);
+    assert_int_equal(write_at(0, 4096), TARN_OK);
+    if (flushed) assert_int_equal(client_do(&w, DISK_FLUSH, 0, 0, 0), TARN_OK);
+    w.data[0].fails = RAM_FLUSHES;
+    mirror_image_failed(w.m, 1, "its disk is gone");
+    world_pass(&w, NS_PER_S);
+    assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+    assert_int_equal(mirror_may_have_lost(w.m), !flushed);
+    mirror_close(w.m);
+    world_end(&w);
+  }
+}
+
+/* The last image hangs, and its disk answers after all: it is asked once more, and nothing is lost. Or it fails one of those that
+ * it held: then who knows. */
+static void a_disk_that_hung_is_flushed_when_it_answers(void **state) {
+  (void)state;
+  for (uint32_t fails = 0; fails < 2; fails++) {
+    begin(1);
+    assert_int_equal(write_at(0, 4096), TARN_OK);
+    w.data[0].holds = RAM_WRITES;
+    struct client_io write;
+    client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+    world_pass(&w, 30 * NS_PER_S);
+    assert_true(mirror_has_fallen(w.m));
+    assert_int_equal(client_end(&w, &write), TARN_SHUTDOWN);
+    assert_false(mirror_is_quiet(w.m));
+    uint32_t flushes = w.data[0].flushes;
+    w.data[0].fails = fails ? RAM_WRITES : 0;
+    w.data[0].holds = 0;
+    while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+    world_run(&w);
+    assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+    assert_int_equal(w.data[0].flushes, flushes + !fails);
+    assert_int_equal(mirror_may_have_lost(w.m), fails);
+    mirror_close(w.m);
+    world_end(&w);
+  }
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, teardown)
 
 int main(void) {
@@ -220,6 +290,9 @@ int main(void) {
       TEST(a_write_is_not_done_on_too_few_images),
       TEST(an_image_is_not_dropped_without_the_state_directory),
       TEST(a_flush_in_doubt_does_not_ride_along_with_ours),
+      TEST(a_mirror_that_falls_flushes_what_it_answered),
+      TEST(a_mirror_that_falls_says_what_it_may_have_lost),
+      TEST(a_disk_that_hung_is_flushed_when_it_answers),
       TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
       TEST(an_image_that_was_put_back_is_old),
   };
