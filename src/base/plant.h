@@ -33,6 +33,8 @@
   X(repair_unlocked, "read repair writes back what was read before it had the lock")                    \
   X(close_unflushed, "a mirror that has fallen closes its disks without a flush")                       \
   X(loss_untold, "what a mirror may have lost when it fell is told to nobody")                          \
+  X(read_over_recovery, "a read of before a recovery is answered after it")                             \
+  X(write_passes, "a write passes an earlier one that it overlaps and that waits for a mark")           \
   X(half_built_read, "an image that is still being copied to is read as if it were whole")              \
   X(hole_in_flight, "block status believes any image, also where a write is under way")                 \
   X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")   \

@@ -222,6 +222,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   config_geometry(&m->config, &m->geometry);
   init_lists(m);
   range_lock_init(&m->lock, m->env);
+  range_lock_init(&m->write_order, m->env);
   commit_init(m);
   copy_init(m);
   close_init(m);
@@ -351,6 +352,16 @@ void op_end(struct op *op, tarn_err err) {
   if (err == TARN_OK && !reads) m->changes_done++;
   disk_complete(io, err);
   op_line_run(m);
+  if (m->ops_busy == 0) admin_check_idle(m);
+}
+
+void op_put_back(struct op *op) {
+  struct mirror *m = op->m;
+  require(op->pending == 0 && !op->holding && op->mark_count == 0 && !op->scratch);
+  list_push_front(&m->op_line, &op->client->link);
+  op->client = NULL;
+  m->ops_busy--;
+  list_push(&m->free_ops, &op->link);
   if (m->ops_busy == 0) admin_check_idle(m);
 }
 

@@ -198,6 +198,7 @@ void images_check_idle(struct mirror *m) {
 static void drain(struct mirror *m) {
   m->admin_step = STEP_DRAIN;
   m->paused = true;
+  read_pause(m);
   images_check_idle(m);
 }
 

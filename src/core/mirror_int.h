@@ -16,8 +16,14 @@
  *   mirror_verify.c    compares the images on line
  *   mirror_status.c    what people see
  *
- * Order in which an operation takes things, so that nobody waits in a circle: operation slot, scratch buffer, marks, commit,
- * range lock, disks. */
+ * Order in which an operation takes things, so that nobody waits in a circle: operation slot, (of a write) place among the writes,
+ * scratch buffer, marks, commit, range lock, disks.
+ *
+ * The place among the writes (`write_order`) keeps those that overlap in the order in which they were submitted, whatever each of
+ * them has to wait for on its way; once it stands in the range lock, which is first come, first served, the place is given back.
+ * Who waits for a place holds an operation slot and nothing else, and nobody but a later write waits for him. So the holder of
+ * a place waits only for what he would wait for without it. Why not the range lock itself, taken that early: a copy that recovers
+ * a region would then wait for a write that waits for a mark that only the end of such copies makes free. */
 #ifndef TARN_CORE_MIRROR_INT_H
 #define TARN_CORE_MIRROR_INT_H
 
@@ -69,13 +75,14 @@ struct op {
   uint32_t volume;
   uint64_t start, length;             /* mirror address; of the client's bytes */
   uint64_t outer_start, outer_length; /* aligned out to what the images take */
-  bool holding;
-  struct range_hold hold;
+  bool holding, ordered;              /* has, or waits for: the range; its place among the writes */
+  struct range_hold hold, place;
   struct buffer *scratch;
   uint32_t mark_count;
   uint32_t marks[OP_MARKS_MAX];
   uint64_t wait_seq;
-  uint64_t tick; /* of a flush: when it was submitted; of a merge: how far it has come; of EXTENTS: recover_sets */
+  uint64_t
+      tick; /* of a flush: when it was submitted; of a merge: how far it has come; of a read, EXTENTS: recover_sets */
   uint64_t issue_tick;     /* of a write: when it was issued */
   struct list group;       /* of a flush: others that it is for */
   uint32_t master;         /* when it was issued */
@@ -212,7 +219,7 @@ struct mirror {
   struct volume volumes[VOLUMES_MAX];
   uint32_t align; /* a client's data is congruent to its offset modulo this, for every image's disk */
   uint32_t block; /* every image's disk takes this; what is smaller is merged into whole blocks */
-  struct range_lock lock;
+  struct range_lock lock, write_order;
   struct intent intent;
 
   /* operations */
@@ -386,6 +393,8 @@ void op_flush(struct op *op);
 /* Ends an op: gives everything back, answers its client, starts who waits. */
 void op_end(struct op *op, tarn_err err);
 void op_release(struct op *op);
+/* It has touched nothing and holds nothing: its request stands in line again, before all others. */
+void op_put_back(struct op *op);
 /* Retries the ops that wait for marks. */
 void mark_line_run(struct mirror *m);
 void mark_line_fail(struct mirror *m, tarn_err err);
@@ -411,6 +420,8 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io);
 void op_read(struct op *op);
 /* Ends an op that has told of bytes as they are on an image (a read, EXTENTS), once the records that this rests on are durable. */
 void read_answer(struct op *op, tarn_err err);
+/* Reads that wait for a buffer stand in line again: an operation waits until nothing is in flight. */
+void read_pause(struct mirror *m);
 /* Reads that wait for a buffer are told that the mirror stops. */
 void read_stop(struct mirror *m);
 /* The image that a write's merge, or a copy, reads from; `tried` are out. IMAGES_MAX: none left. */

@@ -155,10 +155,23 @@ static bool own_buffer(struct op *op) {
     op->holding = false;
     range_release(&m->lock, &op->hold);
   }
+  if (m->paused) {
+    op_put_back(op);
+    return false;
+  }
   list_push(&m->buffer_line, &op->link);
   buffer_wait_init(&op->buffer_wait, buffer_is_here);
   buffer_wait(io->buffer->pool, &op->buffer_wait, (uint32_t)io->length);
   return false;
+}
+
+/* Those in line for the mirror may have all the buffers that these wait for. */
+void read_pause(struct mirror *m) {
+  for (struct list *node = list_pop(&m->buffer_line); node; node = list_pop(&m->buffer_line)) {
+    struct op *op = LIST_ENTRY(node, struct op, link);
+    buffer_wait_cancel(op->client->buffer->pool, &op->buffer_wait);
+    op_put_back(op);
+  }
 }
 
 void read_stop(struct mirror *m) {
@@ -211,8 +224,10 @@ static void read_done(struct disk_io *io) {
       op->client->data = io->data + (op->start - op->outer_start);
     }
     if (op->unread) repair_ask(op->m, op->unread, op->outer_start, op->outer_length);
-    /* A write that it overlapped has failed everywhere meanwhile: what it saw need not be what recovery will choose. */
-    if (touches_recovery(op)) op_read(op);
+    /* A write that it overlapped has failed everywhere meanwhile: what it saw need not be what recovery will choose, or has chosen
+     * already, from another image. */
+    bool recovered = op->tick != op->m->recover_sets && !PLANTED(read_over_recovery);
+    if (recovered || touches_recovery(op)) op_read(op);
     else read_answer(op, TARN_OK);
     return;
   }
@@ -226,6 +241,7 @@ static void read_done(struct disk_io *io) {
 static void read_issue(struct op *op, uint32_t image) {
   struct disk_io *io = op->client;
   op->pending = 1;
+  op->tick = op->m->recover_sets;
   leg_submit(op->m, image, &op_leg(op, image)->io, DISK_READ, 0, op->outer_start, op->outer_length, io->buffer,
              io->data - (op->start - op->outer_start), read_done);
 }

@@ -1,6 +1,6 @@
 /* mirror_write.c - the path of a write, a zeroing and a flush.
  *
- *   scratch (if edges are merged) -> marks -> commit, if one is new, or an image was dropped -> range lock -> merge
+ *   place among the writes -> scratch (if edges are merged) -> marks -> commit, if one is new, or an image was dropped -> range lock -> merge
  *                                                                     -> all images at once -> judgement
  *                                                                     -> release -> commit, if an image was dropped -> answer
  *
@@ -137,11 +137,18 @@ static void lock_granted(struct range_hold *hold) {
   else issue(op);
 }
 
+static void place_give(struct op *op) {
+  if (!op->ordered) return;
+  op->ordered = false;
+  range_release(&op->m->write_order, &op->place);
+}
+
 static void lock(struct op *op) {
   op->holding = true;
-  if (range_acquire(&op->m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_EXCLUSIVE, HOLD_WRITE,
-                    lock_granted))
-    lock_granted(&op->hold);
+  bool granted = range_acquire(&op->m->lock, &op->hold, op->outer_start, op->outer_length, RANGE_EXCLUSIVE, HOLD_WRITE,
+                               lock_granted);
+  place_give(op); /* from here on the lock keeps the order */
+  if (granted) lock_granted(&op->hold);
 }
 
 static void marks_durable(struct op *op, tarn_err err) {
@@ -227,7 +234,7 @@ static void scratch_give(struct mirror *m, struct buffer *scratch) {
   list_push(buffer_is_shared(scratch) ? &m->held_scratch : &m->free_scratch, &scratch->link);
 }
 
-void op_write(struct op *op) {
+static void write_begins(struct op *op) {
   struct mirror *m = op->m;
   bool edges = op->outer_start != op->start || op->outer_length != op->length;
   if (op->kind == OP_WRITE && edges) {
@@ -238,6 +245,19 @@ void op_write(struct op *op) {
     op->scratch = scratch_take(m);
   }
   take_marks(op);
+}
+
+static void place_granted(struct range_hold *place) {
+  struct op *op = CONTAINER_OF(place, struct op, place);
+  if (op->m->serving) write_begins(op);
+  else op_end(op, TARN_SHUTDOWN);
+}
+
+void op_write(struct op *op) {
+  op->ordered = !PLANTED(write_passes);
+  if (!op->ordered || range_acquire(&op->m->write_order, &op->place, op->outer_start, op->outer_length, RANGE_EXCLUSIVE,
+                                    HOLD_WRITE, place_granted))
+    write_begins(op);
 }
 
 void scratch_line_stop(struct mirror *m) {
@@ -252,6 +272,7 @@ void op_release(struct op *op) {
     op->holding = false;
     range_release(&m->lock, &op->hold);
   }
+  place_give(op);
   bool marked = op->mark_count != 0;
   for (uint32_t i = 0; i < op->mark_count; i++) intent_release(&m->intent, op->marks[i], m->env->now_ns);
   op->mark_count = 0;

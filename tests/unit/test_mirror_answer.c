@@ -211,6 +211,59 @@ static void a_flush_in_doubt_does_not_ride_along_with_ours(void **state) {
   world_deactivate(&w);
 }
 
+/* As above, but the read is so late that the recovery is over: from another image, since the one that it was at is out. */
+static void a_read_of_before_a_recovery_is_asked_again(void **state) {
+  (void)state;
+  begin(3);
+  w.data[0].holds = RAM_READS | RAM_WRITES;
+  w.data[1].holds = w.data[2].holds = RAM_WRITES;
+  struct client_io write, read;
+  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+  world_pass(&w, NS_PER_S / 100);
+  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S / 100);
+  assert_int_equal(w.data[0].held_count, 2);
+  memset(w.data[0].bytes + 65536, 0x66, 4096);
+  mirror_image_failed(w.m, 0, "a test");
+  for (uint32_t i = 0; i < 3; i++) {
+    w.data[i].fails = RAM_WRITES;
+    ram_answer(&w.data[i]);
+  }
+  world_run(&w);
+  for (uint32_t i = 0; i < 3; i++) {
+    w.data[i].fails = w.data[i].holds = 0;
+    while (i > 0 && w.data[i].held_count > 0) ram_answer(&w.data[i]); /* the copy's */
+  }
+  world_pass(&w, 2 * NS_PER_S);
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_memory_equal(read.io.data, w.data[1].bytes + 65536, 4096);
+  world_deactivate(&w);
+}
+
+/* A write that spans a new region waits for its mark; one that overlaps it, where there is a mark, comes later and stays later. */
+static void overlapping_writes_take_effect_in_order(void **state) {
+  (void)state;
+  begin(2);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  w.meta[0].holds = RAM_WRITES;
+  struct client_io first, second;
+  client_begin(&w, &first, DISK_WRITE, 65536 - 4096, 8192, 0xaa);
+  client_begin(&w, &second, DISK_WRITE, 65536 - 4096, 4096, 0xbb);
+  world_run(&w);
+  assert_false(first.done || second.done);
+  w.meta[0].holds = 0;
+  while (w.meta[0].held_count > 0) ram_answer(&w.meta[0]);
+  assert_int_equal(client_end(&w, &first), TARN_OK);
+  assert_int_equal(client_end(&w, &second), TARN_OK);
+  for (uint32_t i = 0; i < 2; i++) {
+    assert_int_equal(w.data[i].bytes[65536 - 4096], 0xbb);
+    assert_int_equal(w.data[i].bytes[65536], 0xaa);
+  }
+  world_deactivate(&w);
+}
+
 /* A fall: the healthy image is flushed before the mirror is idle, and so before anybody may close its disks. */
 static void a_mirror_that_falls_flushes_what_it_answered(void **state) {
   (void)state;
@@ -290,6 +343,8 @@ int main(void) {
       TEST(a_write_is_not_done_on_too_few_images),
       TEST(an_image_is_not_dropped_without_the_state_directory),
       TEST(a_flush_in_doubt_does_not_ride_along_with_ours),
+      TEST(a_read_of_before_a_recovery_is_asked_again),
+      TEST(overlapping_writes_take_effect_in_order),
       TEST(a_mirror_that_falls_flushes_what_it_answered),
       TEST(a_mirror_that_falls_says_what_it_may_have_lost),
       TEST(a_disk_that_hung_is_flushed_when_it_answers),

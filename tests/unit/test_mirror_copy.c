@@ -763,6 +763,36 @@ static void a_hung_read_waits_for_a_buffer(void **state) {
   }
 }
 
+/* The same read, when an operation waits until nothing is in flight, and all the buffers are with requests that wait for that. */
+static void a_read_without_a_buffer_makes_way_for_an_operation(void **state) {
+  (void)state;
+  static struct client_io reads[3], writes[64];
+  struct buffer *taken[64];
+  uint32_t count = 0, done = 0;
+  begin_equal(3, MIB, 512);
+  w.data[1].holds = RAM_READS;
+  for (uint32_t k = 0; k < 3; k++) client_begin(&w, &reads[k], DISK_READ, 8192, 4096, 0);
+  world_run(&w);
+  while ((taken[count] = buffer_get(&w.pool, 4096)) != NULL) count++;
+  world_pass(&w, 30 * NS_PER_S);
+  for (uint32_t k = 0; k < 3; k++) done += reads[k].done;
+  assert_int_equal(done, 2);
+  mirror_image_do(w.m, 2, IMAGE_OP_FRACTURE, false, world_done, &w);
+  for (uint32_t k = 0; k < count; k++) {
+    writes[k] = (struct client_io){.io = {.op = DISK_WRITE, .offset = k * 4096, .length = 4096, .done = client_done}};
+    disk_io_init(&writes[k].io);
+    writes[k].io.buffer = taken[k];
+    writes[k].io.data = taken[k]->base;
+    disk_submit(mirror_volume(w.m, 0), &writes[k].io);
+  }
+  assert_int_equal(world_wait(&w), TARN_OK);
+  for (uint32_t k = 0; k < count; k++) assert_int_equal(client_end(&w, &writes[k]), TARN_OK);
+  w.data[1].holds = 0;
+  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  for (uint32_t k = 0; k < 3; k++) assert_int_equal(client_end(&w, &reads[k]), TARN_OK);
+  world_deactivate(&w);
+}
+
 /* A copy goes on with another buffer than the one that its hung source still has. */
 static void a_hung_copy_gets_another_buffer(void **state) {
   (void)state;
@@ -826,6 +856,7 @@ int main(void) {
       TEST(reads_from_the_master),
       TEST(a_hung_read_gets_another_buffer),
       TEST(a_hung_read_waits_for_a_buffer),
+      TEST(a_read_without_a_buffer_makes_way_for_an_operation),
       TEST(a_hung_copy_gets_another_buffer),
   };
   return cmocka_run_group_tests_name("mirror_copy", tests, NULL, NULL);
