@@ -11,12 +11,14 @@ enum {
   NBD_FLAG_SEND_FUA = 1 << 3
 };
 
-enum { ERROR_SHUTDOWN = 108 }; /* ESHUTDOWN, as on the wire */
+#define OPS_MAX (2 * CLIENT_DEPTH_MAX) /* of a session, and of one that lingers */
+enum { ERROR_SHUTDOWN = 108 };         /* ESHUTDOWN, as on the wire */
 
 struct client_op {
   struct list link;
   struct client *client;
   struct wire_request request;
+  struct wire *wire;
   struct model_op op;
   bool busy;
   bool asks_extents; /* a read, for the model; its answer is block status */
@@ -84,7 +86,7 @@ static enum model_kind draw_kind(struct client *client) {
   uint64_t pick = prng_below(&client->prng, sum);
   uint32_t kind = 0;
   while (pick >= client->workload->weight[kind]) pick -= client->workload->weight[kind++];
-  uint32_t flags = client->wire.transmission_flags;
+  uint32_t flags = client->wire->transmission_flags;
   if (kind == MODEL_TRIM && !(flags & NBD_FLAG_SEND_TRIM)) return MODEL_WRITE;
   if (kind == MODEL_ZERO && !(flags & NBD_FLAG_SEND_ZEROES)) return MODEL_WRITE;
   return (enum model_kind)kind;
@@ -129,7 +131,8 @@ static void op_send(struct client *client, struct client_op *op, bool no_hole) {
   world_trace(client->world, "%s > #%" PRIu64 " %s %" PRIu64 "+%" PRIu64 "%s%s", client->name, op->op.id,
               kind_names[op->op.kind], op->op.offset, op->op.length, op->op.fua ? " fua" : "",
               no_hole ? " no-hole" : "");
-  wire_send(&client->wire, request);
+  op->wire = client->wire;
+  wire_send(client->wire, request);
 }
 
 static const char *op_name(const struct client_op *op) {
@@ -137,7 +140,7 @@ static const char *op_name(const struct client_op *op) {
 }
 
 static bool asks_for_holes(struct client *client) {
-  return client->wire.context != 0 && (client->seen_bytes != 0 || prng_one_in(&client->extents_prng, 10));
+  return client->wire->context != 0 && (client->seen_bytes != 0 || prng_one_in(&client->extents_prng, 10));
 }
 
 /* Where are the holes? Where something has just been seen, of all there is, of one of the hot places, or somewhere. */
@@ -170,7 +173,8 @@ static void extents_send(struct client *client, struct client_op *op) {
   count_begin(client, op, 0);
   world_trace(client->world, "%s > #%" PRIu64 " extents %" PRIu64 "+%" PRIu64 "%s", client->name, op->op.id,
               op->op.offset, op->op.length, op->request.flags & WIRE_REQ_ONE ? " one" : "");
-  wire_send(&client->wire, &op->request);
+  op->wire = client->wire;
+  wire_send(client->wire, &op->request);
 }
 
 static struct client_op *op_take(struct client *client) {
@@ -200,7 +204,7 @@ static void op_draw(struct client *client, struct client_op *op) {
 }
 
 static void client_go_on(struct client *client) {
-  while (client->wire.ready && !client->wire.closing && !client->resting && client->budget > 0 &&
+  while (client->wire->ready && !client->wire->closing && !client->resting && client->budget > 0 &&
          client->open < client->depth) {
     struct client_op *op = op_take(client);
     if (!op) return;
@@ -208,11 +212,11 @@ static void client_go_on(struct client *client) {
     if (asks_for_holes(client)) extents_send(client, op);
     else op_draw(client, op);
   }
-  if (client->leaving && client->open == 0 && client->wire.ready && !client->wire.closing) wire_leave(&client->wire);
+  if (client->leaving && client->open == 0 && client->wire->ready && !client->wire->closing) wire_leave(client->wire);
 }
 
 void client_ask(struct client *client, enum model_kind kind, uint64_t offset, uint64_t length, bool fua) {
-  require(client->wire.ready);
+  require(client->wire->ready);
   struct client_op *op = op_take(client);
   require(op != NULL);
   op->op = (struct model_op){.kind = kind, .offset = offset, .length = length, .fua = fua};
@@ -273,6 +277,24 @@ static void watch_loss(struct client *client, const struct client_op *op, bool o
   client->world->counters.loss_told++;
 }
 
+static void client_connect(struct client *client);
+
+/* It has hung up, and comes again while its requests of before are still under way: what they write must not land on what it writes
+ * now. */
+static void fail_over(struct client *client) {
+  if (client->leaving || client->budget == 0) return;
+  for (uint32_t i = 0; i < OPS_MAX; i++)
+    if (client->ops[i].busy) model_op_ended(client->model, &client->ops[i].op);
+  client->world->counters.failed_over++;
+  world_trace(client->world, "%s fails over", client->name);
+  world_cancel(client->world, &client->rest);
+  client->resting = client->untold = false;
+  client->lingers = true;
+  client->open = 0;
+  client->wire = client->wire == &client->wires[0] ? &client->wires[1] : &client->wires[0];
+  client_connect(client);
+}
+
 static void wire_answered(struct wire *wire, struct wire_request *request) {
   struct client *client = wire->options.owner;
   struct client_op *op = CONTAINER_OF(request, struct client_op, request);
@@ -302,6 +324,7 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
     client->world->counters.connection_dropped++;
     world_trace(client->world, "%s hangs up with %u open", client->name, client->open);
     wire_drop(wire);
+    if (!client->lingers && prng_one_in(&client->prng, 2)) fail_over(client);
     return;
   }
   if (!ok && request->error == ERROR_SHUTDOWN) client_pause(client);
@@ -319,14 +342,14 @@ static void wire_is_ready(struct wire *wire) {
 }
 
 /* The session has ended all that it had begun: what was open may have happened or not, and is over. */
-static void abandon_open(struct client *client) {
-  for (uint32_t i = 0; i < CLIENT_DEPTH_MAX; i++) {
+static void abandon_open(struct client *client, const struct wire *wire) {
+  for (uint32_t i = 0; i < OPS_MAX; i++) {
     struct client_op *op = &client->ops[i];
-    if (!op->busy) continue;
+    if (!op->busy || op->wire != wire) continue;
     model_abandon(client->model, &op->op);
     op_give_back(client, op);
   }
-  client->open = 0;
+  if (wire == client->wire) client->open = 0;
 }
 
 static void connect_soon(struct client *client) {
@@ -336,11 +359,16 @@ static void connect_soon(struct client *client) {
 
 static void wire_is_closed(struct wire *wire, bool by_server) {
   struct client *client = wire->options.owner;
+  if (wire != client->wire) {
+    abandon_open(client, wire);
+    client->lingers = false;
+    return;
+  }
   /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
   bool unreadable = client->unreadable && client->unreadable->set_count != 0;
   if (by_server && !client->rules->stopping && !client->rules->errors_allowed && !unreadable)
     world_fail(client->world, "%s: the server hung up", client->name);
-  abandon_open(client);
+  abandon_open(client, wire);
   client->connected = client->untold = false;
   wire->ready = false;
   world_cancel(client->world, &client->rest);
@@ -355,9 +383,9 @@ static void client_connect(struct client *client) {
   options->structured = prng_one_in(&client->prng, 2);
   options->contexts = client->asks_extents;
   options->old_handshake = prng_one_in(&client->prng, 6);
-  client->wire = (struct wire){.on_ready = wire_is_ready, .on_answer = wire_answered, .on_closed = wire_is_closed};
+  *client->wire = (struct wire){.on_ready = wire_is_ready, .on_answer = wire_answered, .on_closed = wire_is_closed};
   client->connected = true;
-  wire_open(&client->wire, options);
+  wire_open(client->wire, options);
 }
 
 static void client_rested(struct sim_event *event) {
@@ -383,9 +411,10 @@ void client_init(struct client *client, struct world *world, const struct client
   client->depth = (uint32_t)prng_between(&client->prng, 1, CLIENT_DEPTH_MAX);
   client->drop_one_in = prng_one_in(&client->prng, 3) ? 80 : 0;
   client->rest.run = client_rested;
+  client->wire = &client->wires[0];
   list_init(&client->free_ops);
-  client->ops = world_alloc(world, CLIENT_DEPTH_MAX * sizeof *client->ops);
-  for (uint32_t i = 0; i < CLIENT_DEPTH_MAX; i++) {
+  client->ops = world_alloc(world, OPS_MAX * sizeof *client->ops);
+  for (uint32_t i = 0; i < OPS_MAX; i++) {
     client->ops[i].client = client;
     list_init(&client->ops[i].link);
     list_push(&client->free_ops, &client->ops[i].link);
@@ -411,7 +440,7 @@ void client_more(struct client *client, uint32_t budget) {
 }
 
 void client_lose(struct client *client) {
-  if (!client->connected || !client->wire.ready || client->wire.closing) return;
+  if (!client->connected || !client->wire->ready || client->wire->closing) return;
   client->untold = true;
   client->untold_tick = client->model->tick;
 }
@@ -428,8 +457,12 @@ void client_leave(struct client *client) {
 
 void client_forget(struct client *client) {
   world_cancel(client->world, &client->rest);
-  if (client->connected) wire_forget(&client->wire);
-  for (uint32_t i = 0; i < CLIENT_DEPTH_MAX; i++)
+  for (uint32_t k = 0; k < COUNT_OF(client->wires); k++) {
+    const struct wire *wire = &client->wires[k];
+    if (wire == client->wire ? client->connected : client->lingers) wire_forget(&client->wires[k]);
+  }
+  client->lingers = false;
+  for (uint32_t i = 0; i < OPS_MAX; i++)
     if (client->ops[i].busy) op_give_back(client, &client->ops[i]);
   client->open = client->budget = 0;
   client->connected = client->resting = client->leaving = client->untold = false;

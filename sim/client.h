@@ -41,7 +41,8 @@ struct client {
   const bool *recovering;          /* the mirror is in a recovery right now */
   const struct bitmap *unreadable; /* pages that no image could read at some time of this life; NULL: none */
   struct wire_options wire_options;
-  struct wire wire;
+  struct wire wires[2], *wire; /* the one in use; the other may still be ending what a session of before had begun: */
+  bool lingers;
   struct prng prng, extents_prng;
   uint64_t seen_start, seen_bytes; /* a read was answered: where are the holes there? 0 bytes: not asked */
   uint32_t depth;
@@ -77,7 +78,7 @@ void client_more(struct client *client, uint32_t budget);
 /* No new requests; disconnects when all are answered. */
 void client_leave(struct client *client);
 static inline bool client_is_done(const struct client *client) { return client->budget == 0 && client->open == 0; }
-static inline bool client_is_gone(const struct client *client) { return !client->connected; }
+static inline bool client_is_gone(const struct client *client) { return !client->connected && !client->lingers; }
 /* The server's process died. model_crash() is the caller's. */
 void client_forget(struct client *client);
 

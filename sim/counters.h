@@ -22,6 +22,8 @@
   X(slow_disk, "F14 I/Os on a slow disk")                                          \
   X(image_absent, "F15 an image was absent at an activation")                      \
   X(connection_dropped, "F16 a client hung up with requests in flight")            \
+  X(failed_over, "F29 a client came again while its old requests were under way")  \
+  X(old_overtaken, "writes answered over one of a session that had ended")         \
   X(bytes_fragmented, "F17 deliveries that cut a message")                         \
   X(io_hangs, "F18 I/Os that hang")                                                \
   X(hung_io_lands_late, "F19 I/Os that landed when nobody waited any more")        \

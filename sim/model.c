@@ -255,6 +255,15 @@ static const char *write_begin(struct model *model, struct segment *segment, uin
   return NULL;
 }
 
+/* Is it a write of a session that had ended at this tick? Then whatever began later comes after it. */
+static bool op_had_ended(const struct model *model, uint64_t id, uint64_t tick) {
+  LIST_EACH(&model->pending, node) {
+    const struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    if (op->id == id) return op->ended != 0 && op->ended <= tick;
+  }
+  return false;
+}
+
 /* An answered write: whatever took effect before it began is dead, for sure. */
 static const char *write_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   (void)start;
@@ -265,6 +274,10 @@ static const char *write_done(struct model *model, struct segment *segment, uint
     struct version *version = &segment->versions[i];
     if (version->op == op->id) continue;
     bool older = version->effective <= op->begun;
+    if (!older && model->ended_count > 0 && op_had_ended(model, version->op, op->begun)) {
+      older = true;
+      model->world->counters.old_overtaken++;
+    }
     if (older) version->dead = min_u64(version->dead, model->tick);
     if (older || version->killer == op->id) {
       version->firm = min_u64(version->firm, model->tick);
@@ -526,8 +539,16 @@ const char *model_end_extents(struct model *model, struct model_op *op, const st
   return wrong;
 }
 
+void model_op_ended(struct model *model, struct model_op *op) {
+  require(list_is_linked(&op->link));
+  if (op->ended != 0) return;
+  op->ended = ++model->tick;
+  model->ended_count++;
+}
+
 void model_abandon(struct model *model, struct model_op *op) {
   require(list_is_linked(&op->link));
+  if (op->ended != 0) model->ended_count--;
   model->tick++;
   if (op->kind != MODEL_READ && op->kind != MODEL_FLUSH) (void)walk(model, op->offset, op->length, write_maybe, op);
   list_remove(&op->link);
@@ -548,12 +569,13 @@ static const char *pending_again(struct model *model, struct segment *segment, u
   for (uint32_t i = 0; i < segment->count; i++) {
     struct version *version = &segment->versions[i];
     bool mine = version->op == op->id;
+    if (mine && op->ended != 0 && version->firm != NEVER) continue; /* what came later is over it */
     if (mine) version->effective = NEVER;
     if (!mine && version->killer != op->id) continue;
     version->dead = version->firm = NEVER;
     version->killer = 0;
   }
-  if (!version_of(segment, op->id))
+  if (!version_of(segment, op->id) && op->ended == 0)
     (void)write_begin(model, segment, start, context); /* forgotten, since it was overwritten */
   return NULL;
 }

@@ -45,6 +45,7 @@ struct model_op {
   uint64_t offset, length;
   bool fua;
   uint64_t id, begun; /* `begun` is a tick of the model: the order of begins and ends */
+  uint64_t ended;     /* its session ended then, and the op goes on; 0: no */
   uint32_t tag;
 };
 
@@ -59,7 +60,8 @@ struct model {
   struct list pending; /* struct model_op */
   uint64_t tick, id_next, power_tick;
   uint64_t flush_failed_tick;
-  uint64_t loss_tick; /* of the last fall that lost something */
+  uint32_t ended_count; /* pending ops whose session has ended */
+  uint64_t loss_tick;   /* of the last fall that lost something */
   char error[400];
 };
 
@@ -76,6 +78,9 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
 const char *model_end_extents(struct model *model, struct model_op *op, const struct disk_extent *runs, uint32_t count);
 /* The op will never be answered, and has no effect from now on (its connection is gone, and so is its session). */
 void model_abandon(struct model *model, struct model_op *op);
+/* Its session has ended, and what the client asks on another one comes later: a write that begins from now on and is answered is
+ * over this one. model_abandon() is still to come. */
+void model_op_ended(struct model *model, struct model_op *op);
 /* The process died: all pending ops are abandoned (their memory is the caller's again). */
 void model_crash(struct model *model, bool power);
 /* The mirror fell, and will serve again: what is pending may be done from now on, or once more. `lost`: what was answered and

@@ -352,7 +352,7 @@ static void read_volume(struct mix *mix, struct sim_mirror *mirror, uint32_t c) 
   uint64_t size = client->model->size_bytes, deadline_ns = world_now(mix->world) + HEAL_NS;
   for (uint64_t at = 0; at < size;) {
     uint64_t bytes = min_u64(size - at, READ_ALL_BYTES);
-    if (client->wire.ready && !client->wire.closing && client->open < CLIENT_DEPTH_MAX) {
+    if (client->wire->ready && !client->wire->closing && client->open < CLIENT_DEPTH_MAX) {
       client_ask(client, MODEL_READ, at, bytes, false);
       at += bytes;
       continue;
@@ -465,7 +465,7 @@ static void write_unreadable(struct mix *mix, struct sim_mirror *mirror) {
   if (mirror_unreadable(mirror->core)->count == 0) return;
   sim_mirror_clients_start(mirror, 0);
   for (uint32_t v = 0; v < mirror->volume_count; v++)
-    while (!mirror->clients[v].wire.ready) node_step(mix->node);
+    while (!mirror->clients[v].wire->ready) node_step(mix->node);
   sim_mirror_write_unreadable(mirror);
   (void)run_until_gone(mix, mirror);
 }

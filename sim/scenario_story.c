@@ -43,7 +43,7 @@ static bool until(struct story *story, bool (*holds)(struct story *story)) {
 
 static bool is_answered(struct story *story) { return story->client->open == 0; }
 static bool is_free(struct story *story) { return !story->mirror->busy; }
-static bool is_ready(struct story *story) { return story->client->wire.ready; }
+static bool is_ready(struct story *story) { return story->client->wire->ready; }
 static bool is_gone(struct story *story) { return sim_mirror_clients_gone(story->mirror); }
 static bool is_serving(struct story *story) { return story->mirror->serving; }
 static bool has_fallen(struct story *story) { return story->mirror->fallen; }
@@ -68,7 +68,8 @@ static void wait_ns(struct story *story, uint64_t ns) {
 /* ---- what a client asks ---- */
 
 static void ask(struct story *story, enum model_kind kind, uint64_t offset, uint64_t length) {
-  expect(story, story->client->connected && is_ready(story) && !story->client->wire.closing, "the client is connected");
+  expect(story, story->client->connected && is_ready(story) && !story->client->wire->closing,
+         "the client is connected");
   if (!story->broken) client_ask(story->client, kind, offset, length, false);
 }
 

@@ -60,7 +60,7 @@ static void go_active(struct sim_mirror *mirror) {
   sim_mirror_activate(mirror, NULL);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   sim_mirror_clients_start(mirror, 0);
-  while (!mirror->clients[0].wire.ready) node_step(mirror->node);
+  while (!mirror->clients[0].wire->ready) node_step(mirror->node);
 }
 
 static void ask(struct rot *rot, enum model_kind kind, uint64_t offset, uint64_t length) {
