@@ -8,7 +8,7 @@ import shutil
 import nbd
 
 from lib import images
-from lib.context import check, end, limit, rows, wait_for
+from lib.context import check, end, rows, wait_for
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, Ledger
 from lib.load import Load, open_handle, read_volume
@@ -22,7 +22,7 @@ def storage_daemon(t, served):
             f"server.path={served.daemon.socket()}")
     t.spawn("qemu-storage-daemon", "--blockdev", node, "--nbd-server", f"addr.type=unix,addr.path={path}",
             "--export", "type=nbd,id=e,node-name=mirror,name=vol0,writable=on")
-    wait_for("qemu-storage-daemon to listen", lambda: os.path.exists(path), seconds=10)
+    wait_for("qemu-storage-daemon to listen", lambda: os.path.exists(path))
     return f"nbd+unix:///vol0?socket={path}"
 
 
@@ -30,7 +30,7 @@ def nbdkit_plugin(t, served):
     """nbdkit's nbd plugin, a client of ours, serves what it sees."""
     path = t.path("nbdkit.sock")
     t.spawn("nbdkit", "--foreground", "--exit-with-parent", "--unix", path, "nbd", f"uri={served.uri}", "shared=true")
-    wait_for("nbdkit to listen", lambda: os.path.exists(path), seconds=10)
+    wait_for("nbdkit to listen", lambda: os.path.exists(path))
     return f"nbd+unix:///?socket={path}"
 
 
@@ -43,7 +43,6 @@ def stop_between(t):
 
 
 @rows(BETWEEN)
-@limit(120)
 def test_a_load_through(t, row):
     """Issue 4 item 5: many requests in flight through another program; every read is checked, the images are equal."""
     served = Served(t)
@@ -90,7 +89,6 @@ def mounted(path):
         return any(line.split()[1] == path for line in mounts)
 
 
-@limit(120)
 def test_nbdfuse(t):
     """Issue 4 item 5: a mirror as a file, by nbdfuse: single bytes, long runs, fsync, a copy of all of it."""
     check(os.path.exists("/dev/fuse"), "there is no /dev/fuse: nbdfuse cannot be tried on this machine")
@@ -100,7 +98,7 @@ def test_nbdfuse(t):
     file = os.path.join(folder, "volume")
     process = t.spawn("nbdfuse", file, served.uri)
     try:
-        wait_for("nbdfuse to mount", lambda: mounted(file) or mounted(folder) or os.path.exists(file), seconds=10)
+        wait_for("nbdfuse to mount", lambda: mounted(file) or mounted(folder) or os.path.exists(file))
         source, model = random.Random(6), bytearray(SIZE)
         check(os.path.getsize(file) == SIZE, f"the file has {os.path.getsize(file)} bytes")
         with open(file, "r+b", buffering=0) as volume:

@@ -5,7 +5,7 @@ import random
 import nbd
 
 from lib import images
-from lib.context import check, limit, rows, wait_for
+from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
@@ -139,7 +139,6 @@ def test_against_a_model(t, row):
     served.stop_and_compare()
 
 
-@limit(120)
 def test_hundreds_in_flight(t):
     """Issue 4 item 5: hundreds of questions over several connections while the volume is written: what always holds
     data is never called zero, and each is answered."""

@@ -3,7 +3,7 @@ import json
 import os
 
 from lib import images
-from lib.context import check, limit, rows
+from lib.context import check, rows
 from lib.images import MIB
 from lib.served import Served
 
@@ -27,7 +27,6 @@ def run_fio(t, uri, *words, size=SIZE):
 
 
 @rows([(f"{name}, {place}", words, place) for name, words in JOBS for place in ("tmpfs", "disk")])
-@limit(150)
 def test_verify(t, row):
     """Issue 2 item 10: fio writes with crc32c in every block and reads all back; the images are equal."""
     _, words, place = row
@@ -38,7 +37,6 @@ def test_verify(t, row):
     served.stop_and_compare()
 
 
-@limit(120)
 def test_verify_after_a_crash(t):
     """B6, rule 12: blocks that fio wrote verify after SIGKILL and recovery."""
     served = Served(t, size=SIZE)
@@ -52,7 +50,6 @@ def test_verify_after_a_crash(t):
     served.stop_and_compare()
 
 
-@limit(120)
 def test_several_jobs(t):
     """Issue 2 item 6 (multi-conn): four jobs, each with its connection, each in its part of the volume."""
     served = Served(t, size=4 * SIZE)

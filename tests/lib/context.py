@@ -17,6 +17,7 @@ from . import processes
 BAD_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|panic", re.IGNORECASE)
 
 NOTE = "note: "
+PATIENCE = 120  # seconds that anything is given which has no business waiting: the machine may be busy
 SEED_VARIABLE = "TARN_SOAK_SEED"  # tests/soak: what is drawn
 
 
@@ -38,7 +39,7 @@ def rows(table):
 
 
 def limit(seconds):
-    """The longest that this test may take (150 s if it does not say)."""
+    """The longest that this test may take, where that is more than others are given (tests/run)."""
     def mark(function):
         function.limit_seconds = seconds
         return function
@@ -50,7 +51,7 @@ def is_sanitized(t):
     return "libasan" in t.run("ldd", t.program("tarnd"), quiet=True).out
 
 
-def wait_for(what, condition, seconds=60.0, every=0.02):
+def wait_for(what, condition, seconds=PATIENCE, every=0.02):
     """Polls until condition() is true, and returns that; fails saying `what` did not happen."""
     deadline = time.monotonic() + seconds
     while True:
@@ -115,7 +116,7 @@ class Test:
 
     # ---- processes ----
 
-    def run(self, *argv, status=0, seconds=40, stdin="", quiet=False, **options):
+    def run(self, *argv, status=0, seconds=PATIENCE, stdin="", quiet=False, **options):
         """Runs a command to its end. `status` None: any. Its output is in the result and, unless `quiet`, in the
         test's log."""
         argv = [str(word) for word in argv]
@@ -144,7 +145,7 @@ class Test:
         return process
 
     @contextlib.contextmanager
-    def running(self, *argv, ready=None, seconds=10, **options):
+    def running(self, *argv, ready=None, seconds=PATIENCE, **options):
         """A command that runs during the block; `ready()` says when it can be used."""
         process = self.spawn(*argv, **options)
         try:
@@ -182,7 +183,7 @@ class Test:
         shutil.rmtree(self._shm, ignore_errors=True)
 
 
-def end(process, seconds=5):
+def end(process, seconds=PATIENCE):
     """Ends one process that we started; SIGTERM first."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

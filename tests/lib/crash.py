@@ -223,7 +223,7 @@ class Crash:
         self.check_recovery(recovery, marked)
         if self.totals.cycles % MARKS_AWAITED_EVERY == 0:  # clearing is lazy, so this takes seconds
             wait_for("marks to be cleared when nothing is written",
-                     lambda: self.daemon.mirror("vol0")["marked_regions"] == 0, seconds=30, every=0.1)
+                     lambda: self.daemon.mirror("vol0")["marked_regions"] == 0, every=0.1)
         self.ledger.check_all(read_volume(handle))
         handle.shutdown()
         return recovery

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import urllib.parse
 
-from .context import BAD_WORDS, Failed, Result, check, wait_for
+from .context import BAD_WORDS, PATIENCE, Failed, Result, check, wait_for
 
 # The sanitized build stops at the first finding, with a status that no test expects.
 SANITIZER_ENVIRONMENT = {
@@ -45,7 +45,7 @@ class Daemon:
         print(f"$ {' '.join(self.argv())} &", flush=True)
         return start
 
-    def start(self, seconds=30):
+    def start(self, seconds=PATIENCE):
         """Starts tarnd and waits until it says `ready`."""
         start = self.launch()
 
@@ -73,7 +73,7 @@ class Daemon:
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
 
-    def stop(self, seconds=30):
+    def stop(self, seconds=PATIENCE):
         """SIGTERM: flush, mark clean, exit 0."""
         check(self.is_running(), f"tarnd is gone before it was stopped: {self.log()[-1000:]}")
         self.process.send_signal(signal.SIGTERM)
@@ -106,7 +106,7 @@ class Daemon:
     def tarn_argv(self, *words):
         return [self.test.program("tarn"), "--state", self.state, *[str(word) for word in words]]
 
-    def tarn(self, *words, status=0, seconds=40, quiet=False) -> Result:
+    def tarn(self, *words, status=0, seconds=PATIENCE, quiet=False) -> Result:
         """Runs `tarn WORDS`; fails unless it exits with `status` (None: any)."""
         return self.test.run(*self.tarn_argv(*words), status=status, seconds=seconds, quiet=quiet,
                              env={**os.environ, **CLIENT_ENVIRONMENT})
@@ -140,7 +140,7 @@ class Daemon:
 
     # ---- waiting ----
 
-    def wait_state(self, name, state, seconds=60):
+    def wait_state(self, name, state, seconds=PATIENCE):
         """Until the mirror is ACTIVE (or whatever): returns its status."""
         last = {}
 
@@ -153,7 +153,7 @@ class Daemon:
             raise Failed(f"{error}; it is {last.get('state')} ({last.get('reason')})") from error
         return last
 
-    def wait_synchronized(self, name, seconds=60):
+    def wait_synchronized(self, name, seconds=PATIENCE):
         """Until every image is SYNCHRONIZED and nothing is being copied."""
         self.wait_state(name, "ACTIVE")
         last = {}

@@ -36,7 +36,7 @@ class NbdServer:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
         self.process = self.t.spawn("nbdkit", "--foreground", "--unix", self.socket, *self.options, *self.plugin)
-        wait_for("nbdkit to listen", lambda: self.process.poll() is not None or is_listening(self.socket), 10)
+        wait_for("nbdkit to listen", lambda: self.process.poll() is not None or is_listening(self.socket))
         check(self.process.poll() is None, "nbdkit ended at once")
         return self
 

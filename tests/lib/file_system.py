@@ -59,7 +59,7 @@ class FileSystem:
         if self.fuse.poll() is None:
             self.t.run("umount", "--lazy", self.fuse_at)
             try:
-                self.fuse.wait(10)
+                self.fuse.wait(120)
             except subprocess.TimeoutExpired:
                 self.fuse.kill()
         self.fuse.wait()
@@ -82,7 +82,7 @@ class FileSystem:
                     said += load.stdout.read() or b""
                     check(load.poll() is None, f"the load ended by itself: {said[-200:]}")
                     return said.count(b"there") >= files_at_least
-                wait_for("files to be fsynced", enough, 60)
+                wait_for("files to be fsynced", enough)
                 try:
                     load.wait(seconds)
                 except subprocess.TimeoutExpired:
@@ -117,7 +117,7 @@ class FileSystem:
     def tear_down(self):
         """After load_until(): nothing below answers any more."""
         for path in (self.mounted_at, self.fuse_at):
-            subprocess.run(["umount", "--lazy", path], check=True, timeout=60)
+            subprocess.run(["umount", "--lazy", path], check=True, timeout=120)
         self.loop.close()
 
     def check_files(self):

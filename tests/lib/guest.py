@@ -129,11 +129,11 @@ class Guest:
         except FileNotFoundError:
             return ""
 
-    def wait_said(self, word, seconds=120):
+    def wait_said(self, word, seconds=300):
         wait_for(f"the guest to say {word!r}", lambda: word in self.console() or self.process.poll() is not None, seconds)
         check(word in self.console(), f"the guest ended before it said {word!r}: {self.console()[-1500:]}")
 
-    def wait_verdict(self, seconds=140):
+    def wait_verdict(self, seconds=400):
         """Waits for the end of the machine, and for the word OK."""
         try:
             self.process.wait(seconds)

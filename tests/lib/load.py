@@ -200,7 +200,7 @@ class Load:
         except nbd.Error as error:
             raise Failed(f"the server closed a connection: {error}") from error
 
-    def drain(self, seconds=30):
+    def drain(self, seconds=120):
         """Sends nothing more and waits for all answers."""
         deadline = time.monotonic() + seconds
         while any(connection.in_flight() for connection in self.connections):
@@ -213,7 +213,7 @@ class Load:
         self.dying = True
         before = len(self.ledger.in_flight)
         unanswered_before = self.ledger.answered_writes
-        deadline = time.monotonic() + 60  # the kernel closes a killed server's sockets when it comes to it
+        deadline = time.monotonic() + 120  # the kernel closes a killed server's sockets when it comes to it
         while any(not connection.is_dead() for connection in self.connections):
             self.step(sending=False, timeout_ms=100)
             if time.monotonic() > deadline:

@@ -3,7 +3,7 @@ import os
 import random
 
 from . import images
-from .context import check, wait_for
+from .context import PATIENCE, check, wait_for
 from .daemon import Daemon
 from .images import KIB, MIB
 from .ledger import SECTOR, Ledger, stamp
@@ -47,7 +47,7 @@ class Mirror:
     def roles(self):
         return {image["name"]: image["role"] for image in self.status()["images"]}
 
-    def wait_image(self, name, what, condition, seconds=60):
+    def wait_image(self, name, what, condition, seconds=PATIENCE):
         """Until condition(image) is true; returns the image's status."""
         last = {}
 
@@ -60,7 +60,7 @@ class Mirror:
     def wait_out(self, name):
         return self.wait_image(name, "out", lambda image: image["missing"])
 
-    def wait_in(self, name, seconds=60):
+    def wait_in(self, name, seconds=PATIENCE):
         return self.wait_image(name, "SYNCHRONIZED", lambda image: image["state"] == "SYNCHRONIZED" and
                                not image["sync"], seconds)
 

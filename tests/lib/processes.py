@@ -45,7 +45,7 @@ def signal_quietly(pid, number):
         pass
 
 
-def end_all(root, seconds=5.0):
+def end_all(root, seconds=120.0):
     """SIGKILLs every descendant of `root` and waits until they are gone. Repeats, because they may be starting more."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -2,7 +2,7 @@
 import socket
 import struct
 
-from .context import Failed, check
+from .context import PATIENCE, Failed, check
 
 INIT_MAGIC, OPTION_MAGIC, REPLY_MAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x3E889045565A9
 REQUEST_MAGIC, SIMPLE_MAGIC = 0x25609513, 0x67446698
@@ -19,11 +19,11 @@ def request_bytes(command, offset=0, length=0, payload=b"", flags=0, cookie=1, m
 
 
 class Raw:
-    """One connection. Everything blocks, at most 10 s."""
+    """One connection. Everything blocks, at most as long as any test waits."""
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect(path)
 
     def send(self, data):
@@ -38,7 +38,7 @@ class Raw:
             data += piece
         return data
 
-    def is_closed(self, seconds=10):
+    def is_closed(self, seconds=PATIENCE):
         """Waits for the server to hang up; whatever it still says is dropped."""
         self.socket.settimeout(seconds)
         try:

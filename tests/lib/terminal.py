@@ -7,7 +7,7 @@ import select
 import struct
 import termios
 
-from .context import Failed, wait_for
+from .context import PATIENCE, Failed, wait_for
 from .daemon import CLIENT_ENVIRONMENT
 
 
@@ -31,14 +31,14 @@ class Terminal:
                 self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.text
 
-    def wait(self, pattern, seconds=20):
+    def wait(self, pattern, seconds=PATIENCE):
         """Until the text has this pattern."""
         try:
             wait_for(f"/{pattern}/ on the terminal", lambda: re.search(pattern, self.read()), seconds, every=0)
         except Failed as error:
             raise Failed(f"{error}; there is {self.text!r}") from None
 
-    def end(self, seconds=20):
+    def end(self, seconds=PATIENCE):
         """Reads on until the program ends; returns its exit status."""
         wait_for("the program to end", lambda: self.read() is not None and self.status is not None, seconds, every=0)
         os.close(self.fd)

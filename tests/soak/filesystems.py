@@ -1,7 +1,7 @@
 """Real file systems on a mirror, through many crashes and power cuts."""
 import random
 
-from lib.context import limit, rows
+from lib.context import rows
 from lib.formatted import Formatted, OnVolatileDisks
 
 CYCLES = 5
@@ -9,7 +9,6 @@ CYCLES = 5
 
 @rows([("ext4, SIGKILL", Formatted, "ext4"), ("XFS, SIGKILL", Formatted, "xfs"),
        ("ext4, power cut", OnVolatileDisks, "ext4"), ("XFS, power cut", OnVolatileDisks, "xfs")])
-@limit(400)
 def test_fsynced_files_survive(t, row):
     """Issue 4 item 4; rules 2, 3: as system.filesystems, more of it, one crash after the other on the same file system."""
     chance = random.Random(t.soak_seed())

@@ -2,7 +2,7 @@
 import re
 
 from lib import guest
-from lib.context import check, limit
+from lib.context import check
 from lib.images import MIB
 
 # On Linux 6.1: the images on ext4 (direct I/O by io_uring), then in memory. Every step says what failed, and ends it.
@@ -46,7 +46,6 @@ echo OK
 """
 
 
-@limit(240)
 def test_the_daemon_on_linux_6_1(t):
     """Issue 4 item 4: on the Linux of Debian 12 the daemon starts, mirrors onto ext4 and memory, and recovers
     from SIGKILL."""

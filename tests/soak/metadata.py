@@ -5,7 +5,6 @@ from lib.damage import Fleet
 ROUNDS = 60
 
 
-@limit(600)
 def test_metadata_is_damaged_byte_by_byte(t):
     """Rules 4, 10; issue 4 item 3: as system.diskfaults, more of it, drawn anew each time."""
     fleet = Fleet(t, 48, seed=t.soak_seed())

@@ -1,5 +1,5 @@
 """Power cuts, twenty of them."""
-from lib.context import limit, rows
+from lib.context import rows
 from lib.power import PowerCut, PowerVariant, check_power_totals
 
 CYCLES = 5
@@ -14,7 +14,6 @@ VARIANTS = [
 
 
 @rows(VARIANTS)
-@limit(400)
 def test_power_is_cut_under_load(t, row):
     """Issue 4 item 3; rules 1, 2, 3: as system.power, more of it; every third cut is followed by one during recovery."""
     cut = PowerCut(t, row[1], seed=t.soak_seed(), say=t.note)

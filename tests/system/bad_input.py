@@ -399,7 +399,7 @@ def test_daemon_arguments(t, row):
     """Cli: exit status 2, one line that says which argument and why; nothing is made."""
     state = t.path("state")
     words = row[1] if "--state" in row[1] else ["--state", state, *row[1]]
-    result = t.run(t.program("tarnd"), *words, status=2, seconds=20)
+    result = t.run(t.program("tarnd"), *words, status=2)
     check_message(result.err, row[2])
     check(not os.path.exists(state) or not os.listdir(state), "bad arguments, but the state directory was filled")
 
@@ -430,7 +430,7 @@ def test_state_directory(t, row):
     """Cli, issue 2 bad input: a daemon that cannot start says why in one line, and ends."""
     _, prepare, statuses, saying = row
     state = prepare(t) or t.path("state")
-    result = t.run(t.program("tarnd"), "--state", state, status=None, seconds=20)
+    result = t.run(t.program("tarnd"), "--state", state, status=None)
     check(result.status in statuses, f"exit status should be {statuses}: {result}")
     check_message(result.err, saying)
 
@@ -441,7 +441,6 @@ def test_port_in_use(t):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        result = t.run(t.program("tarnd"), "--state", t.path("state"), "--nbd", f"127.0.0.1:{port}", status=None,
-                       seconds=20)
+        result = t.run(t.program("tarnd"), "--state", t.path("state"), "--nbd", f"127.0.0.1:{port}", status=None)
         check(result.status in EITHER, f"exit status: {result}")
         check(str(port) in result.err, f"the port is not named: {result.err}")

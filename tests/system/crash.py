@@ -1,5 +1,5 @@
 """SIGKILL under load: nothing answered is lost, and the images end equal."""
-from lib.context import limit, rows
+from lib.context import rows
 from lib.crash import Crash, Variant, check_totals, run_for
 from lib.images import KIB, MIB
 
@@ -15,7 +15,6 @@ VARIANTS = [
 
 
 @rows(VARIANTS)
-@limit(240)
 def test_sigkill_under_load(t, row):
     """B4, B5, B6, B8 (auto-activation), B9; rules 1-3, 10, 12, 13: the daemon is killed under load, while it starts, while
     it recovers, and while an image is copied to."""

@@ -6,7 +6,7 @@ import shutil
 import signal
 
 from lib import images
-from lib.context import Failed, check, limit, rows, wait_for
+from lib.context import Failed, check, rows, wait_for
 from lib.daemon import Daemon
 from lib.damage import Fleet
 from lib.images import KIB, MIB
@@ -39,7 +39,6 @@ def compare(mirror, disk):
 
 # ---- disks that fail, hang, come back, fill up ----
 
-@limit(120)
 def test_a_device_hangs(t):
     """Rules 6, 7; issue 4 item 3: a block device that answers nothing, with requests in the kernel, is taken out; clients go
     on. When it answers again, late, it comes back and is copied to."""
@@ -60,7 +59,6 @@ def test_a_device_hangs(t):
     compare(mirror, disk)
 
 
-@limit(120)
 def test_a_device_dies_and_is_replugged(t):
     """Rules 5, 6; B9; issue 4 item 3: the server of a block device is killed, its cache is lost, and every request fails; the
     image is out, clients go on. Plugged in again, under another device number, it comes back, and what its cache lost is
@@ -82,7 +80,6 @@ def test_a_device_dies_and_is_replugged(t):
     compare(mirror, disk)
 
 
-@limit(120)
 def test_a_device_is_made_shorter(t):
     """Thesis 3, rule 9: a block device that is shorter than its volume all of a sudden is out, with the reason; when it has its
     size again, and zeroes where data was, it comes back and is copied to."""
@@ -106,7 +103,6 @@ def test_a_device_is_made_shorter(t):
     images.check_same([mirror.path("a"), device.path], SIZE)
 
 
-@limit(120)
 def test_a_file_system_fills_up(t):
     """Rule 6, C10; issue 4 item 3: a sparse image on an ext4 that is full: the write fails with ENOSPC by io_uring, the image
     is out, clients go on; with space again it is restored, and holds everything."""
@@ -143,7 +139,6 @@ def reason_of(daemon):
 
 
 @rows([("files", False), ("block devices", True)])
-@limit(120)
 def test_two_daemons_want_one_disk(t, row):
     """Rule 7, B12; issue 4 item 3: the second one serves nothing, touches nothing, and says who is in the way; it serves when
     the first is gone."""
@@ -172,7 +167,6 @@ def test_two_daemons_want_one_disk(t, row):
     handle.shutdown()
 
 
-@limit(150)
 def test_killed_with_requests_in_the_kernel(t):
     """Rule 7; issue 4 item 3: a daemon is killed while a device holds its writes, and cannot end before it answers. Until then
     the next one is refused, and says why; then it takes over, and what the dead one wrote late does no harm."""
@@ -201,7 +195,6 @@ def test_killed_with_requests_in_the_kernel(t):
 
 # ---- metadata ----
 
-@limit(150)
 def test_metadata_is_damaged_byte_by_byte(t):
     """Rules 4, 10; issue 4 item 3: whatever byte or sector of the metadata of an image, or of the record in the state
     directory, is damaged, after a clean stop or SIGKILL: the daemon starts, and serves the newest data or nothing, and says

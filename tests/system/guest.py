@@ -4,7 +4,7 @@ import os
 import re
 
 from lib import guest, images
-from lib.context import check, limit
+from lib.context import check
 from lib.daemon import Daemon
 from lib.images import MIB
 
@@ -33,7 +33,6 @@ def content(number):
     return (line * (FILE_BYTES // len(line) + 1))[:FILE_BYTES]
 
 
-@limit(240)
 def test_boots_from_a_mirror(t):
     """Issue 4 item 4, A2: a guest whose root disk is a mirror boots, writes files and fsyncs them, while the daemon is
     killed and started again; both images then hold a sound file system and every file."""

@@ -57,7 +57,7 @@ def test_a_whole_life(t, row):
         check(os.stat(path).st_blocks * 512 < MIB, f"{path} was not made sparse")
 
     daemon.tarn("mirror", "activate", "vol0")
-    status = daemon.wait_synchronized("vol0", seconds=5)
+    status = daemon.wait_synchronized("vol0")
     check(all(image["sync"] is None for image in status["images"]), "files without data need no synchronisation")
     content = write_some(daemon)
     read_back(daemon, content)
@@ -101,7 +101,7 @@ def test_restart(t, row):
     daemon = new_mirror(t, two_images(t), settings=[f"auto={auto}"], activate=activate)
     content = write_some(daemon) if activate else b""
     daemon.restart()
-    daemon.wait_state("vol0", expected, seconds=5)
+    daemon.wait_state("vol0", expected)
     if expected == "INACTIVE" and content:
         daemon.tarn("mirror", "activate", "vol0")
     if content:
@@ -121,7 +121,7 @@ def test_sigterm_under_load(t):
     load.dying = True
     daemon.process.terminate()
     load.bury()
-    check(daemon.process.wait(30) == 0, f"SIGTERM under load: exit status {daemon.process.returncode}")
+    check(daemon.process.wait(120) == 0, f"SIGTERM under load: exit status {daemon.process.returncode}")
     images.check_same(paths, SIZE)
     daemon.start()
     daemon.wait_state("vol0", "ACTIVE")
@@ -149,7 +149,7 @@ def test_settings(t):
 def test_one_daemon_per_state_directory(t):
     """Issue 2, item 7: the state directory is locked; a second daemon says so and goes."""
     daemon = Daemon(t).start()
-    second = t.run(*daemon.argv(), status=None, seconds=30)
+    second = t.run(*daemon.argv(), status=None)
     check(second.status in (1, 2), f"a second daemon: {second}")
     check(daemon.state in second.err, f"the message does not name the directory: {second.err}")
     check(re.search(r"in use|another|running|locked", second.err), f"the message does not say why: {second.err}")
@@ -183,7 +183,7 @@ def test_locks(t):
     daemon.tarn("mirror", "activate", "vol0")
     daemon.kill()
     for path in paths:
-        wait_for(f"the dead daemon's lock on {path} to go", lambda path=path: not images.is_locked(path), seconds=5)
+        wait_for(f"the dead daemon's lock on {path} to go", lambda path=path: not images.is_locked(path))
 
 
 @rows([("blank file", False), ("file to be made", True)])
@@ -432,12 +432,12 @@ def test_status_watch(t):
     def text():
         with open(t.path("watch.txt"), encoding="utf-8") as file:
             return file.read()
-    wait_for("the first screen", lambda: "INACTIVE" in text(), seconds=5)
+    wait_for("the first screen", lambda: "INACTIVE" in text())
     daemon.tarn("mirror", "activate", "vol0")
-    wait_for("the change to be shown", lambda: "SYNCHRONIZED" in text() and re.search(r"\bACTIVE", text()), seconds=5)
+    wait_for("the change to be shown", lambda: "SYNCHRONIZED" in text() and re.search(r"\bACTIVE", text()))
     check(watcher.poll() is None, f"the watch ended by itself with {watcher.poll()}")
     watcher.send_signal(signal.SIGINT)
-    watcher.wait(5)
+    watcher.wait(120)
     daemon.check_alive()
 
 

@@ -216,7 +216,7 @@ def test_nothing_leaks(t):
     for _ in range(40):
         cycle()
         daemon.json("status")
-    wait_for(f"{files} files to be open", lambda: open_files(daemon) <= files, seconds=10)
+    wait_for(f"{files} files to be open", lambda: open_files(daemon) <= files)
     grown = resident_kib(daemon) - memory
     check(grown < 2048 or is_sanitized(t), f"it uses {grown} KiB more than before")
     t.note(f"40 cycles: {grown} KiB more in memory, {files} files open")
@@ -293,7 +293,7 @@ def test_the_wall_clock_jumps(t, row):
     handle.pwrite(b"2" * 4096, 4096)
     daemon.tarn("status")
     daemon.tarn("fault", "vol0", "b", "heal")
-    wait_for("b to be back", lambda: image_b()["state"] == "SYNCHRONIZED", seconds=30)
+    wait_for("b to be back", lambda: image_b()["state"] == "SYNCHRONIZED")
     check(time.strftime("%Y-%m-%d", time.gmtime()) not in daemon.log().splitlines()[-1], "the daemon's clock is not wrong")
     for seconds in (0, row[1], -row[1], 0, row[1]):
         jump(seconds)

@@ -190,7 +190,7 @@ def completions(t, daemon, line):
                    "TARN_STATE": daemon.state}
     script = os.path.join(ROOT, "dist/tarnd.bash" if line.startswith("tarnd") else "dist/tarn.bash")
     done = subprocess.run(["bash", "--norc", "-c", SCRIPT, "bash", script, line], env=environment, capture_output=True,
-                          text=True, timeout=20, check=False)
+                          text=True, timeout=120, check=False)
     check(not done.stderr, f"the completion of {line!r} says: {done.stderr}")
     return [word for word in done.stdout.split("\n") if word]
 

@@ -216,7 +216,7 @@ def test_changed_behind_our_back(t, row):
     daemon.stop()
     change(daemon, paths[index], how)
     daemon.start()
-    mirror = wait_for("a decision", lambda: decided(daemon), seconds=10)
+    mirror = wait_for("a decision", lambda: decided(daemon))
     if mirror["state"] == "ATTENTION":
         name = "ab"[index]
         check(re.search(rf"\b{name}\b", str(mirror["reason"])),
@@ -285,7 +285,7 @@ def test_the_state_directory_of_a_destroyed_image(t):
     daemon.wait_state("vol0", "ATTENTION")
     for path in paths:
         check(not os.path.exists(path), f"{path} was made anew: an empty file must never pass for data")
-    wait_for("status to tell why", lambda: daemon.mirror("vol0")["reason"], seconds=5)
+    wait_for("status to tell why", lambda: daemon.mirror("vol0")["reason"])
 
 
 @rows([("removed", lambda path: os.unlink(path)), ("renamed", take_away),

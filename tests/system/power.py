@@ -20,7 +20,6 @@ VARIANTS = [
 
 
 @rows(VARIANTS)
-@limit(120)
 def test_power_is_cut_under_load(t, row):
     """Issue 4 item 3; rules 1, 2, 3: what was flushed is there after a power cut, on images whose disks have a volatile
     cache; what was not may be lost, and the images end equal."""
@@ -31,7 +30,6 @@ def test_power_is_cut_under_load(t, row):
     check_power_totals(cut.totals)
 
 
-@limit(120)
 def test_disks_that_ignore_flushes_are_found(t):
     """The proof of the test above: with disks that answer a flush and do nothing, flushed data is lost, and it must find
     that."""

@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from lib.context import check, limit
+from lib.context import check
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PLACE = "/tmp/tour"  # the document's folder
@@ -27,7 +27,6 @@ def as_read(t, command):
     return words.replace("$PWD/build", t.path("bin")).replace(PLACE, t.path("tour"))
 
 
-@limit(240)
 def test_five_minutes(t):
     """Issues 2 and 4: a mirror is made, killed under a copy, loses an image, gets another disk, is fractured, verified, and given up."""
     commands, shown = tour()

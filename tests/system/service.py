@@ -35,7 +35,7 @@ class Manager:
         except BlockingIOError:
             return self.said
 
-    def wait(self, text, seconds=20):
+    def wait(self, text, seconds=120):
         wait_for(f"the daemon to tell {text!r}; it told {self.said}", lambda: text in self.listen(), seconds)
 
 

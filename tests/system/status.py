@@ -32,7 +32,7 @@ def shown(mirror):
     return mirror.daemon.tarn("status").out
 
 
-def check_sentences(mirror, *sentences, seconds=30):
+def check_sentences(mirror, *sentences, seconds=120):
     """Until `status` has a line for each of these patterns; the first of them is its first line."""
     last = [""]
 
@@ -233,7 +233,7 @@ def test_attention_newest_is_away(t):
                     r"  by itself +it is tried again in \d s",
                     r"  to do +bring back the disk that is named; only if it is lost for good.*: tarn mirror activate --force vol0$")
     os.rename(mirror.path("a") + ".away", mirror.path("a"))
-    mirror.daemon.wait_state("vol0", "ACTIVE", seconds=30)
+    mirror.daemon.wait_state("vol0", "ACTIVE")
 
 
 def test_attention_last_file_is_unlinked(t):

@@ -134,7 +134,7 @@ def test_an_image_leaves_while_it_is_compared(t):
     slow(mirror)
     client = begin(mirror)
     mirror.op("fracture", "b")
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=120)
     check(client.returncode == 1 and "all images agree" not in out and "not all was compared" in err, f"it says {out} {err}")
 
 
@@ -178,7 +178,7 @@ def test_it_is_in_nobodys_way(t, row):
         mirror.daemon.tarn(*[mirror.path("d") if word == "d" else word for word in row[1]])
         if row[1][1] != "deactivate":
             mirror.fault("b", "heal")
-    out, err = client.communicate(timeout=40)
+    out, err = client.communicate(timeout=120)
     if row[1] is None or row[1][1] == "deactivate":
         check(client.returncode == 1 and len(err.strip().splitlines()) == 1, f"it ended with {client.returncode}: {err}")
     else:

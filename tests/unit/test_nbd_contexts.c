@@ -172,8 +172,8 @@ static void each_request(void **state) {
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     struct world *world = with_contexts(rows[i].one, rows[i].two);
-    memset(world->bytes + 131072, 0, 65536);
-    memset(world->bytes + 2 * MIB - 4096, 0, 4096);
+    world_zero(world, 131072, 65536);
+    world_zero(world, 2 * MIB - 4096, 4096);
     say_request(world, rows[i].flags, NBD_CMD_BLOCK_STATUS, 7, rows[i].offset, rows[i].length);
     world_run(world);
     const char *replies = world_replies(world);
@@ -188,7 +188,7 @@ static void as_many_runs_as_there_can_be(void **state) {
   (void)state;
   struct world *world = with_contexts("base:allocation", "tarn:state");
   world->send_bite = 7;
-  for (uint32_t i = 0; i < 2 * MIB; i += 8192) memset(world->bytes + i, 0, 4096);
+  for (uint32_t i = 0; i < 2 * MIB; i += 8192) world_zero(world, i, 4096);
   for (uint64_t cookie = 1; cookie <= 20; cookie++) say_request(world, 0, NBD_CMD_BLOCK_STATUS, cookie, 0, 2 * MIB);
   world_run(world);
   const char *text = world_replies(world);
@@ -221,7 +221,7 @@ static void what_goes_wrong(void **state) {
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     struct world *world = with_contexts("base:allocation", rows[i].both ? "tarn:state" : NULL);
-    memset(world->bytes, 0, 8192);
+    world_zero(world, 0, 8192);
     world->fail_at = 1;
     world->fail_err = rows[i].err;
     say_request(world, 0, NBD_CMD_BLOCK_STATUS, 7, 0, 8192);

@@ -7,7 +7,9 @@
  *
  * The disk is as unkind as disk.h allows: it completes late and in any order, scribbles over the bytes around an
  * unaligned buffer's data, keeps a reference to buffers when told so, and refuses by require() what breaks the rules.
- * */
+ *
+ * The memory of a world that was freed serves the next one of its size: to have the kernel map and clear megabytes for
+ * each of a thousand worlds took most of a test's time, and many times that on a busy machine. */
 #ifndef TARN_TEST_NBD_WORLD_H
 #define TARN_TEST_NBD_WORLD_H
 
@@ -27,13 +29,10 @@ struct world {
   struct env *env;
   struct buffer_pool *pool;
   struct env own_env;
-  struct arena arena;
-  struct buffer_pool own_pool;
   struct prng prng;
   struct nbd_exports exports;
   struct nbd_export export, other;
   struct nbd_session *session;
-  void *memory;
   bool closed;
 
   /* the driver: at most one receive and one send are under way, as on an asynchronous socket */
@@ -44,7 +43,6 @@ struct world {
   size_t vector_count;
 
   struct disk disk;
-  uint8_t *bytes; /* of the disk */
   struct list in_disk;
   enum world_order order;
   uint32_t ios_done, fail_at; /* fail_at: the how manieth I/O fails, from 1; 0: none */
@@ -53,15 +51,22 @@ struct world {
   struct buffer *kept; /* the last one that somebody still hangs on */
   bool keep_buffers, keep_reads;
   bool log_on;
-  char log[65536]; /* of the disk: "write 0+512 fua\n" */
 
-  uint8_t *input, *output;
   size_t input_bytes, input_at, output_bytes, output_at; /* output_at: up to there it was decoded */
-  size_t input_max, output_max;                          /* room for them; output grows */
   size_t bite, send_bite;
   bool bites_vary; /* anything up to those */
+
+  /* what the next world of this size takes over as it is */
+  uint64_t size, pool_bytes;
+  struct arena arena;
+  struct buffer_pool own_pool;
+  uint8_t *bytes;                  /* of the disk */
+  uint64_t dirty_start, dirty_end; /* of them, those that may differ from what they are at first */
+  uint8_t *input, *output;
+  size_t input_max, output_max; /* room for them; output grows */
+  void *memory;                 /* of the session */
+  char log[65536];              /* of the disk: "write 0+512 fua\n" */
   char text[1 << 20];
-  size_t text_bytes;
 };
 
 /* ---- the disk ---- */
@@ -121,6 +126,28 @@ static inline uint32_t world_state(const struct nbd_export *export, uint64_t off
   return count;
 }
 
+static inline void world_dirty(struct world *world, uint64_t start, uint64_t length) {
+  world->dirty_start = min_u64(world->dirty_start, start);
+  world->dirty_end = max_u64(world->dirty_end, start + length);
+}
+/* The disk holds zeroes there. */
+static inline void world_zero(struct world *world, uint64_t start, uint64_t length) {
+  world_dirty(world, start, length);
+  memset(world->bytes + start, 0, length);
+}
+/* Byte i of the disk is a function of i again. */
+static inline void world_fill(struct world *world) {
+  static uint8_t pattern[65536];
+  if (pattern[1] == 0)
+    for (uint32_t i = 0; i < sizeof pattern; i++) pattern[i] = (uint8_t)(i * 7 + i / 256);
+  for (uint64_t at = world->dirty_start, next; at < world->dirty_end; at = next) {
+    next = min_u64(align_down(at, sizeof pattern) + sizeof pattern, world->dirty_end);
+    memcpy(world->bytes + at, pattern + at % sizeof pattern, (size_t)(next - at));
+  }
+  world->dirty_start = world->size;
+  world->dirty_end = 0;
+}
+
 static inline void world_disk_apply(struct world *world, struct disk_io *io) {
   switch (io->op) {
     case DISK_READ:
@@ -128,11 +155,12 @@ static inline void world_disk_apply(struct world *world, struct disk_io *io) {
       scribble(world, io);
       break;
     case DISK_WRITE:
+      world_dirty(world, io->offset, io->length);
       memcpy(world->bytes + io->offset, io->data, io->length);
       scribble(world, io);
       break;
     case DISK_TRIM:
-    case DISK_WRITE_ZEROES: memset(world->bytes + io->offset, 0, io->length); break;
+    case DISK_WRITE_ZEROES: world_zero(world, io->offset, io->length); break;
     case DISK_EXTENTS: world_extents(world, io); break;
     case DISK_FLUSH:
     case DISK_OP_COUNT: break;
@@ -194,18 +222,55 @@ static inline void world_session_open(struct world *world) {
   world->session = nbd_session_open(world->memory, &options);
 }
 
+/* The one that was freed last, if it lived in an env and a pool of its own; its pool is whole. */
+static struct world *world_spare;
+
+static inline void world_release(struct world *world) {
+  if (!world) return;
+  arena_destroy(&world->arena);
+  free(world->bytes);
+  free(world->input);
+  free(world->output);
+  free(world->memory);
+  free(world);
+}
+
+static inline struct world *world_alloc(struct world *neighbour, uint64_t size, uint64_t pool_bytes) {
+  struct world *world = calloc(1, sizeof *world);
+  require(world != NULL);
+  arena_init(&world->arena);
+  env_init(&world->own_env);
+  if (!neighbour) require(buffer_pool_init(&world->own_pool, &world->own_env, &world->arena, pool_bytes) == TARN_OK);
+  world->size = size;
+  world->pool_bytes = pool_bytes;
+  world->bytes = malloc(size);
+  world->dirty_end = size;
+  world->input_max = world->output_max = 3 * size + (2 << 20);
+  world->input = malloc(world->input_max);
+  world->output = malloc(world->output_max);
+  world->memory = aligned_alloc(16, align_up(nbd_session_bytes(), 16));
+  require(world->bytes && world->input && world->output && world->memory);
+  return world;
+}
+
+static inline void world_reuse(struct world *world) {
+  memset(world, 0, offsetof(struct world, size));
+  world->log[0] = world->text[0] = '\0';
+  env_init(&world->own_env);
+}
+
 /* A disk of `size` bytes whose byte i is a function of i; `pool_bytes` 0 gives the smallest pool. With a neighbour the
  * session lives in the neighbour's env and pool. */
 static inline struct world *world_new_beside(struct world *neighbour, uint64_t size, uint64_t pool_bytes) {
-  struct world *world = calloc(1, sizeof *world);
-  require(world != NULL);
+  struct world *world = neighbour ? NULL : world_spare;
+  if (world && world->size == size && world->pool_bytes == pool_bytes) {
+    world_spare = NULL;
+    world_reuse(world);
+  } else {
+    world = world_alloc(neighbour, size, pool_bytes);
+  }
   world->env = neighbour ? neighbour->env : &world->own_env;
   world->pool = neighbour ? neighbour->pool : &world->own_pool;
-  arena_init(&world->arena);
-  if (!neighbour) {
-    env_init(world->env);
-    require(buffer_pool_init(world->pool, world->env, &world->arena, pool_bytes) == TARN_OK);
-  }
   prng_seed(&world->prng, 1);
   list_init(&world->in_disk);
   static const struct disk_ops ops = {.kind = "test", .submit = world_disk_submit, .close = world_disk_close};
@@ -221,15 +286,7 @@ static inline struct world *world_new_beside(struct world *neighbour, uint64_t s
                                        .can_trim = true,
                                        .can_extents = true,
                                        .volatile_cache = true}};
-  world->bytes = malloc(size);
-  world->input_max = world->output_max = 3 * size + (2 << 20);
-  world->input = malloc(world->input_max);
-  world->output = malloc(world->output_max);
-  world->memory = aligned_alloc(16, align_up(nbd_session_bytes(), 16));
-  require(world->bytes && world->input && world->output && world->memory);
-  for (uint64_t i = 0; i < size && i < 65536; i++) world->bytes[i] = (uint8_t)(i * 7 + i / 256);
-  for (uint64_t i = 65536; i < size; i += 65536)
-    memcpy(world->bytes + i, world->bytes, (size_t)min_u64(65536, size - i));
+  world_fill(world);
   world->exports = (struct nbd_exports){.find = world_find, .at = world_at};
   world->export =
       (struct nbd_export){.name = "vol0", .description = "the first", .disk = &world->disk, .state = world_state};
@@ -343,14 +400,15 @@ static inline void world_session_close(struct world *world) {
 static inline void world_free(struct world *world) {
   if (!world->closed) world_session_close(world);
   if (world->kept) buffer_unref(world->kept);
-  require(implies(world->pool == &world->own_pool, buffer_pool_is_whole(world->pool)));
+  bool alone = world->pool == &world->own_pool;
+  require(implies(alone, buffer_pool_is_whole(world->pool)));
   require(world->disk.in_flight == 0);
-  arena_destroy(&world->arena);
-  free(world->bytes);
-  free(world->input);
-  free(world->output);
-  free(world->memory);
-  free(world);
+  if (alone) {
+    world_release(world_spare);
+    world_spare = world;
+  } else {
+    world_release(world);
+  }
 }
 
 /* ---- what the client says ---- */
@@ -594,7 +652,7 @@ static inline const char *world_handshake(struct world *world) {
 /* The disk's log since the last call. */
 static inline const char *world_log(struct world *world) {
   static char text[sizeof world->log];
-  memcpy(text, world->log, sizeof text);
+  memcpy(text, world->log, strlen(world->log) + 1);
   world->log[0] = '\0';
   return text;
 }

@@ -118,7 +118,6 @@ static void test_the_wait_ends_at_the_next_timer_and_not_before(void **state) {
   timer_set(env, &timer, deadline);
   turn_until(reactor, &timer_calls, 1);
   assert_true(env->now_ns >= deadline);
-  assert_true(env->now_ns < deadline + NS_PER_S);
   assert_true(env->wall_ns > 1600000000ull * NS_PER_S);
   assert_true(env->random(env) != env->random(env));
   reactor_destroy(reactor);
