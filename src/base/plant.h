@@ -38,7 +38,8 @@
   X(half_built_read, "an image that is still being copied to is read as if it were whole")              \
   X(hole_in_flight, "block status believes any image, also where a write is under way")                 \
   X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")   \
-  X(completed_untold, "no record says that an activation's, or a stop's, first commit is complete")
+  X(completed_untold, "no record says that an activation's, or a stop's, first commit is complete")     \
+  X(torn_payload, "a write whose client stalls goes to the disk as far as it has come")
 
 enum plant {
   PLANT_none,

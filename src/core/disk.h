@@ -63,12 +63,15 @@ struct disk_extent {
 };
 #define DISK_EXTENTS_MAX 128u
 
+/* So that whoever cuts a request can cut at multiples of 4096, with room for a block that is merged. */
+#define DISK_IO_MIN (2 * BUFFER_ALIGN)
+
 /* What a disk can do: known once it is open, constant while it is. */
 struct disk_caps {
   uint64_t size_bytes;
-  uint32_t block_bytes;      /* power of two, 1..4096 */
-  uint32_t align_bytes;      /* power of two, block_bytes..4096 */
-  uint32_t io_bytes_max;     /* multiple of block_bytes, at most BUFFER_DATA_MAX */
+  uint32_t block_bytes;  /* power of two, 1..4096 */
+  uint32_t align_bytes;  /* power of two, block_bytes..4096 */
+  uint32_t io_bytes_max; /* multiple of block_bytes, at most BUFFER_DATA_MAX; of an image's disk at least DISK_IO_MIN */
   uint32_t zero_block_bytes; /* power of two, 1..4096; meaningful when can_zero */
   uint64_t zero_bytes_max;   /* multiple of zero_block_bytes */
   bool read_only;

@@ -17,10 +17,11 @@
  * How memory is bounded. A session has fixed slots, its own receive buffer, and at most NBD_HELD_BYTES_MAX of the pool,
  * and no more than an eighth of it (one buffer it always may have). A WRITE takes a buffer only once NBD_COLLECT_BYTES
  * of its payload, or all of it, have arrived in the session's own memory; at most one buffer is partly filled. That one
- * too is given up when the driver says that nothing comes any more, by nbd_session_received(session, 0): what is here
- * goes to the disk as a short piece, and the next buffer is asked for only when NBD_COLLECT_BYTES more have come. So
- * 1000 clients that stall inside a payload hold no buffer once their driver has noticed, and before that at most one
- * each.
+ * too is given up when the driver says that nothing comes any more, by nbd_session_received(session, 0): what is here of a
+ * short WRITE moves to the session's own memory, and a buffer is asked for again when all of it is here; of a long one whole
+ * blocks go to the disk as a short piece, and the next buffer is asked for when NBD_COLLECT_BYTES more have come. So 1000
+ * clients that stall inside a payload hold no buffer once their driver has noticed, and before that at most one each.
+ * A payload that does not go on for long ends its connection: that is the driver's affair (nbd_session_in_payload).
  *
  * A client that asks for much and does not take it keeps its share of the pool until its connection ends. The
  * counterpart is nbd_session_sent(session, 0), which means nothing yet: drop what stands in the line but is not sent,
@@ -38,6 +39,7 @@
 #define NBD_IN_BYTES         65536u              /* the session's own receive buffer: 15 writes of 4 KiB at once */
 #define NBD_IN_LONG_BYTES    16384u              /* of it, while payloads are long: the rest of them is not copied */
 #define NBD_COLLECT_BYTES    8192u               /* up to this a copy is cheaper than another system call */
+#define NBD_WHOLE_BYTES      65536u              /* a WRITE up to this goes to the disk when all of it is here */
 #define NBD_STATUS_MAX       1u                  /* BLOCK_STATUS that are with the disk, of one session; others wait */
 #define NBD_STATUS_BYTES     4096u               /* of data that a buffer for BLOCK_STATUS is for, and */
 #define NBD_STATUS_REPLY_AT  2048u               /* where in it the reply is made, behind what the disk says */
@@ -57,6 +59,7 @@ enum nbd_phase {
 
 /* Metadata contexts: bits of a set; the id on the wire is the number of the bit, from 1. */
 enum nbd_context { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_STATE, NBD_CONTEXT_COUNT };
+_Static_assert(NBD_WHOLE_BYTES <= NBD_IN_BYTES, "a short WRITE that stalls fits into the session's own memory");
 _Static_assert(NBD_STATUS_REPLY_AT >= DISK_EXTENTS_MAX * sizeof(struct disk_extent), "behind what the disk says");
 _Static_assert(NBD_STATUS_REPLY_AT + NBD_CONTEXT_COUNT * (NBD_CHUNK_BYTES + NBD_CHUNK_STATUS_BYTES +
                                                           DISK_EXTENTS_MAX * NBD_STATUS_RUN_BYTES) <=
@@ -134,6 +137,7 @@ struct nbd_session {
   uint32_t fill_bytes;
   uint64_t payload_left; /* not yet in a piece */
   bool flows;            /* the last buffer was filled: the next may be asked for before its bytes are here */
+  bool stalled;          /* its client did, once */
 
   /* bytes out */
   struct list out, held;      /* the line; who waits while `stream` has it for itself */

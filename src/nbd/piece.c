@@ -1,7 +1,8 @@
 /* piece.c - requests cut into disk I/Os.
  *
- * Cuts lie on BUFFER_ALIGN boundaries where they can, so that of a long unaligned request only the two ends are merged
- * with what is on the disk, and its pieces do not meet in one block.
+ * Cuts lie on multiples of BUFFER_ALIGN of the device (on every disk that takes so much at once, as each image's must), so that
+ * of a long unaligned request only the two ends are merged with what is on the disk, its pieces do not meet in one block, and
+ * no sector holds half of it.
  *
  * WRITE_ZEROES is the disk's own where the disk zeroes cheaply: whole zero blocks by DISK_WRITE_ZEROES, the edges by
  * writing zero bytes. Where it does not, all of it is written. Each such piece has a buffer of its own: the disk may

@@ -71,6 +71,9 @@ uint64_t nbd_session_held_bytes(const struct nbd_session *session) { return sess
 bool nbd_session_fills(const struct nbd_session *session) {
   return session->fill && session->fill->state == PIECE_FILLING;
 }
+bool nbd_session_in_payload(const struct nbd_session *session) {
+  return session->phase == NBD_PHASE_PAYLOAD && session->needs_input;
+}
 uint32_t nbd_session_requests_open(const struct nbd_session *session) { return session->requests_open; }
 
 /* ---- steps ---- */

@@ -11,8 +11,9 @@
  *               have become ready to receive or to send.
  *
  * Payload goes from the connection straight into pool buffers and from those to the disk: no copy. A request longer than
- * its disk takes is handled in pieces, each submitted once its bytes are here. Memory per session is fixed; a session that
- * has NBD_REQUESTS_MAX requests open, or waits for a buffer, does not receive.
+ * its disk takes is handled in pieces, cut at multiples of 4096 of the device, each submitted once its bytes are here; a WRITE
+ * of up to 64 KiB touches the disk only once all of it is here, so one whose client dies in the middle has not happened. Memory
+ * per session is fixed; a session that has NBD_REQUESTS_MAX requests open, or waits for a buffer, does not receive.
  *
  * Errors of a client are answered as the protocol's text wants them, or end the session where it says so (bad magic).
  * nbd_session_close() may be called at any moment: nothing more is received or sent; the session is freed, and `closed`
@@ -75,8 +76,8 @@ void *nbd_session_owner(const struct nbd_session *session);
 enum nbd_wants { NBD_RECEIVE = 1, NBD_SEND = 2, NBD_CLOSE = 4 }; /* NBD_CLOSE: nothing is left to send, hang up */
 unsigned nbd_session_wants(struct nbd_session *session);
 size_t nbd_session_recv_buffer(struct nbd_session *session, void **where);
-/* 0 bytes: the driver took its receive back. What is here of a payload goes to the disk then, so that a client that stalls
- * holds no buffer. */
+/* 0 bytes: the driver took its receive back. The session gives up the buffer that waits for more of a payload then, so that a
+ * client that stalls holds none. */
 void nbd_session_received(struct nbd_session *session, size_t bytes);
 /* At most `max` vectors; they stay valid until nbd_session_sent() or nbd_session_close(). 0: nothing to send now. */
 size_t nbd_session_send_vectors(struct nbd_session *session, struct nbd_vector *vectors, size_t max);
@@ -88,6 +89,8 @@ void nbd_session_close(struct nbd_session *session);
 uint64_t nbd_session_held_bytes(const struct nbd_session *session);
 /* Among them is a buffer that waits for more of the client's bytes: nbd_session_received(session, 0) gives it back. */
 bool nbd_session_fills(const struct nbd_session *session);
+/* It waits for the rest of a payload, with a buffer or without one. */
+bool nbd_session_in_payload(const struct nbd_session *session);
 /* The export that it is attached to; NULL while it negotiates. */
 struct nbd_export *nbd_session_export(const struct nbd_session *session);
 uint32_t nbd_session_requests_open(const struct nbd_session *session);

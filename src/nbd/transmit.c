@@ -3,10 +3,16 @@
  *     magic(32) flags(16) type(16) cookie(64) offset(64) length(32), then `length` bytes if it is a WRITE
  *
  * What is wrong with a request is answered before anything is touched; the payload of a WRITE that failed, early or in
- * its middle, is still taken from the connection, and then the error is sent. */
+ * its middle, is still taken from the connection, and then the error is sent.
+ *
+ * No sector is torn. A WRITE of up to NBD_WHOLE_BYTES goes to the disk when its last byte is here, whatever the number of its
+ * pieces: of one whose payload never comes whole nothing is done. A longer one is cut at multiples of BUFFER_ALIGN of the
+ * device, and each piece is submitted when its bytes are here. So a client that stalls, or dies, in the middle leaves whole
+ * blocks of the old or of the new. */
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/plant.h"
 #include "nbd/internal.h"
 
 /* ---- slots ---- */
@@ -134,7 +140,7 @@ static void request_begin(struct nbd_session *session, struct nbd_request *reque
     session->writing = request; /* which keeps the parser's hold until the payload is here */
     session->payload_left = request->length;
     session->in_max = request->length > NBD_IN_LONG_BYTES ? NBD_IN_LONG_BYTES : NBD_IN_BYTES;
-    session->flows = false;
+    session->flows = session->stalled = false;
     session->phase = NBD_PHASE_PAYLOAD;
     return;
   }
@@ -197,11 +203,22 @@ static enum nbd_step payload_discard(struct nbd_session *session) {
   return NBD_STEP_AGAIN;
 }
 
+/* A WRITE of up to NBD_WHOLE_BYTES touches the disk only when all of it is here. */
+static bool is_taken_whole(const struct nbd_request *request) { return request->length <= NBD_WHOLE_BYTES; }
+
+/* So many bytes of the payload must be here before a buffer is asked for: a few, since a client that has begun goes on as a
+ * rule. All of it where more than one piece depends on it, or where the client has stalled already. */
+static uint64_t payload_wanted(const struct nbd_session *session) {
+  const struct nbd_request *request = session->writing;
+  bool one_piece = nbd_first_piece_bytes(session, request) == request->length;
+  bool all = is_taken_whole(request) && (session->stalled || !one_piece);
+  return all ? session->payload_left : min_u64(session->payload_left, NBD_COLLECT_BYTES);
+}
+
 /* Asks for the next buffer once enough bytes for it are here, or when the client is known to be sending. */
 static enum nbd_step payload_next_piece(struct nbd_session *session) {
-  uint64_t wanted = min_u64(session->payload_left, NBD_COLLECT_BYTES);
   bool flows = session->flows && session->payload_left > NBD_COLLECT_BYTES;
-  if (nbd_in_bytes(session) < wanted && !flows) return NBD_STEP_INPUT;
+  if (nbd_in_bytes(session) < payload_wanted(session) && !flows) return NBD_STEP_INPUT;
   if (!nbd_piece_available(session) || !list_is_empty(&session->waiting)) return NBD_STEP_BLOCKED;
   session->fill = nbd_piece_fill(session, session->writing);
   session->fill_bytes = 0;
@@ -243,23 +260,33 @@ enum nbd_step nbd_payload_step(struct nbd_session *session) {
   return NBD_STEP_AGAIN;
 }
 
-/* Nothing comes any more: what is here of a piece goes to the disk as a shorter piece, its buffer is not kept waiting.
- * The rest of its last block, if the disk has blocks, moves to our own memory. */
+/* How many bytes of the piece that is being filled may go to the disk by themselves: up to a multiple of BUFFER_ALIGN of the
+ * device, so that no sector is torn; none of a WRITE that is taken whole. */
+static uint32_t payload_part(const struct nbd_session *session) {
+  const struct nbd_piece *piece = session->fill;
+  if (PLANTED(torn_payload)) return (uint32_t)align_down(session->fill_bytes, session->export->disk->caps.block_bytes);
+  if (is_taken_whole(session->writing)) return 0;
+  uint64_t cut = align_down(piece->io.offset + session->fill_bytes, BUFFER_ALIGN);
+  return cut > piece->io.offset ? (uint32_t)(cut - piece->io.offset) : 0;
+}
+
+/* Nothing comes any more: what may go to the disk of a piece does so as a shorter piece, the rest moves to our own memory,
+ * and the buffer is not kept waiting. */
 void nbd_payload_stalled(struct nbd_session *session) {
   struct nbd_piece *piece = session->fill;
   session->flows = false;
   if (!piece || piece->state != PIECE_FILLING || session->in_start != session->in_end) return;
-  uint32_t whole = (uint32_t)align_down(session->fill_bytes, session->export->disk->caps.block_bytes);
-  uint32_t rest = session->fill_bytes - whole;
+  uint32_t part = payload_part(session), rest = session->fill_bytes - part;
   require(rest < NBD_IN_BYTES);
-  memcpy(session->in, piece->io.data + whole, rest);
+  memcpy(session->in, piece->io.data + part, rest);
   session->in_start = 0;
   session->in_end = rest;
   session->payload_left += rest;
-  session->fill_bytes = whole;
-  if (!session->writing->error) session->writing->cursor = piece->io.offset + whole;
-  piece->io.length = whole;
-  if (whole > 0) return payload_piece_full(session);
+  session->fill_bytes = part;
+  session->stalled = true;
+  if (!session->writing->error) session->writing->cursor = piece->io.offset + part;
+  piece->io.length = part;
+  if (part > 0) return payload_piece_full(session);
   session->fill = NULL;
   session->writing->active--;
   nbd_piece_free(session, piece);

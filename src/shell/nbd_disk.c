@@ -373,8 +373,9 @@ static tarn_err caps_learn(struct nbd_handle *handle, const char *uri, struct di
                              .can_extents = nbd_can_meta_context(handle, ALLOCATION) == 1,
                              .volatile_cache = true};
   caps->align_bytes = caps->zero_block_bytes = caps->block_bytes;
-  if (most > 0 && most < (int64_t)caps->block_bytes)
-    return because(why, TARN_REFUSED, "%s: the server takes requests of %lld bytes at most", uri, (long long)most);
+  if (most > 0 && most < (int64_t)DISK_IO_MIN)
+    return because(why, TARN_REFUSED, "%s: the server takes requests of %lld bytes at most, an image needs %u", uri,
+                   (long long)most, DISK_IO_MIN);
   if (most > 0)
     caps->io_bytes_max = (uint32_t)min_u64(caps->io_bytes_max, align_down((uint64_t)most, caps->block_bytes));
   return TARN_OK;

@@ -34,6 +34,7 @@
 #define STALL_NS         NS_PER_S
 #define STALL_CROWDED_NS STALL_TICK_NS /* when others wait for buffers */
 #define DEAF_NS          (10 * NS_PER_S)
+#define SILENT_NS        (30 * NS_PER_S) /* inside a payload */
 
 struct connection {
   struct list link; /* in the server's free or used list */
@@ -44,6 +45,7 @@ struct connection {
   bool used_before, hanging_up;
   struct reactor_op receive, send;
   uint64_t receive_ns, send_ns; /* when those that are under way began */
+  uint64_t silent_ns;           /* how long nothing of a payload has come, as counted by ticks */
   struct event pump;
   struct msghdr message;
   struct iovec vectors[VECTORS_MAX];
@@ -72,8 +74,9 @@ struct nbd_server {
   struct event sweep;     /* a session is gone: who waited for that? */
   struct listener listeners[LISTENERS_MAX];
   uint32_t listener_count, session_count;
-  uint64_t deaf_ns;
-  struct timer stall;      /* armed while something is under way that holds buffers */
+  uint64_t deaf_ns, silent_ns;
+  struct timer stall;      /* armed while something is under way that holds buffers, or a payload is */
+  uint64_t stall_tick_ns;  /* when it fired last, or was armed */
   uint64_t crowd_since_ns; /* since when there has been somebody waiting for a buffer; 0: nobody */
   uint64_t full_report_ns;
   bool stopping;
@@ -136,11 +139,27 @@ static void hang_up(struct connection *connection) {
 /* ---- clients that stall ---- */
 
 static void stall_watch(struct nbd_server *server) {
-  if (!timer_is_armed(&server->stall)) timer_set(server->env, &server->stall, server->env->now_ns + STALL_TICK_NS);
+  if (timer_is_armed(&server->stall)) return;
+  server->stall_tick_ns = server->env->now_ns;
+  timer_set(server->env, &server->stall, server->env->now_ns + STALL_TICK_NS);
 }
 
-/* True if it holds buffers for the sake of its client, and has to be looked at again. */
-static bool stall_check(struct connection *connection) {
+/* A payload that does not go on: true while there is one. A tick that comes late counts as one, because we were stopped, or
+ * busy, and what has come meanwhile is still to be received. */
+static bool silence_check(struct connection *connection, uint64_t passed_ns) {
+  struct nbd_server *server = connection->server;
+  if (!connection->receive.busy || !nbd_session_in_payload(connection->session)) return false;
+  connection->silent_ns += min_u64(passed_ns, 2 * STALL_TICK_NS);
+  if (connection->silent_ns < server->silent_ns) return true;
+  report(server->env, REPORT_WARNING, connection->peer,
+         "the client sends nothing more of a write that it began %llu s ago; hanging up",
+         (unsigned long long)(connection->silent_ns / NS_PER_S));
+  hang_up(connection);
+  return false;
+}
+
+/* True if it holds buffers for the sake of its client, or waits for it, and has to be looked at again. */
+static bool stall_check(struct connection *connection, uint64_t passed_ns) {
   struct nbd_server *server = connection->server;
   uint64_t now = server->env->now_ns;
   if (connection->fd < 0 || connection->hanging_up) return false;
@@ -152,16 +171,18 @@ static bool stall_check(struct connection *connection) {
     report(server->env, REPORT_WARNING, connection->peer,
            "the client takes nothing of its answers while others wait for memory; hanging up");
     hang_up(connection);
+    return false;
   }
-  return fills || deaf;
+  return silence_check(connection, passed_ns) || fills || deaf;
 }
 
 static void stall_tick(struct timer *timer) {
   struct nbd_server *server = CONTAINER_OF(timer, struct nbd_server, stall);
   bool crowded = buffer_pool_is_crowded(server->pool), again = false;
+  uint64_t passed_ns = server->env->now_ns - server->stall_tick_ns;
   if (!crowded) server->crowd_since_ns = 0;
   else if (server->crowd_since_ns == 0) server->crowd_since_ns = server->env->now_ns;
-  LIST_EACH(&server->used, link) again |= stall_check(LIST_ENTRY(link, struct connection, link));
+  LIST_EACH(&server->used, link) again |= stall_check(LIST_ENTRY(link, struct connection, link), passed_ns);
   if (again) stall_watch(server);
   else server->crowd_since_ns = 0;
 }
@@ -172,7 +193,7 @@ static void receive_start(struct connection *connection) {
   if (bytes == 0) return;
   reactor_recv(connection->server->reactor, &connection->receive, connection->fd, where, bytes);
   connection->receive_ns = connection->server->env->now_ns;
-  if (nbd_session_fills(connection->session)) stall_watch(connection->server);
+  if (nbd_session_in_payload(connection->session)) stall_watch(connection->server);
 }
 
 static void send_start(struct connection *connection) {
@@ -231,6 +252,7 @@ static void session_closed(struct nbd_session *session) {
 static void receive_done(struct reactor_op *op, int result) {
   struct connection *connection = CONTAINER_OF(op, struct connection, receive);
   bool stalls = result == -ECANCELED; /* stall_check() */
+  if (result > 0) connection->silent_ns = 0;
   if ((result > 0 || stalls) && !connection->hanging_up)
     nbd_session_received(connection->session, stalls ? 0 : (size_t)result);
   else if (result != -EINTR && result != -EAGAIN) hang_up(connection);
@@ -299,6 +321,7 @@ static void connection_open(struct nbd_server *server, int fd) {
   struct connection *connection = LIST_ENTRY(link, struct connection, link);
   connection->fd = fd;
   connection->hanging_up = false;
+  connection->silent_ns = 0;
   if (connection->used_before) memset(connection->memory, 0, nbd_session_bytes());
   connection->used_before = true;
   list_push(&server->used, &connection->link);
@@ -471,6 +494,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   server->env = reactor_env(options->reactor);
   server->pool = options->pool;
   server->deaf_ns = options->deaf_ns ? options->deaf_ns : DEAF_NS;
+  server->silent_ns = options->silent_ns ? options->silent_ns : SILENT_NS;
   list_init(&server->free);
   list_init(&server->used);
   list_init(&server->exports);

@@ -5,8 +5,10 @@
  * send are under way at most.
  *
  * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
- * others wait for buffers, and it may go on whenever it likes. With answers that it does not take: it is hung up on if it has
- * taken nothing for ten seconds and others wait for buffers all that time. Alone it may stall for ever.
+ * others wait for buffers; what it holds after that is its session's own memory. It may go on, but a payload of which nothing
+ * comes for 30 seconds ends its connection: such a client is dead or broken, and has a write open whose outcome nobody learns.
+ * With answers that it does not take: it is hung up on if it has taken nothing for ten seconds and others wait for buffers all
+ * that time. Between requests it may be silent for ever.
  *
  * An export is a struct inside its owner. It is in the table from nbd_server_add() on; nbd_server_remove() takes it out, so
  * that nobody new finds it, hangs up on the clients that it has, and says when the last one is gone: only then may its
@@ -34,6 +36,7 @@ struct nbd_server_options {
   struct buffer_pool *pool;
   uint32_t session_max; /* 0: NBD_SESSIONS_DEFAULT */
   uint64_t deaf_ns;     /* 0: 10 s, see above */
+  uint64_t silent_ns;   /* 0: 30 s, see above */
 };
 
 struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why);

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 
+from lib import images
 from lib.context import Failed, check, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import MIB
@@ -388,6 +389,46 @@ def test_a_thousand_stalled_clients(t, row):
     good.load.drain()
     good.load.close()
     wait_for("the sessions to end", lambda: can_deactivate(daemon))
+
+
+KIB = 1024
+# name, offset, length, bytes that are sent before the client stalls, bytes of it that the volume may show afterwards
+DEATHS = [("4 KiB", 4096, 4 * KIB, 700, 0),
+          ("32 KiB in the middle of a sector", 200, 32 * KIB, 20000, 0),
+          ("64 KiB but for one byte", 0, 64 * KIB, 64 * KIB - 1, 0),
+          ("100 KiB: whole blocks at most", 4096 + 100, 100 * KIB, 20100, 20100),
+          ("1 MiB: whole blocks at most", 512, 1024 * KIB, 700000, 700000)]
+
+
+@rows(DEATHS)
+def test_a_client_that_stalls_in_mid_payload_and_dies(t, row):
+    """Issue 10: no reader ever sees a torn sector. A write of up to 64 KiB whose payload never came whole has not happened;
+    of a longer one there are whole blocks, cut at multiples of 4096 of the device. The images are equal."""
+    _, offset, length, sent, most = row
+    paths = [t.shm(f"{name}.img") for name in "ab"]
+    daemon = Daemon(t).start()
+    daemon.create("vol0", paths, size=4 * MIB)
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(b"\xaa" * (2 * MIB), 0)
+    bad = Raw(daemon.socket()).into("vol0")
+    bad.request(CMD_WRITE, offset, length, b"\xee" * sent)
+    for _ in range(30):  # what the stall lets through has come, and so has the moment at which its buffer is taken back
+        check_cut(handle.pread(2 * MIB, 0), offset, most)
+        time.sleep(0.05)
+    bad.close()
+    handle.shutdown()
+    wait_for("the sessions to end", lambda: can_deactivate(daemon))
+    contents = [images.read_at(path, 0, 2 * MIB) for path in paths]
+    check_cut(contents[0], offset, most)
+    check(contents[0] == contents[1], "the images differ")
+
+
+def check_cut(content, offset, most):
+    """New bytes from `offset` on, up to a multiple of 4096, and no further than they were sent; all else is old."""
+    new = len(content[offset:]) - len(content[offset:].lstrip(b"\xee"))
+    check(new <= most, f"{new} bytes of a write are seen that never came whole")
+    check(new == 0 or (offset + new) % 4096 == 0, f"the write is cut at {offset + new}")
+    check(content == b"\xaa" * offset + b"\xee" * new + b"\xaa" * (len(content) - offset - new), "there is something else")
 
 
 def test_descriptors_do_not_leak(t):

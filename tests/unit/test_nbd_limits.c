@@ -240,6 +240,10 @@ static void who_does_not_read_leaves_something_to_others(void **state) {
   world_free(deaf);
 }
 
+static bool is_filled(const uint8_t *bytes, size_t count, uint8_t with) {
+  return bytes[0] == with && memcmp(bytes, bytes + 1, count - 1) == 0;
+}
+
 static const size_t stall_missing[] = {499900, 470000, 200000}; /* early, inside the first piece, inside the second */
 
 /* 20 clients that stall inside a payload and a pool of four large buffers: the 21st works. */
@@ -268,7 +272,7 @@ static void stalled_clients_hold_nothing(void **state) {
     worlds[i]->input_bytes += stall_missing[i % 3];
     world_run(worlds[i]);
     assert_string_equal(world_replies(worlds[i]), "simple 1 ok\n");
-    for (size_t k = 3; k < 500003; k++) assert_int_equal(worlds[i]->bytes[k], 9);
+    assert_true(is_filled(worlds[i]->bytes + 3, 500000, 9));
     world_free(worlds[i]);
   }
   world_free(last);
@@ -299,7 +303,7 @@ static void a_long_read_whose_buffers_do_not_come_back(void **state) {
   }
 }
 
-/* A stall at each byte of a payload, on a disk of blocks: the part of a block that is here waits in our own memory. */
+/* A stall at each byte of a payload, on a disk of blocks: what is here waits in our own memory. */
 static void a_stall_anywhere(void **state) {
   (void)state;
   enum { LENGTH = 49152 };
@@ -318,7 +322,7 @@ static void a_stall_anywhere(void **state) {
       world->input_bytes += LENGTH - at;
       world_run(world);
       assert_string_equal(world_replies(world), "simple 1 ok\n");
-      for (size_t k = 512; k < 512 + LENGTH; k++) assert_int_equal(world->bytes[k], 0x66);
+      assert_true(is_filled(world->bytes + 512, LENGTH, 0x66));
       assert_int_equal(world->bytes[511], (uint8_t)(511 * 7 + 1));
       assert_int_equal(world->bytes[512 + LENGTH], (uint8_t)((512 + LENGTH) * 7 + (512 + LENGTH) / 256));
       if (fua) { /* each write must be on stable storage: by itself, or by a flush after it */
@@ -328,6 +332,58 @@ static void a_stall_anywhere(void **state) {
       }
       world_free(world);
     }
+  }
+}
+
+/* What is on the disk when a client has stalled once or twice in mid-payload, and then died. */
+static const struct {
+  const char *why;
+  uint64_t offset;
+  uint32_t length, io_bytes_max, block_bytes;
+  uint32_t first, second; /* bytes of the payload before each stall */
+  uint64_t changed;       /* bytes of the disk that the write has changed, from its offset on */
+} deaths[] = {
+    {"a few bytes", 0, 4096, 262144, 1, 100, 0, 0},
+    {"all but one byte", 512, 4096, 262144, 1, 4095, 0, 0},
+    {"what a buffer was taken for", 0, 49152, 262144, 1, 20000, 0, 0},
+    {"in the middle of a sector", 100, 49152, 262144, 1, 20000, 20000, 0},
+    {"the longest that is taken whole, all but one byte", 0, 65536, 262144, 1, 65535, 0, 0},
+    {"the same, unaligned", 4095, 65536, 262144, 1, 40000, 25535, 0},
+    {"one of several pieces, all but the last of which are here", 0, 65536, 16384, 1, 65535, 0, 0},
+    {"the same on a disk of blocks", 512, 65536, 16384, 512, 30000, 30000, 0},
+    {"a longer one: whole blocks", 0, 65537, 262144, 1, 20000, 0, 16384},
+    {"a longer one that is unaligned: up to a multiple of 4096 of the device", 100, 100000, 262144, 1, 20000, 0, 16284},
+    {"a longer one: not up to the first multiple yet", 100, 100000, 262144, 1, 3000, 0, 0},
+    {"twice: the second part is cut likewise", 1536, 199680, 262144, 512, 20000, 30000, 47616},
+    {"in the second piece", 0, 600000, 262144, 1, 262144 + 10000, 0, 262144 + 8192},
+    {"on a disk of short I/Os", 0, 100000, 8192, 1, 20000, 0, 16384},
+};
+
+static void who_dies_in_mid_payload_tears_no_sector(void **state) {
+  (void)state;
+  static uint8_t before[MIB];
+  for (size_t i = 0; i < COUNT_OF(deaths); i++) {
+    struct world *world = world_new(MIB, 0);
+    world->disk.caps.block_bytes = deaths[i].block_bytes;
+    world->disk.caps.io_bytes_max = deaths[i].io_bytes_max;
+    memcpy(before, world->bytes, sizeof before);
+    world_transmit(world, true);
+    say_write(world, 0, 1, deaths[i].offset, deaths[i].length, 0x66);
+    world->input_bytes -= deaths[i].length - deaths[i].first;
+    for (int stall = 0; stall < 2; stall++) {
+      world_run(world);
+      row_true(deaths[i].why, nbd_session_in_payload(world->session));
+      world_stall(world);
+      world_run(world);
+      row_true(deaths[i].why, buffer_pool_is_whole(world->pool));
+      if (stall == 0) world->input_bytes += deaths[i].second;
+    }
+    world_session_close(world);
+    if (deaths[i].changed > 0)
+      row_true(deaths[i].why, is_filled(world->bytes + deaths[i].offset, deaths[i].changed, 0x66));
+    memcpy(before + deaths[i].offset, world->bytes + deaths[i].offset, deaths[i].changed);
+    row_true(deaths[i].why, memcmp(before, world->bytes, sizeof before) == 0);
+    world_free(world);
   }
 }
 
@@ -414,6 +470,7 @@ int main(void) {
       cmocka_unit_test(stalled_clients_hold_nothing),
       cmocka_unit_test(a_long_read_whose_buffers_do_not_come_back),
       cmocka_unit_test(a_stall_anywhere),
+      cmocka_unit_test(who_dies_in_mid_payload_tears_no_sector),
       cmocka_unit_test(closed_at_every_moment),
       cmocka_unit_test(garbage),
   };

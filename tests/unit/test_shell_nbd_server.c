@@ -59,8 +59,11 @@ static int setup(void **state) {
   struct env *env = reactor_env(fixture.reactor);
   arena_init(&fixture.arena);
   assert_int_equal(buffer_pool_init(&fixture.pool, env, &fixture.arena, 4 << 20), TARN_OK);
-  struct nbd_server_options options = {
-      .reactor = fixture.reactor, .pool = &fixture.pool, .session_max = 2, .deaf_ns = NS_PER_S / 5};
+  struct nbd_server_options options = {.reactor = fixture.reactor,
+                                       .pool = &fixture.pool,
+                                       .session_max = 2,
+                                       .deaf_ns = NS_PER_S / 5,
+                                       .silent_ns = 3 * NS_PER_S};
   fixture.server = nbd_server_create(&options, &fixture.why);
   assert_non_null(fixture.server);
   assert_int_equal(address_unix(path, &fixture.address, &fixture.why), TARN_OK);
@@ -204,13 +207,13 @@ static uint32_t pool_free(void) {
 }
 
 static void wait_until(bool (*condition)(void)) {
-  for (int i = 0; i < 5000 && !condition(); i++) turns(1);
+  for (int i = 0; i < 100000 && !condition(); i++) turns(1);
   assert_true(condition());
 }
 static bool pool_is_whole(void) { return buffer_pool_is_whole(&fixture.pool); }
 static bool one_session_is_left(void) { return nbd_server_session_count(fixture.server) == 1; }
 
-/* Inside a payload: what has come goes to the disk, the buffer goes back, and the client may go on. */
+/* Inside a payload: whole blocks of what has come go to the disk, the buffer goes back, and the client may go on. */
 static void test_a_client_that_stalls_holds_no_buffer(void **state) {
   (void)state;
   static uint8_t payload[100000];
@@ -232,6 +235,32 @@ static void test_a_client_that_stalls_holds_no_buffer(void **state) {
   assert_int_equal(answer[7], 0); /* no error */
   assert_int_equal(fixture.disk.bytes, sizeof payload);
   close(fd);
+}
+
+static bool all_sessions_are_gone(void) { return nbd_server_session_count(fixture.server) == 0; }
+
+/* A payload that does not go on: the connection ends, and the write has not happened. Between requests a client may be silent. */
+static void test_a_payload_that_does_not_come_ends_its_connection(void **state) {
+  (void)state;
+  static uint8_t payload[20000];
+  char byte;
+  fixture.disk.quick = true;
+  int fd = client_open(), idle = client_open();
+  assert_true(client_attach(fd, "vol"));
+  assert_true(client_attach(idle, "vol"));
+  client_ask(fd, 1, sizeof payload);
+  client_write(fd, payload, sizeof payload - 1);
+  turns(20);
+  assert_int_equal(nbd_server_session_count(fixture.server), 2);
+  wait_until(one_session_is_left);
+  assert_int_equal(recv(fd, &byte, 1, 0), 0);
+  assert_int_equal(fixture.disk.bytes, 0);
+  client_ask(idle, 3, 0); /* a flush is answered */
+  uint8_t answer[16];
+  assert_int_equal(client_read(idle, answer, sizeof answer), sizeof answer);
+  close(fd);
+  close(idle);
+  wait_until(all_sessions_are_gone);
 }
 
 static struct buffer_wait stranger;
@@ -304,6 +333,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_a_session_too_many_is_hung_up_on, setup, teardown),
       cmocka_unit_test_setup_teardown(test_who_leaves_makes_room_at_once, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_client_that_stalls_holds_no_buffer, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_payload_that_does_not_come_ends_its_connection, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_deaf_client_gives_way_to_others, setup, teardown),
       cmocka_unit_test_setup_teardown(test_removal_waits_for_a_request_that_hangs, setup, teardown),
       cmocka_unit_test_setup_teardown(test_an_export_without_clients_is_removed_at_once, setup, teardown),
