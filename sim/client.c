@@ -14,6 +14,8 @@ enum {
 #define OPS_MAX (2 * CLIENT_DEPTH_MAX) /* of a session, and of one that lingers */
 enum { ERROR_SHUTDOWN = 108 };         /* ESHUTDOWN, as on the wire */
 
+#define WHOLE_BYTES 65536u /* a write up to this has not happened if its payload never came whole (nbd/session.h) */
+
 struct client_op {
   struct list link;
   struct client *client;
@@ -346,7 +348,9 @@ static void abandon_open(struct client *client, const struct wire *wire) {
   for (uint32_t i = 0; i < OPS_MAX; i++) {
     struct client_op *op = &client->ops[i];
     if (!op->busy || op->wire != wire) continue;
-    model_abandon(client->model, &op->op);
+    bool never = op->op.kind == MODEL_WRITE && op->op.length <= WHOLE_BYTES && !wire_has_sent(&op->request);
+    if (never) model_never(client->model, &op->op);
+    else model_abandon(client->model, &op->op);
     op_give_back(client, op);
   }
   if (wire == client->wire) client->open = 0;
@@ -380,6 +384,7 @@ static void wire_is_closed(struct wire *wire, bool by_server) {
 static void client_connect(struct client *client) {
   struct wire_options *options = &client->wire_options;
   options->prng = world_stream(client->world, client->name, prng_next(&client->prng));
+  options->stall_prng = world_stream(client->world, "stall", prng_next(&client->stall_prng));
   options->structured = prng_one_in(&client->prng, 2);
   options->contexts = client->asks_extents;
   options->old_handshake = prng_one_in(&client->prng, 6);
@@ -408,6 +413,7 @@ void client_init(struct client *client, struct world *world, const struct client
   snprintf(client->name, sizeof client->name, "%s", options->name);
   client->prng = world_stream(world, "client", options->index);
   client->extents_prng = world_stream(world, "extents", options->index);
+  client->stall_prng = world_stream(world, "stalls", options->index);
   client->depth = (uint32_t)prng_between(&client->prng, 1, CLIENT_DEPTH_MAX);
   client->drop_one_in = prng_one_in(&client->prng, 3) ? 80 : 0;
   client->rest.run = client_rested;

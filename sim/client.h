@@ -43,7 +43,7 @@ struct client {
   struct wire_options wire_options;
   struct wire wires[2], *wire; /* the one in use; the other may still be ending what a session of before had begun: */
   bool lingers;
-  struct prng prng, extents_prng;
+  struct prng prng, extents_prng, stall_prng;
   uint64_t seen_start, seen_bytes; /* a read was answered: where are the holes there? 0 bytes: not asked */
   uint32_t depth;
   uint32_t budget; /* requests still to be sent in this life */

@@ -25,6 +25,8 @@
   X(failed_over, "F29 a client came again while its old requests were under way")  \
   X(old_overtaken, "writes answered over one of a session that had ended")         \
   X(bytes_fragmented, "F17 deliveries that cut a message")                         \
+  X(client_stalled, "F28 clients that stalled in the middle of a payload")         \
+  X(client_died_in_payload, "F28 of them, those that hung up there")               \
   X(io_hangs, "F18 I/Os that hang")                                                \
   X(hung_io_lands_late, "F19 I/Os that landed when nobody waited any more")        \
   X(connection_lost, "F20 disks whose connection was lost for a moment")           \
@@ -66,6 +68,7 @@
   X(tiny_limits, "mirrors with tiny limits")                                       \
   X(image_reopened, "images whose disks were opened anew")                         \
   X(disk_of_parts, "disks made of parts that were opened")                         \
+  X(sectors_large, "volumes on disks that all have blocks of 4096 bytes")          \
   X(several_mirrors, "seeds with several mirrors on the node")                     \
   X(activated, "activations that succeeded")                                       \
   X(refused, "activations that were refused")                                      \

@@ -11,7 +11,7 @@ struct medium_version {
   struct medium_version *older;
   uint32_t sequence, since; /* since: of the oldest one that it stands for */
   bool doubtful;
-  uint8_t data[MEDIUM_SECTOR];
+  uint8_t data[]; /* a sector */
 };
 
 struct medium_sector {
@@ -30,6 +30,7 @@ struct medium *medium_new(struct world *world, const char *name, uint64_t index,
   medium->world = world;
   snprintf(medium->name, sizeof medium->name, "%s", name);
   medium->size_bytes = size_bytes;
+  medium->sector_bytes = MEDIUM_SECTOR;
   medium->volatile_cache = volatile_cache;
   medium->visible = world_alloc(world, size_bytes);
   medium->durable = world_alloc(world, size_bytes);
@@ -73,10 +74,10 @@ static void sector_set_clean(struct medium *medium, uint32_t index) {
 }
 
 static uint8_t *sector_visible(const struct medium *medium, uint32_t index) {
-  return medium->visible + (uint64_t)index * MEDIUM_SECTOR;
+  return medium->visible + (uint64_t)index * medium->sector_bytes;
 }
 static uint8_t *sector_durable(const struct medium *medium, uint32_t index) {
-  return medium->durable + (uint64_t)index * MEDIUM_SECTOR;
+  return medium->durable + (uint64_t)index * medium->sector_bytes;
 }
 
 /* The visible version of a dirty sector is about to be replaced: a power loss may still bring it back. */
@@ -96,11 +97,11 @@ static void sector_keep_older(struct medium *medium, uint32_t index) {
     world_free(gone);
     sector->older_count--;
   }
-  struct medium_version *version = world_alloc(medium->world, sizeof *version);
+  struct medium_version *version = world_alloc(medium->world, sizeof *version + medium->sector_bytes);
   version->sequence = sector->sequence;
   version->since = sector->since;
   version->doubtful = sector->doubtful;
-  memcpy(version->data, sector_visible(medium, index), MEDIUM_SECTOR);
+  memcpy(version->data, sector_visible(medium, index), medium->sector_bytes);
   version->older = sector->older;
   sector->older = version;
   sector->older_count++;
@@ -108,7 +109,7 @@ static void sector_keep_older(struct medium *medium, uint32_t index) {
 
 /* Bytes within one sector. */
 static void sector_write(struct medium *medium, uint64_t offset, uint64_t length, const uint8_t *data, bool durable) {
-  uint32_t index = (uint32_t)(offset / MEDIUM_SECTOR);
+  uint32_t index = (uint32_t)(offset / medium->sector_bytes);
   struct medium_sector *sector = &medium->sectors[index];
   if (!durable && sector->dirty_place) sector_keep_older(medium, index);
   if (data) memcpy(medium->visible + offset, data, length);
@@ -117,7 +118,7 @@ static void sector_write(struct medium *medium, uint64_t offset, uint64_t length
   sector->sequence = sector->since = ++medium->sequence;
   sector->doubtful = false;
   if (durable) {
-    memcpy(sector_durable(medium, index), sector_visible(medium, index), MEDIUM_SECTOR);
+    memcpy(sector_durable(medium, index), sector_visible(medium, index), medium->sector_bytes);
     sector_set_clean(medium, index);
   } else sector_set_dirty(medium, index);
 }
@@ -127,7 +128,7 @@ static bool medium_write_some(struct medium *medium, uint64_t offset, uint64_t l
   require(offset + length <= medium->size_bytes);
   bool kept = false, lost = false;
   for (uint64_t at = offset; at < offset + length;) {
-    uint64_t end = min_u64(align_down(at, MEDIUM_SECTOR) + MEDIUM_SECTOR, offset + length);
+    uint64_t end = min_u64(align_down(at, medium->sector_bytes) + medium->sector_bytes, offset + length);
     if (lose_one_in && prng_one_in(&medium->prng, lose_one_in)) lost = true;
     else {
       sector_write(medium, at, end - at, data ? data + (at - offset) : NULL, durable);
@@ -154,14 +155,14 @@ uint32_t medium_flush_mark(const struct medium *medium) { return medium->sequenc
 static void sector_flush(struct medium *medium, uint32_t index, uint32_t mark) {
   struct medium_sector *sector = &medium->sectors[index];
   if (sector->since <= mark && !sector->doubtful) {
-    memcpy(sector_durable(medium, index), sector_visible(medium, index), MEDIUM_SECTOR);
+    memcpy(sector_durable(medium, index), sector_visible(medium, index), medium->sector_bytes);
     sector_set_clean(medium, index);
     return;
   }
   struct medium_version **at = &sector->older;
   while (*at && ((*at)->since > mark || (*at)->doubtful)) at = &(*at)->older;
   if (!*at) return;
-  memcpy(sector_durable(medium, index), (*at)->data, MEDIUM_SECTOR);
+  memcpy(sector_durable(medium, index), (*at)->data, medium->sector_bytes);
   while (*at) {
     struct medium_version *gone = *at;
     *at = gone->older;
@@ -190,10 +191,10 @@ void medium_flush_failed(struct medium *medium, uint32_t mark) {
 
 void medium_flip(struct medium *medium, uint64_t offset, uint8_t mask) {
   require(offset < medium->size_bytes);
-  struct medium_sector *sector = &medium->sectors[offset / MEDIUM_SECTOR];
+  struct medium_sector *sector = &medium->sectors[offset / medium->sector_bytes];
   medium->visible[offset] ^= mask;
   medium->durable[offset] ^= mask;
-  for (struct medium_version *v = sector->older; v; v = v->older) v->data[offset % MEDIUM_SECTOR] ^= mask;
+  for (struct medium_version *v = sector->older; v; v = v->older) v->data[offset % medium->sector_bytes] ^= mask;
   bitmap_set(&medium->touched, offset / MEDIUM_PAGE);
 }
 
@@ -220,11 +221,11 @@ uint64_t medium_power_loss(struct medium *medium) {
       data = version->data;
     }
     if (data != sector_visible(medium, index)) {
-      memcpy(sector_visible(medium, index), data, MEDIUM_SECTOR);
-      bitmap_set(&medium->touched, (uint64_t)index * MEDIUM_SECTOR / MEDIUM_PAGE);
+      memcpy(sector_visible(medium, index), data, medium->sector_bytes);
+      bitmap_set(&medium->touched, (uint64_t)index * medium->sector_bytes / MEDIUM_PAGE);
       fell_back++;
     }
-    memcpy(sector_durable(medium, index), sector_visible(medium, index), MEDIUM_SECTOR);
+    memcpy(sector_durable(medium, index), sector_visible(medium, index), medium->sector_bytes);
     sector_set_clean(medium, index);
   }
   return fell_back;

@@ -1,6 +1,6 @@
 /* medium.h - the bytes of a simulated disk, and what becomes of them when power is lost. It outlives processes.
  *
- * A medium is 512-byte sectors. Each has a visible version (what reads see), a durable version, and, between the two, the
+ * A medium is sectors of 512 bytes, or 4096. Each has a visible version (what reads see), a durable version, and, between the two, the
  * versions that a write cache went through. Flush and FUA make versions durable; a power loss leaves each sector with any
  * of its versions from the durable one on, drawn by chance. docs/fault-model.md is the specification.
  *
@@ -19,7 +19,8 @@ struct medium_version;
 struct medium {
   struct world *world;
   char name[24];
-  uint64_t size_bytes; /* a multiple of MEDIUM_PAGE */
+  uint64_t size_bytes;   /* a multiple of MEDIUM_PAGE */
+  uint32_t sector_bytes; /* MEDIUM_SECTOR, unless the owner of a fresh one says MEDIUM_PAGE */
   bool volatile_cache;
   uint8_t *visible, *durable;
   struct medium_sector *sectors;

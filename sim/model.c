@@ -309,6 +309,18 @@ static const char *write_maybe(struct model *model, struct segment *segment, uin
   return NULL;
 }
 
+/* A write that has not happened, and never will. */
+static const char *write_never(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)start;
+  const struct model_op *op = context;
+  struct version *mine = version_of(segment, op->id);
+  if (!mine) return NULL;
+  mine->dead = min_u64(mine->dead, model->tick);
+  mine->effective = min_u64(mine->effective, model->tick);
+  mine->gone = 1;
+  return NULL;
+}
+
 /* A trim that was answered: it may have done nothing, but what was seen of it stays. */
 static const char *trim_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   (void)start;
@@ -402,6 +414,75 @@ static const char *read_done(struct model *model, struct segment *segment, uint6
   return NULL;
 }
 
+/* ---- sectors ---- */
+
+#define SECTOR_PARTS_MAX 16u /* of one sector; what is cut finer is not looked at */
+
+/* A part of a sector, with one history, as a read has shown it. */
+struct part {
+  struct segment *segment;
+  uint32_t tag;
+  const struct version *shown; /* NULL: there are several with this tag, or none any more */
+  uint64_t newest;             /* tick by which all of those with this tag had taken effect */
+};
+
+static void part_look(const struct model *model, struct part *part, uint64_t at, uint8_t byte, uint64_t begun) {
+  struct version *single = NULL;
+  part->tag = tag_of(model, at, byte);
+  part->newest = matches(part->segment, part->tag, begun, &single) == 0 ? NEVER : 0;
+  part->shown = single;
+  for (uint32_t i = 0; i < part->segment->count; i++) {
+    const struct version *version = &part->segment->versions[i];
+    if (version->tag == part->tag && version->dead > begun) part->newest = max_u64(part->newest, version->effective);
+  }
+}
+
+/* One part shows this write, another one that it has written too does not: is that older for sure, or overwritten by it where both
+ * are? */
+static bool parts_contradict(const struct part *one, const struct part *other) {
+  const struct version *write = one->shown;
+  if (!write || write->tag == other->tag || !version_of(other->segment, write->op)) return false;
+  if (other->newest <= write->begun) return true;
+  return other->shown && version_of(one->segment, other->shown->op) != NULL;
+}
+
+static const char *torn_sector(struct model *model, uint64_t sector, const struct part *one, const struct part *other) {
+  snprintf(model->error, sizeof model->error,
+           "the sector of %u bytes at %" PRIu64 " is torn: it shows tag %u of #%" PRIu64 ", and tag %u beside it",
+           model->sector_bytes, sector, one->tag, one->shown->op, other->tag);
+  return model->error;
+}
+
+static const char *sector_check(struct model *model, uint64_t sector, const struct model_op *op, const uint8_t *data) {
+  struct part parts[SECTOR_PARTS_MAX];
+  uint32_t count = 0, from = (uint32_t)(sector % MODEL_BLOCK);
+  struct segment *segment = block_first(model, sector / MODEL_BLOCK);
+  for (; segment && segment->start < from + model->sector_bytes; segment = segment->next) {
+    if (segment->end <= from) continue;
+    if (count == SECTOR_PARTS_MAX) return NULL;
+    uint64_t at = sector + max_u64(segment->start, from) - from;
+    parts[count].segment = segment;
+    part_look(model, &parts[count++], at, data[at - op->offset], op->begun);
+  }
+  for (uint32_t i = 0; i < count; i++)
+    for (uint32_t j = 0; j < count; j++)
+      if (i != j && parts_contradict(&parts[i], &parts[j])) return torn_sector(model, sector, &parts[i], &parts[j]);
+  return NULL;
+}
+
+/* After each byte was found to be allowed: what has more than one history within a sector is looked at again, as a whole. */
+static const char *sectors_check(struct model *model, const struct model_op *op, const uint8_t *data) {
+  uint64_t unit = model->sector_bytes, end = align_down(op->offset + op->length, unit);
+  for (uint64_t sector = align_up(op->offset, unit); sector < end; sector += unit) {
+    const struct segment *segment = block_first(model, sector / MODEL_BLOCK);
+    while (segment->end <= sector % MODEL_BLOCK) segment = segment->next;
+    if (segment->end >= sector % MODEL_BLOCK + unit) continue;
+    const char *wrong = sector_check(model, sector, op, data);
+    if (wrong) return wrong;
+  }
+  return NULL;
+}
+
 /* ---- flushes and crashes ---- */
 
 static const char *flush_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
@@ -436,6 +517,7 @@ struct model *model_new(struct world *world, uint32_t volume, uint64_t size_byte
   model->size_bytes = size_bytes;
   model->salt = volume * 77777;
   model->calm = calm;
+  model->sector_bytes = 512;
   model->block_count = (size_bytes + MODEL_BLOCK - 1) / MODEL_BLOCK;
   model->blocks = world_alloc(world, model->block_count * sizeof *model->blocks);
   list_init(&model->pending);
@@ -508,6 +590,7 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
     case MODEL_READ: {
       struct read_context read = {.op = op, .data = data, .peek = false};
       if (ok) wrong = walk(model, op->offset, op->length, read_done, &read);
+      if (ok && !wrong) wrong = sectors_check(model, op, data);
       break;
     }
     case MODEL_WRITE:
@@ -554,6 +637,15 @@ void model_abandon(struct model *model, struct model_op *op) {
   list_remove(&op->link);
 }
 
+void model_never(struct model *model, struct model_op *op) {
+  require(list_is_linked(&op->link));
+  require(op->kind == MODEL_WRITE);
+  if (op->ended != 0) model->ended_count--;
+  model->tick++;
+  list_remove(&op->link);
+  (void)walk(model, op->offset, op->length, write_never, op);
+}
+
 void model_crash(struct model *model, bool power) {
   model->tick++;
   struct list *node;
@@ -594,7 +686,8 @@ void model_fall(struct model *model, bool lost) {
 const char *model_peek(struct model *model, uint64_t offset, uint64_t length, const uint8_t *data) {
   struct model_op op = {.kind = MODEL_READ, .offset = offset, .length = length, .begun = model->tick};
   struct read_context read = {.op = &op, .data = data, .peek = true};
-  return walk(model, offset, length, read_done, &read);
+  const char *wrong = walk(model, offset, length, read_done, &read);
+  return wrong ? wrong : sectors_check(model, &op, data);
 }
 
 bool model_write_pending(const struct model *model, uint64_t offset, uint64_t length, const struct model_op *except) {

@@ -21,6 +21,11 @@
  * A mirror that falls and comes back is like the death of the process, but its clients stay, and so do their requests: each
  * of them may have happened, may happen once more, and may have been seen and be gone again until then.
  *
+ * An aligned sector (`sector_bytes`: 512, or 4096 where all disks have such blocks) is one write's: a read that returns it whole
+ * may not show a write at one byte of it, and, where that write has written too, something that is older than it for sure; nor
+ * two writes each of which is the later one at some byte. A write whose payload never came whole has not happened, if it was short
+ * (model_never).
+ *
  * Data is told apart by its bytes: a write has a tag, and byte o of it is tag + salt(o), never zero. A tag is never given
  * twice among the versions that a byte has, so each byte of a read names its version. All zeroes are the tag TAG_ZERO.
  *
@@ -53,7 +58,8 @@ struct model_block;
 struct model {
   struct world *world;
   uint64_t size_bytes;
-  uint32_t salt; /* so that volumes differ */
+  uint32_t salt;         /* so that volumes differ */
+  uint32_t sector_bytes; /* 512, unless the owner knows better */
   bool calm;
   struct model_block **blocks; /* NULL: all zero, durable, never written */
   uint64_t block_count;
@@ -81,6 +87,8 @@ void model_abandon(struct model *model, struct model_op *op);
 /* Its session has ended, and what the client asks on another one comes later: a write that begins from now on and is answered is
  * over this one. model_abandon() is still to come. */
 void model_op_ended(struct model *model, struct model_op *op);
+/* As model_abandon(), for a write that has no effect at all, ever. */
+void model_never(struct model *model, struct model_op *op);
 /* The process died: all pending ops are abandoned (their memory is the caller's again). */
 void model_crash(struct model *model, bool power);
 /* The mirror fell, and will serve again: what is pending may be done from now on, or once more. `lost`: what was answered and

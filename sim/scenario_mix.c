@@ -113,7 +113,7 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   adopt_data(mix, mirror);
   add_clients(mix, mirror);
   struct weather *weather = weather_of(mix, mirror);
-  mirror->verify_must_agree = true;
+  mirror->verify_must_agree = mirror->stalls = true;
   operator_init(&mix->operators[mirror->index], mirror);
   weather_init(weather, mirror);
   weather->brink = mix->brink;

@@ -56,6 +56,7 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->caps.can_extents = !prng_one_in(&prng, 4);
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
+  if (drive->caps.block_bytes == MEDIUM_PAGE) drive->medium->sector_bytes = MEDIUM_PAGE;
   drive->loss.run = connection_lost;
   faults_init(&drive->faults, world, drive->medium->name, role);
 }
@@ -130,7 +131,7 @@ static void scribble(struct sim_disk *disk, const struct disk_io *io) {
 
 static void trim_some(struct sim_disk *disk, const struct disk_io *io) {
   struct medium *medium = disk->drive->medium;
-  uint64_t block = max_u64(disk->disk.caps.zero_block_bytes, MEDIUM_SECTOR);
+  uint64_t block = max_u64(disk->disk.caps.zero_block_bytes, medium->sector_bytes);
   for (uint64_t at = io->offset, end = io->offset + io->length; at < end;) {
     uint64_t next = min_u64(align_down(at, block) + block, end);
     if (!prng_one_in(&medium->prng, 4)) medium_write(medium, at, next - at, NULL, io->flags & DISK_FUA);

@@ -95,9 +95,21 @@ static void image_init(struct sim_mirror *mirror, uint32_t i) {
   if (mirror->slow_metadata) image->meta.latency_ns = SLOW_METADATA_NS;
 }
 
+/* A sector of a volume is as large as the smallest of its disks. */
+static void tell_sectors(struct sim_mirror *mirror) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    uint32_t bytes = MEDIUM_PAGE;
+    for (uint32_t i = 0; i < mirror->image_count; i++)
+      bytes = (uint32_t)min_u64(bytes, mirror->images[i].data[v].medium->sector_bytes);
+    mirror->models[v]->sector_bytes = bytes;
+    mirror->world->counters.sectors_large += bytes == MEDIUM_PAGE;
+  }
+}
+
 void sim_mirror_grow(struct sim_mirror *mirror, uint32_t count) {
   require(count <= SIM_IMAGES_MAX);
   while (mirror->image_count < count) image_init(mirror, mirror->image_count++);
+  if (mirror->models[0]) tell_sectors(mirror);
 }
 
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
@@ -140,6 +152,7 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
     workload_draw(&mirror->workloads[v], &prng, options->volume_bytes[v]);
     snprintf(mirror->export_names[v], sizeof mirror->export_names[v], "%s/%s", mirror->name, volume_names[v]);
   }
+  tell_sectors(mirror);
 }
 
 /* ---- the mirror object ---- */
@@ -332,7 +345,8 @@ void sim_mirror_clients_start(struct sim_mirror *mirror, uint32_t budget) {
     struct wire_options wire = {.pool = &mirror->node->pool,
                                 .exports = &mirror->node->exports,
                                 .export_name = mirror->export_names[volume],
-                                .whole = prng_one_in(&prng, 3)};
+                                .whole = prng_one_in(&prng, 3),
+                                .stalls = mirror->stalls};
     client_start(client, &wire, budget);
   }
 }

@@ -61,6 +61,7 @@ struct sim_mirror {
   bool calm;   /* throughout */
   bool parts;  /* some images lie on disks made of parts */
   bool healed; /* nothing fails, until the weather says otherwise */
+  bool stalls; /* its clients stop in the middle of a payload now and then */
   struct prng prng, closed_prng;
   struct client_rules rules;
 

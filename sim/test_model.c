@@ -202,7 +202,102 @@ static void test_wrong_bytes_are_found(void **state) {
   world_destroy(&story.world);
 }
 
+/* Two writes after one that was answered, none of them answered themselves, and what a read of 1024 bytes finds: runs of "where
+ * it ends, whose bytes". */
+static const struct {
+  const char *why;
+  uint32_t sector_bytes;
+  struct {
+    uint64_t start, end;
+  } a, b;
+  struct {
+    uint64_t end;
+    char who; /* o: the old one */
+  } shown[5];
+  bool torn;
+} sectors[] = {
+    {"a write that has happened", 512, {0, 1024}, {0, 0}, {{1024, 'a'}}, false},
+    {"one sector has it, the next one has not", 512, {0, 1024}, {0, 0}, {{512, 'a'}, {1024, 'o'}}, false},
+    {"but that is one sector of 4096", 4096, {0, 1024}, {0, 0}, {{512, 'a'}, {1024, 'o'}, {4096, 'o'}}, true},
+    {"a part of a sector has it", 512, {0, 1024}, {0, 0}, {{700, 'a'}, {1024, 'o'}}, true},
+    {"the write was of a part only", 512, {0, 700}, {0, 0}, {{700, 'a'}, {1024, 'o'}}, false},
+    {"half of each of two writes", 512, {0, 512}, {0, 512}, {{256, 'a'}, {512, 'b'}, {1024, 'o'}}, true},
+    {"two writes that overlap, the first one on top",
+     512,
+     {0, 300},
+     {200, 512},
+     {{300, 'a'}, {512, 'b'}, {1024, 'o'}},
+     false},
+    {"the second one on top", 512, {0, 300}, {200, 512}, {{200, 'a'}, {512, 'b'}, {1024, 'o'}}, false},
+    {"each on top somewhere", 512, {0, 300}, {200, 512}, {{250, 'a'}, {512, 'b'}, {1024, 'o'}}, true},
+    {"only the second one", 512, {0, 300}, {200, 512}, {{200, 'o'}, {512, 'b'}, {1024, 'o'}}, false},
+};
+
+static void fill_shown(const struct model *model, size_t row, const struct model_op ops[3], uint8_t *data) {
+  uint64_t at = 0;
+  for (size_t i = 0; i < COUNT_OF(sectors[row].shown) && sectors[row].shown[i].end > 0; i++) {
+    char who = sectors[row].shown[i].who;
+    uint32_t tag = ops[who == 'o' ? 0 : who == 'a' ? 1 : 2].tag;
+    model_fill(model, tag, at, sectors[row].shown[i].end - at, data + at);
+    at = sectors[row].shown[i].end;
+  }
+}
+
+static void test_sectors_are_whole(void **state) {
+  (void)state;
+  static struct world world;
+  static uint8_t data[4096];
+  for (size_t row = 0; row < COUNT_OF(sectors); row++) {
+    world_init(&world, row);
+    struct model *model = model_new(&world, 0, 8192, false);
+    model->sector_bytes = sectors[row].sector_bytes;
+    struct model_op ops[3] = {{.kind = MODEL_WRITE, .length = 4096},
+                              {.kind = MODEL_WRITE, .offset = sectors[row].a.start},
+                              {.kind = MODEL_WRITE, .offset = sectors[row].b.start}};
+    ops[1].length = sectors[row].a.end - sectors[row].a.start;
+    ops[2].length = sectors[row].b.end - sectors[row].b.start;
+    assert_true(model_begin(model, &ops[0]));
+    assert_null(model_end(model, &ops[0], true, NULL));
+    for (int i = 1; i < 3; i++) assert_true(ops[i].length == 0 || model_begin(model, &ops[i]));
+    model_fill(model, ops[0].tag, 0, 4096, data);
+    fill_shown(model, row, ops, data);
+    uint64_t length = max_u64(sectors[row].sector_bytes, 1024);
+    struct model_op read = {.kind = MODEL_READ, .length = length};
+    assert_true(model_begin(model, &read));
+    const char *wrong = model_end(model, &read, true, data);
+    if (!wrong != !sectors[row].torn) fail_msg("%s: %s", sectors[row].why, wrong ? wrong : "nothing was found");
+    model_check(model);
+    world_destroy(&world);
+  }
+}
+
+static void test_what_never_came_whole_is_not_seen(void **state) {
+  (void)state;
+  static struct story story;
+  uint8_t data[BYTES];
+  memset(&story, 0, sizeof story);
+  world_init(&story.world, 1);
+  story.model = model_new(&story.world, 0, 8192, false);
+  step(&story, "+a");
+  step(&story, "-a");
+  step(&story, "+b");
+  model_never(story.model, &story.ops['b']);
+  fill(&story, 'b', data);
+  assert_non_null(model_peek(story.model, 0, BYTES, data));
+  fill(&story, 'a', data);
+  assert_null(model_peek(story.model, 0, BYTES, data));
+  model_crash(story.model, true);
+  fill(&story, 'b', data);
+  assert_non_null(model_peek(story.model, 0, BYTES, data));
+  world_destroy(&story.world);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_stories), cmocka_unit_test(test_wrong_bytes_are_found)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_stories),
+      cmocka_unit_test(test_wrong_bytes_are_found),
+      cmocka_unit_test(test_sectors_are_whole),
+      cmocka_unit_test(test_what_never_came_whole_is_not_seen),
+  };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

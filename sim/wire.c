@@ -25,7 +25,11 @@ enum {
 };
 #define CHUNK_DONE 1u
 
+#define STALL_ONE_IN    100u            /* of the deliveries that end inside a payload */
+#define STALL_SILENT_NS (30 * NS_PER_S) /* then the server hangs up, src/shell/nbd_server.h */
+
 static void wire_pump(struct sim_event *event);
+static void wire_stall(struct sim_event *event);
 
 static struct world *world_of(struct wire *wire) { return wire->options.world; }
 
@@ -48,6 +52,7 @@ static void session_closed(struct nbd_session *session) {
   require(wire->session == session);
   wire->session = NULL;
   world_cancel(world_of(wire), &wire->pump);
+  world_cancel(world_of(wire), &wire->stall);
   list_init(&wire->to_send);
   list_init(&wire->waiting);
   world_free(wire->memory);
@@ -58,6 +63,7 @@ static void session_closed(struct nbd_session *session) {
 void wire_open(struct wire *wire, const struct wire_options *options) {
   wire->options = *options;
   wire->pump.run = wire_pump;
+  wire->stall.run = wire_stall;
   wire->state = WIRE_GREETING;
   wire->head_want = 18;
   list_init(&wire->to_send);
@@ -105,6 +111,7 @@ void wire_drop(struct wire *wire) {
   if (!wire->session || wire->closing) return;
   wire->closing = true;
   wire->receive_bytes = 0;
+  world_cancel(world_of(wire), &wire->stall);
   if (wire->send_bytes > 0) { /* a send that is under way ends before the session is closed */
     wire->send_bytes = 0;
     nbd_session_sent(wire->session, 1);
@@ -114,6 +121,7 @@ void wire_drop(struct wire *wire) {
 
 void wire_forget(struct wire *wire) {
   world_cancel(world_of(wire), &wire->pump);
+  world_cancel(world_of(wire), &wire->stall);
   world_free(wire->memory);
   wire->memory = NULL;
   wire->session = NULL;
@@ -172,6 +180,8 @@ static void put_set_context(struct wire *wire) {
 static uint64_t request_bytes(const struct wire_request *request) {
   return WIRE_HEAD_BYTES + (request->type == WIRE_WRITE ? request->length : 0);
 }
+
+bool wire_has_sent(const struct wire_request *request) { return request->sent == request_bytes(request); }
 
 static uint64_t bytes_to_send(struct wire *wire) {
   uint64_t bytes = wire->control_bytes - wire->control_sent;
@@ -484,9 +494,60 @@ static void end_send(struct wire *wire) {
   nbd_session_sent(wire->session, sent);
 }
 
+/* ---- stalls ---- */
+
+static bool is_in_payload(const struct wire *wire) {
+  struct list *node = list_first(&wire->to_send);
+  const struct wire_request *request = node ? LIST_ENTRY(node, struct wire_request, link) : NULL;
+  return request && request->sent > WIRE_HEAD_BYTES && !wire_has_sent(request);
+}
+
+static void stall_until(struct wire *wire, uint64_t low_ns, uint64_t high_ns) {
+  uint64_t delay = prng_between(&wire->options.stall_prng, low_ns, high_ns);
+  world_at(world_of(wire), &wire->stall, world_now(world_of(wire)) + delay);
+}
+
+/* Nothing comes any more: first the driver takes its receive back, then the client goes on, hangs up, or is hung up on. */
+static bool stall_begins(struct wire *wire) {
+  if (wire->stalled) return true;
+  if (!wire->options.stalls || !is_in_payload(wire) || !prng_one_in(&wire->options.stall_prng, STALL_ONE_IN))
+    return false;
+  wire->stalled = STALL_SILENT;
+  world_of(wire)->counters.client_stalled++;
+  world_trace(world_of(wire), "%s stalls in the middle of a payload", wire->options.peer);
+  stall_until(wire, NS_PER_S / 20, NS_PER_S);
+  return true;
+}
+
+static void stall_taken_back(struct wire *wire) {
+  void *where;
+  wire->stalled = STALL_TAKEN_BACK;
+  if (nbd_session_recv_buffer(wire->session, &where) > 0) nbd_session_received(wire->session, 0);
+  bool for_long = prng_one_in(&wire->options.stall_prng, 8);
+  if (for_long) stall_until(wire, NS_PER_S, STALL_SILENT_NS);
+  else stall_until(wire, NS_PER_MS, NS_PER_S);
+}
+
+static void wire_stall(struct sim_event *event) {
+  struct wire *wire = CONTAINER_OF(event, struct wire, stall);
+  if (!wire->session || wire->closing) return;
+  if (wire->stalled == STALL_SILENT) {
+    stall_taken_back(wire);
+    return;
+  }
+  wire->stalled = STALL_NONE;
+  if (prng_one_in(&wire->options.stall_prng, 2)) {
+    world_of(wire)->counters.client_died_in_payload++;
+    world_trace(world_of(wire), "%s hangs up in the middle of a payload", wire->options.peer);
+    wire_drop(wire);
+  } else {
+    wire_wake(wire);
+  }
+}
+
 static void begin_receive(struct wire *wire) {
   uint64_t have = bytes_to_send(wire);
-  if (have == 0) return;
+  if (have == 0 || stall_begins(wire)) return;
   size_t room = nbd_session_recv_buffer(wire->session, &wire->receive_at);
   if (room > 0) wire->receive_bytes = cut(wire, min_u64(room, have));
 }

@@ -50,6 +50,8 @@ struct wire_options {
   bool contexts;      /* and, if so, for base:allocation */
   bool old_handshake; /* EXPORT_NAME in place of GO */
   bool whole;         /* never cut a message */
+  bool stalls;        /* now and then stop in the middle of a payload: for a while, for good, or to hang up */
+  struct prng stall_prng;
   void *owner;
 };
 
@@ -83,6 +85,8 @@ struct wire {
   size_t control_bytes, control_sent;
   void *receive_at;
   size_t receive_bytes;
+  struct sim_event stall;
+  enum { STALL_NONE, STALL_SILENT, STALL_TAKEN_BACK } stalled;
   /* bytes in */
   struct nbd_vector vectors[8];
   size_t vector_count, send_bytes;
@@ -104,6 +108,8 @@ void wire_send(struct wire *wire, struct wire_request *request);
 void wire_leave(struct wire *wire);
 /* Hangs up now. on_closed follows when the session has ended what it had begun. */
 void wire_drop(struct wire *wire);
+/* Has the server been sent all of this request? */
+bool wire_has_sent(const struct wire_request *request);
 /* The server's process died: the session and its memory are gone. */
 void wire_forget(struct wire *wire);
 
