@@ -15,13 +15,15 @@ static void image_reopens(struct sim_event *event);
 
 void sim_mirror_start(struct sim_mirror *mirror) {
   mirror->again.run = try_again;
+  buffer_account_init(&mirror->account);
   /* The process before has ended in peace, but after a fall that nobody came back from. */
   for (uint32_t v = 0; v < mirror->volume_count && mirror->lost; v++) model_crash(mirror->models[v], true);
   mirror->lost = false;
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     if (gate_init(&mirror->gates[v], &mirror->world->env, &mirror->node->arena, GATE_SLOTS) != TARN_OK)
       world_fail(mirror->world, "no memory for a gate");
-    mirror->exports[v] = (struct nbd_export){.name = mirror->export_names[v], .disk = &mirror->gates[v].disk};
+    mirror->exports[v] = (struct nbd_export){
+        .name = mirror->export_names[v], .disk = &mirror->gates[v].disk, .account = &mirror->account};
   }
 }
 

@@ -1,8 +1,9 @@
 /* medium.h - the bytes of a simulated disk, and what becomes of them when power is lost. It outlives processes.
  *
- * A medium is sectors of 512 bytes, or 4096. Each has a visible version (what reads see), a durable version, and, between the two, the
- * versions that a write cache went through. Flush and FUA make versions durable; a power loss leaves each sector with any
- * of its versions from the durable one on, drawn by chance. docs/fault-model.md is the specification.
+ * A medium is sectors of 512 bytes, or 4096. Each has a visible version (what reads see), a durable version, and,
+ * between the two, the versions that a write cache went through. Flush and FUA make versions durable; a power loss
+ * leaves each sector with any of its versions from the durable one on, drawn by chance. docs/fault-model.md is the
+ * specification.
  *
  * After a flush that failed the versions it should have saved are `doubtful`: no later flush makes them durable, only
  * another write of that sector does. */

@@ -437,8 +437,8 @@ static void part_look(const struct model *model, struct part *part, uint64_t at,
   }
 }
 
-/* One part shows this write, another one that it has written too does not: is that older for sure, or overwritten by it where both
- * are? */
+/* One part shows this write, another one that it has written too does not: is that older for sure, or overwritten by it
+ * where both are? */
 static bool parts_contradict(const struct part *one, const struct part *other) {
   const struct version *write = one->shown;
   if (!write || write->tag == other->tag || !version_of(other->segment, write->op)) return false;
@@ -470,7 +470,8 @@ static const char *sector_check(struct model *model, uint64_t sector, const stru
   return NULL;
 }
 
-/* After each byte was found to be allowed: what has more than one history within a sector is looked at again, as a whole. */
+/* After each byte was found to be allowed: what has more than one history within a sector is looked at again, as a
+ * whole. */
 static const char *sectors_check(struct model *model, const struct model_op *op, const uint8_t *data) {
   uint64_t unit = model->sector_bytes, end = align_down(op->offset + op->length, unit);
   for (uint64_t sector = align_up(op->offset, unit); sector < end; sector += unit) {

@@ -21,10 +21,10 @@
  * A mirror that falls and comes back is like the death of the process, but its clients stay, and so do their requests: each
  * of them may have happened, may happen once more, and may have been seen and be gone again until then.
  *
- * An aligned sector (`sector_bytes`: 512, or 4096 where all disks have such blocks) is one write's: a read that returns it whole
- * may not show a write at one byte of it, and, where that write has written too, something that is older than it for sure; nor
- * two writes each of which is the later one at some byte. A write whose payload never came whole has not happened, if it was short
- * (model_never).
+ * An aligned sector (`sector_bytes`: 512, or 4096 where all disks have such blocks) is one write's: a read that returns
+ * it whole may not show a write at one byte of it, and, where that write has written too, something that is older than
+ * it for sure; nor two writes each of which is the later one at some byte. A write whose payload never came whole has
+ * not happened, if it was short (model_never).
  *
  * Data is told apart by its bytes: a write has a tag, and byte o of it is tag + salt(o), never zero. A tag is never given
  * twice among the versions that a byte has, so each byte of a read names its version. All zeroes are the tag TAG_ZERO.

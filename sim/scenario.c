@@ -14,6 +14,8 @@ static const struct scenario scenarios[] = {
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,
      SCENARIO_DRAWN},
     {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, SCENARIO_DRAWN},
+    {"hung-disk", "a disk hangs for good beside other mirrors, and few buffers are there", scenario_hung_disk,
+     SCENARIO_DRAWN},
     {"verify", "data rots on an image; verify finds and repairs it while clients write", scenario_verify,
      SCENARIO_DRAWN},
     {"two-writes", "disjoint writes run together, overlapping ones in order", scenario_two_writes, SCENARIO_SCRIPTED},

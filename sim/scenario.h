@@ -27,6 +27,7 @@ void scenario_source_lost(struct world *world, struct node *node);
 void scenario_doubt(struct world *world, struct node *node);
 void scenario_failing_image(struct world *world, struct node *node);
 void scenario_full_marks(struct world *world, struct node *node);
+void scenario_hung_disk(struct world *world, struct node *node);
 /* scenario_verify.c */
 void scenario_verify(struct world *world, struct node *node);
 /* scenario_story.c */

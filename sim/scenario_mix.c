@@ -11,6 +11,7 @@
 
 #define READ_ALL_BYTES (128u << 10)
 #define HEAL_NS        (900 * NS_PER_S)
+#define HUNG_NS        (300 * NS_PER_S) /* so long a client may take that rests now and then */
 
 struct mix {
   struct world *world;
@@ -79,9 +80,9 @@ static void adopt_data(struct mix *mix, struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].blank = false;
 }
 
-static void add_clients(struct mix *mix, struct sim_mirror *mirror) {
+static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t count) {
   char name[16];
-  mirror->client_count = (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX);
+  mirror->client_count = count;
   for (uint32_t c = 0; c < mirror->client_count; c++) {
     uint32_t volume = c % mirror->volume_count;
     if (mirror->index == 0) snprintf(name, sizeof name, "client%u", c % 10);
@@ -111,7 +112,7 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   for (uint32_t i = 0; i < mirror->image_count && (mix->source_lost || mix->doubt); i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   adopt_data(mix, mirror);
-  add_clients(mix, mirror);
+  add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
   struct weather *weather = weather_of(mix, mirror);
   mirror->verify_must_agree = mirror->stalls = true;
   operator_init(&mix->operators[mirror->index], mirror);
@@ -485,6 +486,7 @@ static void mix_end(struct mix *mix) {
   EACH_MIRROR(node, mirror) {
     while (!mirror->serving) node_step(node);
     for (uint32_t c = 0; c < mirror->client_count; c++) mirror->clients[c].drop_one_in = 0;
+    mirror->stalls = false;
     write_unreadable(mix, mirror);
     sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix->prng, 1, 40));
   }
@@ -567,8 +569,72 @@ static uint32_t draw_mirror_count(struct mix *mix) {
   return (uint32_t)prng_between(&mix->prng, 2, NODE_MIRRORS_MAX);
 }
 
-/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; and one in 20 for flushes that
- * fail everywhere. */
+/* ---- one disk hangs for good, and keeps what it has of the shared buffers: it harms nobody else ---- */
+
+/* Few buffers, and clients that ask for much at once. */
+static void hung_disk_begin(struct mix *mix) {
+  mix->node->pool_bytes = 1500u << 10;
+  for (uint64_t count = prng_between(&mix->prng, 2, NODE_MIRRORS_MAX); count > 0; count--) {
+    struct sim_mirror_options options = {0};
+    draw_mirror(mix, &options);
+    options.image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
+    options.volume_count = 1;
+    options.volume_bytes[0] = 3u << 20;
+    options.mark_count = 64;
+    add_mirror(mix, &options);
+  }
+  struct workload *workload = &mix->node->mirrors[0].workloads[0];
+  /* Much is in flight, and nothing waits for anything else. */
+  add_clients(mix, &mix->node->mirrors[0], SIM_CLIENTS_MAX);
+  workload->hot_percent = workload->fua_percent = workload->rest_one_in = 0;
+  workload->aligned_percent = 100;
+  workload->weight[MODEL_WRITE] = 100;
+  format_all(mix);
+  node_start(mix->node);
+  EACH_MIRROR(mix->node, mirror) {
+    mirror->stalls = false;
+    sim_mirror_open(mirror);
+    sim_mirror_activate(mirror, NULL);
+  }
+  (void)wait_for_all(mix, UINT64_MAX);
+  EACH_MIRROR(mix->node, mirror) {
+    while (!sim_mirror_all_synchronized(mirror)) node_step(mix->node);
+    for (uint32_t c = 0; c < mirror->client_count; c++) {
+      mirror->clients[c].drop_one_in = 0;
+      mirror->clients[c].depth = CLIENT_DEPTH_MAX;
+    }
+  }
+}
+
+static void hung_disk_strikes(struct mix *mix, struct sim_mirror *mirror) {
+  struct fault fault = {.kind = FAULT_HANG, .ops = FAULT_ALL, .until_ns = UINT64_MAX, .end = UINT64_MAX, .never = true};
+  fault.from_ns = world_now(mix->world) + prng_between(&mix->prng, 0, 5 * NS_PER_MS);
+  struct sim_image *image = &mirror->images[prng_below(&mix->prng, mirror->image_count)];
+  (void)faults_add(&image->data[0].faults, &fault);
+  world_trace(mix->world, "image %s hangs soon, for good", image->label);
+}
+
+void scenario_hung_disk(struct world *world, struct node *node) {
+  struct mix mix = mix_begin(world, node);
+  hung_disk_begin(&mix);
+  hung_disk_strikes(&mix, &node->mirrors[0]);
+  EACH_MIRROR(node, mirror) {
+    sim_mirror_clients_start(mirror, (uint32_t)prng_between(&mix.prng, 50, 200));
+    mirror->clients_started = true;
+  }
+  uint64_t deadline_ns = world_now(world) + HUNG_NS;
+  while (!all_done(node)) {
+    check_progress(&mix, deadline_ns);
+    node_step(node);
+  }
+  world->counters.hung_harmless++;
+  EACH_MIRROR(node, mirror) sim_mirror_heal(mirror);
+  EACH_MIRROR(node, mirror) mirror_ends(&mix, mirror);
+  node_stop(node);
+}
+
+/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; one in 20 for flushes that fail
+ * everywhere; and one in 25 for a disk that hangs beside others. */
 void scenario_mix(struct world *world, struct node *node) {
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
@@ -577,6 +643,10 @@ void scenario_mix(struct world *world, struct node *node) {
   }
   if (prng_one_in(&prng, 20)) {
     scenario_doubt(world, node);
+    return;
+  }
+  if (prng_one_in(&prng, 25)) {
+    scenario_hung_disk(world, node);
     return;
   }
   struct mix mix = mix_begin(world, node);

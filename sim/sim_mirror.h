@@ -79,6 +79,7 @@ struct sim_mirror {
   uint64_t suspend_ns;    /* how long requests wait then */
   struct sim_event again; /* another try */
   struct gate gates[SIM_VOLUMES_MAX];
+  struct buffer_account account;
   struct nbd_export exports[SIM_VOLUMES_MAX];
   char export_names[SIM_VOLUMES_MAX][24];
   bool busy; /* with an operation, then: */

@@ -202,8 +202,8 @@ static void test_wrong_bytes_are_found(void **state) {
   world_destroy(&story.world);
 }
 
-/* Two writes after one that was answered, none of them answered themselves, and what a read of 1024 bytes finds: runs of "where
- * it ends, whose bytes". */
+/* Two writes after one that was answered, none of them answered themselves, and what a read of 1024 bytes finds: runs
+ * of "where it ends, whose bytes". */
 static const struct {
   const char *why;
   uint32_t sector_bytes;

@@ -507,7 +507,8 @@ static void stall_until(struct wire *wire, uint64_t low_ns, uint64_t high_ns) {
   world_at(world_of(wire), &wire->stall, world_now(world_of(wire)) + delay);
 }
 
-/* Nothing comes any more: first the driver takes its receive back, then the client goes on, hangs up, or is hung up on. */
+/* Nothing comes any more: first the driver takes its receive back, then the client goes on, hangs up, or is hung up on.
+ * */
 static bool stall_begins(struct wire *wire) {
   if (wire->stalled) return true;
   if (!wire->options.stalls || !is_in_payload(wire) || !prng_one_in(&wire->options.stall_prng, STALL_ONE_IN))

@@ -39,7 +39,8 @@
   X(hole_in_flight, "block status believes any image, also where a write is under way")                 \
   X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")   \
   X(completed_untold, "no record says that an activation's, or a stop's, first commit is complete")     \
-  X(torn_payload, "a write whose client stalls goes to the disk as far as it has come")
+  X(torn_payload, "a write whose client stalls goes to the disk as far as it has come")                 \
+  X(no_quota, "what a mirror's hung images hold of the shared buffers is not bounded")
 
 enum plant {
   PLANT_none,

@@ -41,7 +41,10 @@ static void hold(struct guard_io *place) {
   require(upper != NULL);
   place->upper = NULL;
   place->referenced = place->io.buffer != NULL && !PLANTED(hung_buffer_reused);
-  if (place->referenced) buffer_ref(place->io.buffer);
+  if (place->referenced) {
+    buffer_ref(place->io.buffer);
+    buffer_hold(place->io.buffer);
+  }
   place->guard->held++;
   disk_complete(upper, place->guard->err);
 }

@@ -70,7 +70,8 @@ static bool extents_own_buffer(struct op *op) {
   struct disk_io *io = op->client;
   if (!buffer_is_shared(io->buffer)) return true;
   struct buffer *held = io->buffer;
-  struct buffer *buffer = held->pool ? buffer_get(held->pool, DISK_EXTENTS_MAX * sizeof(struct disk_extent)) : NULL;
+  uint32_t bytes = DISK_EXTENTS_MAX * sizeof(struct disk_extent);
+  struct buffer *buffer = held->pool ? buffer_get_for(held->pool, held->account, bytes) : NULL;
   if (!buffer) return false;
   io->buffer = buffer;
   io->data = buffer->base;

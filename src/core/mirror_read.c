@@ -146,7 +146,7 @@ static bool own_buffer(struct op *op) {
     op_end(op, TARN_IO);
     return false;
   }
-  struct buffer *buffer = buffer_get(io->buffer->pool, (uint32_t)io->length);
+  struct buffer *buffer = buffer_get_for(io->buffer->pool, io->buffer->account, (uint32_t)io->length);
   if (buffer) {
     exchange(op, buffer);
     return true;
@@ -161,7 +161,7 @@ static bool own_buffer(struct op *op) {
   }
   list_push(&m->buffer_line, &op->link);
   buffer_wait_init(&op->buffer_wait, buffer_is_here);
-  buffer_wait(io->buffer->pool, &op->buffer_wait, (uint32_t)io->length);
+  buffer_wait_for(io->buffer->pool, io->buffer->account, &op->buffer_wait, (uint32_t)io->length);
   return false;
 }
 

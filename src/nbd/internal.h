@@ -17,11 +17,12 @@
  * How memory is bounded. A session has fixed slots, its own receive buffer, and at most NBD_HELD_BYTES_MAX of the pool,
  * and no more than an eighth of it (one buffer it always may have). A WRITE takes a buffer only once NBD_COLLECT_BYTES
  * of its payload, or all of it, have arrived in the session's own memory; at most one buffer is partly filled. That one
- * too is given up when the driver says that nothing comes any more, by nbd_session_received(session, 0): what is here of a
- * short WRITE moves to the session's own memory, and a buffer is asked for again when all of it is here; of a long one whole
- * blocks go to the disk as a short piece, and the next buffer is asked for when NBD_COLLECT_BYTES more have come. So 1000
- * clients that stall inside a payload hold no buffer once their driver has noticed, and before that at most one each.
- * A payload that does not go on for long ends its connection: that is the driver's affair (nbd_session_in_payload).
+ * too is given up when the driver says that nothing comes any more, by nbd_session_received(session, 0): what is here
+ * of a short WRITE moves to the session's own memory, and a buffer is asked for again when all of it is here; of a long
+ * one whole blocks go to the disk as a short piece, and the next buffer is asked for when NBD_COLLECT_BYTES more have
+ * come. So 1000 clients that stall inside a payload hold no buffer once their driver has noticed, and before that at
+ * most one each. A payload that does not go on for long ends its connection: that is the driver's affair
+ * (nbd_session_in_payload).
  *
  * A client that asks for much and does not take it keeps its share of the pool until its connection ends. The
  * counterpart is nbd_session_sent(session, 0), which means nothing yet: drop what stands in the line but is not sent,

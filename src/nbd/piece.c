@@ -1,8 +1,8 @@
 /* piece.c - requests cut into disk I/Os.
  *
- * Cuts lie on multiples of BUFFER_ALIGN of the device (on every disk that takes so much at once, as each image's must), so that
- * of a long unaligned request only the two ends are merged with what is on the disk, its pieces do not meet in one block, and
- * no sector holds half of it.
+ * Cuts lie on multiples of BUFFER_ALIGN of the device (on every disk that takes so much at once, as each image's must),
+ * so that of a long unaligned request only the two ends are merged with what is on the disk, its pieces do not meet in
+ * one block, and no sector holds half of it.
  *
  * WRITE_ZEROES is the disk's own where the disk zeroes cheaply: whole zero blocks by DISK_WRITE_ZEROES, the edges by
  * writing zero bytes. Where it does not, all of it is written. Each such piece has a buffer of its own: the disk may
@@ -54,7 +54,7 @@ static void line_go_on(struct nbd_session *session) {
   const struct nbd_piece *piece = LIST_ENTRY(node, struct nbd_piece, link);
   if (!may_hold(session, buffer_need(piece))) return;
   session->buffer_waits = true;
-  buffer_wait(session->options.pool, &session->buffer_wait, (uint32_t)buffer_need(piece));
+  buffer_wait_for(session->options.pool, session->export->account, &session->buffer_wait, (uint32_t)buffer_need(piece));
 }
 
 static void buffer_take(struct nbd_session *session, struct nbd_piece *piece, struct buffer *buffer) {
@@ -88,7 +88,7 @@ static void buffer_drop(struct nbd_session *session, struct nbd_piece *piece) {
 /* NULL: the caller must wait, or do without. */
 static struct buffer *buffer_try(struct nbd_session *session, uint64_t data_bytes) {
   if (!list_is_empty(&session->waiting) || !may_hold(session, data_bytes)) return NULL;
-  return buffer_get(session->options.pool, (uint32_t)data_bytes);
+  return buffer_get_for(session->options.pool, session->export->account, (uint32_t)data_bytes);
 }
 
 void nbd_piece_free(struct nbd_session *session, struct nbd_piece *piece) {

@@ -11,9 +11,10 @@
  *               have become ready to receive or to send.
  *
  * Payload goes from the connection straight into pool buffers and from those to the disk: no copy. A request longer than
- * its disk takes is handled in pieces, cut at multiples of 4096 of the device, each submitted once its bytes are here; a WRITE
- * of up to 64 KiB touches the disk only once all of it is here, so one whose client dies in the middle has not happened. Memory
- * per session is fixed; a session that has NBD_REQUESTS_MAX requests open, or waits for a buffer, does not receive.
+ * its disk takes is handled in pieces, cut at multiples of 4096 of the device, each submitted once its bytes are here;
+ * a WRITE of up to 64 KiB touches the disk only once all of it is here, so one whose client dies in the middle has not
+ * happened. Memory per session is fixed; a session that has NBD_REQUESTS_MAX requests open, or waits for a buffer, does
+ * not receive.
  *
  * Errors of a client are answered as the protocol's text wants them, or end the session where it says so (bad magic).
  * nbd_session_close() may be called at any moment: nothing more is received or sent; the session is freed, and `closed`
@@ -36,6 +37,7 @@ struct nbd_export {
   const char *name;        /* as clients name it */
   const char *description; /* may be NULL */
   struct disk *disk;
+  struct buffer_account *account; /* to which its sessions' buffers are charged; NULL: none, and no quota */
   /* The runs of tarn:state from `offset` on: at most `max`, none reaches beyond `length`, a prefix will do. Returns how many;
    * 0: that is not known now. May be NULL. */
   uint32_t (*state)(const struct nbd_export *export, uint64_t offset, uint64_t length, struct disk_extent *runs,
@@ -76,8 +78,8 @@ void *nbd_session_owner(const struct nbd_session *session);
 enum nbd_wants { NBD_RECEIVE = 1, NBD_SEND = 2, NBD_CLOSE = 4 }; /* NBD_CLOSE: nothing is left to send, hang up */
 unsigned nbd_session_wants(struct nbd_session *session);
 size_t nbd_session_recv_buffer(struct nbd_session *session, void **where);
-/* 0 bytes: the driver took its receive back. The session gives up the buffer that waits for more of a payload then, so that a
- * client that stalls holds none. */
+/* 0 bytes: the driver took its receive back. The session gives up the buffer that waits for more of a payload then, so
+ * that a client that stalls holds none. */
 void nbd_session_received(struct nbd_session *session, size_t bytes);
 /* At most `max` vectors; they stay valid until nbd_session_sent() or nbd_session_close(). 0: nothing to send now. */
 size_t nbd_session_send_vectors(struct nbd_session *session, struct nbd_vector *vectors, size_t max);

@@ -5,10 +5,10 @@
  * What is wrong with a request is answered before anything is touched; the payload of a WRITE that failed, early or in
  * its middle, is still taken from the connection, and then the error is sent.
  *
- * No sector is torn. A WRITE of up to NBD_WHOLE_BYTES goes to the disk when its last byte is here, whatever the number of its
- * pieces: of one whose payload never comes whole nothing is done. A longer one is cut at multiples of BUFFER_ALIGN of the
- * device, and each piece is submitted when its bytes are here. So a client that stalls, or dies, in the middle leaves whole
- * blocks of the old or of the new. */
+ * No sector is torn. A WRITE of up to NBD_WHOLE_BYTES goes to the disk when its last byte is here, whatever the number
+ * of its pieces: of one whose payload never comes whole nothing is done. A longer one is cut at multiples of
+ * BUFFER_ALIGN of the device, and each piece is submitted when its bytes are here. So a client that stalls, or dies, in
+ * the middle leaves whole blocks of the old or of the new. */
 #include <string.h>
 
 #include "base/bytes.h"
@@ -206,8 +206,8 @@ static enum nbd_step payload_discard(struct nbd_session *session) {
 /* A WRITE of up to NBD_WHOLE_BYTES touches the disk only when all of it is here. */
 static bool is_taken_whole(const struct nbd_request *request) { return request->length <= NBD_WHOLE_BYTES; }
 
-/* So many bytes of the payload must be here before a buffer is asked for: a few, since a client that has begun goes on as a
- * rule. All of it where more than one piece depends on it, or where the client has stalled already. */
+/* So many bytes of the payload must be here before a buffer is asked for: a few, since a client that has begun goes on
+ * as a rule. All of it where more than one piece depends on it, or where the client has stalled already. */
 static uint64_t payload_wanted(const struct nbd_session *session) {
   const struct nbd_request *request = session->writing;
   bool one_piece = nbd_first_piece_bytes(session, request) == request->length;
@@ -260,8 +260,8 @@ enum nbd_step nbd_payload_step(struct nbd_session *session) {
   return NBD_STEP_AGAIN;
 }
 
-/* How many bytes of the piece that is being filled may go to the disk by themselves: up to a multiple of BUFFER_ALIGN of the
- * device, so that no sector is torn; none of a WRITE that is taken whole. */
+/* How many bytes of the piece that is being filled may go to the disk by themselves: up to a multiple of BUFFER_ALIGN
+ * of the device, so that no sector is torn; none of a WRITE that is taken whole. */
 static uint32_t payload_part(const struct nbd_session *session) {
   const struct nbd_piece *piece = session->fill;
   if (PLANTED(torn_payload)) return (uint32_t)align_down(session->fill_bytes, session->export->disk->caps.block_bytes);
@@ -270,8 +270,8 @@ static uint32_t payload_part(const struct nbd_session *session) {
   return cut > piece->io.offset ? (uint32_t)(cut - piece->io.offset) : 0;
 }
 
-/* Nothing comes any more: what may go to the disk of a piece does so as a shorter piece, the rest moves to our own memory,
- * and the buffer is not kept waiting. */
+/* Nothing comes any more: what may go to the disk of a piece does so as a shorter piece, the rest moves to our own
+ * memory, and the buffer is not kept waiting. */
 void nbd_payload_stalled(struct nbd_session *session) {
   struct nbd_piece *piece = session->fill;
   session->flows = false;

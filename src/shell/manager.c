@@ -40,6 +40,7 @@ struct managed *managed_new(struct manager *manager, const char *name) {
   if (!managed) return NULL;
   list_init(&managed->link);
   list_init(&managed->reopens);
+  buffer_account_init(&managed->account);
   timer_init(&managed->retry, retry_fire);
   timer_init(&managed->grace, grace_fire);
   timer_init(&managed->settle, settle_fire);

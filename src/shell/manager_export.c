@@ -57,8 +57,11 @@ static void exports_add(struct managed *managed) {
     stpcpy(stpcpy(stpcpy(export->alias, file->name), "/"), file->volumes[i].name);
     strcpy(export->name, only ? file->name : export->alias);
     stpcpy(stpcpy(stpcpy(stpcpy(export->description, "mirror "), file->name), ", volume "), file->volumes[i].name);
-    export->server.nbd = (struct nbd_export){
-        .name = export->name, .description = export->description, .disk = &export->gate.disk, .state = export_state};
+    export->server.nbd = (struct nbd_export){.name = export->name,
+                                             .description = export->description,
+                                             .disk = &export->gate.disk,
+                                             .account = &managed->account,
+                                             .state = export_state};
     export->server.alias = only ? export->alias : NULL;
     tarn_err err = nbd_server_add(managed->manager->options.nbd, &export->server);
     require(err == TARN_OK); /* mirror names are unique and hold no slash */

@@ -92,6 +92,7 @@ struct managed {
 
   /* its exports: from the first activation on, also while it is in ATTENTION after that (manager_export.c) */
   struct managed_export exports[VOLUMES_MAX];
+  struct buffer_account account; /* what they, and images that hang, have of the buffers that all share */
   struct arena gates;
   bool gates_made, lost; /* lost: it was activated by force, so its clients are to be hung up on */
   uint64_t loss_ns;      /* wall clock: what was answered and not flushed may have been lost when it fell; 0: was not */

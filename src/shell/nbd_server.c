@@ -46,6 +46,7 @@ struct connection {
   struct reactor_op receive, send;
   uint64_t receive_ns, send_ns; /* when those that are under way began */
   uint64_t silent_ns;           /* how long nothing of a payload has come, as counted by ticks */
+  uint64_t crowd_since_ns;      /* since when somebody has waited for a buffer that it could give back; 0: nobody */
   struct event pump;
   struct msghdr message;
   struct iovec vectors[VECTORS_MAX];
@@ -75,9 +76,8 @@ struct nbd_server {
   struct listener listeners[LISTENERS_MAX];
   uint32_t listener_count, session_count;
   uint64_t deaf_ns, silent_ns;
-  struct timer stall;      /* armed while something is under way that holds buffers, or a payload is */
-  uint64_t stall_tick_ns;  /* when it fired last, or was armed */
-  uint64_t crowd_since_ns; /* since when there has been somebody waiting for a buffer; 0: nobody */
+  struct timer stall;     /* armed while something is under way that holds buffers, or a payload is */
+  uint64_t stall_tick_ns; /* when it fired last, or was armed */
   uint64_t full_report_ns;
   bool stopping;
   void *stop_owner;
@@ -144,8 +144,8 @@ static void stall_watch(struct nbd_server *server) {
   timer_set(server->env, &server->stall, server->env->now_ns + STALL_TICK_NS);
 }
 
-/* A payload that does not go on: true while there is one. A tick that comes late counts as one, because we were stopped, or
- * busy, and what has come meanwhile is still to be received. */
+/* A payload that does not go on: true while there is one. A tick that comes late counts as one, because we were
+ * stopped, or busy, and what has come meanwhile is still to be received. */
 static bool silence_check(struct connection *connection, uint64_t passed_ns) {
   struct nbd_server *server = connection->server;
   if (!connection->receive.busy || !nbd_session_in_payload(connection->session)) return false;
@@ -158,6 +158,16 @@ static bool silence_check(struct connection *connection, uint64_t passed_ns) {
   return false;
 }
 
+/* Others wait for what it holds: since when? 0: nobody does. */
+static uint64_t crowd_look(struct connection *connection) {
+  const struct nbd_server *server = connection->server;
+  const struct nbd_export *export = nbd_session_export(connection->session);
+  bool crowded = buffer_pool_is_crowded(server->pool, export ? export->account : NULL);
+  if (!crowded) connection->crowd_since_ns = 0;
+  else if (connection->crowd_since_ns == 0) connection->crowd_since_ns = server->env->now_ns;
+  return connection->crowd_since_ns;
+}
+
 /* True if it holds buffers for the sake of its client, or waits for it, and has to be looked at again. */
 static bool stall_check(struct connection *connection, uint64_t passed_ns) {
   struct nbd_server *server = connection->server;
@@ -165,9 +175,10 @@ static bool stall_check(struct connection *connection, uint64_t passed_ns) {
   if (connection->fd < 0 || connection->hanging_up) return false;
   bool fills = connection->receive.busy && nbd_session_fills(connection->session);
   bool deaf = connection->send.busy && nbd_session_held_bytes(connection->session) > 0;
-  if (fills && now - connection->receive_ns >= (server->crowd_since_ns ? STALL_CROWDED_NS : STALL_NS))
+  uint64_t crowd_ns = fills || deaf ? crowd_look(connection) : 0;
+  if (fills && now - connection->receive_ns >= (crowd_ns ? STALL_CROWDED_NS : STALL_NS))
     reactor_cancel(server->reactor, &connection->receive); /* receive_done() tells the session */
-  if (deaf && server->crowd_since_ns && now - max_u64(connection->send_ns, server->crowd_since_ns) >= server->deaf_ns) {
+  if (deaf && crowd_ns && now - max_u64(connection->send_ns, crowd_ns) >= server->deaf_ns) {
     report(server->env, REPORT_WARNING, connection->peer,
            "the client takes nothing of its answers while others wait for memory; hanging up");
     hang_up(connection);
@@ -178,13 +189,10 @@ static bool stall_check(struct connection *connection, uint64_t passed_ns) {
 
 static void stall_tick(struct timer *timer) {
   struct nbd_server *server = CONTAINER_OF(timer, struct nbd_server, stall);
-  bool crowded = buffer_pool_is_crowded(server->pool), again = false;
+  bool again = false;
   uint64_t passed_ns = server->env->now_ns - server->stall_tick_ns;
-  if (!crowded) server->crowd_since_ns = 0;
-  else if (server->crowd_since_ns == 0) server->crowd_since_ns = server->env->now_ns;
   LIST_EACH(&server->used, link) again |= stall_check(LIST_ENTRY(link, struct connection, link), passed_ns);
   if (again) stall_watch(server);
-  else server->crowd_since_ns = 0;
 }
 
 static void receive_start(struct connection *connection) {
@@ -321,7 +329,7 @@ static void connection_open(struct nbd_server *server, int fd) {
   struct connection *connection = LIST_ENTRY(link, struct connection, link);
   connection->fd = fd;
   connection->hanging_up = false;
-  connection->silent_ns = 0;
+  connection->silent_ns = connection->crowd_since_ns = 0;
   if (connection->used_before) memset(connection->memory, 0, nbd_session_bytes());
   connection->used_before = true;
   list_push(&server->used, &connection->link);

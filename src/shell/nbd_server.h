@@ -5,10 +5,10 @@
  * send are under way at most.
  *
  * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
- * others wait for buffers; what it holds after that is its session's own memory. It may go on, but a payload of which nothing
- * comes for 30 seconds ends its connection: such a client is dead or broken, and has a write open whose outcome nobody learns.
- * With answers that it does not take: it is hung up on if it has taken nothing for ten seconds and others wait for buffers all
- * that time. Between requests it may be silent for ever.
+ * others wait for buffers; what it holds after that is its session's own memory. It may go on, but a payload of which
+ * nothing comes for 30 seconds ends its connection: such a client is dead or broken, and has a write open whose outcome
+ * nobody learns. With answers that it does not take: it is hung up on if it has taken nothing for ten seconds and
+ * others wait for buffers all that time. Between requests it may be silent for ever.
  *
  * An export is a struct inside its owner. It is in the table from nbd_server_add() on; nbd_server_remove() takes it out, so
  * that nobody new finds it, hangs up on the clients that it has, and says when the last one is gone: only then may its

@@ -4,6 +4,8 @@ import re
 import subprocess
 import time
 
+import nbd
+
 from lib.context import check, is_sanitized, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
@@ -309,6 +311,42 @@ def test_the_wall_clock_jumps(t, row):
     daemon.tarn("image", "restore", "vol0", "b", "--wait")
     check(daemon.mirror("vol0")["images"][0]["state"] == "SYNCHRONIZED", "a left")
     daemon.tarn("mirror", "verify", "vol0")
+
+
+def complete(handles):
+    """Until every request on these connections is answered."""
+    wait_for("all requests to be answered",
+             lambda: [handle.poll(1) for handle in handles] and not any(handle.aio_in_flight() for handle in handles), every=0)
+
+
+def test_what_a_hung_disk_keeps_harms_nobody(t):
+    """Issue 10: one disk hangs with more writes of 256 KiB in flight than there are buffers: the mirror goes on with its other
+    image, and an unrelated mirror does not notice, before that disk is healed."""
+    daemon = Daemon(t, arguments=["--enable-faults"]).start()
+    for name in ("vol0", "vol1"):
+        daemon.create(name, [t.shm(f"{name}-{image}.img") for image in "ab"], size=96 * MIB)
+    daemon.tarn("image", "set", "vol0", "b", "hang=1", "return=manual")
+    daemon.tarn("fault", "vol0", "b", "hang")
+    content = nbd.Buffer.from_bytearray(bytearray(b"\x5a" * (256 * KIB)))
+    crowd = [open_handle(daemon.uri("vol0")) for _ in range(6)]
+    for number in range(6 * 40):
+        crowd[number % 6].aio_pwrite(content, number * 256 * KIB)
+    wait_for("b to be out", lambda: [handle.poll(1) for handle in crowd] and
+             daemon.mirror("vol0")["images"][1]["missing"] == "failed")
+    held = daemon.mirror("vol0")["images"][1]["held_requests"]
+    check(held > 20, f"b's disk keeps {held} requests: the test proves nothing")
+    other = open_handle(daemon.uri("vol1"))
+    cookies = [other.aio_pwrite(content, number * 256 * KIB) for number in range(64)]
+    complete([other])
+    check(all(other.aio_command_completed(cookie) for cookie in cookies), "the writes to vol1 are not answered")
+    check(other.pread(MIB, 0) == b"\x5a" * MIB, "vol1 reads something else")
+    complete(crowd)
+    daemon.tarn("fault", "vol0", "b", "heal")
+    wait_for("its disk to let go", lambda: daemon.mirror("vol0")["images"][1]["held_requests"] == 0)
+    daemon.tarn("image", "restore", "vol0", "b", "--wait")
+    daemon.tarn("mirror", "verify", "vol0")
+    for handle in (*crowd, other):
+        handle.shutdown()
 
 
 def test_a_daemon_that_is_stopped_for_long(t):

@@ -144,9 +144,13 @@ static void a_place_is_free_again_inside_its_own_completion(void **state) {
 /* A hung EXTENTS is like any other I/O: what the disk writes later goes where nobody looks. */
 static void a_hung_extents_keeps_its_buffer(void **state) {
   (void)state;
-  struct buffer *buffer = buffer_get(&pool, 512);
+  struct buffer_account account;
+  buffer_account_init(&account);
+  struct buffer *buffer = buffer_get_for(&pool, &account, 512);
   submit(0, DISK_EXTENTS, buffer);
+  assert_true(account.used[0] == 1 && account.held[0] == 0);
   pass(&env, 2 * HANG);
+  assert_true(account.used[0] == 0 && account.held[0] == 1);
   assert_true(said_so("died a:hung "));
   assert_int_equal(ios[0].extent_count, 0);
   assert_true(buffer_is_shared(buffer));
@@ -156,6 +160,7 @@ static void a_hung_extents_keeps_its_buffer(void **state) {
   assert_int_equal(ios[0].extent_count, 0);
   assert_false(buffer_is_shared(buffer));
   buffer_unref(buffer);
+  assert_true(buffer_account_is_empty(&account));
 }
 
 /* ---- time ---- */

@@ -239,7 +239,7 @@ static void test_a_client_that_stalls_holds_no_buffer(void **state) {
 
 static bool all_sessions_are_gone(void) { return nbd_server_session_count(fixture.server) == 0; }
 
-/* A payload that does not go on: the connection ends, and the write has not happened. Between requests a client may be silent. */
+/* The connection ends, and the write has not happened. Between requests a client may be silent. */
 static void test_a_payload_that_does_not_come_ends_its_connection(void **state) {
   (void)state;
   static uint8_t payload[20000];
