@@ -273,7 +273,8 @@ static void lose_closed_caches(struct sim_mirror *mirror) {
     for (uint32_t v = 0; v < mirror->volume_count; v++) sectors += medium_power_loss(mirror->images[i].data[v].medium);
     sectors += medium_power_loss(mirror->images[i].meta.medium);
   }
-  if (sectors > 0) mirror->world->counters.closed_cache_lost++;
+  if (sectors == 0) return;
+  mirror->world->counters.closed_cache_lost++;
   world_trace(mirror->world, "%s is closed, and %" PRIu64 " sectors are lost in caches", mirror->name, sectors);
 }
 
