@@ -18,8 +18,8 @@
  * Falling: when its last good image hangs or is gone, or more images are missing than max-missing allows, the mirror goes from
  * ACTIVE to ATTENTION by itself, as if its process had died: requests end with TARN_SHUTDOWN ("not done"), nothing is
  * recorded as clean; its images are flushed before it is idle (mirror_close.c). The owner sees it in `changed`, shuts the gates
- * of its clients (gate.h) first thing, closes the object once mirror_is_idle() and mirror_is_quiet(), and tries again with a new one, which recovers as after a crash. One thing it must
- * not close by itself: disks of the last good image whose files have left their paths, since they may be all that is left of it.
+ * of its clients (gate.h) first thing, closes the object once mirror_is_idle() and mirror_is_quiet(), and tries again with a
+ * new one, which recovers as after a crash. One thing it must not close by itself: disks of the last good image whose files have left their paths, since they may be all that is left of it.
  *
  * Images leave by themselves and by command, and come back: the core decides when, the owner opens disks (`reopen`). An image's
  * disks are used through a guard (guard.h), so no I/O waits longer than `hang`; what a dead disk still holds keeps its place.

@@ -7,7 +7,8 @@
  *
  * Synchronisation goes from checkpoint to checkpoint: drain (none of its copies in flight), flush, then clear what was copied, then
  * commit. One is due after so many bytes, or so long after the first of them (the tick looks): so a copy that is killed over and
- * over comes to its end at any rate. A target joins when a checkpoint that it took part in, and that leaves nothing missed, is durable. */
+ * over comes to its end at any rate. A target joins when a checkpoint that it took part in, and that leaves nothing missed, is
+ * durable. */
 #include "core/mirror_int.h"
 
 #define CLIENTS_ACTIVE_NS (10 * NS_PER_MS) /* after their last I/O */

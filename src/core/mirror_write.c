@@ -1,6 +1,7 @@
 /* mirror_write.c - the path of a write, a zeroing and a flush.
  *
- *   place among the writes -> scratch (if edges are merged) -> marks -> commit, if one is new, or an image was dropped -> range lock -> merge
+ *   place among the writes
+ *   -> scratch (if edges are merged) -> marks -> commit, if one is new, or an image was dropped -> range lock -> merge
  *                                                                     -> all images at once -> judgement
  *                                                                     -> release -> commit, if an image was dropped -> answer
  *

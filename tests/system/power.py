@@ -50,7 +50,8 @@ def write_and_fall(t, cut):
     for disk in disks.values():
         disk.power_on()
     daemon = Daemon(t).start()
-    daemon.create("vol0", [f"{name}={disk.path},meta={t.path(name + '.meta')},overwrite" for name, disk in disks.items()], settings=("max-missing=0", "suspend=600"))
+    daemon.create("vol0", [f"{name}={disk.path},meta={t.path(name + '.meta')},overwrite" for name, disk in disks.items()],
+                  settings=("max-missing=0", "suspend=600"))
     daemon.wait_synchronized("vol0")
     handle = open_handle(daemon.uri("vol0"))
     handle.pwrite(b"\x5a" * MIB, 0)
