@@ -79,7 +79,7 @@ static bool may_take(const struct buffer_pool *pool, const struct buffer_account
   return 2 * account->used[size_class] + account->held[size_class] < 2 * free_count;
 }
 
-/* The smallest free buffer that will do. Who waits in a larger class while some are free there waits for his quota. */
+/* The smallest free buffer that will do. Who waits in a larger class while some are free there waits for its quota. */
 static struct buffer *take(struct buffer_pool *pool, struct buffer_account *account, unsigned needed) {
   for (unsigned size_class = needed; size_class < BUFFER_CLASS_COUNT; size_class++) {
     if (!may_take(pool, account, size_class, pool->free_count[size_class])) continue;

@@ -194,6 +194,9 @@ SERVERS = [
     ("blocks that are too large", {"options": ["--filter=blocksize-policy"],
                                    "extra": ["blocksize-minimum=65536", "blocksize-preferred=65536",
                                              "blocksize-maximum=1M", "blocksize-error-policy=error"]}, "", ["65536", "4096"]),
+    ("requests that are too short", {"options": ["--filter=blocksize-policy"],
+                                     "extra": ["blocksize-minimum=512", "blocksize-preferred=4096",
+                                               "blocksize-maximum=4096", "blocksize-error-policy=error"]}, "", ["4096", "8192"]),
     ("a size that cannot be", {"plugin": eval_server(get_size="echo 9223372036854775807")}, "", ["NBD|512|bytes|multiple"]),
 ]
 
