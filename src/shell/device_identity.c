@@ -188,10 +188,10 @@ enum device_sameness device_identity_compare(const struct device_identity *a, co
   return sameness != DEVICE_UNKNOWN ? sameness : compare_kinds(a, b, FIRST_WEAK, COUNT_OF(kinds));
 }
 
-uint64_t device_identity_number(const struct device_identity *identity) {
-  if (identity->count == 0) return 0;
+uint64_t device_identity_number(const struct device_identity *identity, uint32_t index) {
+  if (index >= identity->count) return 0;
   uint64_t number = 0;
-  for (const char *at = identity->facts[0]; *at; at++) number = mix_u64(number ^ (unsigned char)*at);
+  for (const char *at = identity->facts[index]; *at; at++) number = mix_u64(number ^ (unsigned char)*at);
   return number | 1;
 }
 

@@ -39,8 +39,8 @@ void device_identity_add(struct device_identity *identity, const char *kind, con
 
 enum device_sameness { DEVICE_UNKNOWN, DEVICE_SAME, DEVICE_OTHER };
 enum device_sameness device_identity_compare(const struct device_identity *a, const struct device_identity *b);
-/* The strongest fact as a number; 0: there is none. */
-uint64_t device_identity_number(const struct device_identity *identity);
+/* A fact as a number, the strongest first; 0: there is none of that index. */
+uint64_t device_identity_number(const struct device_identity *identity, uint32_t index);
 /* The strongest fact, for people; "nothing is known of it". */
 const char *device_identity_text(const struct device_identity *identity);
 

@@ -117,6 +117,7 @@ static void prepared(struct reactor_work *work) {
   mirror_file_copy(&managed->file, &adding->file);
   faults_wrap(managed, slot, &adding->disks);
   managed->disks.images[slot] = adding->disks;
+  managed->file.images[slot].devices = json_deep_copy(adding->disks.devices);
   for (uint32_t i = 0; i < managed->file.volume_count && adding->err == TARN_OK; i++)
     if (!adding->disks.data[i]) adding->err = because(&adding->why, TARN_FULL, "there is not enough memory");
   if (adding->err != TARN_OK) {

@@ -108,7 +108,7 @@ static void formatted(struct mirror *mirror, tarn_err err, const char *why, void
 /* Under the locks: what the images hold is looked at once more, for that is what counts. */
 static tarn_err create_format(struct create *create) {
   struct managed *managed = create->managed;
-  const struct mirror_file *file = &managed->file;
+  struct mirror_file *file = &managed->file;
   bool all_blank = true, overwrite = false;
   if (!managed->disks.home) return because(&create->why, TARN_IO, "%s", managed->disks.home_why.text);
   for (uint32_t slot = 0; slot < file->slot_count; slot++) {
@@ -120,6 +120,7 @@ static tarn_err create_format(struct create *create) {
                      file->images[slot].name);
     all_blank = all_blank && !managed->disks.images[slot].has_data;
     overwrite = overwrite || create->plan.overwrite[slot];
+    file->images[slot].devices = json_deep_copy(managed->disks.images[slot].devices);
   }
   struct mirror_config config;
   managed_config(managed, &config);

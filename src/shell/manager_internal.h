@@ -82,9 +82,10 @@ struct managed {
   bool stay;
   tarn_err end_err; /* of what ends it, until it is closed */
   struct why end_why;
-  uint32_t last_good;     /* by image: SYNCHRONIZED when it fell */
-  uint32_t gone, spoiled; /* by image: files that are not at their paths; that lost a part of what they held */
-  uint32_t quiet_for;     /* by image: a quiet service goes on until they are copied */
+  uint32_t last_good;           /* by image: SYNCHRONIZED when it fell */
+  struct why noted[IMAGES_MAX]; /* what was told last of its devices */
+  uint32_t gone, spoiled;       /* by image: files that are not at their paths; that lost a part of what they held */
+  uint32_t quiet_for;           /* by image: a quiet service goes on until they are copied */
   struct disk_watch *watch;
   struct faults *faults[IMAGES_MAX]; /* manager_fault.c; NULL: none were asked for */
   struct list reopens;               /* manager_reopen.c */
@@ -178,6 +179,8 @@ void managed_config(const struct managed *managed, struct mirror_config *config)
 void managed_image_config(const struct managed *managed, uint32_t slot, struct mirror_image_config *config);
 void managed_policy(const struct mirror_file_image *image, struct image_policy *policy);
 void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror_disks *disks));
+/* Tells what is odd about the devices of an image that was opened, unless it was told. */
+void devices_note(struct managed *managed, uint32_t slot);
 /* What a mirror asks of its files (core/mirror.h: stamp). */
 void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
 /* Opens and activates it. Requires a closed mirror with an operation begun. On an error it is closed again, and `last` tells

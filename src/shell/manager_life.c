@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shell/image_identity.h"
 #include "shell/manager_internal.h"
 
 #define SETTLE_NS (50 * NS_PER_MS)
@@ -35,7 +36,8 @@ void managed_image_config(const struct managed *managed, uint32_t slot, struct m
   snprintf(config->node, sizeof config->node, "%s", managed->manager->options.node);
   memcpy(config->data, disks->data, sizeof config->data);
   managed_policy(&managed->file.images[slot], &config->policy);
-  image_disks_found(disks, managed->file.volume_count, &config->found);
+  uint64_t recorded = managed->has_record ? managed->record.images[slot].stamp.identity : 0;
+  image_disks_found(disks, &managed->file, slot, recorded, &config->found);
 }
 
 void managed_config(const struct managed *managed, struct mirror_config *config) {
@@ -64,7 +66,31 @@ void managed_config(const struct managed *managed, struct mirror_config *config)
 
 void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp) {
   const struct managed *managed = mirror_owner(mirror);
-  image_disks_stamp(&managed->disks.images[image], managed->file.volume_count, stamp);
+  image_disks_stamp(&managed->disks.images[image], &managed->file, image, stamp);
+}
+
+/* ---- which devices they are ---- */
+
+void devices_note(struct managed *managed, uint32_t slot) {
+  const char *note = managed->disks.images[slot].note.text;
+  if (strcmp(note, managed->noted[slot].text) == 0) return;
+  managed->noted[slot] = managed->disks.images[slot].note;
+  if (note[0])
+    report(managed->manager->env, REPORT_WARNING, managed->file.name, "image %s: %s", managed->file.images[slot].name,
+           note);
+}
+
+/* What takes part again is what the image lies on from now on. */
+static void devices_look(struct managed *managed) {
+  struct mirror_status status;
+  mirror_status(managed->mirror, &status);
+  for (uint32_t slot = 0; slot < status.image_count; slot++) {
+    const struct mirror_image_status *image = &status.images[slot];
+    bool in = image->present && image->missing == MISSING_NONE &&
+              (image->state == IMAGE_SYNCHRONIZED || image->state == IMAGE_SYNCHRONIZING);
+    if (in && image_devices_adopt(&managed->file.images[slot].devices, managed->disks.images[slot].devices))
+      managed->store_wanted = true;
+  }
 }
 
 void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror_disks *disks)) {
@@ -214,6 +240,7 @@ static void fallen_look(struct managed *managed) {
 
 void managed_look(struct managed *managed) {
   if (managed->mirror) reopens_look(managed);
+  if (managed_runs(managed) && !managed->busy) devices_look(managed); /* busy: a worker may be writing it down */
   if (managed->ending) settle(managed);
   else if (managed->fallen) fallen_look(managed);
   if (managed->leaving & ~managed->undecided) settle_later(managed);
@@ -293,7 +320,10 @@ static void up_opened(struct mirror_disks *disks) {
   struct managed *managed = CONTAINER_OF(disks, struct managed, disks);
   struct why why;
   tarn_err err = TARN_OK;
-  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) faults_wrap(managed, slot, &disks->images[slot]);
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
+    faults_wrap(managed, slot, &disks->images[slot]);
+    devices_note(managed, slot);
+  }
   /* When stopping: what is not here now may just be locked, and must not be recorded as missing. */
   if (managed->manager->stopping) err = because(&why, TARN_REFUSED, "the daemon is stopping");
   else if (!disks->home) err = because(&why, TARN_REFUSED, "%s", disks->home_why.text);

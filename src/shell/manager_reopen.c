@@ -80,6 +80,7 @@ static void reopened(struct reactor_work *work) {
   }
   managed->disks.images[slot] = reopen->disks;
   reopen_free(reopen);
+  devices_note(managed, slot);
   watch_image(managed, slot);
   managed_image_config(managed, slot, &config);
   mirror_image_reopened(managed->mirror, slot, &config);

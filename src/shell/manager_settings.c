@@ -26,8 +26,9 @@ static json_t *mirror_json(const struct managed *managed, unsigned only) {
 
 static json_t *image_json(const struct managed *managed, uint32_t slot, unsigned only) {
   const struct mirror_file_image *image = &managed->file.images[slot];
-  return json_pack("{s:s, s:s, s:o}", "mirror", managed->file.name, "image", image->name, "settings",
-                   settings_json(&image_settings, image->settings.values, only));
+  return json_pack("{s:s, s:s, s:o, s:o}", "mirror", managed->file.name, "image", image->name, "settings",
+                   settings_json(&image_settings, image->settings.values, only), "devices",
+                   image->devices ? json_deep_copy(image->devices) : json_array());
 }
 
 /* Parses the call's settings into `values`; false when the call was answered. */

@@ -85,9 +85,13 @@ static void reason_of(const struct managed *managed, const struct mirror_status 
     char time[TIME_TEXT];
     because(&more, TARN_OK,
             "writes that were answered and not flushed may have been lost when it stopped (%s); the next flush of each "
-            "client "
-            "that was connected then fails",
+            "client that was connected then fails",
             time_text(managed->loss_ns, time));
+    reason_add(out, more.text);
+  }
+  for (uint32_t slot = 0; managed->attention && slot < managed->file.slot_count; slot++) {
+    if (!managed->disks.images[slot].note.text[0]) continue;
+    because(&more, TARN_OK, "image %s: %s", managed->file.images[slot].name, managed->disks.images[slot].note.text);
     reason_add(out, more.text);
   }
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
@@ -131,6 +135,21 @@ static const char *error_of(const struct managed *managed, uint32_t slot) {
   return tried ? managed->disks.images[slot].why.text : NULL;
 }
 
+/* Where its disks are open, if not at the paths that `disks` names; else null. */
+static json_t *places_json(const struct managed *managed, uint32_t slot) {
+  const struct image_disks *disks = &managed->disks.images[slot];
+  bool elsewhere = false;
+  json_t *places = json_array();
+  for (uint32_t i = 0; i < managed->file.volume_count; i++) {
+    elsewhere = elsewhere || disks->places[i];
+    json_array_append_new(
+        places, json_string_nocheck(disks->places[i] ? disks->places[i] : managed->file.images[slot].paths[i]));
+  }
+  if (elsewhere) return places;
+  json_decref(places);
+  return json_null();
+}
+
 static json_t *image_json(const struct managed *managed, uint32_t slot, const struct mirror_image_status *image) {
   const struct mirror_file_image *kept = &managed->file.images[slot];
   char time[TIME_TEXT];
@@ -165,6 +184,10 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
   json_object_set_new(json, "sync", sync_json(image));
   if (managed->manager->options.faults) json_object_set_new(json, "faults", faults_json(managed, slot));
   json_object_set_new(json, "meta", json_string_nocheck(kept->meta));
+  json_object_set_new(json, "devices", kept->devices ? json_deep_copy(kept->devices) : json_array());
+  json_object_set_new(json, "places", places_json(managed, slot));
+  json_object_set_new(json, "note",
+                      text_or_null(error_of(managed, slot) ? managed->disks.images[slot].note.text : NULL));
   for (size_t i = 0; i < COUNT_OF(numbers); i++)
     json_object_set_new(json, numbers[i].key, json_integer((json_int_t)numbers[i].value));
   return json;

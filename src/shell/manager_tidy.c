@@ -21,7 +21,7 @@ static void slots_count(struct mirror_file *file) {
 }
 
 static void image_clear(struct mirror_file *file, uint32_t slot) {
-  json_decref(file->images[slot].adding);
+  mirror_file_image_release(&file->images[slot]);
   file->images[slot] = (struct mirror_file_image){.present = false};
   slots_count(file);
 }

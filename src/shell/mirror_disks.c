@@ -1,10 +1,12 @@
 #include "shell/mirror_disks.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/prng.h"
 #include "shell/data_disk.h"
 #include "shell/fault_disk.h"
+#include "shell/image_identity.h"
 #include "shell/nbd_disk.h"
 
 #define LOCK_RETRY_MS 250u
@@ -21,6 +23,18 @@ static tarn_err file_open(struct reactor *reactor, const char *path, const struc
 }
 
 /* ---- one image ---- */
+
+/* Looks where the devices of disks that are not open yet are. */
+static void places_find(const struct mirror_file *file, uint32_t slot, struct image_disks *disks) {
+  char place[PATH_BYTES_MAX + 1];
+  struct why note;
+  for (uint32_t i = 0; i < file->volume_count; i++) {
+    if (disks->data[i]) continue;
+    free(disks->places[i]);
+    disks->places[i] = image_place_find(file, slot, i, place, &note) ? strdup(place) : NULL;
+    if (i == 0 || note.text[0]) disks->note = note;
+  }
+}
 
 void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
                       const struct meta_sizes *meta, struct image_disks *disks) {
@@ -39,12 +53,16 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
   if (err == TARN_OK && disks->settle_ns > 0)
     err = because(&disks->why, TARN_IO, "its server may still be doing requests of a connection that was lost: %llu s",
                   (unsigned long long)((disks->settle_ns + NS_PER_S - 1) / NS_PER_S));
+  if (err == TARN_OK) places_find(file, slot, disks);
   for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++)
     if (!disks->data[i])
-      err = data_disk_open(reactor, image->paths[i], file->volumes[i].size_bytes, &disks->data[i], &disks->has_data,
-                           &disks->why);
+      err = data_disk_open(reactor, disks->places[i] ? disks->places[i] : image->paths[i], file->volumes[i].size_bytes,
+                           &disks->data[i], &disks->has_data, &disks->why);
   disks->locked = err == TARN_FULL;
-  if (err == TARN_OK) disks->why.text[0] = 0;
+  if (err != TARN_OK) return;
+  disks->why.text[0] = 0;
+  json_decref(disks->devices);
+  disks->devices = image_devices_read(file, slot, disks->data);
 }
 
 static void close_one(struct disk **disk) {
@@ -54,7 +72,13 @@ static void close_one(struct disk **disk) {
 
 void image_disks_close(struct image_disks *disks) {
   close_one(&disks->meta);
-  for (uint32_t i = 0; i < VOLUMES_MAX; i++) close_one(&disks->data[i]);
+  for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
+    close_one(&disks->data[i]);
+    free(disks->places[i]);
+    disks->places[i] = NULL;
+  }
+  json_decref(disks->devices);
+  disks->devices = NULL;
 }
 
 void image_disks_abort(struct image_disks *disks) {
@@ -64,26 +88,34 @@ void image_disks_abort(struct image_disks *disks) {
   }
 }
 
-/* Adds one file of a disk. False: when it was changed cannot be told. */
-static bool stamp_add(struct image_stamp *stamp, const struct data_file *file, bool as_opened) {
+/* Adds one file of a disk, of a device with what is known of it. False: when it was changed cannot be told. */
+static bool stamp_add(struct image_stamp *stamp, const struct data_file *file, uint64_t device, bool as_opened) {
   const struct file_identity *identity = file_disk_identity(file->file);
   uint64_t modified = (uint64_t)(as_opened ? identity->mtime_ns : file_disk_modified_ns(file->file));
   /* Neither the device's number, which changes with the order of disks at boot, nor a block device's name. */
-  stamp->identity = mix_u64(stamp->identity ^ mix_u64(identity->inode) ^ (uint64_t)identity->birth_ns) | 1;
+  uint64_t which = identity->is_block_device ? device : identity->inode;
+  stamp->identity = mix_u64(stamp->identity ^ mix_u64(which) ^ (uint64_t)identity->birth_ns) | 1;
   stamp->modified = mix_u64(stamp->modified ^ modified) | 1;
   /* Other parts of a file may be written to by others. */
   return modified != 0 && !identity->is_block_device && file->whole;
 }
 
-static void stamp_image(const struct image_disks *disks, uint32_t volume_count, bool as_opened,
-                        struct image_stamp *stamp) {
+/* `fact`: as in image_device_number(); NO_FACT: as if nothing were known of devices. */
+#define NO_FACT DEVICE_FACTS_MAX
+static void stamp_image(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot, uint32_t fact,
+                        bool as_opened, struct image_stamp *stamp) {
+  const struct mirror_file_image *image = &file->images[slot];
   *stamp = (struct image_stamp){0};
   bool known = true;
-  for (uint32_t i = 0; i < volume_count; i++) {
+  for (uint32_t i = 0; i < file->volume_count; i++) {
     if (!disks->data[i]) return;
     struct data_file files[DISK_PARTS_MAX];
     uint32_t count = data_disk_files(disks->data[i], files);
-    for (uint32_t j = 0; j < count; j++) known = stamp_add(stamp, &files[j], as_opened) && known;
+    for (uint32_t j = 0; j < count; j++) {
+      const char *path = disk_text_kind(image->paths[i]) == DISK_KIND_FILE ? image->paths[i] : files[j].path;
+      uint64_t device = fact == NO_FACT ? 0 : image_device_number(image->devices, disks->devices, path, fact);
+      known = stamp_add(stamp, &files[j], device, as_opened) && known;
+    }
     if (count > 0) continue;
     stamp->identity = mix_u64(stamp->identity) | 1; /* an NBD server: it tells nothing of what it is */
     known = false;
@@ -91,12 +123,20 @@ static void stamp_image(const struct image_disks *disks, uint32_t volume_count, 
   if (!known) stamp->modified = 0;
 }
 
-void image_disks_stamp(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp) {
-  stamp_image(disks, volume_count, false, stamp);
+void image_disks_stamp(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
+                       struct image_stamp *stamp) {
+  stamp_image(disks, file, slot, 0, false, stamp);
 }
 
-void image_disks_found(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp) {
-  stamp_image(disks, volume_count, true, stamp);
+void image_disks_found(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
+                       uint64_t recorded, struct image_stamp *stamp) {
+  struct image_stamp maybe;
+  stamp_image(disks, file, slot, 0, true, stamp);
+  if (image_devices_compare(file->images[slot].devices, disks->devices) == DEVICE_OTHER) return;
+  for (uint32_t fact = 1; fact <= NO_FACT && recorded != 0; fact++) {
+    stamp_image(disks, file, slot, fact, true, &maybe);
+    if (maybe.identity == recorded) stamp->identity = recorded;
+  }
 }
 
 /* ---- all of a mirror ---- */

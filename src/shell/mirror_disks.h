@@ -25,6 +25,10 @@ struct image_disks {
   bool locked;        /* not all are open, because of another process's lock */
   uint64_t settle_ns; /* not all are open, because an NBD server must be left alone for so long (nbd-settle) */
   struct why why;     /* empty when all are open */
+  json_t *devices;    /* what is known of the devices among them (image_identity.h), or NULL */
+  char
+      *places[VOLUMES_MAX]; /* opened there instead of at its path, which holds another device now; NULL: at its path */
+  struct why note;          /* that, or that a device is another than it was and nobody knows where that is; or empty */
 };
 /* Opens what is not open yet, as `file` has it. Blocks: for a worker, with `file` and `disks` lent to it. */
 void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
@@ -34,9 +38,12 @@ void image_disks_close(struct image_disks *disks);
 /* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */
 void image_disks_abort(struct image_disks *disks);
 /* What an image's files are like now, as one number each (format/record.h). May block. */
-void image_disks_stamp(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp);
-/* ... and what they were like before they were opened. */
-void image_disks_found(const struct image_disks *disks, uint32_t volume_count, struct image_stamp *stamp);
+void image_disks_stamp(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
+                       struct image_stamp *stamp);
+/* ... and what they were like before they were opened. `recorded` is the identity that the mirror's record has of them: where
+ * it is made of another fact that is true of them, or from before devices had any, that is what was found. */
+void image_disks_found(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
+                       uint64_t recorded, struct image_stamp *stamp);
 
 /* A daemon before this one may have left requests under way on NBD servers: they settle from now on. */
 void mirror_file_unsettled(const struct mirror_file *file);

@@ -1,6 +1,6 @@
 /* {"version": 1, "name": "vol0", "volumes": [{"name": "0", "size": 1073741824}],
  *  "images": [{"slot": 0, "name": "a", "paths": ["/srv/a.img"], "meta": "/srv/a.img.tarn", "settings": {"hang": 10, ...},
- *              "adding": ["/srv/a.img"]}],
+ *              "devices": [{"path": "/dev/sdb", "facts": ["wwid naa.5000c500a1b2c3d4"]}], "adding": ["/srv/a.img"]}],
  *  "settings": {"auto": 1, ...}, "stay_inactive": false, "unmake": ["/srv/a.img.tarn"]} */
 #include "shell/mirror_file.h"
 
@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shell/image_identity.h"
 #include "shell/words.h"
 
 #define MIRROR_FILE_VERSION 1
@@ -18,17 +19,22 @@
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
   *to = *from;
   to->unmake = json_deep_copy(from->unmake);
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
     to->images[slot].adding = json_deep_copy(from->images[slot].adding);
+    to->images[slot].devices = json_deep_copy(from->images[slot].devices);
+  }
+}
+
+void mirror_file_image_release(struct mirror_file_image *image) {
+  json_decref(image->adding);
+  json_decref(image->devices);
+  image->adding = image->devices = NULL;
 }
 
 void mirror_file_release(struct mirror_file *file) {
   json_decref(file->unmake);
   file->unmake = NULL;
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
-    json_decref(file->images[slot].adding);
-    file->images[slot].adding = NULL;
-  }
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) mirror_file_image_release(&file->images[slot]);
 }
 
 static json_t *settings_to_json(const struct settings_table *table, const int64_t *values) {
@@ -45,6 +51,7 @@ static json_t *image_to_json(const struct mirror_file *file, uint32_t slot) {
   json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths", paths, "meta",
                            json_string_nocheck(image->meta), "settings",
                            settings_to_json(&image_settings, image->settings.values));
+  if (json && image->devices) json_object_set(json, "devices", image->devices);
   if (json && image->adding) json_object_set(json, "adding", image->adding);
   return json;
 }
@@ -144,6 +151,14 @@ static bool differs_read(const json_t *json, struct mirror_differs *differs) {
                    number_read(json_object_get(json, "found_ns"), &differs->found_ns));
 }
 
+/* Pure here: what they mean is image_identity.h's. */
+static bool devices_read(const json_t *json, json_t **devices) {
+  if (!json) return true;
+  if (!image_devices_are_valid(json)) return false;
+  *devices = json_deep_copy(json);
+  return *devices != NULL;
+}
+
 static bool image_read(const json_t *json, struct mirror_file *file) {
   const json_t *slot = json_object_get(json, "slot"), *paths = json_object_get(json, "paths");
   if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
@@ -157,6 +172,7 @@ static bool image_read(const json_t *json, struct mirror_file *file) {
     if (!disk_copy(json_array_get(paths, j), image->paths[j])) return false;
   if (!settings_read(json_object_get(json, "settings"), &image_settings, image->settings.values)) return false;
   if (!files_read(json_object_get(json, "adding"), &image->adding)) return false;
+  if (!devices_read(json_object_get(json, "devices"), &image->devices)) return false;
   image->present = true;
   if ((uint32_t)json_integer_value(slot) >= file->slot_count) file->slot_count = (uint32_t)json_integer_value(slot) + 1;
   return true;

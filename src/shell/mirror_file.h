@@ -27,7 +27,8 @@ struct mirror_file_image {
   char paths[VOLUMES_MAX][PATH_BYTES_MAX + 1];
   char meta[META_PATH_BYTES_MAX + 1];
   struct image_settings settings;
-  json_t *adding; /* array of the files that were made for it, or NULL; owned by the struct */
+  json_t *devices; /* what is known of the devices that it lies on (image_identity.h), or NULL; owned by the struct */
+  json_t *adding;  /* array of the files that were made for it, or NULL; owned by the struct */
 };
 
 /* What `verify` found different between the images and did not repair. No bytes: nothing. */
@@ -55,6 +56,7 @@ struct mirror_file {
 /* A copy that shares nothing, or release: what the struct owns. */
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from);
 void mirror_file_release(struct mirror_file *file);
+void mirror_file_image_release(struct mirror_file_image *image);
 /* A new reference; "host" fields that this version does not know are not kept. */
 json_t *mirror_file_to_json(const struct mirror_file *file);
 /* TARN_CORRUPT, TARN_VERSION with a sentence. On success mirror_file_release() is due. */

@@ -117,6 +117,17 @@ static void value_text(const struct setting *setting, const json_t *value, char 
   else setting_text(setting, json_integer_value(value), out);
 }
 
+/* What is known of the devices that an image lies on. */
+static void show_devices(const json_t *devices) {
+  size_t index, at;
+  json_t *device, *fact;
+  json_array_foreach(devices, index, device) {
+    json_array_foreach(json_object_get(device, "facts"), at, fact)
+        printf("%s%s: %s\n", index == 0 && at == 0 ? "\n" : "", text_of(device, "path"), json_string_value(fact));
+    if (at == 0) printf("%s%s: nothing is known of it\n", index == 0 ? "\n" : "", text_of(device, "path"));
+  }
+}
+
 /* Of a mirror, or of an image. */
 static void show_settings(const json_t *result, const json_t *request) {
   const struct settings_table *settings = json_object_get(result, "image") ? &image_settings : &mirror_settings;
@@ -132,7 +143,10 @@ static void show_settings(const json_t *result, const json_t *request) {
     table_add(&table, row->name, text, setting_text(row, row->value, first), setting_range_text(row, range),
               row->at_create ? "fixed at create" : "");
   }
-  if (!json_object_get(request, "key")) table_print(&table, 0, stdout);
+  if (!json_object_get(request, "key")) {
+    table_print(&table, 0, stdout);
+    show_devices(json_object_get(result, "devices"));
+  }
   table_free(&table);
 }
 static void show_set(const json_t *result, const json_t *request) {

@@ -1,0 +1,186 @@
+/* image_identity.c - see image_identity.h. */
+#include "shell/image_identity.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "shell/data_disk.h"
+
+/* ---- JSON ---- */
+
+bool image_devices_are_valid(const json_t *devices) {
+  if (!json_is_array(devices)) return false;
+  for (size_t i = 0; i < json_array_size(devices); i++) {
+    const json_t *device = json_array_get(devices, i), *facts = json_object_get(device, "facts");
+    if (!json_is_string(json_object_get(device, "path")) || !json_is_array(facts)) return false;
+    if (json_array_size(facts) > DEVICE_FACTS_MAX) return false;
+    for (size_t j = 0; j < json_array_size(facts); j++)
+      if (!json_is_string(json_array_get(facts, j)) ||
+          json_string_length(json_array_get(facts, j)) >= DEVICE_FACT_BYTES)
+        return false;
+  }
+  return true;
+}
+
+static json_t *device_to_json(const char *path, const struct device_identity *identity) {
+  json_t *facts = json_array();
+  for (uint32_t i = 0; i < identity->count; i++) {
+    json_t *fact = json_string(identity->facts[i]); /* NULL: not UTF-8; a vendor's odd bytes are no fact */
+    if (fact) json_array_append_new(facts, fact);
+  }
+  return json_pack("{s:o, s:o}", "path", json_string_nocheck(path), "facts", facts);
+}
+
+static json_t *device_find(const json_t *devices, const char *path) {
+  for (size_t i = 0; i < json_array_size(devices); i++) {
+    json_t *device = json_array_get(devices, i);
+    if (strcmp(json_string_value(json_object_get(device, "path")), path) == 0) return device;
+  }
+  return NULL;
+}
+
+static void identity_from_json(const json_t *device, struct device_identity *identity) {
+  const json_t *facts = json_object_get(device, "facts");
+  *identity = (struct device_identity){.count = (uint32_t)json_array_size(facts)};
+  for (uint32_t i = 0; i < identity->count; i++)
+    strcpy(identity->facts[i], json_string_value(json_array_get(facts, i)));
+}
+
+/* ---- reading ---- */
+
+json_t *image_devices_read(const struct mirror_file *file, uint32_t slot, struct disk *const *disks) {
+  json_t *devices = NULL;
+  for (uint32_t i = 0; i < file->volume_count; i++) {
+    struct data_file files[DISK_PARTS_MAX];
+    const char *text = file->images[slot].paths[i];
+    uint32_t count = disks[i] ? data_disk_files(disks[i], files) : 0;
+    for (uint32_t j = 0; j < count; j++) {
+      const struct file_identity *found = file_disk_identity(files[j].file);
+      const char *path = disk_text_kind(text) == DISK_KIND_FILE ? text : files[j].path;
+      struct device_identity identity;
+      if (!found->is_block_device || device_find(devices, path)) continue;
+      device_identity_read("", found->device, &identity);
+      if (!devices) devices = json_array();
+      json_array_append_new(devices, device_to_json(path, &identity));
+    }
+  }
+  return devices;
+}
+
+/* ---- comparing ---- */
+
+enum device_sameness image_device_compare(const json_t *kept, const json_t *now, const char *path) {
+  struct device_identity was, is;
+  identity_from_json(device_find(kept, path), &was);
+  identity_from_json(device_find(now, path), &is);
+  return device_identity_compare(&was, &is);
+}
+
+enum device_sameness image_devices_compare(const json_t *kept, const json_t *now) {
+  enum device_sameness sameness = DEVICE_SAME;
+  for (size_t i = 0; i < json_array_size(kept); i++) {
+    const char *path = json_string_value(json_object_get(json_array_get(kept, i), "path"));
+    enum device_sameness one = image_device_compare(kept, now, path);
+    if (one == DEVICE_OTHER) return DEVICE_OTHER;
+    if (one == DEVICE_UNKNOWN) sameness = DEVICE_UNKNOWN;
+  }
+  return sameness;
+}
+
+uint64_t image_device_number(const json_t *kept, const json_t *now, const char *path, uint32_t index) {
+  struct device_identity identity;
+  identity_from_json(device_find(kept, path), &identity);
+  if (identity.count > 0 && image_device_compare(kept, now, path) != DEVICE_OTHER)
+    return device_identity_number(&identity, 0);
+  identity_from_json(device_find(now, path), &identity);
+  return device_identity_number(&identity, index);
+}
+
+/* Facts of kinds that were not known before. */
+static bool facts_add(json_t *kept, const json_t *now) {
+  struct device_identity was, is;
+  identity_from_json(kept, &was);
+  identity_from_json(now, &is);
+  uint32_t before = was.count;
+  for (uint32_t i = 0; i < is.count; i++) {
+    char *space = strchr(is.facts[i], ' ');
+    if (!space) continue;
+    *space = 0;
+    device_identity_add(&was, is.facts[i], space + 1);
+  }
+  for (uint32_t i = before; i < was.count; i++)
+    json_array_append_new(json_object_get(kept, "facts"), json_string(was.facts[i]));
+  return was.count > before;
+}
+
+bool image_devices_adopt(json_t **kept, const json_t *now) {
+  bool changed = false;
+  for (size_t i = 0; i < json_array_size(now); i++) {
+    json_t *device = json_array_get(now, i);
+    const char *path = json_string_value(json_object_get(device, "path"));
+    json_t *known = device_find(*kept, path);
+    if (known && image_device_compare(*kept, now, path) != DEVICE_OTHER) {
+      changed = facts_add(known, device) || changed;
+      continue;
+    }
+    if (!*kept) *kept = json_array();
+    if (known) json_object_set_new(known, "facts", json_deep_copy(json_object_get(device, "facts")));
+    else json_array_append_new(*kept, json_deep_copy(device));
+    changed = true;
+  }
+  return changed;
+}
+
+/* ---- devices that have changed places ---- */
+
+/* What is at a path. False: no block device. */
+static bool device_look(const char *path, struct device_identity *identity) {
+  struct stat info;
+  if (stat(path, &info) != 0 || !S_ISBLK(info.st_mode)) return false;
+  device_identity_read("", info.st_rdev, identity);
+  return true;
+}
+
+/* The first of the mirror's paths from (*slot, *volume) on that holds the device of these facts. */
+static const char *path_holding(const struct mirror_file *file, const struct device_identity *wanted, const char *but,
+                                uint32_t *slot, uint32_t *volume) {
+  for (; *slot < file->slot_count; ++*slot, *volume = 0) {
+    const struct mirror_file_image *image = &file->images[*slot];
+    for (; image->present && !image->unknown && *volume < file->volume_count; ++*volume) {
+      struct device_identity found;
+      const char *path = image->paths[*volume];
+      if (strcmp(path, but) == 0 || disk_text_kind(path) != DISK_KIND_FILE) continue;
+      if (device_look(path, &found) && device_identity_compare(wanted, &found) == DEVICE_SAME) return path;
+    }
+  }
+  return NULL;
+}
+
+bool image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume, char place[PATH_BYTES_MAX + 1],
+                      struct why *note) {
+  const struct mirror_file_image *image = &file->images[slot];
+  const char *path = image->paths[volume];
+  const json_t *kept = device_find(image->devices, path);
+  struct device_identity was, is = {.count = 0};
+  uint32_t at_slot = 0, at_volume = 0;
+  note->text[0] = 0;
+  if (!kept || disk_text_kind(path) != DISK_KIND_FILE) return false;
+  identity_from_json(kept, &was);
+  bool there = device_look(path, &is);
+  if (there && device_identity_compare(&was, &is) != DEVICE_OTHER) return false;
+  const char *found = path_holding(file, &was, path, &at_slot, &at_volume);
+  const char *owner = found ? file->images[at_slot].name : "";
+  at_volume++;
+  if (found && !path_holding(file, &was, path, &at_slot, &at_volume)) {
+    strcpy(place, found);
+    (void)because(note, TARN_OK,
+                  "its device (%s) is at %s now, the path of image %s, and is used there; give images names that stay, "
+                  "from /dev/disk/by-id",
+                  device_identity_text(&was), found, owner);
+    return true;
+  }
+  if (there)
+    (void)because(note, TARN_OK, "%s is another device than it was: it was '%s', now it is '%s'", path,
+                  device_identity_text(&was), device_identity_text(&is));
+  return false;
+}
