@@ -11,10 +11,12 @@
 
 #include "core/mirror.h"
 #include "shell/data_disk.h"
+#include "shell/device_identity.h"
 #include "shell/disk_space.h"
 #include "shell/file_share.h"
 #include "shell/mirror_disks.h"
 #include "shell/nbd_disk.h"
+#include "shell/tail.h"
 #include "shell/words.h"
 
 /* ---- words ---- */
@@ -103,7 +105,8 @@ static tarn_err image_parse(struct create_plan *plan, uint32_t slot, const char 
     if (err != TARN_OK) return err;
     strcpy(image->paths[i], spec->paths[i]);
   }
-  if (spec->meta[0] && spec->meta[0] != '/')
+  plan->places[slot].tail = strcmp(spec->meta, META_TAIL) == 0;
+  if (spec->meta[0] && spec->meta[0] != '/' && !plan->places[slot].tail)
     return because(why, TARN_INVALID, "the path '%.120s' is not absolute", spec->meta);
   strcpy(image->meta, spec->meta);
   plan->overwrite[slot] = spec->overwrite;
@@ -546,15 +549,104 @@ static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why 
   return file_probe(meta, why);
 }
 
+/* In the tail of a device: where, is decided once the sizes are known. */
+static tarn_err tail_look(struct create_plan *plan, uint32_t slot, struct why *why) {
+  struct mirror_file_image *image = &plan->file->images[slot];
+  const struct plan_disk *disk = &plan->data[slot][0];
+  if (disk->kind != DISK_KIND_FILE || !plan->files[disk->first].identity.is_block_device)
+    return because(why, TARN_REFUSED, "image %s: meta=tail is for a block device, and %s is none: leave it out",
+                   image->name, image->paths[0]);
+  strcpy(image->meta, image->paths[0]);
+  struct plan_file *meta = file_new(plan, image->meta, why);
+  if (!meta) return TARN_REFUSED;
+  plan->meta[slot] = plan->file_count - 1;
+  snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
+  return file_look(meta, why);
+}
+
+static tarn_err tails_place(struct create_plan *plan, struct why *why) {
+  uint64_t volume_bytes = plan->file->volumes[0].size_bytes;
+  tarn_err err = TARN_OK;
+  for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
+    struct locator *tail = &plan->file->images[slot].tail;
+    struct plan_file *meta = &plan->files[plan->meta[slot]];
+    struct why inner;
+    if (!plan->places[slot].tail) continue;
+    err = tail_plan(meta->path, meta->identity.size_bytes, volume_bytes, meta_sizes(plan).best, tail, &inner);
+    if (err != TARN_OK)
+      return because(why, TARN_REFUSED, "%s: %s; give a smaller --size, or meta=PATH", meta->owner, inner.text);
+    meta->offset = tail->offset;
+    meta->length = tail->length;
+    plan->files[plan->data[slot][0].first].length = align_up(volume_bytes, PART_ALIGN);
+  }
+  return err;
+}
+
+/* What lies there already. */
+static tarn_err tail_decide(struct create_plan *plan, uint32_t slot, struct why *why) {
+  const struct plan_file *meta = &plan->files[plan->meta[slot]];
+  const struct locator *tail = &plan->file->images[slot].tail;
+  bool *ours = &plan->places[slot].replaces;
+  struct why inner;
+  tarn_err err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, ours, &plan->places[slot].old, &inner);
+  if (err == TARN_OK || (*ours && plan->overwrite[slot])) return file_probe(meta, why);
+  return because(why, TARN_REFUSED, "%s: %s; %s", meta->owner, inner.text,
+                 *ours ? "to replace it write ',overwrite' behind the image"
+                       : "nothing is written over it: zero it if it is of no use, or give meta=PATH");
+}
+
+/* The rest was looked at; a tail of ours that was is replaced here. */
+static tarn_err tail_prepare(const struct create_plan *plan, uint32_t slot, struct why *why) {
+  const struct plan_file *meta = &plan->files[plan->meta[slot]];
+  const struct locator *tail = &plan->file->images[slot].tail;
+  struct locator found;
+  bool ours;
+  tarn_err err = TARN_OK;
+  if (plan->places[slot].replaces) err = tail_wipe(meta->path, plan->places[slot].old.uuid, why);
+  if (err == TARN_OK) err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, why);
+  return err == TARN_OK ? tail_make(meta->path, tail, why) : err;
+}
+
+/* Names that move, and metadata that does not travel with its disk. */
+static void image_advise(struct create_plan *plan, uint32_t slot) {
+  const struct mirror_file *file = plan->file;
+  const struct mirror_file_image *image = &file->images[slot];
+  for (uint32_t i = plan->files_from[slot]; i <= plan->meta[slot]; i++) { /* its disks, then its metadata */
+    const struct plan_file *one = &plan->files[i];
+    char link[DEVICE_LINK_BYTES];
+    if (is_missing(one) || !one->identity.is_block_device) continue;
+    if (i == plan->meta[slot] && plan->places[slot].tail) continue;
+    if (!device_name_moves("", one->path, one->identity.device, link)) continue;
+    json_array_append_new(
+        plan->warnings,
+        json_sprintf("image %s: %s may be the name of another device after a restart; %s%s", image->name, one->path,
+                     link[0] ? "this one stays: " : "there are names that stay in /dev/disk/by-id", link));
+  }
+  if (!plan->places[slot].at_home) return;
+  const struct plan_disk *first = &plan->data[slot][0];
+  bool device = first->kind == DISK_KIND_FILE; /* with a file it would lie beside it */
+  struct locator tail;
+  bool room = device && tail_plan("", first->size_bytes, file->volumes[0].size_bytes, meta_sizes(plan).best, &tail,
+                                  NULL) == TARN_OK;
+  json_array_append_new(
+      plan->warnings,
+      json_sprintf(
+          "image %s: its metadata lies in the state directory: without that, 'tarn mirror import' cannot bring "
+          "this image back%s",
+          image->name, room ? "; the device has room for it: with ',meta=tail' it travels with the disk" : ""));
+}
+
 /* Beside a file; in the state directory of what no file can lie beside, and of what others may have parts of too. */
 static tarn_err meta_look(struct create_plan *plan, uint32_t slot, struct why *why) {
   struct mirror_file *file = plan->file;
   struct mirror_file_image *image = &file->images[slot];
   const struct plan_disk *disk = &plan->data[slot][0];
+  if (plan->places[slot].tail) return tail_look(plan, slot, why);
   bool beside = disk->kind == DISK_KIND_FILE && !plan->files[disk->first].identity.is_block_device;
   struct plan_file *meta = file_new(plan, image->meta, why);
   if (!meta) return TARN_REFUSED;
   plan->meta[slot] = plan->file_count - 1;
+  plan->places[slot].at_home = !image->meta[0] && !beside;
   if (!image->meta[0] && !beside)
     snprintf(meta->path, sizeof meta->path, "%s/meta/%s-%s.tarn", plan->state, file->name, image->name);
   else if (!image->meta[0]) snprintf(meta->path, sizeof meta->path, "%s.tarn", image->paths[0]);
@@ -566,6 +658,7 @@ static tarn_err meta_look(struct create_plan *plan, uint32_t slot, struct why *w
 static tarn_err all_look(struct create_plan *plan, struct why *why) {
   tarn_err err = TARN_OK;
   for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
+    plan->files_from[slot] = plan->file_count;
     err = data_look(plan, slot, why);
     if (err == TARN_OK) err = meta_look(plan, slot, why);
   }
@@ -579,10 +672,12 @@ tarn_err plan_check(struct create_plan *plan, struct why *why) {
     return because(why, TARN_EXISTS, "the folder %s exists already: move it away if it is of no use", plan->folder);
   tarn_err err = all_look(plan, why);
   if (err == TARN_OK) err = sizes_decide(plan, why);
+  if (err == TARN_OK) err = tails_place(plan, why);
   if (err == TARN_OK) err = files_are_distinct(plan, why);
   for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
     for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++) err = data_decide(plan, slot, i, why);
-    if (err == TARN_OK) err = meta_decide(plan, slot, why);
+    if (err == TARN_OK) err = plan->places[slot].tail ? tail_decide(plan, slot, why) : meta_decide(plan, slot, why);
+    if (err == TARN_OK) image_advise(plan, slot);
   }
   return err;
 }
@@ -654,7 +749,8 @@ static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *w
         if (size > 0) err = file_make(&plan->files[j], size, made, why);
       }
     }
-    if (err == TARN_OK) err = meta_prepare(&plan->files[plan->meta[slot]], bytes, made, why);
+    if (err == TARN_OK && plan->places[slot].tail) err = tail_prepare(plan, slot, why);
+    else if (err == TARN_OK) err = meta_prepare(&plan->files[plan->meta[slot]], bytes, made, why);
   }
   return err;
 }
@@ -672,15 +768,22 @@ static tarn_err folder_make(const struct create_plan *plan, struct why *why) {
 
 tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
   json_t **list = plan->adding ? &plan->file->images[plan->from].adding : &plan->file->unmake;
-  size_t made = 0;
+  size_t made = 0, tails = 0;
   require(!*list);
   *list = json_array();
   for (uint32_t i = 0; i < plan->file_count; i++)
     if (is_missing(&plan->files[i]) && bytes_to_make(plan, i, 1) > 0)
       json_array_append_new(*list, json_string_nocheck(plan->files[i].path));
+  /* What has the uuid of a new tail is ours to undo, whether it was made or not. */
+  for (uint32_t slot = plan->from; slot < plan->to; slot++) {
+    char text[UNMAKE_TEXT_BYTES];
+    if (!plan->places[slot].tail) continue;
+    json_array_append_new(*list, json_string_nocheck(mirror_file_meta_text(&plan->file->images[slot], text)));
+    tails++;
+  }
   tarn_err err = plan->adding ? mirror_file_store(plan->folder, plan->file, why) : folder_make(plan, why);
   if (err == TARN_OK) err = files_make(plan, &made, why);
   if (err == TARN_OK) warn_of_one_file_system(plan);
-  while (err != TARN_OK && json_array_size(*list) > made) json_array_remove(*list, made);
+  while (err != TARN_OK && json_array_size(*list) > made + tails) json_array_remove(*list, made);
   return err;
 }

@@ -9,6 +9,9 @@
  * Files, parts of files and devices that overlap are found by device, inode and range (disk_space.h), NBD exports by their
  * address.
  *
+ * With meta=tail the metadata lies behind the volume on the first disk (tail.h), which must be a device with room for it and
+ * nothing there. A device whose metadata would lie in the state directory is said to have it there, since it is lost with that.
+ *
  * The rule for data: what the first image holds is what the mirror starts with; any other that holds something needs
  * `overwrite`, unless the administrator says that it is equal. The rule for metadata that is there already: an empty file is
  * used; a record (whose is said), or damage, needs `overwrite`; a newer version's, and that of a mirror of this node, is never
@@ -46,8 +49,14 @@ struct create_plan {
   bool sized;               /* sizes were given */
   bool overwrite[IMAGES_MAX];
   struct plan_disk data[IMAGES_MAX][VOLUMES_MAX];
+  struct {
+    bool tail;     /* meta=tail; file->images[].tail says where */
+    bool replaces; /* the tail holds metadata of Tarn already, with the uuid `old` */
+    bool at_home;  /* nothing was said, so it lies in the state directory */
+    struct locator old;
+  } places[IMAGES_MAX];    /* of the metadata */
   struct plan_file *files; /* of the disks, image by image, each followed by its metadata's */
-  uint32_t file_count, meta[IMAGES_MAX] /* in `files` */;
+  uint32_t file_count, files_from[IMAGES_MAX], meta[IMAGES_MAX] /* in `files` */;
   /* the owner's, before plan_check() */
   const char *state, *node;
   char folder[700]; /* STATE/mirrors/NAME */

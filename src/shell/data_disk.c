@@ -133,6 +133,22 @@ tarn_err data_disk_open(struct reactor *reactor, const char *text, uint64_t size
   return err;
 }
 
+tarn_err data_disk_open_part(struct reactor *reactor, const char *path, uint64_t offset, uint64_t length,
+                             uint64_t size_bytes, struct disk **disk, bool *has_data, struct why *why) {
+  struct disk_text *text = calloc(1, sizeof *text);
+  *disk = NULL;
+  if (!text) return because(why, TARN_IO, "no memory to open %s", path);
+  text->kind = DISK_KIND_CONCAT;
+  text->part_count = 1;
+  text->parts[0].offset = offset;
+  text->parts[0].length = length;
+  require(strlen(path) < sizeof text->parts[0].path);
+  strcpy(text->parts[0].path, path);
+  tarn_err err = parts_open(reactor, text, size_bytes, disk, has_data, why);
+  free(text);
+  return err;
+}
+
 uint32_t data_disk_files(struct disk *disk, struct data_file files[DISK_PARTS_MAX]) {
   disk = fault_disk_lower(disk);
   if (disk_is_nbd(disk)) return 0;

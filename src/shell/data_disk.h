@@ -12,6 +12,10 @@
 CHECKED tarn_err data_disk_open(struct reactor *reactor, const char *text, uint64_t size_bytes, struct disk **disk,
                                 bool *has_data, struct why *why);
 
+/* The first `size_bytes` of a part of a file or device, which others may use parts of too. */
+CHECKED tarn_err data_disk_open_part(struct reactor *reactor, const char *path, uint64_t offset, uint64_t length,
+                                     uint64_t size_bytes, struct disk **disk, bool *has_data, struct why *why);
+
 struct data_file {
   const char *path;        /* as its owner names it; valid as long as the disk is open */
   const struct disk *file; /* file_disk.h */

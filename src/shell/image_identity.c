@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "shell/data_disk.h"
+#include "shell/tail.h"
 
 /* ---- JSON ---- */
 
@@ -48,6 +49,16 @@ static void identity_from_json(const json_t *device, struct device_identity *ide
 
 /* ---- reading ---- */
 
+/* What we wrote there ourselves, in front of what others know. */
+static void tail_add(const struct locator *tail, struct device_identity *identity) {
+  struct device_identity known = *identity;
+  char uuid[33];
+  *identity = (struct device_identity){.count = 0};
+  device_identity_add(identity, "tail", tail_uuid_text(tail->uuid, uuid));
+  for (uint32_t i = 0; i < known.count && i < DEVICE_FACTS_MAX - 1; i++)
+    strcpy(identity->facts[identity->count++], known.facts[i]);
+}
+
 json_t *image_devices_read(const struct mirror_file *file, uint32_t slot, struct disk *const *disks) {
   json_t *devices = NULL;
   for (uint32_t i = 0; i < file->volume_count; i++) {
@@ -60,6 +71,7 @@ json_t *image_devices_read(const struct mirror_file *file, uint32_t slot, struct
       struct device_identity identity;
       if (!found->is_block_device || device_find(devices, path)) continue;
       device_identity_read("", found->device, &identity);
+      if (i == 0 && file->images[slot].tail.length) tail_add(&file->images[slot].tail, &identity);
       if (!devices) devices = json_array();
       json_array_append_new(devices, device_to_json(path, &identity));
     }
@@ -133,12 +145,18 @@ bool image_devices_adopt(json_t **kept, const json_t *now) {
 
 /* ---- devices that have changed places ---- */
 
-/* What is at a path. False: no block device. */
-static bool device_look(const char *path, struct device_identity *identity) {
+/* What is at a path; also what lies in its tail, if that is `wanted`. False: no block device. */
+static bool device_look(const char *path, bool wanted, struct device_identity *identity) {
+  struct locator tail;
   struct stat info;
   if (stat(path, &info) != 0 || !S_ISBLK(info.st_mode)) return false;
   device_identity_read("", info.st_rdev, identity);
+  if (wanted && tail_find_at(path, &tail) == TARN_OK) tail_add(&tail, identity);
   return true;
+}
+
+static bool has_tail(const struct device_identity *identity) {
+  return identity->count > 0 && strncmp(identity->facts[0], "tail ", 5) == 0;
 }
 
 /* The first of the mirror's paths from (*slot, *volume) on that holds the device of these facts. */
@@ -150,24 +168,38 @@ static const char *path_holding(const struct mirror_file *file, const struct dev
       struct device_identity found;
       const char *path = image->paths[*volume];
       if (strcmp(path, but) == 0 || disk_text_kind(path) != DISK_KIND_FILE) continue;
-      if (device_look(path, &found) && device_identity_compare(wanted, &found) == DEVICE_SAME) return path;
+      if (device_look(path, has_tail(wanted), &found) && device_identity_compare(wanted, &found) == DEVICE_SAME)
+        return path;
     }
   }
   return NULL;
 }
 
-bool image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume, char place[PATH_BYTES_MAX + 1],
-                      struct why *note) {
+/* The other image of the mirror whose device this is; NULL: none's. */
+static const char *owner_of(const struct mirror_file *file, uint32_t slot, const struct device_identity *device) {
+  for (uint32_t other = 0; other < file->slot_count; other++) {
+    const struct mirror_file_image *image = &file->images[other];
+    for (size_t i = 0; other != slot && image->present && i < json_array_size(image->devices); i++) {
+      struct device_identity kept;
+      identity_from_json(json_array_get(image->devices, i), &kept);
+      if (device_identity_compare(&kept, device) == DEVICE_SAME) return image->name;
+    }
+  }
+  return NULL;
+}
+
+enum image_place image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume,
+                                  char place[PATH_BYTES_MAX + 1], struct why *note) {
   const struct mirror_file_image *image = &file->images[slot];
   const char *path = image->paths[volume];
   const json_t *kept = device_find(image->devices, path);
   struct device_identity was, is = {.count = 0};
   uint32_t at_slot = 0, at_volume = 0;
   note->text[0] = 0;
-  if (!kept || disk_text_kind(path) != DISK_KIND_FILE) return false;
+  if (!kept || disk_text_kind(path) != DISK_KIND_FILE) return PLACE_OWN;
   identity_from_json(kept, &was);
-  bool there = device_look(path, &is);
-  if (there && device_identity_compare(&was, &is) != DEVICE_OTHER) return false;
+  bool there = device_look(path, has_tail(&was), &is);
+  if (there && device_identity_compare(&was, &is) != DEVICE_OTHER) return PLACE_OWN;
   const char *found = path_holding(file, &was, path, &at_slot, &at_volume);
   const char *owner = found ? file->images[at_slot].name : "";
   at_volume++;
@@ -177,10 +209,16 @@ bool image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t vo
                   "its device (%s) is at %s now, the path of image %s, and is used there; give images names that stay, "
                   "from /dev/disk/by-id",
                   device_identity_text(&was), found, owner);
-    return true;
+    return PLACE_FOUND;
   }
-  if (there)
+  if (!there) return PLACE_OWN;
+  owner = owner_of(file, slot, &is);
+  if (owner)
+    (void)because(note, TARN_NOT_FOUND,
+                  "%s holds the device of image %s (%s); its own (%s) is at no path of this mirror", path, owner,
+                  device_identity_text(&is), device_identity_text(&was));
+  else
     (void)because(note, TARN_OK, "%s is another device than it was: it was '%s', now it is '%s'", path,
                   device_identity_text(&was), device_identity_text(&is));
-  return false;
+  return owner ? PLACE_NONE : PLACE_OWN;
 }

@@ -31,9 +31,13 @@ uint64_t image_device_number(const json_t *kept, const json_t *now, const char *
 bool image_devices_adopt(json_t **kept, const json_t *now);
 
 /* Where an image's disk is now. A device whose path holds another one is looked for at the other paths of its mirror, as after a
- * restart that gave sdb and sdc each other's names. True: it is at exactly one of them for certain, `place` names it, and `note`
- * says it. False: it is where it should be, or nobody knows where; then `note` says what is wrong, or is empty. */
-bool image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume, char place[PATH_BYTES_MAX + 1],
-                      struct why *note);
+ * restart that gave sdb and sdc each other's names. */
+enum image_place {
+  PLACE_OWN,   /* where it should be, or nobody knows where; then `note` says what is wrong, or is empty */
+  PLACE_FOUND, /* at exactly one of the others for certain, which `place` names; `note` says it */
+  PLACE_NONE,  /* its path holds what belongs to another image of the mirror, which `note` names: not to be opened */
+};
+enum image_place image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume,
+                                  char place[PATH_BYTES_MAX + 1], struct why *note);
 
 #endif

@@ -114,8 +114,13 @@ static tarn_err value_parse(unsigned key, struct span value, struct image_spec *
       return because(why, TARN_INVALID, "policy='%.*s' is not known: images have policy=sync", SPAN_SHOW(value));
     case 1: {
       enum disk_kind kind;
+      if (span_bytes(value) == strlen(META_TAIL) && span_starts(value, META_TAIL)) {
+        strcpy(spec->meta, META_TAIL);
+        return TARN_OK;
+      }
       if (!disk_text_starts(value.at, span_bytes(value), &kind) || kind != DISK_KIND_FILE)
-        return because(why, TARN_INVALID, "meta='%.*s' is no path: a path starts with /, ./ or ../", SPAN_SHOW(value));
+        return because(why, TARN_INVALID, "meta='%.*s' is neither a path, which starts with /, ./ or ../, nor 'tail'",
+                       SPAN_SHOW(value));
       tarn_err err = path_decode(value, spec->meta, why);
       return err == TARN_OK ? text_check(spec->meta, why) : err;
     }

@@ -5,7 +5,7 @@
  * NAME and NODE count only when a PATH follows. A PATH is a disk (disk_text.h): it starts with `/`, `./`, `../`, `concat:`,
  * `nbd://` or `nbd+unix://`. `+` and `,` inside a path are written %2B and %2C, and a % that would start one of these %25; any
  * other % stands for itself. The + before the LENGTH of a concat's part may stand as it is. In an NBD address nothing is decoded
- * here, for it is a URI. Keys: policy=sync, meta=PATH, overwrite.
+ * here, for it is a URI. Keys: policy=sync, meta=PATH or meta=tail (META_TAIL), overwrite.
  *
  * The client parses what was typed, makes paths absolute and sends the canonical text; the daemon parses that again, so
  * there is one grammar. Pure. Property: format(parse(x)) parses to the same. */
@@ -16,6 +16,7 @@
 #include "shell/disk_text.h"
 #include "shell/why.h"
 
+#define META_TAIL       "tail"
 #define IMAGE_SPEC_TEXT (VOLUMES_MAX * 3 * (PATH_BYTES_MAX + 1) + 3 * PATH_BYTES_MAX + 256)
 
 struct image_spec {
@@ -23,7 +24,7 @@ struct image_spec {
   char node[TARN_NAME_MAX + 1]; /* empty: not given */
   uint32_t path_count;          /* at least 1 */
   char paths[VOLUMES_MAX][PATH_BYTES_MAX + 1];
-  char meta[PATH_BYTES_MAX + 1]; /* empty: the default place */
+  char meta[PATH_BYTES_MAX + 1]; /* empty: the default place; META_TAIL: the device's tail */
   bool overwrite;
 };
 

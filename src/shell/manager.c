@@ -290,6 +290,7 @@ json_t *manager_files(const struct manager *manager) {
       for (uint32_t i = 0; i < file->volume_count; i++)
         json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(image->paths[i]),
                                               json_sprintf("image %s of mirror %s", image->name, file->name)));
+      if (image->tail.length) continue; /* on that disk */
       json_array_append_new(list,
                             json_pack("[o, o]", json_string_nocheck(image->meta),
                                       json_sprintf("image %s of mirror %s, as its metadata", image->name, file->name)));

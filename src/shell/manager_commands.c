@@ -129,11 +129,12 @@ static void destroy_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
     const struct mirror_file_image *image = &managed->file.images[slot];
+    char text[UNMAKE_TEXT_BYTES];
     if (!image->present || image->unknown) continue;
-    if (managed->has_record && metadata_is_foreign(managed->record.mirror_uuid, image->meta))
+    if (managed->has_record && metadata_is_foreign(managed->record.mirror_uuid, image))
       json_array_append_new(managed->work_warnings,
                             json_sprintf("%s is left in place: it belongs to another mirror", image->meta));
-    else unmake_add(&managed->file, image->meta);
+    else unmake_add(&managed->file, mirror_file_meta_text(image, text));
   }
   if (!managed->file.unmake) managed->file.unmake = json_array();
   managed->work_err = mirror_file_store(managed->folder, &managed->file, &managed->work_why);

@@ -282,8 +282,8 @@ void unmake_add(struct mirror_file *file, const char *path);
 /* Removes files that were made for an image. */
 void unmake_files(const json_t *paths, json_t *warnings);
 /* Removes the metadata of an image of that mirror, unless it belongs to another one by now. */
-void unmake_metadata(const uint8_t mirror_uuid[16], const char *path, json_t *warnings);
-bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path);
+void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file_image *image, json_t *warnings);
+bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image);
 
 /* ---- manager_fault.c ---- */
 /* With --enable-faults: puts a fault disk over each data disk of the image. */

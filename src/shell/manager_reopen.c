@@ -11,6 +11,7 @@
 
 #include "shell/data_disk.h"
 #include "shell/manager_internal.h"
+#include "shell/tail.h"
 
 struct reopen {
   struct list link;        /* in managed->reopens */
@@ -27,10 +28,26 @@ struct reopen {
 
 /* ---- opening ---- */
 
+/* On a disk that took the place of another: where it was, if there is nothing. */
+static void tail_make_again(const struct mirror_file_image *image) {
+  struct file_identity identity;
+  struct locator found;
+  bool ours;
+  if (file_inspect(image->meta, &identity, NULL) != TARN_OK || identity.size_bytes < 2 * LOCATOR_ALIGN) return;
+  if (image->tail.offset + image->tail.length > locator_place(identity.size_bytes, 0)) return;
+  if (tail_is_empty(image->meta, identity.size_bytes, &image->tail, &ours, &found, NULL) != TARN_OK) return;
+  (void)!tail_make(image->meta, &image->tail, NULL); /* opening it tells */
+}
+
 /* The administrator wants this image back: what its metadata needs is there, or is made, but never in place of a device. */
 static void metadata_make(const struct reopen *reopen) {
-  const char *path = reopen->file.images[reopen->slot].meta;
+  const struct mirror_file_image *image = &reopen->file.images[reopen->slot];
+  const char *path = image->meta;
   struct file_identity identity;
+  if (image->tail.length) {
+    tail_make_again(image);
+    return;
+  }
   tarn_err err = file_inspect(path, &identity, NULL);
   if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) err = file_create(path, reopen->meta.best, NULL);
   else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta.least)

@@ -184,6 +184,7 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
   json_object_set_new(json, "sync", sync_json(image));
   if (managed->manager->options.faults) json_object_set_new(json, "faults", faults_json(managed, slot));
   json_object_set_new(json, "meta", json_string_nocheck(kept->meta));
+  json_object_set_new(json, "meta_in_tail", json_boolean(kept->tail.length > 0));
   json_object_set_new(json, "devices", kept->devices ? json_deep_copy(kept->devices) : json_array());
   json_object_set_new(json, "places", places_json(managed, slot));
   json_object_set_new(json, "note",

@@ -32,7 +32,7 @@ static void forget_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   const struct mirror_file_image *image = &managed->file.images[managed->forgetting];
   if (image->adding) unmake_files(image->adding, managed->work_warnings);
-  else if (!image->unknown) unmake_metadata(managed->uuid, image->meta, managed->work_warnings);
+  else if (!image->unknown) unmake_metadata(managed->uuid, image, managed->work_warnings);
   managed_store_work(work);
 }
 

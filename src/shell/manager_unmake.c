@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "shell/manager_internal.h"
+#include "shell/tail.h"
 
 void unmake_add(struct mirror_file *file, const char *path) {
   if (!file->unmake) file->unmake = json_array();
@@ -42,9 +43,17 @@ static bool wipe(const char *path) {
   return good;
 }
 
-static void remove_one(const char *path, json_t *warnings) {
+static void remove_one(const char *text, json_t *warnings) {
   struct stat info = {0};
   struct why why;
+  uint8_t uuid[16];
+  bool tail;
+  const char *path = unmake_text_path(text, uuid, &tail);
+  require(path != NULL);
+  if (tail) {
+    if (tail_wipe(path, uuid, &why) != TARN_OK) json_array_append_new(warnings, json_string(why.text));
+    return;
+  }
   if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR)) return;
   bool good = S_ISBLK(info.st_mode) ? wipe(path) : unlink(path) == 0;
   if (good) {
@@ -57,9 +66,10 @@ void unmake_files(const json_t *paths, json_t *warnings) {
   for (size_t i = 0; i < json_array_size(paths); i++) remove_one(json_string_value(json_array_get(paths, i)), warnings);
 }
 
-bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path) {
+bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image) {
   uint8_t area[RECORD_AREA_BYTES];
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (image->tail.length) return false; /* its uuid tells */
+  int fd = open(image->meta, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
   bool foreign = false;
   ssize_t bytes = pread(fd, area, sizeof area, 0);
@@ -72,10 +82,11 @@ bool metadata_is_foreign(const uint8_t mirror_uuid[16], const char *path) {
   return foreign;
 }
 
-void unmake_metadata(const uint8_t mirror_uuid[16], const char *path, json_t *warnings) {
-  if (metadata_is_foreign(mirror_uuid, path))
-    json_array_append_new(warnings, json_sprintf("%s is left in place: it belongs to another mirror", path));
-  else remove_one(path, warnings);
+void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file_image *image, json_t *warnings) {
+  char text[UNMAKE_TEXT_BYTES];
+  if (metadata_is_foreign(mirror_uuid, image))
+    json_array_append_new(warnings, json_sprintf("%s is left in place: it belongs to another mirror", image->meta));
+  else remove_one(mirror_file_meta_text(image, text), warnings);
 }
 
 void unmake(const char *folder, const struct mirror_file *file, json_t *warnings) {

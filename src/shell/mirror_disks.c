@@ -8,6 +8,7 @@
 #include "shell/fault_disk.h"
 #include "shell/image_identity.h"
 #include "shell/nbd_disk.h"
+#include "shell/tail.h"
 
 #define LOCK_RETRY_MS 250u
 
@@ -24,16 +25,66 @@ static tarn_err file_open(struct reactor *reactor, const char *path, const struc
 
 /* ---- one image ---- */
 
+static void close_one(struct disk **disk) {
+  if (*disk) disk_close(*disk);
+  *disk = NULL;
+}
+
 /* Looks where the devices of disks that are not open yet are. */
-static void places_find(const struct mirror_file *file, uint32_t slot, struct image_disks *disks) {
+static tarn_err places_find(const struct mirror_file *file, uint32_t slot, struct image_disks *disks) {
   char place[PATH_BYTES_MAX + 1];
   struct why note;
   for (uint32_t i = 0; i < file->volume_count; i++) {
     if (disks->data[i]) continue;
+    enum image_place found = image_place_find(file, slot, i, place, &note);
     free(disks->places[i]);
-    disks->places[i] = image_place_find(file, slot, i, place, &note) ? strdup(place) : NULL;
+    disks->places[i] = found == PLACE_FOUND ? strdup(place) : NULL;
     if (i == 0 || note.text[0]) disks->note = note;
+    if (found == PLACE_NONE) return because(&disks->why, TARN_NOT_FOUND, "%s", note.text);
   }
+  return TARN_OK;
+}
+
+static const char *place_of(const struct mirror_file_image *image, const struct image_disks *disks, uint32_t volume) {
+  return disks->places[volume] ? disks->places[volume] : image->paths[volume];
+}
+
+/* Is the tail of this open device that of the image? */
+static tarn_err tail_check(const struct locator *tail, struct disk *meta, const char *path, struct why *why) {
+  struct data_file files[DISK_PARTS_MAX];
+  struct locator found;
+  uint32_t count = data_disk_files(meta, files);
+  require(count == 1);
+  tarn_err err = tail_find(file_disk_fd(files[0].file), file_disk_identity(files[0].file)->size_bytes, &found);
+  if (err == TARN_OK && memcmp(&found, tail, sizeof found) == 0) return TARN_OK;
+  return because(why, TARN_NOT_FOUND, "the tail of %s holds %s", path,
+                 err == TARN_OK          ? "the metadata of another image, or of an earlier mirror"
+                 : err == TARN_NOT_FOUND ? "no metadata: it is another disk, or was written over"
+                                         : "metadata that cannot be read");
+}
+
+/* The first disk and the metadata behind it, by one descriptor. */
+static tarn_err tail_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
+                          const struct meta_sizes *meta, struct image_disks *disks) {
+  const struct mirror_file_image *image = &file->images[slot];
+  const char *path = place_of(image, disks, 0);
+  uint64_t bytes = file->volumes[0].size_bytes;
+  bool has_data;
+  tarn_err err = TARN_OK;
+  if (image->tail.length < meta->least)
+    return because(&disks->why, TARN_INVALID, "the metadata in the tail of %s is too short: %llu bytes are needed",
+                   path, (unsigned long long)meta->least);
+  if (!disks->data[0])
+    err = data_disk_open_part(reactor, path, 0, align_up(bytes, PART_ALIGN), bytes, &disks->data[0], &disks->has_data,
+                              &disks->why);
+  if (err == TARN_OK && !disks->meta)
+    err = data_disk_open_part(reactor, path, image->tail.offset, image->tail.length, image->tail.length, &disks->meta,
+                              &has_data, &disks->why);
+  if (err == TARN_OK) err = tail_check(&image->tail, disks->meta, path, &disks->why);
+  if (err == TARN_OK || err == TARN_FULL) return err;
+  close_one(&disks->data[0]); /* whatever it is, it is none of ours */
+  close_one(&disks->meta);
+  return err;
 }
 
 void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
@@ -45,7 +96,10 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
     return;
   }
   uint64_t settle_ns = (uint64_t)image->settings.values[SET_NBD_SETTLE] * NS_PER_S;
-  tarn_err err = file_open(reactor, image->meta, meta, &disks->meta, &disks->why);
+  tarn_err err = places_find(file, slot, disks);
+  if (err == TARN_OK)
+    err = image->tail.length ? tail_open(reactor, file, slot, meta, disks)
+                             : file_open(reactor, image->meta, meta, &disks->meta, &disks->why);
   disks->settle_ns = 0;
   for (uint32_t i = 0; i < file->volume_count; i++)
     if (!disks->data[i] && disk_text_kind(image->paths[i]) == DISK_KIND_NBD)
@@ -53,21 +107,15 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
   if (err == TARN_OK && disks->settle_ns > 0)
     err = because(&disks->why, TARN_IO, "its server may still be doing requests of a connection that was lost: %llu s",
                   (unsigned long long)((disks->settle_ns + NS_PER_S - 1) / NS_PER_S));
-  if (err == TARN_OK) places_find(file, slot, disks);
   for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++)
     if (!disks->data[i])
-      err = data_disk_open(reactor, disks->places[i] ? disks->places[i] : image->paths[i], file->volumes[i].size_bytes,
-                           &disks->data[i], &disks->has_data, &disks->why);
+      err = data_disk_open(reactor, place_of(image, disks, i), file->volumes[i].size_bytes, &disks->data[i],
+                           &disks->has_data, &disks->why);
   disks->locked = err == TARN_FULL;
   if (err != TARN_OK) return;
   disks->why.text[0] = 0;
   json_decref(disks->devices);
   disks->devices = image_devices_read(file, slot, disks->data);
-}
-
-static void close_one(struct disk **disk) {
-  if (*disk) disk_close(*disk);
-  *disk = NULL;
 }
 
 void image_disks_close(struct image_disks *disks) {

@@ -1,5 +1,6 @@
 /* {"version": 1, "name": "vol0", "volumes": [{"name": "0", "size": 1073741824}],
  *  "images": [{"slot": 0, "name": "a", "paths": ["/srv/a.img"], "meta": "/srv/a.img.tarn", "settings": {"hang": 10, ...},
+ *              "tail": {"uuid": "0f...", "offset": 1072693248, "length": 1048576},
  *              "devices": [{"path": "/dev/sdb", "facts": ["wwid naa.5000c500a1b2c3d4"]}], "adding": ["/srv/a.img"]}],
  *  "settings": {"auto": 1, ...}, "stay_inactive": false, "unmake": ["/srv/a.img.tarn"]} */
 #include "shell/mirror_file.h"
@@ -12,9 +13,11 @@
 #include <unistd.h>
 
 #include "shell/image_identity.h"
+#include "shell/tail.h"
 #include "shell/words.h"
 
-#define MIRROR_FILE_VERSION 1
+#define MIRROR_FILE_VERSION 2
+#define VERSION_WITH_TAILS  2 /* of a file that has some; others are written as 1, which older daemons read too */
 
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
   *to = *from;
@@ -23,6 +26,21 @@ void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
     to->images[slot].adding = json_deep_copy(from->images[slot].adding);
     to->images[slot].devices = json_deep_copy(from->images[slot].devices);
   }
+}
+
+const char *mirror_file_meta_text(const struct mirror_file_image *image, char *out) {
+  char uuid[33];
+  if (image->tail.length == 0) return image->meta;
+  snprintf(out, UNMAKE_TEXT_BYTES, UNMAKE_TAIL "%s:%s", tail_uuid_text(image->tail.uuid, uuid), image->meta);
+  return out;
+}
+
+const char *unmake_text_path(const char *text, uint8_t uuid[16], bool *tail) {
+  size_t before = strlen(UNMAKE_TAIL);
+  *tail = strncmp(text, UNMAKE_TAIL, before) == 0;
+  if (!*tail) return text[0] == '/' ? text : NULL;
+  text += before;
+  return tail_uuid_parse(text, uuid) && text[32] == ':' && text[33] == '/' ? text + 33 : NULL;
 }
 
 void mirror_file_image_release(struct mirror_file_image *image) {
@@ -51,6 +69,11 @@ static json_t *image_to_json(const struct mirror_file *file, uint32_t slot) {
   json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths", paths, "meta",
                            json_string_nocheck(image->meta), "settings",
                            settings_to_json(&image_settings, image->settings.values));
+  char uuid[33];
+  if (json && image->tail.length)
+    json_object_set_new(json, "tail",
+                        json_pack("{s:s, s:I, s:I}", "uuid", tail_uuid_text(image->tail.uuid, uuid), "offset",
+                                  (json_int_t)image->tail.offset, "length", (json_int_t)image->tail.length));
   if (json && image->devices) json_object_set(json, "devices", image->devices);
   if (json && image->adding) json_object_set(json, "adding", image->adding);
   return json;
@@ -61,13 +84,15 @@ json_t *mirror_file_to_json(const struct mirror_file *file) {
   for (uint32_t i = 0; i < file->volume_count; i++)
     json_array_append_new(volumes, json_pack("{s:s, s:I}", "name", file->volumes[i].name, "size",
                                              (json_int_t)file->volumes[i].size_bytes));
-  for (uint32_t slot = 0; slot < file->slot_count; slot++)
-    if (file->images[slot].present && !file->images[slot].unknown)
-      json_array_append_new(images, image_to_json(file, slot));
-  json_t *json =
-      json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", MIRROR_FILE_VERSION, "name", file->name, "volumes",
-                volumes, "images", images, "settings", settings_to_json(&mirror_settings, file->settings.values),
-                "stay_inactive", file->stay_inactive);
+  int version = 1;
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    if (!file->images[slot].present || file->images[slot].unknown) continue;
+    json_array_append_new(images, image_to_json(file, slot));
+    if (file->images[slot].tail.length) version = VERSION_WITH_TAILS;
+  }
+  json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", version, "name", file->name, "volumes", volumes,
+                           "images", images, "settings", settings_to_json(&mirror_settings, file->settings.values),
+                           "stay_inactive", file->stay_inactive);
   if (json && file->unmake) json_object_set(json, "unmake", file->unmake);
   if (json && file->differs.bytes > 0)
     json_object_set_new(json, "differs",
@@ -128,14 +153,22 @@ static bool mirror_settings_read(const json_t *json, int64_t *values) {
   return settings_read(json, &mirror_settings, values) && values[SET_EXTENT] <= values[SET_REGION];
 }
 
-/* A list of files to remove; there may be none. */
+static bool tail_text_is_valid(const json_t *json) {
+  uint8_t uuid[16];
+  bool tail;
+  const char *text = json_string_value(json);
+  return text && unmake_text_path(text, uuid, &tail) && tail;
+}
+
+/* A list of files, and of tails, to remove; there may be none. */
 static bool files_read(const json_t *json, json_t **files) {
   char path[META_PATH_BYTES_MAX + 1];
   *files = NULL;
   if (!json) return true;
   if (!json_is_array(json)) return false;
   for (size_t i = 0; i < json_array_size(json); i++)
-    if (!path_copy(json_array_get(json, i), path, sizeof path)) return false;
+    if (!path_copy(json_array_get(json, i), path, sizeof path) && !tail_text_is_valid(json_array_get(json, i)))
+      return false;
   *files = json_deep_copy(json);
   return *files != NULL;
 }
@@ -149,6 +182,14 @@ static bool number_read(const json_t *json, uint64_t *out) {
 static bool differs_read(const json_t *json, struct mirror_differs *differs) {
   return !json || (number_read(json_object_get(json, "bytes"), &differs->bytes) && differs->bytes > 0 &&
                    number_read(json_object_get(json, "found_ns"), &differs->found_ns));
+}
+
+static bool tail_read(const json_t *json, struct locator *tail) {
+  if (!json) return true;
+  const char *uuid = json_string_value(json_object_get(json, "uuid"));
+  return uuid && strlen(uuid) == 32 && tail_uuid_parse(uuid, tail->uuid) &&
+         number_read(json_object_get(json, "offset"), &tail->offset) &&
+         number_read(json_object_get(json, "length"), &tail->length) && locator_check(tail) == NULL;
 }
 
 /* Pure here: what they mean is image_identity.h's. */
@@ -172,6 +213,7 @@ static bool image_read(const json_t *json, struct mirror_file *file) {
     if (!disk_copy(json_array_get(paths, j), image->paths[j])) return false;
   if (!settings_read(json_object_get(json, "settings"), &image_settings, image->settings.values)) return false;
   if (!files_read(json_object_get(json, "adding"), &image->adding)) return false;
+  if (!tail_read(json_object_get(json, "tail"), &image->tail)) return false;
   if (!devices_read(json_object_get(json, "devices"), &image->devices)) return false;
   image->present = true;
   if ((uint32_t)json_integer_value(slot) >= file->slot_count) file->slot_count = (uint32_t)json_integer_value(slot) + 1;

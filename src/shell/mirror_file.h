@@ -15,6 +15,7 @@
 
 #include <jansson.h>
 
+#include "format/locator.h"
 #include "shell/image_spec.h"
 #include "shell/settings.h"
 
@@ -26,6 +27,8 @@ struct mirror_file_image {
   char name[TARN_NAME_MAX + 1];
   char paths[VOLUMES_MAX][PATH_BYTES_MAX + 1];
   char meta[META_PATH_BYTES_MAX + 1];
+  struct locator
+      tail; /* length not 0: its metadata lies there, in the tail of its first disk, whose path `meta` is too */
   struct image_settings settings;
   json_t *devices; /* what is known of the devices that it lies on (image_identity.h), or NULL; owned by the struct */
   json_t *adding;  /* array of the files that were made for it, or NULL; owned by the struct */
@@ -52,6 +55,14 @@ struct mirror_file {
   bool stay_inactive;
   json_t *unmake; /* array of paths, or NULL; owned by the struct */
 };
+
+/* Where an image's metadata is, in a list of what is to be removed: its path, or "tail:UUID:PATH". `out` has
+ * UNMAKE_TEXT_BYTES. */
+#define UNMAKE_TAIL       "tail:"
+#define UNMAKE_TEXT_BYTES (META_PATH_BYTES_MAX + 64)
+const char *mirror_file_meta_text(const struct mirror_file_image *image, char *out);
+/* The path in an entry of such a list; of a tail with its uuid, else without (false). NULL: it is none. */
+const char *unmake_text_path(const char *text, uint8_t uuid[16], bool *tail);
 
 /* A copy that shares nothing, or release: what the struct owns. */
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from);

@@ -57,7 +57,8 @@ static tarn_err check_image(char **text, struct why *why) {
       err = because(why, TARN_INVALID, "the path '%.80s' on node %s must be absolute", spec->paths[i], spec->node);
     else err = path_absolute(spec->paths[i], folder, why);
   }
-  if (err == TARN_OK && spec->meta[0]) err = path_absolute(spec->meta, folder, why);
+  if (err == TARN_OK && spec->meta[0] && strcmp(spec->meta, META_TAIL) != 0)
+    err = path_absolute(spec->meta, folder, why);
   if (err == TARN_OK) {
     image_spec_format(spec, out);
     free(*text);

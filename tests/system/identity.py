@@ -7,8 +7,9 @@ from lib import images
 from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
 from lib.disks import loop_device
-from lib.images import KIB, MIB
-from lib.load import open_handle
+from lib.images import MIB
+from lib.ledger import SECTOR, Ledger
+from lib.load import Load, open_handle, read_volume
 
 SIZE = 16 * MIB
 
@@ -184,4 +185,135 @@ def test_from_before_devices_were_known(t, row):
             daemon.kill()
             daemon.start()
             daemon.wait_state("vol0", "ACTIVE")
+        daemon.stop()
+
+
+# ---- metadata in the tail of a device ----
+
+ROOM = 8 * MIB  # behind the volume: metadata, its locator, and more
+
+
+def tail_mirror(t, daemon, devices, *more):
+    words = []
+    for device in devices:
+        words += ["--image", f"{device},overwrite,meta=tail"]
+    return daemon.tarn("mirror", "create", "vol0", "--size", SIZE, *words, *more)
+
+
+def test_a_tail_lives_as_its_mirror_does(t):
+    """meta=tail: nothing of an image lies in the state directory, a crash is recovered from, the data is where it always is, and what
+    is destroyed leaves zeroes behind."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        said = tail_mirror(t, daemon, devices, "--activate")
+        check("state directory" not in said.err, f"what is in the tail is said to be in the state directory: {said}")
+        check(os.listdir(os.path.join(daemon.state, "meta")) == [], "there is metadata in the state directory")
+        daemon.wait_synchronized("vol0")
+        ledger = Ledger(SIZE // SECTOR)
+        load = Load(ledger, daemon.uri("vol0"), seed=4)
+        load.run(0.5)
+        load.burst(64)
+        daemon.kill()
+        load.bury()
+        daemon.start()
+        daemon.wait_synchronized("vol0")
+        handle = open_handle(daemon.uri("vol0"))
+        ledger.check_all(read_volume(handle))
+        handle.shutdown()
+        daemon.tarn("mirror", "deactivate", "vol0")
+        images.check_same([images_part(t, file) for file in files], SIZE)
+        daemon.tarn("mirror", "destroy", "vol0", "--force")
+        for file in files:
+            check(images.read_at(file, SIZE, ROOM) == bytes(ROOM), "something is left in the tail")
+        tail_mirror(t, daemon, devices)  # and again
+        daemon.tarn("mirror", "destroy", "vol0", "--force")
+        daemon.stop()
+
+
+def images_part(t, file):
+    path = t.path("part-" + os.path.basename(file))
+    with open(path, "wb") as out:
+        out.write(images.read_at(file, 0, SIZE))
+    return path
+
+
+def signed(place, sign):
+    def put(file):
+        with open(file, "r+b") as out:
+            out.seek(place, os.SEEK_END)
+            out.write(sign)
+    return put
+
+
+@rows([("a GPT", signed(-512, b"EFI PART"), "GPT"),
+       ("md 1.0", signed(-8192, b"\xfc\x4e\x2b\xa9"), "md array"),
+       ("md 0.90", signed(-65536, b"\xfc\x4e\x2b\xa9"), "md array"),
+       ("DDF", signed(-512, b"\xde\x11\xde\x11"), "DDF"),
+       ("ZFS", signed(-131072, b"\x0c\xb1\xba" + bytes(5)), "ZFS"),
+       ("one byte", signed(-1, b"x"), f"byte {SIZE + ROOM - 1}"),
+       ("one byte where the metadata would begin", signed(-2 * MIB, b"x"), "byte")])
+def test_a_tail_that_holds_something(t, row):
+    """What somebody keeps at the end of a device is never written over: refused with one line that says what it is; nothing has changed."""
+    _, put, word = row
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        put(files[1])
+        before = images.read_at(files[1], 0, SIZE + ROOM)
+        daemon = Daemon(t).start()
+        result = daemon.tarn("mirror", "create", "vol0", "--size", SIZE, "--image", f"{devices[0]},meta=tail",
+                             "--image", f"{devices[1]},overwrite,meta=tail", status=1)
+        check(word in result.err and len(result.err.splitlines()) == 1, f"{result}")
+        check(images.read_at(files[1], 0, SIZE + ROOM) == before, "it was written to")
+        check(images.read_at(files[0], SIZE, ROOM) == bytes(ROOM), "the first tail was made all the same")
+        check(daemon.json("status")["mirrors"] == [], "there is a mirror")
+        daemon.stop()
+
+
+def test_no_room_for_a_tail(t):
+    """A device with no room, a file, a disk of parts: refused, one line says why; and what has room is told of it."""
+    with two_devices(t, SIZE + ROOM) as (devices, _):
+        daemon = Daemon(t).start()
+        for image_spec, size, word in ((f"{devices[0]},meta=tail", SIZE + ROOM - MIB, "room"),
+                                       (f"{t.path('a.img')},meta=tail", SIZE, "block device"),
+                                       (f"concat:{devices[0]}@0+8M,meta=tail", 8 * MIB, "block device")):
+            result = daemon.tarn("mirror", "create", "vol0", "--size", size, "--image", image_spec, status=1)
+            check(word in result.err and len(result.err.splitlines()) == 1, f"{result}")
+        said = daemon.tarn("mirror", "create", "vol0", "--size", SIZE, "--image", devices[0], quiet=True)
+        check("meta=tail" in said.err and "state directory" in said.err, f"{said}")
+        check(f"{devices[0]} may be the name of another device after a restart" in said.err, f"{said}")
+        daemon.stop()
+
+
+def test_tails_find_their_disks(t):
+    """Swapped between two lives, by what lies on them; written over, the image is missing and nothing else is."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        tail_mirror(t, daemon, devices, "--activate")
+        daemon.wait_synchronized("vol0")
+        write(daemon, 0, b"1" * MIB)
+        daemon.stop()
+        copies = [t.path("copy-a.raw"), t.path("copy-b.raw")]
+        for file, copy in zip(files, copies):  # on other disks, of which no kernel knows anything
+            t.run("cp", "--sparse=always", file, copy)
+        attach(t, devices, copies[::-1])
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        check(image(daemon, "a")["places"] == [devices[1]], f"{image(daemon, 'a')}")
+        write(daemon, MIB, b"2" * MIB)
+        daemon.stop()
+        with open(copies[1], "r+b") as file:
+            file.seek(SIZE)
+            file.write(bytes(ROOM))
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        found = image(daemon, "b")
+        check(found["missing"] and "holds the device of image a" in (found["error"] or ""), f"{found}")
+        daemon.stop()
+        attach(t, devices, copies)
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        found = image(daemon, "b")
+        check(found["missing"] and "holds no metadata" in (found["error"] or ""), f"{found}")
+        check(images.read_at(copies[1], MIB, MIB) == b"2" * MIB, "it was written to")
+        daemon.tarn("image", "restore", "vol0", "b", "--wait")
+        daemon.wait_synchronized("vol0")
         daemon.stop()

@@ -1,0 +1,38 @@
+/* locator.h - the block near the end of a device that says where in its tail an image's metadata lies (docs/disk-format.md).
+ *
+ *     0 ......... volume ......... | unused | metadata, `length` bytes from `offset` on | LOCATOR_AREA_BYTES | rest |
+ *
+ * The metadata begins and ends at a multiple of LOCATOR_ALIGN. Behind it, up to the device's size rounded down to LOCATOR_ALIGN,
+ * are LOCATOR_AREA_BYTES that hold nothing but LOCATOR_COPIES copies of this block. So the places of the copies follow from the
+ * device's size alone. They are written once, before the metadata is, and never changed. */
+#ifndef TARN_FORMAT_LOCATOR_H
+#define TARN_FORMAT_LOCATOR_H
+
+#include "base/error.h"
+#include "base/require.h"
+
+#define LOCATOR_BYTES      4096u
+#define LOCATOR_ALIGN      1048576u
+#define LOCATOR_AREA_BYTES LOCATOR_ALIGN
+#define LOCATOR_COPIES     2u
+#define LOCATOR_VERSION    1u
+
+struct locator {
+  uint8_t uuid[16];        /* of this tail: made anew each time that one is */
+  uint64_t offset, length; /* of the metadata */
+};
+
+/* Where copy `copy` lies in a device of that size. Requires at least 2 * LOCATOR_ALIGN. */
+static inline uint64_t locator_place(uint64_t device_bytes, uint32_t copy) {
+  require(device_bytes >= 2 * LOCATOR_ALIGN);
+  return align_down(device_bytes, LOCATOR_ALIGN) - LOCATOR_AREA_BYTES + copy * (LOCATOR_AREA_BYTES / LOCATOR_COPIES);
+}
+
+/* NULL, or what is wrong with it as a sentence. */
+const char *locator_check(const struct locator *locator);
+/* `out` has LOCATOR_BYTES. Requires a sound one. */
+void locator_encode(const struct locator *locator, uint8_t *out);
+/* TARN_NOT_FOUND: no locator, whatever else it is. TARN_CORRUPT: damaged. TARN_VERSION: newer. */
+CHECKED tarn_err locator_decode(struct locator *locator, const uint8_t *in);
+
+#endif
