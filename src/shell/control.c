@@ -83,6 +83,7 @@ static const struct {
     {"status", manager_status},
     {"events", events_call},
     {"mirror create", manager_mirror_create},
+    {"mirror import", manager_mirror_import},
     {"mirror activate", manager_mirror_activate},
     {"mirror deactivate", manager_mirror_deactivate},
     {"mirror destroy", manager_mirror_destroy},

@@ -682,6 +682,53 @@ tarn_err plan_check(struct create_plan *plan, struct why *why) {
   return err;
 }
 
+/* ---- importing ---- */
+
+static tarn_err import_look(struct create_plan *plan, uint32_t slot, struct why *why) {
+  const struct mirror_file_image *image = &plan->file->images[slot];
+  tarn_err err = data_look(plan, slot, why);
+  struct plan_file *meta = err == TARN_OK ? file_new(plan, image->meta, why) : NULL;
+  if (!meta) return TARN_REFUSED;
+  plan->meta[slot] = plan->file_count - 1;
+  snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
+  meta->offset = image->tail.offset;
+  meta->length = image->tail.length;
+  if (image->tail.length)
+    plan->files[plan->data[slot][0].first].length = align_up(plan->file->volumes[0].size_bytes, PART_ALIGN);
+  return file_look(meta, why);
+}
+
+static tarn_err import_decide(const struct create_plan *plan, uint32_t slot, struct why *why) {
+  const struct mirror_file *file = plan->file;
+  for (uint32_t i = 0; i < file->volume_count; i++) {
+    const struct plan_disk *disk = &plan->data[slot][i];
+    if (disk->missing)
+      return because(why, TARN_REFUSED, "image %s: %s does not exist", file->images[slot].name, disk->text);
+    if (disk->size_bytes < file->volumes[i].size_bytes)
+      return because(why, TARN_REFUSED, "image %s: %s is too small: it has %llu bytes, volume %s has %llu",
+                     file->images[slot].name, disk->text, (unsigned long long)disk->size_bytes, file->volumes[i].name,
+                     (unsigned long long)file->volumes[i].size_bytes);
+    for (uint32_t j = disk->first; j < disk->first + disk->count; j++) {
+      if (disk->kind == DISK_KIND_CONCAT && file_share_has(&plan->files[j].identity)) continue;
+      tarn_err err = file_probe(&plan->files[j], why);
+      if (err != TARN_OK) return err;
+    }
+  }
+  return file_probe(&plan->files[plan->meta[slot]], why);
+}
+
+tarn_err plan_check_import(struct create_plan *plan, struct why *why) {
+  const struct mirror_file *file = plan->file;
+  tarn_err err = TARN_OK;
+  plan->to = file->slot_count;
+  for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++)
+    if (file->images[slot].present) err = import_look(plan, slot, why);
+  if (err == TARN_OK) err = files_are_distinct(plan, why);
+  for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++)
+    if (file->images[slot].present) err = import_decide(plan, slot, why);
+  return err;
+}
+
 /* ---- making ---- */
 
 /* All copies of the metadata on one file system, and the data not: losing that one would lose what is known of all images. */

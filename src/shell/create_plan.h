@@ -68,6 +68,9 @@ CHECKED tarn_err plan_parse(struct create_plan *plan, const struct request *requ
 /* plan->file is a copy of the mirror's, and gets the image in its first free slot: plan->from. TARN_REFUSED when there is none. */
 CHECKED tarn_err plan_parse_image(struct create_plan *plan, const struct request *request, struct why *why);
 CHECKED tarn_err plan_check(struct create_plan *plan, struct why *why);
+/* For `mirror import`: plan->file is complete, and what it names is there, long enough, in no use, and of no mirror of this node.
+ * Touches nothing. Blocks. */
+CHECKED tarn_err plan_check_import(struct create_plan *plan, struct why *why);
 CHECKED tarn_err plan_prepare(struct create_plan *plan, struct why *why);
 /* Frees what plan_check() took. */
 void plan_release(struct create_plan *plan);

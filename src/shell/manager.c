@@ -337,7 +337,10 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
   tarn_err err = mirror_file_load(managed->folder, &managed->file, &damage);
   bool keep = false;
   if (err == TARN_NOT_FOUND) {
-    /* A folder from before its config.json was stored: nothing else was made yet. */
+    /* A folder from before its config.json was stored: nothing else was made yet, but for a part of that. */
+    char half[FOLDER_PATH_MAX + 32];
+    snprintf(half, sizeof half, "%s/config.json.new", managed->folder);
+    unlink(half);
     rmdir(managed->folder);
   } else if (err != TARN_OK) {
     report(manager->env, REPORT_ERROR, name, "is left alone: %s", damage.text);

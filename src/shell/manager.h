@@ -42,6 +42,7 @@ void manager_destroy(struct manager *manager);
 
 /* ---- commands; the arguments are those of the request, see control.c ---- */
 void manager_mirror_create(struct manager *manager, struct call *call);
+void manager_mirror_import(struct manager *manager, struct call *call);
 void manager_mirror_activate(struct manager *manager, struct call *call);
 void manager_mirror_deactivate(struct manager *manager, struct call *call);
 void manager_mirror_destroy(struct manager *manager, struct call *call);

@@ -5,7 +5,8 @@
  *   manager_export.c    what clients see of it: exports and their gates
  *   manager_reopen.c    an image that comes back; files that leave their paths
  *   manager_commands.c  commands on a mirror        manager_settings.c   set, get
- *   manager_create.c    `mirror create`             manager_status.c     `status`
+ *   manager_create.c    `mirror create`             manager_import.c     `mirror import`
+ *   manager_status.c    `status`
  *   manager_image.c     commands on an image        manager_add.c        `image add`
  *   manager_tidy.c      images half added or removed
  *   manager_verify.c    `mirror verify`             manager_unmake.c     removing files
@@ -266,6 +267,8 @@ void image_release(struct managed *managed, void (*released)(struct managed *man
 void leaving_look(struct managed *managed);
 /* What an activation has shown of images that were being added or removed at a crash. */
 void reconcile(struct managed *managed);
+/* Only the record knows this image: shown, to be removed by hand. */
+void image_unknown(struct managed *managed, uint32_t slot, const char *name);
 /* Is there any such image? At start: images that only the record knows are shown too. */
 bool reconcile_wanted(struct managed *managed);
 

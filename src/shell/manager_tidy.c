@@ -137,8 +137,7 @@ void image_release(struct managed *managed, void (*released)(struct managed *)) 
 
 /* ---- after a crash ---- */
 
-/* Only the record knows this image. */
-static void image_unknown(struct managed *managed, uint32_t slot, const char *name) {
+void image_unknown(struct managed *managed, uint32_t slot, const char *name) {
   struct mirror_file *file = &managed->file;
   file->images[slot] = (struct mirror_file_image){.present = true, .unknown = true};
   snprintf(file->images[slot].name, sizeof file->images[slot].name, "%s", name);

@@ -215,6 +215,11 @@ static int usage_fail(const struct tarn *tarn, const struct tarn_command *comman
   return tarn_fail(tarn, EXIT_USAGE, "%s ('tarn %s --help' shows the usage)", text, command->name);
 }
 
+/* A list of paths may be followed by a name, as in "mirror import PATH... [NAME]": a path has a slash. */
+static bool is_last_name(const struct tarn_argument *argument, const char *word, int left) {
+  return argument->kind == ARGUMENT_POSITIONAL && left == 1 && !strchr(word, '/');
+}
+
 static int positionals_put(const struct tarn *tarn, const struct tarn_command *command, json_t *request, int argc,
                            char **argv) {
   struct why why;
@@ -231,7 +236,7 @@ static int positionals_put(const struct tarn *tarn, const struct tarn_command *c
       }
       if (argument_put(request, argument, argv[next++], &why) != TARN_OK)
         return tarn_fail(tarn, EXIT_USAGE, "%s", why.text);
-    } while (rest && next < argc);
+    } while (rest && next < argc && !(argument[1].name && is_last_name(argument + 1, argv[next], argc - next)));
   }
   if (next < argc) {
     snprintf(text, sizeof text, "unexpected argument '%.100s'", argv[next]);

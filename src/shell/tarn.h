@@ -130,6 +130,9 @@ int image_run(struct tarn *tarn, json_t *request);
 int verify_run(struct tarn *tarn, json_t *request);
 void show_fault(const json_t *result, const json_t *request);
 
+/* ---- tarn_examine.c: what a disk is; needs no daemon ---- */
+int examine_run(struct tarn *tarn, json_t *request);
+
 /* ---- tarn_progress.c: one line that is drawn over and over, where standard output is a terminal ---- */
 void progress_draw(const struct tarn *tarn, const char *what, uint64_t done, uint64_t total, const char *note);
 /* Wipes it, before something else is printed. */

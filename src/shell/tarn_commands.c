@@ -78,6 +78,11 @@ static void show_created(const json_t *result, const json_t *request) {
   printf("mirror %s created, %s%s%s\n", name, state, inactive ? "; start it with: tarn mirror activate " : "",
          inactive ? name : "");
 }
+static void show_imported(const json_t *result, const json_t *request) {
+  (void)request;
+  const char *name = text_of(result, "name");
+  printf("mirror %s is imported, INACTIVE; start it with: tarn mirror activate %s\n", name, name);
+}
 static void show_state(const json_t *result, const json_t *request) {
   (void)request;
   printf("mirror %s is %s\n", text_of(result, "name"), text_of(result, "state"));
@@ -181,6 +186,7 @@ enum argument_words argument_words(const struct tarn_command *command, const str
                {check_image_setting, WORDS_IMAGE_SETTINGS}};
   if (strcmp(command->name, "mirror create") == 0 && argument->check == check_mirror)
     return WORDS_NONE; /* a new name */
+  if (strcmp(command->name, "mirror import") == 0) return WORDS_NONE;
   if (argument->key && strcmp(argument->key, "fault") == 0) return WORDS_FAULTS;
   if (argument->key && strcmp(argument->key, "on") == 0) return WORDS_FAULT_OPS;
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0] && argument->check; i++)
@@ -237,6 +243,7 @@ const struct tarn_command tarn_commands[] = {
          "are\n"
          "written %2B and %2C. Keys:\n"
          "  overwrite   the image may hold data, which is lost        meta=PATH   its metadata [PATH.tarn]\n"
+         "  meta=tail   its metadata behind the volume on the device itself, so that it travels with the disk\n"
          "\n"
          "The mirror starts with what the first image holds. A missing file is made, sparse, when the size is known.\n"
          "\n"
@@ -254,6 +261,31 @@ const struct tarn_command tarn_commands[] = {
                    {ARGUMENT_LIST, "--set", "set", "KEY=VALUE", false, check_mirror_setting, "a setting"},
                    {ARGUMENT_FLAG, "--activate", "activate", NULL, false, NULL, "serve it at once"}},
      .show = show_created},
+    {.name = "mirror import",
+     .summary = "rebuild a mirror from its disks, after the state directory is lost",
+     .help = "PATH is a disk of one image: PATH[+PATH...][,meta=PATH], a PATH per volume. What the mirror was is read "
+             "from its "
+             "metadata,\n"
+             "in the tail of the disk, in PATH.tarn, or where meta= says. NAME is the one that it had, if none is "
+             "given. The "
+             "mirror is\n"
+             "INACTIVE then, with default settings. Nothing on the disks is changed.\n"
+             "\n"
+             "Refused: images that no path was given for (named; --force goes on without them), disks of different "
+             "mirrors, "
+             "images\n"
+             "that were written apart from each other. Metadata that lay in the lost state directory is lost: such a "
+             "disk is "
+             "no\n"
+             "image any more, but its data is whole ('tarn mirror create').\n"
+             "\n"
+             "Examples:\n"
+             "  tarn mirror import /disk1/vol0.img /disk2/vol0.img\n"
+             "  tarn mirror import /dev/disk/by-id/ata-DISK_7 /dev/disk/by-id/ata-DISK_8 vol0\n",
+     .arguments = {{ARGUMENT_REST, "PATH", "images", NULL, true, check_image, "a disk of each image"},
+                   {ARGUMENT_POSITIONAL, "NAME", "name", NULL, false, check_mirror, "its name from now on"},
+                   {ARGUMENT_FLAG, "--force", "force", NULL, false, NULL, "without the images that are missing"}},
+     .show = show_imported},
     {.name = "mirror activate",
      .summary = "open a mirror to its clients, recover it first if need be",
      .help = "Refused, naming the reason, unless the newest data is there for sure and no file was changed by others "
@@ -319,6 +351,21 @@ const struct tarn_command tarn_commands[] = {
                    {ARGUMENT_VALUE, "--repair", "repair", "IMAGE", false, check_image_name,
                     "the image that is right: copied over the others where they differ"}},
      .run = verify_run},
+    {.name = "image examine",
+     .summary = "what a disk is, from what lies on it and beside it",
+     .help = "Mirror, image, role, state, generation, whether it was stopped cleanly, sizes, and which copies of the "
+             "record are "
+             "sound:\n"
+             "from metadata in the tail of the disk, in PATH.tarn, or in the file itself. Needs no daemon and changes "
+             "nothing. "
+             "Exits\n"
+             "with 1 if one of them holds nothing of Tarn, or cannot be read.\n"
+             "\n"
+             "Examples:\n"
+             "  tarn image examine /disk1/vol0.img\n"
+             "  tarn image examine /dev/disk/by-id/ata-DISK_7 --json\n",
+     .arguments = {{ARGUMENT_REST, "PATH", "paths", NULL, true, NULL, "a file or block device"}},
+     .run = examine_run},
     {.name = "image add",
      .summary = "give a mirror another image",
      .help = "IMAGE is as for 'tarn mirror create': [NAME=]PATH[+PATH...][,KEY=VALUE...]. A missing file is made, "
@@ -333,7 +380,7 @@ const struct tarn_command tarn_commands[] = {
              "\n"
              "Examples:\n"
              "  tarn image add vol0 /disk3/vol0.img\n"
-             "  tarn image add vol0 spare=/dev/sdx,overwrite --wait\n",
+             "  tarn image add vol0 spare=/dev/disk/by-id/ata-DISK_7,overwrite --wait\n",
      .arguments = {MIRROR_ARGUMENT,
                    {ARGUMENT_POSITIONAL, "IMAGE", "image", NULL, true, check_image, "the new image: [NAME=]PATH"},
                    {ARGUMENT_FLAG, "--assume-synchronized", "assume", NULL, false, NULL,

@@ -1,10 +1,13 @@
 """Which disk is it: block devices that change places or are replaced between two lives, and metadata that travels with its disk."""
 import contextlib
+import fcntl
 import json
 import os
+import shutil
+import time
 
 from lib import images
-from lib.context import check, rows, wait_for
+from lib.context import check, limit, rows, wait_for
 from lib.daemon import Daemon
 from lib.disks import loop_device
 from lib.images import MIB
@@ -317,3 +320,181 @@ def test_tails_find_their_disks(t):
         daemon.tarn("image", "restore", "vol0", "b", "--wait")
         daemon.wait_synchronized("vol0")
         daemon.stop()
+
+
+# ---- examine, import ----
+
+def examine(daemon, *paths, status=0):
+    result = daemon.tarn("image", "examine", *paths, "--json", status=status)
+    return json.loads(result.out)
+
+
+def lose_state(daemon):
+    shutil.rmtree(daemon.state)
+
+
+def file_mirror(t, daemon, names="ab", name="vol0", active=True):
+    paths = [t.path(f"{name}-{letter}.img") for letter in names]
+    daemon.create(name, paths, size=SIZE, activate=active)
+    if active:
+        daemon.wait_synchronized(name)
+    return paths
+
+
+@rows([("files, stopped", False, False), ("files, killed", False, True), ("tails, stopped", True, False), ("tails, killed", True, True)])
+def test_import_after_the_state_is_lost(t, row):
+    """The state directory is gone: the disks tell what they are, with no daemon; the mirror is rebuilt from them, INACTIVE, and has
+    every answered write."""
+    _, tails, kill = row
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        if tails:
+            tail_mirror(t, daemon, devices, "--activate")
+            daemon.wait_synchronized("vol0")
+        paths = list(devices) if tails else file_mirror(t, daemon)
+        uuid = daemon.mirror("vol0")["uuid"]
+        write(daemon, MIB, b"1" * MIB)
+        found = examine(daemon, *paths)
+        check([disk["in_use"] for disk in found] == [True, True], f"in use, and not said: {found}")
+        daemon.kill() if kill else daemon.stop()
+        lose_state(daemon)
+        found = examine(daemon, *paths)
+        for disk, name, role in zip(found, "ab", ("master", "slave")):
+            check(disk["mirror"] == {"name": "vol0", "uuid": uuid} and disk["image"]["name"] == name, f"{disk}")
+            check(disk["image"]["role"] == role and disk["image"]["state"] == "SYNCHRONIZED", f"{disk}")
+            check(disk["where"] == ("tail" if tails else "beside") and disk["clean"] is (not kill), f"{disk}")
+            check(disk["record_slots"] == ["sound", "sound"] and disk["volumes"][0]["size"] == SIZE, f"{disk}")
+            check(not disk["in_use"] and disk["error"] is None, f"{disk}")
+        said = daemon.tarn("image", "examine", *paths).out
+        check(uuid in said and "image       b, slave, SYNCHRONIZED" in said, said)
+        daemon.start()
+        result = daemon.tarn("mirror", "import", paths[0], status=1)
+        check("image b" in result.err and len(result.err.splitlines()) == 1, f"{result}")
+        result = daemon.tarn("mirror", "import", *paths[::-1], "--json")
+        mirror = daemon.mirror("vol0")
+        check(mirror["state"] == "INACTIVE" and mirror["uuid"] == uuid, f"{mirror}")
+        check([(one["name"], one["disks"]) for one in mirror["images"]] == [("a", [paths[0]]), ("b", [paths[1]])], f"{mirror}")
+        daemon.restart()  # it is there for good
+        check(daemon.mirror("vol0")["state"] == "INACTIVE", "imported, and not INACTIVE after a restart")
+        daemon.tarn("mirror", "activate", "vol0")
+        check(read(daemon, MIB, MIB) == b"1" * MIB, "an answered write is lost")
+        daemon.wait_synchronized("vol0")
+        write(daemon, 0, b"2" * MIB)
+        daemon.tarn("mirror", "deactivate", "vol0")
+        images.check_same([images_part(t, path) for path in paths], SIZE)
+        daemon.stop()
+
+
+def test_import_without_an_image(t):
+    """An image is missing for good: named; --force goes on, activation asks once more, and the image is removed as one that is lost."""
+    daemon = Daemon(t).start()
+    paths = file_mirror(t, daemon, "abc")
+    daemon.stop()
+    lose_state(daemon)
+    daemon.start()
+    result = daemon.tarn("mirror", "import", paths[0], paths[1], "other", status=1)
+    check("image c" in result.err and "--force" in result.err, f"{result}")
+    daemon.tarn("mirror", "import", paths[0], paths[1], "other", "--force", quiet=True)
+    check([one["name"] for one in daemon.mirror("other")["images"]] == ["a", "b", "c"], f"{daemon.mirror('other')}")
+    result = daemon.tarn("mirror", "activate", "other", status=1)
+    check("force" in result.err, f"{result}")
+    daemon.tarn("mirror", "activate", "other", "--force")
+    daemon.stop()
+
+
+def test_import_is_refused(t):
+    """What cannot be one mirror is refused, with one line that says what and what to do; no mirror is left behind."""
+    daemon = Daemon(t).start()
+    a, b = file_mirror(t, daemon)
+    other = file_mirror(t, daemon, "x", "vol1")[0]
+    daemon.tarn("image", "add", "vol1", f"gone={t.path('gone.img')}", "--wait")
+    t.run("cp", t.path("gone.img"), t.path("removed.img"))
+    daemon.tarn("mirror", "deactivate", "vol1")
+    t.run("cp", t.path("gone.img.tarn"), t.path("removed.img.tarn"))
+    daemon.tarn("image", "remove", "vol1", "gone")
+    result = daemon.tarn("mirror", "import", a, b, status=1)
+    check("belongs to" in result.err or "in use" in result.err, f"what a mirror of this node uses: {result}")
+    daemon.stop()
+    lose_state(daemon)
+    copy = t.path("copy.img")
+    t.run("cp", b, copy)
+    t.run("cp", f"{b}.tarn", f"{copy}.tarn")
+    bare, short = images.make_sparse(t.path("bare.img"), SIZE), images.make_sparse(t.path("short.img"), MIB)
+    t.run("cp", f"{b}.tarn", f"{short}.tarn")
+    damaged = images.make_sparse(t.path("damaged.img"), SIZE)
+    with open(f"{damaged}.tarn", "wb") as file:
+        file.write(b"x" * 16384)
+    daemon.start()
+    for paths, words in (((a, other), ("import one mirror at a time",)), ((a, b, copy), ("one is a copy",)),
+                         ((bare,), ("no metadata", "tarn mirror create")), ((damaged,), ("damaged",)),
+                         ((f"{a}.tarn", b), ("is metadata",)), ((a, short), ("too small",)), ((a, t.path("no.img")), ("does not exist",)),
+                         ((f"{a}+{a}", b), ("1 volumes",)), ((other, t.path("removed.img")), ("was removed",)), ((a,), ("image b",))):
+        result = daemon.tarn("mirror", "import", *paths, status=1)
+        check(all(word in result.err for word in words) and len(result.err.splitlines()) == 1, f"{paths}: {result}")
+        check(daemon.json("status")["mirrors"] == [] and os.listdir(os.path.join(daemon.state, "mirrors")) == [], "something is left")
+    for words in ((f"x={a}",), (f"{a},overwrite",), ("no-path",), (a, b, "../climbs")):
+        daemon.tarn("mirror", "import", *words, status=2 if words[-1] != "../climbs" else 1)
+    with open(b, "r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        result = daemon.tarn("mirror", "import", a, b, status=1)
+        check("in use" in result.err, f"{result}")
+    daemon.create("vol0", [t.path("taken.img")], size=SIZE)
+    result = daemon.tarn("mirror", "import", a, b, status=1)
+    check("exists already" in result.err and "NAME" in result.err, f"{result}")
+    daemon.tarn("mirror", "import", a, b, "again")
+    result = daemon.tarn("mirror", "import", a, b, "twice", status=1)
+    check("belongs to" in result.err, f"{result}")
+    check(examine(daemon, bare, damaged, status=1)[1]["record_slots"] == ["damaged", "damaged"], "damage is not said")
+    daemon.stop()
+
+
+def test_import_of_what_was_written_apart(t):
+    """Both sides went on without the other: no mirror is made of them; one alone is, by force."""
+    daemon = Daemon(t).start()
+    a, b = file_mirror(t, daemon)
+    daemon.stop()
+    lone = {}
+    for path in (a, b):  # each has its own state directory, and serves for itself
+        lose_state(daemon)
+        daemon.start()
+        daemon.tarn("mirror", "import", path, "--force", quiet=True)
+        daemon.tarn("mirror", "activate", "vol0", "--force", quiet=True)
+        write(daemon, 0, path[-5:-4].encode() * MIB)
+        daemon.stop()
+        lone[path] = images.read_at(path, 0, SIZE)
+    lose_state(daemon)
+    daemon.start()
+    result = daemon.tarn("mirror", "import", a, b, status=1)
+    check("apart" in result.err and len(result.err.splitlines()) == 1, f"{result}")
+    check({path: images.read_at(path, 0, SIZE) for path in (a, b)} == lone, "it was written to")
+    daemon.stop()
+
+
+@limit(180)
+def test_import_killed_in_its_middle(t):
+    """SIGKILL while a mirror is imported: it is there, whole, or is not, and can be imported then."""
+    daemon = Daemon(t).start()
+    paths = file_mirror(t, daemon)
+    daemon.stop()
+    lose_state(daemon)
+    outcomes = set()
+    for number in range(12):
+        daemon.start()
+        os.makedirs(os.path.join(daemon.state, "mirrors/half"))  # what a crash in the very middle leaves
+        with open(os.path.join(daemon.state, "mirrors/half/config.json.new"), "w", encoding="utf-8") as file:
+            file.write('{"version": 1, "na')
+        client = t.spawn(*daemon.tarn_argv("mirror", "import", *paths, "--json"))
+        time.sleep(number * 0.004)
+        daemon.kill()
+        client.wait()
+        daemon.start()
+        check(not os.path.exists(os.path.join(daemon.state, "mirrors/half")), "what was half made is left")
+        there = [mirror["name"] for mirror in daemon.json("status")["mirrors"]]
+        outcomes.add(len(there))
+        if not there:
+            daemon.tarn("mirror", "import", *paths, quiet=True)
+        daemon.tarn("mirror", "activate", "vol0")
+        daemon.wait_synchronized("vol0")
+        daemon.stop()
+        lose_state(daemon)
+    check(0 in outcomes, f"never killed before it was there: {outcomes}")
