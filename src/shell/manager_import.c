@@ -61,18 +61,15 @@ static tarn_err disk_examine(struct import *import, uint32_t i, struct why *why)
   return TARN_OK;
 }
 
-/* Is `g` what this record is, or knows as its past? What is older than its history is left to the core. */
+/* Is `g` what this record is, or one of its past? What is older than its history is left to the core. */
 static bool is_known(const struct record *record, const struct generation *g) {
-  if (record->generation.number == g->number) return record->generation.id == g->id;
-  for (uint32_t h = 0; h < HISTORY_MAX && record->history[h].number != 0; h++)
-    if (record->history[h].number == g->number) return record->history[h].id == g->id;
-  return g->number < record->generation.number;
-}
-
-static bool is_newer(const struct record *a, const struct record *b) {
-  if (a->epoch != b->epoch) return a->epoch > b->epoch;
-  if (a->generation.number != b->generation.number) return a->generation.number > b->generation.number;
-  return a->sequence > b->sequence;
+  uint64_t oldest = record->generation.number;
+  if (oldest == g->number) return record->generation.id == g->id;
+  for (uint32_t h = 0; h < HISTORY_MAX && record->history[h].number != 0; h++) {
+    oldest = record->history[h].number;
+    if (oldest == g->number) return record->history[h].id == g->id;
+  }
+  return g->number < oldest;
 }
 
 static tarn_err disk_fits(struct import *import, uint32_t i, struct why *why) {
@@ -104,7 +101,7 @@ static tarn_err disks_compare(struct import *import, struct why *why) {
       return because(why, TARN_REFUSED, "%s belongs to mirror %s, and %s to %s %s: import one mirror at a time",
                      path_of(import, i), record_of(import, i)->name, path_of(import, 0),
                      strcmp(record_of(import, i)->name, first->name) == 0 ? "another one," : "mirror", first->name);
-    if (is_newer(record_of(import, i), record_of(import, import->best))) import->best = i;
+    if (record_is_newer(record_of(import, i), record_of(import, import->best))) import->best = i;
   }
   for (uint32_t i = 0; i < import->count && err == TARN_OK; i++) err = disk_fits(import, i, why);
   return err;

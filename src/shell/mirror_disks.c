@@ -56,6 +56,7 @@ static tarn_err tail_check(const struct locator *tail, struct disk *meta, const 
   uint32_t count = data_disk_files(meta, files);
   require(count == 1);
   tarn_err err = tail_find(file_disk_fd(files[0].file), file_disk_identity(files[0].file)->size_bytes, &found);
+  if (err == TARN_NOT_FOUND) err = tail_find_behind(file_disk_fd(files[0].file), tail, &found); /* it has grown */
   if (err == TARN_OK && memcmp(&found, tail, sizeof found) == 0) return TARN_OK;
   return because(why, TARN_NOT_FOUND, "the tail of %s holds %s", path,
                  err == TARN_OK          ? "the metadata of another image, or of an earlier mirror"

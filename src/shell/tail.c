@@ -39,6 +39,10 @@ tarn_err tail_find(int fd, uint64_t device_bytes, struct locator *locator) {
   return err;
 }
 
+tarn_err tail_find_behind(int fd, const struct locator *known, struct locator *locator) {
+  return tail_find(fd, known->offset + known->length + LOCATOR_AREA_BYTES, locator);
+}
+
 tarn_err tail_find_at(const char *path, struct locator *locator) {
   struct file_identity identity;
   tarn_err err = file_inspect(path, &identity, NULL);

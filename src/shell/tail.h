@@ -18,7 +18,9 @@
 /* The first sound copy. TARN_NOT_FOUND: there is none, or the device is too small for one; TARN_CORRUPT, TARN_VERSION, TARN_IO.
  * `fd` may be open for direct I/O. */
 CHECKED tarn_err tail_find(int fd, uint64_t device_bytes, struct locator *locator);
-/* The same of a device, or a file, that is not open. */
+/* The same where it is known where the metadata lies: a device that was made larger has its locator behind that still. */
+CHECKED tarn_err tail_find_behind(int fd, const struct locator *known, struct locator *locator);
+/* The same as tail_find() of a device, or a file, that is not open. */
 CHECKED tarn_err tail_find_at(const char *path, struct locator *locator);
 
 /* Where a tail for that much metadata would lie, with a uuid of its own. TARN_FULL: there is no room behind `data_bytes`. */

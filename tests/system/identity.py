@@ -228,7 +228,16 @@ def test_a_tail_lives_as_its_mirror_does(t):
         daemon.tarn("mirror", "destroy", "vol0", "--force")
         for file in files:
             check(images.read_at(file, SIZE, ROOM) == bytes(ROOM), "something is left in the tail")
-        tail_mirror(t, daemon, devices)  # and again
+        tail_mirror(t, daemon, devices, "--activate")  # and again
+        daemon.wait_synchronized("vol0")
+        write(daemon, 0, b"9" * MIB)
+        daemon.tarn("mirror", "deactivate", "vol0")
+        for device, file in zip(devices, files):  # a larger device is still the same
+            os.truncate(file, 2 * SIZE + ROOM)
+            t.run("losetup", "--set-capacity", device)
+        daemon.tarn("mirror", "activate", "vol0")
+        check(read(daemon, 0, MIB) == b"9" * MIB and daemon.mirror("vol0")["reason"] is None, "a device that has grown")
+        daemon.tarn("mirror", "deactivate", "vol0")
         daemon.tarn("mirror", "destroy", "vol0", "--force")
         daemon.stop()
 

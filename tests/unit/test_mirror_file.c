@@ -6,7 +6,9 @@ static const char good[] =
     "{\"version\":1,\"name\":\"vol0\",\"volumes\":[{\"name\":\"0\",\"size\":1048576}],"
     "\"images\":[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/"
     "a.tarn\"},{\"slot\":2,\"name\":\"c\",\"paths\":[\"/c\"],\"meta\":\"/c.tarn\","
-    "\"settings\":{\"hang\":3},\"adding\":[\"/c\"]}],"
+    "\"settings\":{\"hang\":3},\"adding\":[\"/c\",\"tail:000102030405060708090a0b0c0d0e0f:/dev/c\"],"
+    "\"tail\":{\"uuid\":\"000102030405060708090a0b0c0d0e0f\",\"offset\":8388608,\"length\":1048576},"
+    "\"devices\":[{\"path\":\"/dev/c\",\"facts\":[\"wwid 1\"]}]}],"
     "\"settings\":{\"auto\":0},\"stay_inactive\":true,\"unmake\":[\"/a.tarn\"],"
     "\"differs\":{\"bytes\":4096,\"found_ns\":7}}";
 
@@ -34,6 +36,9 @@ static void there_and_back(void **state) {
   assert_true(json_equal(file.unmake, again.unmake));
   assert_memory_equal(&file.differs, &again.differs, sizeof file.differs);
   assert_true(json_equal(file.images[2].adding, again.images[2].adding));
+  assert_true(json_equal(file.images[2].devices, again.images[2].devices));
+  assert_true(file.images[2].tail.length == 1048576 && file.images[2].tail.uuid[15] == 15);
+  assert_int_equal(json_integer_value(json_object_get(json, "version")), 2); /* it has a tail */
   assert_true(copy.unmake != file.unmake && copy.images[2].adding != file.images[2].adding);
   json_decref(json);
   mirror_file_release(&file);
@@ -48,7 +53,7 @@ static void damage(void **state) {
     const char *why, *key, *value;
     tarn_err err;
   } rows[] = {
-      {"a newer version", "version", "2", TARN_VERSION},
+      {"a newer version", "version", "3", TARN_VERSION},
       {"no version", "version", "null", TARN_CORRUPT},
       {"a name that climbs", "name", "\"..\"", TARN_CORRUPT},
       {"no volume", "volumes", "[]", TARN_CORRUPT},
@@ -73,6 +78,17 @@ static void damage(void **state) {
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"settings\":{\"hang\":0}}]", TARN_CORRUPT},
       {"a list of what was made that is none", "images",
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\",\"adding\":\"/a\"}]", TARN_CORRUPT},
+      {"a tail over the volume", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/a\",\"tail\":{\"uuid\":"
+       "\"000102030405060708090a0b0c0d0e0f\",\"offset\":0,\"length\":1048576}}]",
+       TARN_CORRUPT},
+      {"a tail without its uuid", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/a\",\"tail\":{\"uuid\":\"0g\",\"offset\":1048576,"
+       "\"length\":1048576}}]",
+       TARN_CORRUPT},
+      {"a device without facts", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/a\",\"devices\":[{\"path\":\"/a\"}]}]",
+       TARN_CORRUPT},
       {"two images of one name", "images",
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/m\"},{\"slot\":1,\"name\":\"a\",\"paths\":[\"/"
        "b\"],\"meta\":\"/n\"}]",
@@ -86,6 +102,7 @@ static void damage(void **state) {
       {"differences of before time", "differs", "{\"bytes\":1,\"found_ns\":-1}", TARN_CORRUPT},
       {"a list of files that is none", "unmake", "{}", TARN_CORRUPT},
       {"a relative file to remove", "unmake", "[\"a\"]", TARN_CORRUPT},
+      {"a tail to remove without its uuid", "unmake", "[\"tail:/dev/a\"]", TARN_CORRUPT},
   };
   static struct mirror_file file;
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
