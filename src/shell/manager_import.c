@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "shell/create_plan.h"
+#include "shell/device_identity.h"
 #include "shell/examine.h"
 #include "shell/manager_internal.h"
 #include "shell/words.h"
@@ -163,6 +164,28 @@ static void warn(struct import *import, const char *image, const char *text) {
   json_array_append_new(import->plan.warnings, image ? json_sprintf("image %s %s", image, text) : json_string(text));
 }
 
+/* Are its files and devices those that were recorded? By any fact that is known of a device; what nobody can tell counts as the same. */
+static bool is_recorded(const struct import *import, uint32_t slot) {
+  const struct create_plan *plan = &import->plan;
+  uint64_t recorded = record_of(import, import->best)->images[slot].stamp.identity;
+  if (recorded == 0 || plan->file->images[slot].tail.length) return true; /* a tail has been found by what lies on it */
+  for (uint32_t fact = 0; fact <= DEVICE_FACTS_MAX; fact++) {
+    uint64_t stamp = 0;
+    for (uint32_t i = 0; i < plan->file->volume_count; i++) {
+      const struct plan_disk *disk = &plan->data[slot][i];
+      if (disk->kind == DISK_KIND_NBD) return true;
+      for (uint32_t j = disk->first; j < disk->first + disk->count; j++) {
+        const struct file_identity *file = &plan->files[j].identity;
+        struct device_identity identity = {.count = 0};
+        if (file->is_block_device) device_identity_read("", file->device, &identity);
+        stamp_identity_add(&stamp, file, device_identity_number(&identity, fact));
+      }
+    }
+    if (stamp == recorded) return true;
+  }
+  return false;
+}
+
 /* What it could not verify. */
 static void limits_tell(struct import *import) {
   const struct record *best = record_of(import, import->best);
@@ -170,6 +193,8 @@ static void limits_tell(struct import *import) {
     const char *name = best->images[slot].name;
     if (import->missing & 1u << slot)
       warn(import, name, "was not given: activation asks for --force, since it may have newer data");
+    else if (best->images[slot].present && !is_recorded(import, slot))
+      warn(import, name, "is not on the file or device that was recorded (a copy?): activation asks for --force");
     else if (best->images[slot].present && best->images[slot].state != IMAGE_SYNCHRONIZED)
       warn(import, name, "was not SYNCHRONIZED when that was recorded: it is copied to after activation");
   }

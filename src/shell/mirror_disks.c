@@ -137,13 +137,17 @@ void image_disks_abort(struct image_disks *disks) {
   }
 }
 
+/* Neither a device's number, which changes with the order of disks at boot, nor a block device's name. */
+void stamp_identity_add(uint64_t *stamp, const struct file_identity *file, uint64_t device) {
+  uint64_t which = file->is_block_device ? device : file->inode;
+  *stamp = mix_u64(*stamp ^ mix_u64(which) ^ (uint64_t)file->birth_ns) | 1;
+}
+
 /* Adds one file of a disk, of a device with what is known of it. False: when it was changed cannot be told. */
 static bool stamp_add(struct image_stamp *stamp, const struct data_file *file, uint64_t device, bool as_opened) {
   const struct file_identity *identity = file_disk_identity(file->file);
   uint64_t modified = (uint64_t)(as_opened ? identity->mtime_ns : file_disk_modified_ns(file->file));
-  /* Neither the device's number, which changes with the order of disks at boot, nor a block device's name. */
-  uint64_t which = identity->is_block_device ? device : identity->inode;
-  stamp->identity = mix_u64(stamp->identity ^ mix_u64(which) ^ (uint64_t)identity->birth_ns) | 1;
+  stamp_identity_add(&stamp->identity, identity, device);
   stamp->modified = mix_u64(stamp->modified ^ modified) | 1;
   /* Other parts of a file may be written to by others. */
   return modified != 0 && !identity->is_block_device && file->whole;

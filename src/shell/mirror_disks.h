@@ -8,6 +8,7 @@
 #define TARN_SHELL_MIRROR_DISKS_H
 
 #include "core/mirror.h"
+#include "shell/file_identity.h"
 #include "shell/mirror_file.h"
 #include "shell/reactor.h"
 
@@ -37,6 +38,8 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
 void image_disks_close(struct image_disks *disks);
 /* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */
 void image_disks_abort(struct image_disks *disks);
+/* Adds a file to the identity of an image's stamp: of a device what image_device_number() says, or 0. */
+void stamp_identity_add(uint64_t *stamp, const struct file_identity *file, uint64_t device);
 /* What an image's files are like now, as one number each (format/record.h). May block. */
 void image_disks_stamp(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
                        struct image_stamp *stamp);

@@ -33,6 +33,7 @@ static void why_print(FILE *out, const char *what, const char *name, const char 
 static void remarks_print(FILE *out, const json_t *image) {
   uint64_t held = number_of(image, "held_requests");
   const char *name = text_of(image, "name");
+  why_print(out, "image", name, text_of(image, "note"));
   if (strcmp(text_of(image, "state"), "SYNCHRONIZED") != 0) return;
   if (held > 0)
     fprintf(out, "      image %s: its disk has not answered %" PRIu64 " request%s\n", name, held, held == 1 ? "" : "s");
@@ -46,6 +47,7 @@ static void images_print(FILE *out, const json_t *images) {
   table_add(&table, "IMAGE", "ROLE", "STATE", "READS", "WRITES", "ERRORS", "MISSED", "DISKS");
   for (size_t i = 0; i < json_array_size(images); i++) {
     const json_t *image = json_array_get(images, i), *disks = json_object_get(image, "disks");
+    if (json_is_array(json_object_get(image, "places"))) disks = json_object_get(image, "places"); /* there they are */
     char state[80], reads[24], writes[24], errors[24], missed[SIZE_TEXT], paths[4096] = "";
     state_cell(image, state, sizeof state);
     snprintf(reads, sizeof reads, "%" PRIu64, number_of(image, "reads"));

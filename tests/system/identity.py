@@ -80,6 +80,7 @@ def test_swapped_devices_are_found(t, row):
         for name, at in (("a", devices[1]), ("b", devices[0])):
             found = image(daemon, name)
             check(found["places"] == [at], f"image {name} is not said to be at {at}: {found}")
+            check(f"is at {at} now" in daemon.tarn("status").out, "tarn status does not say it")
             told(daemon, f"image {name}", f"is at {at} now", "/dev/disk/by-id")
         check([images.read_at(file, 0, SIZE) for file in files] == before, "something was overwritten")
         if row[1]:
@@ -225,6 +226,12 @@ def test_a_tail_lives_as_its_mirror_does(t):
         handle.shutdown()
         daemon.tarn("mirror", "deactivate", "vol0")
         images.check_same([images_part(t, file) for file in files], SIZE)
+        daemon.tarn("image", "remove", "vol0", "b", "--wait")
+        check(images.read_at(files[1], SIZE, ROOM) == bytes(ROOM), "the tail of an image that was removed is not zeroed")
+        daemon.tarn("mirror", "activate", "vol0")
+        daemon.tarn("image", "add", "vol0", f"b={devices[1]},overwrite,meta=tail", "--wait", quiet=True)
+        daemon.tarn("mirror", "deactivate", "vol0")
+        images.check_same([images_part(t, file) for file in files], SIZE)
         daemon.tarn("mirror", "destroy", "vol0", "--force")
         for file in files:
             check(images.read_at(file, SIZE, ROOM) == bytes(ROOM), "something is left in the tail")
@@ -240,6 +247,33 @@ def test_a_tail_lives_as_its_mirror_does(t):
         daemon.tarn("mirror", "deactivate", "vol0")
         daemon.tarn("mirror", "destroy", "vol0", "--force")
         daemon.stop()
+
+
+@limit(180)
+def test_a_tail_that_was_half_made(t):
+    """SIGKILL while a mirror is made in tails: it is there, whole, or nothing is, and the tails are zero again."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        outcomes = set()
+        daemon = Daemon(t)
+        for number in range(10):
+            daemon.start()
+            words = [word for device in devices for word in ("--image", f"{device},overwrite,meta=tail")]
+            client = t.spawn(*daemon.tarn_argv("mirror", "create", "vol0", "--size", str(SIZE), *words, "--json"))
+            time.sleep(number * 0.02)
+            daemon.kill()
+            client.wait()
+            daemon.start()
+            there = daemon.json("status")["mirrors"]
+            outcomes.add(len(there))
+            if there:
+                daemon.tarn("mirror", "activate", "vol0")
+                daemon.wait_synchronized("vol0")
+                daemon.tarn("mirror", "deactivate", "vol0")
+                daemon.tarn("mirror", "destroy", "vol0", "--force")
+            for file in files:
+                check(images.read_at(file, SIZE, ROOM) == bytes(ROOM), f"something is left in a tail, round {number}")
+            daemon.stop()
+        check(0 in outcomes, f"never killed before it was there: {outcomes}")
 
 
 def images_part(t, file):
@@ -450,10 +484,32 @@ def test_import_is_refused(t):
     daemon.create("vol0", [t.path("taken.img")], size=SIZE)
     result = daemon.tarn("mirror", "import", a, b, status=1)
     check("exists already" in result.err and "NAME" in result.err, f"{result}")
-    daemon.tarn("mirror", "import", a, b, "again")
+    said = daemon.tarn("mirror", "import", a, b, "again", quiet=True)
+    check("is not on the file" not in said.err, f"these are the very files: {said}")
     result = daemon.tarn("mirror", "import", a, b, "twice", status=1)
     check("belongs to" in result.err, f"{result}")
     check(examine(daemon, bare, damaged, status=1)[1]["record_slots"] == ["damaged", "damaged"], "damage is not said")
+    daemon.stop()
+
+
+def test_import_of_copies(t):
+    """Files that were copied to another place are imported; that they are no longer those that were recorded is said, and activation asks."""
+    daemon = Daemon(t).start()
+    paths = file_mirror(t, daemon)
+    write(daemon, 0, b"1" * MIB)
+    daemon.stop()
+    lose_state(daemon)
+    copies = [f"{path}-copy" for path in paths]
+    for path, copy in zip(paths, copies):
+        t.run("cp", path, copy)
+        t.run("cp", f"{path}.tarn", f"{copy}.tarn")
+    daemon.start()
+    said = daemon.tarn("mirror", "import", *copies, quiet=True)
+    check("image a is not on the file" in said.err and "--force" in said.err, f"{said}")
+    daemon.tarn("mirror", "activate", "vol0", status=1)
+    daemon.tarn("mirror", "activate", "vol0", "--force", quiet=True)
+    daemon.wait_synchronized("vol0")
+    check(read(daemon, 0, MIB) == b"1" * MIB, "the data is not there")
     daemon.stop()
 
 
