@@ -13,6 +13,7 @@
 #include "shell/data_disk.h"
 #include "shell/device_identity.h"
 #include "shell/disk_space.h"
+#include "shell/examine.h"
 #include "shell/file_share.h"
 #include "shell/mirror_disks.h"
 #include "shell/nbd_disk.h"
@@ -582,28 +583,61 @@ static tarn_err tails_place(struct create_plan *plan, struct why *why) {
   return err;
 }
 
+/* A tail of Tarn's on a device of the image: of an earlier mirror, or of one of another node. It goes with `overwrite`. */
+static const struct plan_file *old_tail(const struct create_plan *plan, uint32_t slot, struct locator *found) {
+  for (uint32_t i = 0; i < plan->file->volume_count; i++) {
+    const struct plan_disk *disk = &plan->data[slot][i];
+    if (disk->kind != DISK_KIND_FILE) continue;
+    const struct plan_file *file = &plan->files[disk->first];
+    if (file->identity.is_block_device && tail_find_at(file->path, found) == TARN_OK) return file;
+  }
+  return NULL;
+}
+
+static tarn_err old_tail_decide(const struct create_plan *plan, uint32_t slot, struct why *why) {
+  struct locator found;
+  struct examined *seen = plan->overwrite[slot] ? NULL : malloc(sizeof *seen);
+  const struct plan_file *file = seen ? old_tail(plan, slot, &found) : NULL;
+  tarn_err err = TARN_OK;
+  if (file) {
+    bool known = examine(file->path, NULL, seen, NULL) == TARN_OK && seen->record.self < IMAGES_MAX;
+    err = because(why, TARN_REFUSED,
+                  "%s: the tail of %s has the metadata of image %s of mirror %s; to give that up write ',overwrite' "
+                  "behind the image",
+                  file->owner, file->path, known ? seen->record.images[seen->record.self].name : "?",
+                  known ? seen->record.name : "?");
+  }
+  free(seen);
+  return err;
+}
+
+static tarn_err old_tails_wipe(const struct create_plan *plan, uint32_t slot, struct why *why) {
+  struct locator found;
+  const struct plan_file *file = plan->overwrite[slot] ? old_tail(plan, slot, &found) : NULL;
+  tarn_err err = file ? tail_wipe(file->path, found.uuid, why) : TARN_OK;
+  return err == TARN_OK && file ? old_tails_wipe(plan, slot, why) : err;
+}
+
 /* What lies there already. */
 static tarn_err tail_decide(struct create_plan *plan, uint32_t slot, struct why *why) {
   const struct plan_file *meta = &plan->files[plan->meta[slot]];
   const struct locator *tail = &plan->file->images[slot].tail;
-  bool *ours = &plan->places[slot].replaces;
+  struct locator found;
   struct why inner;
-  tarn_err err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, ours, &plan->places[slot].old, &inner);
-  if (err == TARN_OK || (*ours && plan->overwrite[slot])) return file_probe(meta, why);
-  return because(why, TARN_REFUSED, "%s: %s; %s", meta->owner, inner.text,
-                 *ours ? "to replace it write ',overwrite' behind the image"
-                       : "nothing is written over it: zero it if it is of no use, or give meta=PATH");
+  bool ours;
+  tarn_err err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, &inner);
+  if (err == TARN_OK || ours) return file_probe(meta, why); /* old_tail_decide() has asked */
+  return because(why, TARN_REFUSED, "%s: %s; nothing is written over it: zero it if it is of no use, or give meta=PATH",
+                 meta->owner, inner.text);
 }
 
-/* The rest was looked at; a tail of ours that was is replaced here. */
+/* It was looked at before, and an old one is gone. */
 static tarn_err tail_prepare(const struct create_plan *plan, uint32_t slot, struct why *why) {
   const struct plan_file *meta = &plan->files[plan->meta[slot]];
   const struct locator *tail = &plan->file->images[slot].tail;
   struct locator found;
   bool ours;
-  tarn_err err = TARN_OK;
-  if (plan->places[slot].replaces) err = tail_wipe(meta->path, plan->places[slot].old.uuid, why);
-  if (err == TARN_OK) err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, why);
+  tarn_err err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, why);
   return err == TARN_OK ? tail_make(meta->path, tail, why) : err;
 }
 
@@ -676,6 +710,7 @@ tarn_err plan_check(struct create_plan *plan, struct why *why) {
   if (err == TARN_OK) err = files_are_distinct(plan, why);
   for (uint32_t slot = plan->from; slot < plan->to && err == TARN_OK; slot++) {
     for (uint32_t i = 0; i < file->volume_count && err == TARN_OK; i++) err = data_decide(plan, slot, i, why);
+    if (err == TARN_OK) err = old_tail_decide(plan, slot, why);
     if (err == TARN_OK) err = plan->places[slot].tail ? tail_decide(plan, slot, why) : meta_decide(plan, slot, why);
     if (err == TARN_OK) image_advise(plan, slot);
   }
@@ -796,6 +831,7 @@ static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *w
         if (size > 0) err = file_make(&plan->files[j], size, made, why);
       }
     }
+    if (err == TARN_OK) err = old_tails_wipe(plan, slot, why);
     if (err == TARN_OK && plan->places[slot].tail) err = tail_prepare(plan, slot, why);
     else if (err == TARN_OK) err = meta_prepare(&plan->files[plan->meta[slot]], bytes, made, why);
   }

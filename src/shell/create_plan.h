@@ -50,10 +50,8 @@ struct create_plan {
   bool overwrite[IMAGES_MAX];
   struct plan_disk data[IMAGES_MAX][VOLUMES_MAX];
   struct {
-    bool tail;     /* meta=tail; file->images[].tail says where */
-    bool replaces; /* the tail holds metadata of Tarn already, with the uuid `old` */
-    bool at_home;  /* nothing was said, so it lies in the state directory */
-    struct locator old;
+    bool tail;             /* meta=tail; file->images[].tail says where */
+    bool at_home;          /* nothing was said, so it lies in the state directory */
   } places[IMAGES_MAX];    /* of the metadata */
   struct plan_file *files; /* of the disks, image by image, each followed by its metadata's */
   uint32_t file_count, files_from[IMAGES_MAX], meta[IMAGES_MAX] /* in `files` */;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "shell/data_disk.h"
+#include "shell/image_identity.h"
 #include "shell/manager_internal.h"
 #include "shell/tail.h"
 
@@ -29,10 +30,14 @@ struct reopen {
 /* ---- opening ---- */
 
 /* On a disk that took the place of another: where it was, if there is nothing. */
-static void tail_make_again(const struct mirror_file_image *image) {
+static void tail_make_again(const struct mirror_file *file, uint32_t slot) {
+  const struct mirror_file_image *image = &file->images[slot];
+  char place[PATH_BYTES_MAX + 1];
+  struct why note;
   struct file_identity identity;
   struct locator found;
   bool ours;
+  if (image_place_find(file, slot, 0, place, &note) != PLACE_OWN) return; /* that is another image's */
   if (file_inspect(image->meta, &identity, NULL) != TARN_OK || identity.size_bytes < 2 * LOCATOR_ALIGN) return;
   if (image->tail.offset + image->tail.length > locator_place(identity.size_bytes, 0)) return;
   if (tail_is_empty(image->meta, identity.size_bytes, &image->tail, &ours, &found, NULL) != TARN_OK) return;
@@ -45,7 +50,7 @@ static void metadata_make(const struct reopen *reopen) {
   const char *path = image->meta;
   struct file_identity identity;
   if (image->tail.length) {
-    tail_make_again(image);
+    tail_make_again(&reopen->file, reopen->slot);
     return;
   }
   tarn_err err = file_inspect(path, &identity, NULL);

@@ -276,6 +276,26 @@ def test_a_tail_that_was_half_made(t):
         check(0 in outcomes, f"never killed before it was there: {outcomes}")
 
 
+@rows([("in the tail again", ",meta=tail"), ("in the state directory", "")])
+def test_a_tail_of_an_earlier_mirror(t, row):
+    """A device with the metadata of another node's mirror: refused, naming it; with `overwrite` that is given up, and nobody takes the
+    device for what it was."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        tail_mirror(t, daemon, devices)
+        daemon.stop()
+        lose_state(daemon)
+        daemon.start()
+        words = ("mirror", "create", "new", "--size", SIZE, "--image", f"{devices[0]}{row[1]}")
+        result = daemon.tarn(*words, status=1)
+        check("image a of mirror vol0" in result.err and len(result.err.splitlines()) == 1, f"{result}")
+        daemon.tarn(*words[:-1], f"{words[-1]},overwrite", quiet=True)
+        found = examine(daemon, devices[0], status=0 if row[1] else 1)[0]
+        check(found["mirror"]["name"] == "new" if row[1] else found["where"] is None, f"{found}")
+        check(examine(daemon, devices[1])[0]["mirror"]["name"] == "vol0", "the other device is not left alone")
+        daemon.stop()
+
+
 def images_part(t, file):
     path = t.path("part-" + os.path.basename(file))
     with open(path, "wb") as out:
