@@ -1,7 +1,6 @@
 /* examine.c - see examine.h. */
 #include "shell/examine.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -31,9 +30,10 @@ static bool record_look(const char *path, uint64_t offset, struct examined *exam
   return examined->has_record;
 }
 
-static bool is_in_use(const char *path, const struct file_identity *identity) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (identity->is_block_device ? O_EXCL : 0));
-  if (fd < 0) return errno == EBUSY;
+/* By its lock alone: to ask for a device by itself (O_EXCL) would for a moment take it from a daemon that opens it. */
+static bool is_in_use(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return false;
   struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   bool locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
   close(fd);
@@ -69,7 +69,7 @@ tarn_err examine(const char *path, const char *meta, struct examined *examined, 
   *examined = (struct examined){.where = EXAMINED_NOWHERE, .slots = {TARN_NOT_FOUND, TARN_NOT_FOUND}};
   tarn_err err = file_inspect(path, &examined->identity, why);
   if (err != TARN_OK) return err;
-  examined->in_use = is_in_use(path, &examined->identity);
+  examined->in_use = is_in_use(path);
   if (meta) return found_at(examined, EXAMINED_GIVEN, meta, 0, why);
   err = tail_find_at(path, &examined->tail);
   if (err == TARN_OK) return found_at(examined, EXAMINED_TAIL, path, examined->tail.offset, why);

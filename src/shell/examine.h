@@ -24,7 +24,7 @@ struct examined {
   enum examined_where where;
   char meta[EXAMINED_PATH_BYTES]; /* the file or device that has the metadata */
   struct locator tail;            /* of EXAMINED_TAIL */
-  bool in_use;                    /* locked, or opened for itself, by some process */
+  bool in_use;                    /* locked by some process, as by a tarnd that has it open */
   tarn_err slots[2]; /* of the record: TARN_OK, TARN_NOT_FOUND (empty), TARN_CORRUPT, TARN_VERSION, TARN_IO */
   bool has_record;
   struct record record; /* the newer of the sound ones */
