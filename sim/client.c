@@ -230,10 +230,40 @@ void client_ask(struct client *client, enum model_kind kind, uint64_t offset, ui
 
 /* A write of a part of a page may have to read the rest. */
 static bool is_unreadable(const struct client *client, const struct model_op *op) {
-  const struct bitmap *pages = client->unreadable;
-  if (!pages || pages->set_count == 0 || op->kind == MODEL_FLUSH) return false;
+  if (op->excused) return true;
+  if (!client->places || client->places->unreadable.set_count == 0 || op->kind == MODEL_FLUSH) return false;
   uint64_t first = op->offset / MODEL_BLOCK, last = (op->offset + op->length - 1) / MODEL_BLOCK;
-  return bitmap_any_in(pages, first, last - first + 1);
+  return bitmap_any_in(&client->places->unreadable, first, last - first + 1);
+}
+
+/* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
+static bool hang_up_is_fine(const struct client *client) {
+  if (client->rules->stopping || client->rules->errors_allowed) return true;
+  for (uint32_t i = 0; i < CLIENT_DEPTH_MAX; i++)
+    if (client->ops[i].busy && is_unreadable(client, &client->ops[i].op)) return true;
+  return false;
+}
+
+/* Nothing excuses an error there any more, except to those who had asked before. */
+static void page_is_healed(struct client *client, uint64_t page) {
+  struct places *places = client->places;
+  if (!bitmap_test(&places->unreadable, page) || bitmap_test(&places->listed, page)) return;
+  bitmap_clear(&places->unreadable, page);
+  bitmap_set(&places->healed, page);
+  LIST_EACH(&client->model->pending, node) {
+    struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    uint64_t start = page * MODEL_BLOCK;
+    op->excused |= op->kind != MODEL_FLUSH && op->offset < start + MODEL_BLOCK && start < op->offset + op->length;
+  }
+}
+
+/* The pages that an answered write has covered. */
+static void places_written(struct client *client, const struct model_op *op) {
+  if (!client->places || client->places->unreadable.set_count == 0) return;
+  if (op->kind != MODEL_WRITE && op->kind != MODEL_ZERO) return;
+  uint64_t end = op->offset + op->length, first = (op->offset + MODEL_BLOCK - 1) / MODEL_BLOCK;
+  uint64_t stop = end == client->model->size_bytes ? (end + MODEL_BLOCK - 1) / MODEL_BLOCK : end / MODEL_BLOCK;
+  for (uint64_t page = first; page < stop; page++) page_is_healed(client, page);
 }
 
 static bool error_is_fine(const struct client *client, const struct model_op *op, uint32_t error) {
@@ -319,6 +349,7 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
     client->seen_start = op->op.offset;
     client->seen_bytes = op->op.length;
   }
+  if (ok) places_written(client, &op->op);
   op_give_back(client, op);
   client->open--;
   client->answered++;
@@ -368,10 +399,7 @@ static void wire_is_closed(struct wire *wire, bool by_server) {
     client->lingers = false;
     return;
   }
-  /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
-  bool unreadable = client->unreadable && client->unreadable->set_count != 0;
-  if (by_server && !client->rules->stopping && !client->rules->errors_allowed && !unreadable)
-    world_fail(client->world, "%s: the server hung up", client->name);
+  if (by_server && !hang_up_is_fine(client)) world_fail(client->world, "%s: the server hung up", client->name);
   abandon_open(client, wire);
   client->connected = client->untold = false;
   wire->ready = false;
@@ -408,7 +436,7 @@ void client_init(struct client *client, struct world *world, const struct client
                             .workload = options->workload,
                             .rules = options->rules,
                             .recovering = options->recovering,
-                            .unreadable = options->unreadable,
+                            .places = options->places,
                             .asks_extents = options->asks_extents};
   snprintf(client->name, sizeof client->name, "%s", options->name);
   client->prng = world_stream(world, "client", options->index);

@@ -31,6 +31,13 @@ struct workload {
 };
 void workload_draw(struct workload *workload, struct prng *prng, uint64_t size_bytes);
 
+/* Pages of one volume. */
+struct places {
+  struct bitmap unreadable; /* that no image could read at some time of this life, until a write of them was answered */
+  struct bitmap listed;     /* that the core calls unreadable now */
+  struct bitmap healed;     /* of which a write was answered since they were called so last */
+};
+
 struct client_op;
 struct client {
   struct world *world;
@@ -38,8 +45,8 @@ struct client {
   struct model *model;
   const struct workload *workload;
   const struct client_rules *rules;
-  const bool *recovering;          /* the mirror is in a recovery right now */
-  const struct bitmap *unreadable; /* pages that no image could read at some time of this life; NULL: none */
+  const bool *recovering; /* the mirror is in a recovery right now */
+  struct places *places;  /* NULL: no place is ever unreadable */
   struct wire_options wire_options;
   struct wire wires[2], *wire; /* the one in use; the other may still be ending what a session of before had begun: */
   bool lingers;
@@ -64,7 +71,7 @@ struct client_options {
   const struct workload *workload;
   const struct client_rules *rules;
   const bool *recovering;
-  const struct bitmap *unreadable;
+  struct places *places;
   uint64_t index;
   bool asks_extents; /* where the holes are, now and then */
 };

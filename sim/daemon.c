@@ -186,6 +186,7 @@ static void activated(struct mirror *core, tarn_err err, const char *why, void *
   if (err != TARN_OK && !mirror->rules.errors_allowed && !mirror->how.promote)
     world_fail(mirror->world, "activation was refused, and nothing excuses it: %s", mirror->why);
   if (err != TARN_OK) return;
+  sim_mirror_check_healed(mirror);
   take_members(mirror);
   mirror->quiet = mirror->how.quiet;
   mirror->status_stale = true;

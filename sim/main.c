@@ -20,7 +20,7 @@ struct options {
   uint64_t minutes;
   const char *plant;  /* NULL: none */
   const char *limits; /* NULL: drawn */
-  bool trace;
+  bool trace, stop;
   bool sweep;
   enum sweep_kind strike_kind;
   uint64_t strike_at; /* 0: no one fault of a sweep */
@@ -96,6 +96,7 @@ static int run_all(const struct options *options) {
   for (uint64_t seed = options->first; seed <= options->last && (end == UINT64_MAX || seconds_now() < end); seed++) {
     if (run_seed(options, seed, &sum)) passed++;
     else failures++;
+    if (failures && options->stop) break;
   }
   uint64_t seeds = passed + failures;
   if (seeds > 1) counters_print(&sum);
@@ -170,7 +171,7 @@ static int run_planted(const struct options *options, char **argv) {
 /* ---- the command line ---- */
 
 static const char usage_text[] =
-    "Usage: tarn-sim [--seed N] [--seeds A-B] [--scenario NAME] [--minutes M] [--plant BUG] [--trace]\n"
+    "Usage: tarn-sim [--seed N] [--seeds A-B] [--scenario NAME] [--minutes M] [--plant BUG] [--stop] [--trace]\n"
     "       tarn-sim --sweep [--scenario STORY]\n"
     "\n"
     "Runs a mirror on simulated disks, under simulated clients and disasters, and checks every byte they see.\n"
@@ -182,6 +183,7 @@ static const char usage_text[] =
     "  --minutes M       go on from the first seed for so long\n"
     "  --plant BUG       switch on one planted mistake; \"list\" names them all\n"
     "  --limits KIND     \"tiny\" or \"normal\" for all seeds of the mix; without it half of them are tiny\n"
+    "  --stop            end with the first seed that fails\n"
     "  --trace           print every event of the run\n"
     "  --sweep           scripted scenarios again and again: the 1st, 2nd, 3rd ... I/O fails, once and for good\n"
     "  --strike KIND:N   one run of that: the Nth I/O fails; \"once\", or its \"disk\" from then on, or \"all\" "
@@ -258,6 +260,10 @@ static int parse(struct options *options, int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--trace") == 0) {
       options->trace = true;
+      continue;
+    }
+    if (strcmp(argv[i], "--stop") == 0) {
+      options->stop = true;
       continue;
     }
     if (strcmp(argv[i], "--sweep") == 0) {

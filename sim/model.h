@@ -52,6 +52,7 @@ struct model_op {
   uint64_t id, begun; /* `begun` is a tick of the model: the order of begins and ends */
   uint64_t ended;     /* its session ended then, and the op goes on; 0: no */
   uint32_t tag;
+  bool excused; /* when it began, its place could not be read: not the model's affair */
 };
 
 struct model_block;

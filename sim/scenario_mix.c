@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/brink.h"
 #include "sim/operator.h"
 #include "sim/scenario.h"
 #include "sim/weather.h"
@@ -20,17 +21,17 @@ struct mix {
   struct weather weathers[NODE_MIRRORS_MAX]; /* of each mirror its own */
   struct operator operators[NODE_MIRRORS_MAX];
   uint32_t operator_percent; /* lives with an administrator at work */
-  bool source_lost;          /* at the brink: the source of the recovery fails, not just the master */
-  bool source_failed;        /* in this life */
-  bool doubt;                /* at the brink: a flush fails everywhere, and power is lost behind the next good ones */
-  bool flush_failed;         /* in this life */
+  bool source_failed;        /* in this life, at its brink */
+  bool flush_failed;         /* the same */
+  bool crash_is_aimed;       /* the same */
+  uint64_t errors_before;    /* that clients were told of before this life */
   uint32_t lives;
   uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
   uint32_t budget_max;
   uint32_t quick_crash_percent;                     /* crashes soon after an activation */
   uint32_t stop_percent;                            /* lives that end with a clean stop */
   uint32_t aimed_percent;                           /* lives whose crash is aimed: crash_sooner() */
-  bool brink;                                       /* crash upon crash around the failure of the master */
+  enum brink brink;                                 /* crash upon crash around one kind of moment: brink.h */
   enum { CRASH_ANY, CRASH_POWER, CRASH_KILL } next; /* the kind of crash that was aimed */
 };
 
@@ -92,12 +93,16 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t cou
                                      .workload = &mirror->workloads[volume],
                                      .rules = &mirror->rules,
                                      .recovering = &mirror->recovering,
-                                     .unreadable = &mirror->unreadable[volume],
+                                     .places = &mirror->places[volume],
                                      .index = mirror->index * SIM_CLIENTS_MAX + c,
                                      .asks_extents = true};
     client_init(&mirror->clients[c], mix->world, &options);
-    if (mix->doubt) mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
+    if (mix->brink == BRINK_DOUBT) mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
   }
+}
+
+static bool is_slow(const struct mix *mix) {
+  return mix->brink == BRINK_SOURCE || mix->brink == BRINK_ALL || mix->brink == BRINK_DOUBT;
 }
 
 static void add_mirror(struct mix *mix, const struct sim_mirror_options *options) {
@@ -105,12 +110,19 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
   sim_mirror_init(mirror, node, node->mirror_count - 1, options);
   if (mix->brink) mirror->workloads[0].weight[MODEL_FLUSH] += 20;
-  if (mix->doubt) { /* all over the volume, so that there is never room for marks */
+  if (mix->brink == BRINK_DOUBT) { /* all over the volume, so that there is never room for marks */
     mirror->workloads[0].hot_percent = 0;
     memcpy(mirror->workloads[0].weight, (const uint32_t[]){5, 50, 0, 0, 40}, sizeof mirror->workloads[0].weight);
   }
-  for (uint32_t i = 0; i < mirror->image_count && (mix->source_lost || mix->doubt); i++)
+  for (uint32_t i = 0; i < mirror->image_count && is_slow(mix); i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
+  if (mix->brink == BRINK_SOURCE) mirror->workloads[0].aligned_percent = 30;
+  for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_ALL; i++) {
+    struct image_policy *policy = &mirror->images[i].policy;
+    policy->return_by_itself = true;
+    policy->return_after_ns = prng_between(&mix->prng, NS_PER_MS, 20 * NS_PER_MS);
+    policy->rate = prng_between(&mix->prng, 2u << 20, 8u << 20);
+  }
   adopt_data(mix, mirror);
   add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
   struct weather *weather = weather_of(mix, mirror);
@@ -118,7 +130,6 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   operator_init(&mix->operators[mirror->index], mirror);
   weather_init(weather, mirror);
   weather->brink = mix->brink;
-  weather->doubt = mix->doubt;
   weather->storm_percent = mix->storm_percent;
   weather->chaos_percent = mix->chaos_percent;
 }
@@ -187,7 +198,7 @@ static bool closes(struct mix *mix, struct sim_mirror *mirror) {
 static uint32_t take_refusals(struct mix *mix) {
   uint32_t count = 0;
   EACH_MIRROR(mix->node, mirror) {
-    mirror->keep = prng_below(&mix->prng, 4) != 0 && !mix->source_lost;
+    mirror->keep = prng_below(&mix->prng, 4) != 0 && mix->brink != BRINK_SOURCE;
     if (mirror->serving) {
       count++;
       continue;
@@ -287,19 +298,66 @@ static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before,
   return min_u64(steps, sooner);
 }
 
+/* Where all images have failed together: when a flush is answered that may rest on what is in doubt; or a while after a client
+ * was told of an error, when he has asked again. */
+static uint64_t crash_after_all(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  const struct sim_counters *now = &mix->world->counters;
+  struct prng *prng = &mix->prng;
+  uint64_t sooner = steps;
+  struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
+  if (weather->kind != WEATHER_CHAOS) return steps;
+  brink_watch(weather);
+  if (now->client_error != before->client_error) brink_error(weather);
+  bool error = now->client_error != before->client_error, flushed = now->flush_ok != before->flush_ok;
+  switch (weather->story) {
+    case STORY_DOUBT:
+      if (flushed && now->client_error != mix->errors_before && prng_one_in(prng, 2)) {
+        mix->next = CRASH_POWER;
+        sooner = prng_between(prng, 1, 20);
+      } else if (error && prng_one_in(prng, 3)) {
+        mix->next = prng_one_in(prng, 4) ? CRASH_POWER : CRASH_KILL;
+        sooner = prng_between(prng, 50, 600);
+      }
+      break;
+    case STORY_MARKS:
+      if (!error || mix->crash_is_aimed) break;
+      mix->crash_is_aimed = true;
+      mix->next = CRASH_KILL;
+      sooner = prng_between(prng, 50, 600);
+      break;
+    case STORY_COPYING:
+    case STORY_MASTER_GONE: /* it is seen in this life */
+    case STORY_COUNT: break;
+  }
+  return min_u64(steps, sooner);
+}
+
+/* As soon as something may have been answered too early. */
+static uint64_t crash_after_healing(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  const struct sim_counters *now = &mix->world->counters;
+  bool chaos = in_chaos(mix, &mix->node->mirrors[0]);
+  uint64_t sooner = steps;
+  if (now->place_healed != before->place_healed) sooner = prng_between(&mix->prng, 1, 60);
+  else if (mix->brink == BRINK_HOME && chaos && now->image_failed != before->image_failed)
+    sooner = prng_between(&mix->prng, 20, 600);
+  return min_u64(steps, sooner);
+}
+
 /* The same where all lives are about the failure of the master: a flush has failed, and nobody was told; the failed image is being
  * taken out; a flush was answered that may rest on what the process before has left in doubt. */
 static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
   const struct sim_counters *now = &mix->world->counters;
   struct prng *prng = &mix->prng;
   uint64_t sooner = steps;
-  if (mix->source_lost) {
+  if (mix->brink == BRINK_ALL) return crash_after_all(mix, before, steps);
+  if (mix->brink == BRINK_HOME || mix->brink == BRINK_PLACES) return crash_after_healing(mix, before, steps);
+  if (mix->brink == BRINK_SOURCE) {
     bool chaos = in_chaos(mix, &mix->node->mirrors[0]), seen = now->read_in_recovery != before->read_in_recovery;
     mix->source_failed |= now->image_failed != before->image_failed || now->fallen != before->fallen;
     mix->next = chaos ? CRASH_KILL : CRASH_POWER; /* which leaves the images very different */
     return chaos && mix->source_failed && seen ? min_u64(steps, prng_between(prng, 1, 100)) : steps;
   }
-  if (mix->doubt) {
+  if (mix->brink == BRINK_DOUBT) {
     mix->flush_failed |= now->client_error != before->client_error;
     if (!mix->flush_failed || now->flush_ok == before->flush_ok) return steps;
     mix->flush_failed = false;
@@ -373,10 +431,10 @@ static void read_all(struct mix *mix, struct sim_mirror *mirror) {
  * others begin at once. */
 static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
-  bool in_turn = mix->source_lost || mix->doubt;
-  if (in_turn ? weather->kind == WEATHER_CHAOS : prng_one_in(&mix->prng, 2)) return;
+  bool master = mix->brink == BRINK_MASTER;
+  if (master ? prng_one_in(&mix->prng, 2) : weather->kind == WEATHER_CHAOS) return;
   read_all(mix, mirror);
-  if (in_turn) return;
+  if (!master) return;
   uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
   while (!sim_mirror_all_synchronized(mirror) && world_now(mix->world) < deadline_ns) {
     sim_mirror_tend(mirror);
@@ -394,6 +452,7 @@ static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   if (!mirror->serving || mirror->clients_started) return;
   mirror->clients_started = true;
   uint32_t budget = (uint32_t)prng_between(&mix->prng, 10, mix->budget_max);
+  if (mix->brink == BRINK_ALL) budget *= 3;
   sim_mirror_clients_start(mirror, mix->brink ? 0 : budget);
   if (mix->brink) prepare_brink(mix, mirror);
   weather_strike(weather_of(mix, mirror));
@@ -408,9 +467,11 @@ static void one_life(struct mix *mix) {
   EACH_MIRROR(node, mirror) aimed &= !in_chaos(mix, mirror); /* how it goes on there is what counts */
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
-  uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : mix->source_lost ? 1000 : 12000);
+  if (mix->brink == BRINK_ALL) stop = !in_chaos(mix, &node->mirrors[0]); /* so that no mark is left to the next life */
+  uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : mix->brink == BRINK_SOURCE ? 1000 : 12000);
   EACH_MIRROR(node, mirror) mirror->clients_started = false;
-  mix->source_failed = mix->flush_failed = false;
+  mix->source_failed = mix->flush_failed = mix->crash_is_aimed = false;
+  mix->errors_before = mix->world->counters.client_error;
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   for (; steps > 0 && !(stop && all_done(node)) && node_can_step(node); steps--) {
     check_progress(mix, deadline_ns);
@@ -531,7 +592,7 @@ static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
   options->volume_count = 1;
   options->volume_bytes[0] = 256 << 10;
   options->slow_metadata = true;
-  mix->brink = true;
+  mix->brink = BRINK_MASTER;
   mix->storm_percent = 100;
   mix->chaos_percent = 0;
   mix->lives = 20;
@@ -539,26 +600,36 @@ static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
   mix->stop_percent = 5;
 }
 
-/* The same around the loss of a recovery's source, when often nothing can be recorded. */
-static void set_source_lost(struct mix *mix, struct sim_mirror_options *options) {
+/* The same around the loss of a recovery's source, when often nothing can be recorded; around what all images fail at once; and so
+ * on: the kinds of weather take turns. */
+static void set_brink_of(struct mix *mix, struct sim_mirror_options *options, enum brink brink) {
   set_brink(mix, options);
   options->image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
-  options->volume_bytes[0] = 1 << 20;
-  mix->source_lost = true;
+  options->volume_bytes[0] = brink == BRINK_HOME ? 256u << 10 : 1u << 20;
+  if (brink == BRINK_ALL) options->volume_bytes[0] = 256u << 10 >> prng_below(&mix->prng, 3); /* one mark, or a few */
+  if (brink == BRINK_ALL || brink == BRINK_HOME) options->slow_metadata = prng_one_in(&mix->prng, 2);
+  mix->brink = brink;
   mix->storm_percent = 0;
   mix->chaos_percent = 50;
 }
 
+static void set_source_lost(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_SOURCE);
+}
+static void set_all_fail(struct mix *mix, struct sim_mirror_options *options) { set_brink_of(mix, options, BRINK_ALL); }
+static void set_home_fails(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_HOME);
+}
+static void set_places(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_PLACES);
+}
 /* A flush fails on all images, with others behind it: clients', and ours, which room for marks is made with. */
 static void set_doubt(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink(mix, options);
+  set_brink_of(mix, options, BRINK_DOUBT);
   options->image_count = (uint32_t)prng_between(&mix->prng, 1, 2);
   options->volume_bytes[0] = 4 << 20;
   options->mark_count = 16;
   options->slow_metadata = false;
-  mix->doubt = true;
-  mix->storm_percent = 0;
-  mix->chaos_percent = 50;
 }
 
 /* Of several mirrors each has its own weather, and a life is shared. */
@@ -633,16 +704,15 @@ void scenario_hung_disk(struct world *world, struct node *node) {
   node_stop(node);
 }
 
-/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; one in 20 for flushes that fail
- * everywhere; and one in 25 for a disk that hangs beside others. */
+/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; and one in 25
+ * for a disk that hangs beside others. */
 void scenario_mix(struct world *world, struct node *node) {
+  static void (*const brinks[])(struct mix *, struct sim_mirror_options *) = {
+      set_brink,    set_brink,    set_brink,      set_source_lost, set_source_lost, set_all_fail, set_all_fail,
+      set_all_fail, set_all_fail, set_home_fails, set_home_fails,  set_places,      set_doubt,    set_doubt};
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
-    return;
-  }
-  if (prng_one_in(&prng, 20)) {
-    scenario_doubt(world, node);
     return;
   }
   if (prng_one_in(&prng, 25)) {
@@ -650,16 +720,17 @@ void scenario_mix(struct world *world, struct node *node) {
     return;
   }
   struct mix mix = mix_begin(world, node);
-  uint64_t pick = prng_below(&mix.prng, 20); /* docs/fault-model.md gives the shares */
-  bool calm = pick < 8, crash_recovery = pick < 4, brink = pick >= 8 && pick < 11, source_lost = pick == 11;
+  void (*set)(struct mix *, struct sim_mirror_options *) = NULL;
+  uint64_t pick = prng_below(&mix.prng, 30); /* docs/fault-model.md gives the shares */
+  bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
+  if (pick < 4) set = set_crash_recovery;
+  if (brink) set = brinks[pick - 7];
   mix.storm_percent = 65;
   mix.chaos_percent = 20;
-  for (uint32_t count = brink || source_lost ? 1 : draw_mirror_count(&mix); count > 0; count--) {
+  for (uint32_t count = brink ? 1 : draw_mirror_count(&mix); count > 0; count--) {
     struct sim_mirror_options options = {.calm = calm};
     draw_mirror(&mix, &options);
-    if (crash_recovery) set_crash_recovery(&mix, &options);
-    if (brink) set_brink(&mix, &options);
-    if (source_lost) set_source_lost(&mix, &options);
+    if (set) set(&mix, &options);
     add_mirror(&mix, &options);
   }
   run_mix(&mix);
@@ -694,5 +765,8 @@ void scenario_crash_recovery(struct world *world, struct node *node) { run_one(w
 void scenario_brink(struct world *world, struct node *node) { run_one(world, node, set_brink); }
 void scenario_source_lost(struct world *world, struct node *node) { run_one(world, node, set_source_lost); }
 void scenario_doubt(struct world *world, struct node *node) { run_one(world, node, set_doubt); }
+void scenario_all_fail(struct world *world, struct node *node) { run_one(world, node, set_all_fail); }
+void scenario_home_fails(struct world *world, struct node *node) { run_one(world, node, set_home_fails); }
+void scenario_places(struct world *world, struct node *node) { run_one(world, node, set_places); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }

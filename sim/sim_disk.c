@@ -16,8 +16,8 @@ struct sim_io {
   struct disk_io *io;
   uint64_t complete_ns;
   tarn_err err;
-  bool took_effect, hung;
-  uint64_t misplaced; /* where the write goes instead; 0: nowhere */
+  bool took_effect, hung, refused; /* refused: failed before it began */
+  uint64_t misplaced;              /* where the write goes instead; 0: nowhere */
   uint32_t flush_mark;
   uint32_t crc; /* of the data of a write, while we own it */
 };
@@ -172,7 +172,7 @@ static void write_takes_effect(struct sim_io *sim_io) {
     world_fail(drive->medium->world, "the buffer of a %s write was changed", sim_io->hung ? "hung" : "submitted");
   uint64_t offset = sim_io->misplaced ? sim_io->misplaced : io->offset;
   if (sim_io->err == TARN_OK) medium_write(drive->medium, offset, io->length, io->data, fua);
-  else (void)medium_write_torn(drive->medium, offset, io->length, io->data, fua);
+  else if (!sim_io->refused) (void)medium_write_torn(drive->medium, offset, io->length, io->data, fua);
   if (sim_io->err == TARN_OK) faults_written(&drive->faults, offset, io->length);
   scribble(sim_io->disk, io);
 }
@@ -287,6 +287,7 @@ static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
     sim_io->misplaced = draw_misplaced(drive, sim_io->io);
   } else if (fault) {
     sim_io->err = fault->err;
+    sim_io->refused = fault->whole;
   }
 }
 

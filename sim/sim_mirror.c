@@ -147,7 +147,9 @@ void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t inde
   struct prng prng = world_stream(world, "workload", stream_of(mirror, 0));
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     uint64_t pages = (options->volume_bytes[v] + MEDIUM_PAGE - 1) / MEDIUM_PAGE;
-    bitmap_init(&mirror->unreadable[v], world_alloc(world, bitmap_bytes(pages)), pages);
+    bitmap_init(&mirror->places[v].unreadable, world_alloc(world, bitmap_bytes(pages)), pages);
+    bitmap_init(&mirror->places[v].listed, world_alloc(world, bitmap_bytes(pages)), pages);
+    bitmap_init(&mirror->places[v].healed, world_alloc(world, bitmap_bytes(pages)), pages);
     mirror->models[v] = model_new(world, mirror->index * SIM_VOLUMES_MAX + v, options->volume_bytes[v], options->calm);
     workload_draw(&mirror->workloads[v], &prng, options->volume_bytes[v]);
     snprintf(mirror->export_names[v], sizeof mirror->export_names[v], "%s/%s", mirror->name, volume_names[v]);
@@ -338,7 +340,7 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
 
 void sim_mirror_clients_start(struct sim_mirror *mirror, uint32_t budget) {
   for (uint32_t v = 0; v < mirror->volume_count; v++)
-    bitmap_clear_range(&mirror->unreadable[v], 0, mirror->unreadable[v].bit_count);
+    bitmap_clear_range(&mirror->places[v].unreadable, 0, mirror->places[v].unreadable.bit_count);
   struct prng prng = world_stream(mirror->world, "wires", stream_of(mirror, mirror->world->counters.activated));
   for (uint32_t c = 0; c < mirror->client_count; c++) {
     struct client *client = &mirror->clients[c];

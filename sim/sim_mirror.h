@@ -39,6 +39,7 @@ struct sim_image {
   uint64_t synced_ns;         /* since when it has been SYNCHRONIZED; 0: it is not */
   enum image_state state;     /* as shown last, by the mirror object of now */
   enum image_missing missing; /* the same, by any */
+  bool was_out;               /* when it was shown last, by a mirror that served */
   bool cut_off, had_moment;   /* it is, or was, CONSISTENT, and then these were its bytes */
   uint32_t moment_crc[SIM_VOLUMES_MAX];
   struct bitmap unverified[SIM_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
@@ -103,7 +104,7 @@ struct sim_mirror {
   uint32_t client_count;
   struct client clients[SIM_CLIENTS_MAX];
   struct workload workloads[SIM_VOLUMES_MAX];
-  struct bitmap unreadable[SIM_VOLUMES_MAX]; /* pages that no image could read at some time of this life */
+  struct places places[SIM_VOLUMES_MAX];
 };
 
 struct sim_mirror_options {
@@ -192,5 +193,7 @@ void sim_mirror_compare_all(struct sim_mirror *mirror);
 bool sim_mirror_images_equal(const struct sim_mirror *mirror, uint32_t image, uint32_t other);
 /* An image that was cut off still holds what it held then. */
 void sim_mirror_check_moments(struct sim_mirror *mirror);
+/* It was activated: a page whose healing was answered is not called unreadable again. */
+void sim_mirror_check_healed(struct sim_mirror *mirror);
 
 #endif

@@ -105,6 +105,7 @@ static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirr
   else if (image->synced_ns == 0) image->synced_ns = max_u64(world_now(world), 1);
   image->state = now->state;
   image->missing = now->missing;
+  image->was_out = !synced;
 }
 
 static void watch_status(struct sim_mirror *mirror) {
@@ -138,26 +139,55 @@ static void watch_status(struct sim_mirror *mirror) {
       world->counters.block_repaired += now->images[i].repaired_blocks - before->images[i].repaired_blocks;
 }
 
-static void watch_unreadable(struct sim_mirror *mirror) {
+/* The pages of the core's list, in `listed`. */
+static void collect_listed(struct sim_mirror *mirror) {
   const struct unreadable *list = mirror_unreadable(mirror->core);
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (mirror->places[v].listed.set_count != 0)
+      bitmap_clear_range(&mirror->places[v].listed, 0, mirror->places[v].listed.bit_count);
   for (uint32_t r = 0; r < list->count; r++) {
     uint32_t v = geometry_volume_at(&mirror->layout, list->ranges[r].start);
     uint64_t offset = list->ranges[r].start - mirror->layout.volume_base[v];
     uint64_t first = offset / MEDIUM_PAGE, last = (offset + list->ranges[r].length - 1) / MEDIUM_PAGE;
-    bitmap_set_range(&mirror->unreadable[v], first, last - first + 1);
+    bitmap_set_range(&mirror->places[v].listed, first, last - first + 1);
+    bitmap_set_range(&mirror->places[v].unreadable, first, last - first + 1);
   }
+}
+
+void sim_mirror_check_healed(struct sim_mirror *mirror) {
+  collect_listed(mirror);
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    for (uint64_t page = bitmap_next_set(&mirror->places[v].healed, 0); page < mirror->places[v].healed.bit_count;
+         page = bitmap_next_set(&mirror->places[v].healed, page + 1))
+      if (bitmap_test(&mirror->places[v].listed, page))
+        world_fail(mirror->world,
+                   "page %" PRIu64 " of %s was written and that was answered; it is called unreadable again", page,
+                   mirror->config.volumes[v].name);
+}
+
+/* A place that is found anew is no longer one that was healed. */
+static void watch_unreadable(struct sim_mirror *mirror) {
+  if (!mirror->serving && !mirror->quiet) return;
+  if (mirror_unreadable(mirror->core)->count == 0 &&
+      mirror->places[0].listed.set_count + mirror->places[1].listed.set_count == 0)
+    return;
+  collect_listed(mirror);
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    for (uint64_t page = bitmap_next_set(&mirror->places[v].listed, 0); page < mirror->places[v].listed.bit_count;
+         page = bitmap_next_set(&mirror->places[v].listed, page + 1))
+      bitmap_clear(&mirror->places[v].healed, page);
 }
 
 void sim_mirror_write_unreadable(struct sim_mirror *mirror) {
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     struct client *client = &mirror->clients[v];
-    for (uint64_t page = 0; page < mirror->unreadable[v].bit_count; page++) {
+    for (uint64_t page = 0; page < mirror->places[v].unreadable.bit_count; page++) {
       if (!page_is_unreadable(mirror, v, page)) continue;
       uint64_t offset = page * MEDIUM_PAGE;
       client_ask(client, MODEL_WRITE, offset, min_u64(MEDIUM_PAGE, client->model->size_bytes - offset), false);
       while (client->open > 0) node_step(mirror->node);
     }
-    bitmap_clear_range(&mirror->unreadable[v], 0, mirror->unreadable[v].bit_count);
+    bitmap_clear_range(&mirror->places[v].unreadable, 0, mirror->places[v].unreadable.bit_count);
   }
   if (mirror_unreadable(mirror->core)->count != 0)
     world_fail(mirror->world, "what no image could read was written, and is still called unreadable");

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "sim/apart.h"
+#include "sim/brink.h"
 #include "sim/damage.h"
 
 #define SURE_NS (30 * NS_PER_MS) /* SYNCHRONIZED for so long: that is recorded everywhere by now */
@@ -115,13 +116,13 @@ static struct sim_drive *draw_drive(struct weather *weather, uint32_t image) {
   return &mirror->images[image].data[prng_below(&weather->prng, mirror->volume_count)];
 }
 
-static uint32_t master_of(const struct sim_mirror *mirror) {
+uint32_t weather_master(const struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++)
     if (mirror->status.images[i].master) return i;
   return 0;
 }
 
-static uint32_t next_member(const struct sim_mirror *mirror, uint32_t i) {
+uint32_t weather_next_member(const struct sim_mirror *mirror, uint32_t i) {
   do i = (i + 1) % mirror->image_count;
   while (!mirror->images[i].configured);
   return i;
@@ -130,10 +131,10 @@ static uint32_t next_member(const struct sim_mirror *mirror, uint32_t i) {
 /* An image on which faults may fall, the master as often as all others; NO_ANCHOR if there is none. */
 static uint32_t draw_victim(struct weather *weather) {
   const struct sim_mirror *mirror = weather->mirror;
-  uint32_t image = next_member(mirror, (uint32_t)prng_below(&weather->prng, mirror->image_count));
-  if (prng_one_in(&weather->prng, 3)) image = master_of(weather->mirror);
+  uint32_t image = weather_next_member(mirror, (uint32_t)prng_below(&weather->prng, mirror->image_count));
+  if (prng_one_in(&weather->prng, 3)) image = weather_master(weather->mirror);
   if (weather->kind != WEATHER_STORM || image != weather->anchor) return image;
-  image = next_member(mirror, image);
+  image = weather_next_member(mirror, image);
   return image == weather->anchor ? NO_ANCHOR : image;
 }
 
@@ -178,10 +179,7 @@ static void take_all(struct weather *weather) {
 
 static void draw_kind(struct weather *weather) {
   uint64_t pick = prng_below(&weather->prng, 100);
-  if (weather->brink && weather->chaos_percent) { /* in turn: what chaos has left is looked at in peace */
-    weather->kind = weather->kind == WEATHER_CHAOS ? WEATHER_CALM : WEATHER_CHAOS;
-    return;
-  }
+  if (brink_draws_kind(weather)) return;
   weather->kind = WEATHER_CALM;
   if (weather->mirror->calm) return;
   if (pick < weather->storm_percent) weather->kind = WEATHER_STORM;
@@ -294,6 +292,7 @@ void weather_begin(struct weather *weather) {
   mirror->operated = false;
   clear_for_anchor(weather);
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].absent = false;
+  if (weather->brink) brink_begin(weather);
   if (weather->kind == WEATHER_CALM || weather->brink) return;
   damage_some(weather);
   if (weather->kind == WEATHER_STORM && weather->home_troubled) return;
@@ -313,56 +312,11 @@ static bool any_trouble(struct sim_mirror *mirror) {
   return false;
 }
 
-static void strike_master(struct weather *weather) {
-  struct sim_mirror *mirror = weather->mirror;
-  uint32_t master = master_of(mirror);
-  if (master == weather->anchor) return;
-  struct sim_drive *drive = &mirror->images[master].data[prng_below(&weather->prng, mirror->volume_count)];
-  struct fault fault = {
-      .kind = FAULT_ONCE, .ops = FAULT_WRITE, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
-  if (prng_below(&weather->prng, 4) != 0) fault.ops = FAULT_FLUSH;
-  fault.skip = (uint32_t)prng_below(&weather->prng, fault.ops == FAULT_FLUSH ? 3 : 30);
-  (void)faults_add(&drive->faults, &fault);
-}
-
-/* The source is lost within milliseconds, most likely in the middle of a recovery, and who takes its place can often not be
- * recorded. */
-static void strike_source(struct weather *weather) {
-  struct sim_mirror *mirror = weather->mirror;
-  struct prng *prng = &weather->prng;
-  uint64_t now = world_now(mirror->world), victims = prng_one_in(prng, 3) ? 2 : 1;
-  struct fault fault = {
-      .kind = FAULT_GOOD, .ops = FAULT_WRITE | FAULT_FLUSH, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
-  fault.from_ns = now + prng_below(prng, NS_PER_MS);
-  if (prng_one_in(prng, 4)) sim_drive_lose(&mirror->home, fault.from_ns);
-  else if (prng_below(prng, 3) != 0) (void)faults_add(&mirror->home.faults, &fault);
-  for (uint32_t image = master_of(mirror); victims > 0; victims--, image = next_member(mirror, image)) {
-    fault.from_ns = now + prng_below(prng, 4 * NS_PER_MS);
-    fault.ops = FAULT_ALL;
-    fault.kind = prng_one_in(prng, 2) ? FAULT_GOOD : FAULT_HANG;
-    if (prng_one_in(prng, 3)) sim_image_unplug(&mirror->images[image], fault.from_ns);
-    else (void)faults_add(&mirror->images[image].data[0].faults, &fault);
-  }
-}
-
-/* One flush of the mirror fails everywhere, and not the next: the same one of each disk. */
-static void strike_flushes(struct weather *weather) {
-  struct sim_mirror *mirror = weather->mirror;
-  for (uint64_t count = prng_between(&weather->prng, 2, 6); count > 0; count--) {
-    struct fault fault = {
-        .kind = FAULT_ONCE, .ops = FAULT_FLUSH, .until_ns = UINT64_MAX, .end = UINT64_MAX, .err = TARN_IO};
-    fault.skip = (uint32_t)prng_below(&weather->prng, 20);
-    for (uint32_t i = 0; i < mirror->image_count; i++) (void)faults_add(&mirror->images[i].data[0].faults, &fault);
-  }
-}
-
 void weather_strike(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   if (weather->kind == WEATHER_CALM) return;
   if (weather->brink) {
-    if (weather->doubt) strike_flushes(weather);
-    else if (weather->kind == WEATHER_CHAOS) strike_source(weather);
-    else strike_master(weather);
+    brink_strike(weather);
     return;
   }
   bool home = prng_one_in(&weather->prng, 5);
@@ -398,6 +352,7 @@ static uint32_t draw_anchor(struct weather *weather) {
 
 void weather_end(struct weather *weather, bool clean) {
   struct sim_mirror *mirror = weather->mirror;
+  world_cancel(mirror->world, &weather->report);
   bool active = mirror->core && mirror_state_now(mirror->core) == MIRROR_ACTIVE;
   weather->settled = false;
   if (weather->kind == WEATHER_CHAOS) {

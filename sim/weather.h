@@ -5,6 +5,8 @@
 #include "sim/sim_mirror.h"
 
 enum weather_kind { WEATHER_CALM, WEATHER_STORM, WEATHER_CHAOS };
+/* Seeds that live at one kind of edge, life upon life: brink.h. */
+enum brink { BRINK_NONE, BRINK_MASTER, BRINK_SOURCE, BRINK_ALL, BRINK_HOME, BRINK_PLACES, BRINK_DOUBT };
 
 #define NO_ANCHOR UINT32_MAX
 struct weather {
@@ -12,25 +14,36 @@ struct weather {
   struct prng prng, apart;
   enum weather_kind kind;
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
-  bool brink;                            /* every life has one kind of trouble only: see weather_strike() */
-  bool doubt;                            /* at the brink: flushes fail everywhere */
-  uint32_t anchor;                       /* the image that is in the set for sure, and is kept whole in storms */
-  bool home_troubled;                    /* the home store may be behind the images */
-  bool settled;                          /* the life before ended with all images and the home store equal and well */
+  enum brink brink;                      /* every life has one kind of trouble only */
+  enum story {
+    STORY_DOUBT,
+    STORY_MARKS,
+    STORY_COPYING,
+    STORY_MASTER_GONE,
+    STORY_COUNT
+  } story;                 /* BRINK_ALL: this life's */
+  bool armed;              /* it waits for an image to be copied to */
+  uint32_t lives;          /* of a brink whose kinds take turns */
+  struct sim_event report; /* somebody else notices that the files of image `reported` are gone */
+  uint32_t reported;
+  uint32_t anchor;    /* the image that is in the set for sure, and is kept whole in storms */
+  bool home_troubled; /* the home store may be behind the images */
+  bool settled;       /* the life before ended with all images and the home store equal and well */
 };
 
 void weather_init(struct weather *weather, struct sim_mirror *mirror);
 /* Before sim_mirror_open(): draws the weather, who is absent, and the faults that are there from the start. */
 void weather_begin(struct weather *weather);
-/* Once it is active: the faults of this life. With `brink` one write or flush of the master fails,
- * soon, and nothing else (storm); or the source of a recovery is lost, and the home store with it (chaos);
- * with `doubt` a few flushes fail on all images at once. */
+/* Once it is active: the faults of this life. */
 void weather_strike(struct weather *weather);
 /* Have all images been in the set for so long that it is recorded everywhere? In a calm life that ends so, any of them can
  * become the anchor. */
 bool weather_all_sure(const struct weather *weather);
 /* Before the process ends: who is in the set for sure now? `clean`: the mirror was deactivated. */
 void weather_end(struct weather *weather, bool clean);
+/* The image shown as master, and the one that comes behind `i` in turn. */
+uint32_t weather_master(const struct sim_mirror *mirror);
+uint32_t weather_next_member(const struct sim_mirror *mirror, uint32_t i);
 /* Must an activation in this weather succeed? */
 bool weather_promises_activation(const struct weather *weather);
 

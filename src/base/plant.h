@@ -39,6 +39,16 @@
   X(hole_in_flight, "block status believes any image, also where a write is under way")                 \
   X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")   \
   X(completed_untold, "no record says that an activation's, or a stop's, first commit is complete")     \
+  X(undo_forgets_log, "a round that failed leaves its blocks of the log as if they were written")       \
+  X(write_ends_doubt, "a write that was issued before a flush failed everywhere counts as recovery")    \
+  X(home_not_awaited, "a dropped image counts as recorded, though home does not have the record")       \
+  X(healed_not_awaited, "what heals an unreadable place is answered before that is recorded")           \
+  X(copied_kept, "what an image misses again stays copied")                                             \
+  X(read_not_repeated, "a read that overlapped a write that failed everywhere is answered")             \
+  X(clear_before_map, "a mark is cleared before the map of an absent image is durable")                 \
+  X(read_before_drop, "a read is answered before the record that puts a failed image out")              \
+  X(read_unrecorded, "what only one image has is read, though nobody records that the other is out")    \
+  X(slave_unheld, "a read at a slave does not keep writes out of its range")                            \
   X(torn_payload, "a write whose client stalls goes to the disk as far as it has come")                 \
   X(no_quota, "what a mirror's hung images hold of the shared buffers is not bounded")
 

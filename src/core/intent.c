@@ -110,7 +110,8 @@ bool intent_can_clear(const struct intent *intent, uint32_t slot, uint64_t done_
   const struct mark *mark = &intent->marks[slot];
   require(mark->used);
   if (mark->refs != 0 && !PLANTED(clear_in_flight)) return false;
-  if (mark->commit_seq > done_seq || mark->map_seq > done_seq) return false;
+  if (mark->commit_seq > done_seq) return false;
+  if (mark->map_seq > done_seq && !PLANTED(clear_before_map)) return false;
   if (PLANTED(clear_by_older_flush)) return true;
   return mark->write_tick < flushed_tick_of(intent, mark);
 }

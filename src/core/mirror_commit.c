@@ -132,7 +132,7 @@ static void round_start(struct event *event) {
 
 /* Everything of the failed round is dirty again. */
 static void round_undo(struct mirror *m) {
-  give_back(&m->plan.log_blocks, &m->intent.dirty);
+  if (!PLANTED(undo_forgets_log)) give_back(&m->plan.log_blocks, &m->intent.dirty);
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     give_back(&m->plan.page_blocks[i], &m->images[i].map.page_dirty);
     give_back(&m->plan.top_blocks[i], &m->images[i].map.top_dirty);
@@ -164,7 +164,8 @@ static void wake(struct mirror *m, tarn_err err) {
  * the marks that went with it are durable, and so is, on every image that may be used, which places are unreadable. */
 static bool record_is_needed(const struct mirror *m) {
   bool needed = m->plan_record.generation.number != m->completed_generation.number;
-  needed |= m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
+  bool drops = m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
+  needed |= drops && !PLANTED(home_not_awaited);
   needed |= m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
   EACH_IMAGE(m, i) needed |= m->images[i].coming == COMING_COMMIT;
   return needed;

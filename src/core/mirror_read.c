@@ -51,7 +51,7 @@ void unreadable_written(const struct op *op) {
   if (!unreadable_can_cut(&m->record.unreadable, op->start, op->length)) return;
   uint64_t bytes = unreadable_cut(&m->record.unreadable, op->start, op->length);
   m->record_dirty = true;
-  m->healed_seq = commit_want(m);
+  m->healed_seq = PLANTED(healed_not_awaited) ? 0 : commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "%llu unreadable bytes of volume %s were written, and can be read again",
          (unsigned long long)bytes, m->config.volumes[op->volume].name);
   mirror_changed(m);
@@ -202,14 +202,28 @@ static bool read_hold(struct op *op) {
   return op->holding;
 }
 
+/* Does an image lack something here that a crash would still find recorded as current? */
+static bool differs_unrecorded(const struct op *op) {
+  const struct mirror *m = op->m;
+  uint64_t first = extent_first(m, op->start), count = extent_span(m, op->start, op->length);
+  EACH_IMAGE(m, i) {
+    const struct image *image = &m->images[i];
+    if (image->left_seq > m->commit.done && bitmap_any_in(&image->map.missed, first, count)) return true;
+  }
+  return false;
+}
+
 /* What was read may be of a write that is not answered yet, because the record that puts a failed image out is not durable:
- * a crash could still undo it. If that record cannot be written the write is not answered, but reads go on, with two exceptions.
+ * a crash could still undo it. If that record cannot be written the write is not answered, and neither is a read of what that
+ * image lacks: the next process may find that image alone, and take it for current. Other reads go on, with two exceptions.
  * During a recovery the source may have changed with that record; and when the mirror has fallen the next one believes the records
  * that there are, and may go on from another image. */
 void read_answer(struct op *op, tarn_err err) {
-  uint64_t seq = err == TARN_OK ? commit_wait_for(op->m, answer_seq(op->m)) : 0;
-  if (seq == 0) op_end(op, op->m->fallen || op->m->recovering ? err : TARN_OK);
-  else commit_wait(op->m, op, seq, read_answer);
+  struct mirror *m = op->m;
+  uint64_t seq = err == TARN_OK && !PLANTED(read_before_drop) ? commit_wait_for(m, answer_seq(m)) : 0;
+  if (seq != 0) commit_wait(m, op, seq, read_answer);
+  else if (err == TARN_OK || m->fallen || m->recovering) op_end(op, err);
+  else op_end(op, differs_unrecorded(op) && !PLANTED(read_unrecorded) ? err : TARN_OK);
 }
 
 static void read_done(struct disk_io *io) {
@@ -227,7 +241,7 @@ static void read_done(struct disk_io *io) {
     /* A write that it overlapped has failed everywhere meanwhile: what it saw need not be what recovery will choose, or has chosen
      * already, from another image. */
     bool recovered = op->tick != op->m->recover_sets && !PLANTED(read_over_recovery);
-    if (recovered || touches_recovery(op)) op_read(op);
+    if (recovered || (touches_recovery(op) && !PLANTED(read_not_repeated))) op_read(op);
     else read_answer(op, TARN_OK);
     return;
   }
@@ -274,7 +288,8 @@ void op_read(struct op *op) {
   }
   bool from_master = overlap == OVERLAP_MASTER || (m->config.read_master && !(op->tried & 1u << m->record.master));
   uint32_t image = from_master ? m->record.master : least_loaded(op);
-  if (image != m->record.master && image != IMAGES_MAX && !op->holding && !read_hold(op)) image = m->record.master;
+  bool slave = image != m->record.master && image != IMAGES_MAX;
+  if (slave && !op->holding && !PLANTED(slave_unheld) && !read_hold(op)) image = m->record.master;
   if (image == IMAGES_MAX || op->tried & 1u << image) {
     op_end(op, op->err != TARN_OK ? op->err : TARN_IO);
     return;

@@ -584,7 +584,8 @@ static void judge(struct op *op) {
     if (!(out & 1u << i) || max_u64(op->issue_tick, op->tick) < m->images[i].since_tick) continue;
     image_drop(m, i, MISSING_FAILED, failure_text(op), op);
   }
-  if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 && op->issue_tick > m->doubt_tick) {
+  if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 &&
+      (op->issue_tick > m->doubt_tick || PLANTED(write_ends_doubt))) {
     /* Extents that were written whole are equal now on every current image. */
     uint64_t first = align_up(op->start, m->geometry.extent_bytes) / m->geometry.extent_bytes;
     uint64_t last = (op->start + op->length) / m->geometry.extent_bytes;

@@ -38,7 +38,7 @@ static void touch_top(struct missed *map, uint64_t sector) {
 
 bool missed_set(struct missed *map, uint64_t first, uint64_t count) {
   require(count > 0);
-  if (map->copied.set_count != 0) bitmap_clear_range(&map->copied, first, count);
+  if (map->copied.set_count != 0 && !PLANTED(copied_kept)) bitmap_clear_range(&map->copied, first, count);
   if (bitmap_all_in(&map->missed, first, count)) return false;
   bitmap_set_range(&map->missed, first, count);
   for (uint64_t s = first / sector_bits(map); s <= (first + count - 1) / sector_bits(map); s++) {

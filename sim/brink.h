@@ -1,0 +1,28 @@
+/* brink.h - seeds whose lives are all about one moment that chance alone would bring about too rarely: what has to come together
+ * for a rule to matter is drawn here together.
+ *
+ *   BRINK_MASTER  one write or flush of the master fails, and the process dies before that is recorded (rules 5 and 6)
+ *   BRINK_SOURCE  the source of a recovery is lost, often unrecorded (rule 12)
+ *   BRINK_ALL     all images fail the same thing for a moment: writes, flushes or metadata; often an image is being brought back
+ *                 then, or the master is lost a moment later (rules 3, 5 and 6)
+ *   BRINK_HOME    an image fails while home cannot be written, and the next life finds only those that were out (rules 9 and 10)
+ *   BRINK_DOUBT   a flush fails on all images with others behind it, and power is lost behind the next good one (rule 5)
+ *   BRINK_PLACES  places that no image can read, and writes that heal them (rule 12)
+ *
+ * The kinds of weather take turns, so that what chaos has left is looked at in peace. */
+#ifndef TARN_SIM_BRINK_H
+#define TARN_SIM_BRINK_H
+
+#include "sim/weather.h"
+
+/* Sets weather->kind if the brink says what it is. */
+bool brink_draws_kind(struct weather *weather);
+/* The same moments as weather_begin() and weather_strike(). */
+void brink_begin(struct weather *weather);
+void brink_strike(struct weather *weather);
+/* After each event. */
+void brink_watch(struct weather *weather);
+/* A client was told of an error. */
+void brink_error(struct weather *weather);
+
+#endif
