@@ -34,6 +34,10 @@
   X(meta_misdirected, "F22 metadata writes that went to another place")                   \
   X(meta_lost, "F23 metadata of an image that was lost")                                  \
   X(home_lost, "F24 the home store was lost")                                             \
+  X(strangers_noticed, "F31 disks of another time or place: refused")                     \
+  X(strangers_unseen, "F31 the same, where no witness differed")                          \
+  X(witness_dropped, "witnesses dropped before a mark went")                              \
+  X(witness_made, "witnesses made while a mirror served")                                 \
   X(fallen, "mirrors that stopped by themselves")                                         \
   X(fallen_whole, "such that had flushed all that they had answered")                     \
   X(closed_cache_lost, "F30 caches lost while nobody had the disks open")                 \

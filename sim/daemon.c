@@ -182,6 +182,8 @@ static void activated(struct mirror *core, tarn_err err, const char *why, void *
   else mirror->world->counters.refused++;
   if (err == TARN_OK && mirror->how.quiet) mirror->world->counters.op_quiet++;
   operation_done(core, err, why, context);
+  if (!mirror->strange && strstr(mirror->why, SIM_STRANGE_TEXT))
+    world_fail(mirror->world, "its disks are what they were, and it says: %s", mirror->why);
   mirror->fallen = err != TARN_OK;
   if (err != TARN_OK && !mirror->rules.errors_allowed && !mirror->how.promote)
     world_fail(mirror->world, "activation was refused, and nothing excuses it: %s", mirror->why);

@@ -198,6 +198,14 @@ void medium_flip(struct medium *medium, uint64_t offset, uint8_t mask) {
   bitmap_set(&medium->touched, offset / MEDIUM_PAGE);
 }
 
+void medium_put(struct medium *medium, const uint8_t *bytes, uint64_t length) {
+  require(medium->dirty_count == 0);
+  require(length <= medium->size_bytes);
+  memcpy(medium->visible, bytes, length);
+  memcpy(medium->durable, bytes, length);
+  bitmap_set_range(&medium->touched, 0, medium->touched.bit_count);
+}
+
 void medium_erase(struct medium *medium) {
   while (medium->dirty_count > 0) sector_set_clean(medium, medium->dirty[medium->dirty_count - 1]);
   memset(medium->visible, 0, medium->size_bytes);

@@ -48,6 +48,8 @@ void medium_flush_failed(struct medium *medium, uint32_t mark);
 
 /* Rot: the bits of `mask` are flipped in this byte, in every version of it. */
 void medium_flip(struct medium *medium, uint64_t offset, uint8_t mask);
+/* Its first bytes are these, and durable. Requires that all is durable. */
+void medium_put(struct medium *medium, const uint8_t *bytes, uint64_t length);
 /* All zero, and durable. */
 void medium_erase(struct medium *medium);
 

@@ -8,6 +8,7 @@
 #include "sim/brink.h"
 #include "sim/operator.h"
 #include "sim/scenario.h"
+#include "sim/strangers.h"
 #include "sim/weather.h"
 
 #define READ_ALL_BYTES (128u << 10)
@@ -17,7 +18,7 @@
 struct mix {
   struct world *world;
   struct node *node;
-  struct prng prng;
+  struct prng prng, strange;
   struct weather weathers[NODE_MIRRORS_MAX]; /* of each mirror its own */
   struct operator operators[NODE_MIRRORS_MAX];
   uint32_t operator_percent; /* lives with an administrator at work */
@@ -58,6 +59,7 @@ static void draw_mirror(struct mix *mix, struct sim_mirror_options *options) {
   options->extent_bytes = extents[prng_below(prng, COUNT_OF(extents))];
   options->parts = true;
   options->tiny = world_is_tiny(mix->world);
+  options->witnesses = true;
 }
 
 /* The first image is adopted with data on it; the others hold something old, or nothing. */
@@ -285,8 +287,8 @@ static uint64_t faults_struck(const struct sim_counters *counters) {
   return counters->io_fails_once + counters->io_fails_for_a_while + counters->io_fails_for_good + counters->bad_sector;
 }
 
-/* Some moments are worth more crashes than chance would give them: after a fault, while an image is being taken out, and
- * while a client has seen what a recovery has not finished yet. Returns how many steps the life has left. */
+/* Some moments are worth more crashes than chance would give them: after a fault, while an image is being taken out,
+ * while a client has seen what a recovery has not finished yet, and when a mark is about to go whose region had a witness. Returns how many steps the life has left. */
 static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
   const struct sim_counters *now = &mix->world->counters;
   struct prng *prng = &mix->prng;
@@ -295,6 +297,10 @@ static uint64_t crash_sooner(struct mix *mix, const struct sim_counters *before,
   else if (faults_struck(now) != faults_struck(before) && prng_one_in(prng, 4)) sooner = prng_between(prng, 100, 200);
   else if (now->read_in_recovery != before->read_in_recovery && prng_one_in(prng, 8))
     sooner = prng_between(prng, 1, 40);
+  else if (now->witness_dropped != before->witness_dropped && prng_one_in(prng, 2)) {
+    mix->next = CRASH_POWER;
+    sooner = prng_between(prng, 1, 20);
+  }
   return min_u64(steps, sooner);
 }
 
@@ -559,7 +565,10 @@ static void mix_end(struct mix *mix) {
 
 static struct mix mix_begin(struct world *world, struct node *node) {
   static const uint64_t pools[] = {1500u << 10, 4u << 20, 8u << 20};
-  struct mix mix = {.world = world, .node = node, .prng = world_stream(world, "mix", 0)};
+  struct mix mix = {.world = world,
+                    .node = node,
+                    .prng = world_stream(world, "mix", 0),
+                    .strange = world_stream(world, "strange", 0)};
   mix.lives = (uint32_t)prng_between(&mix.prng, 4, 16);
   mix.budget_max = prng_one_in(&mix.prng, 4) ? 600 : 200;
   mix.quick_crash_percent = 35;
@@ -572,7 +581,10 @@ static struct mix mix_begin(struct world *world, struct node *node) {
 
 static void run_mix(struct mix *mix) {
   format_all(mix);
-  for (uint32_t life = 0; life < mix->lives; life++) one_life(mix);
+  for (uint32_t life = 0; life < mix->lives; life++) {
+    EACH_MIRROR(mix->node, mirror) strangers_come(mirror, &mix->strange);
+    one_life(mix);
+  }
   mix_end(mix);
 }
 

@@ -27,7 +27,9 @@ static void fill_config(struct sim_mirror *mirror, const struct sim_mirror_optio
   config->extent_bytes = options->extent_bytes;
   config->mark_count = options->mark_count;
   config->max_missing = config->min_images = -1;
-  config->limits = options->tiny ? &mirror_limits_tiny : &mirror_limits_default;
+  mirror->limits = options->tiny ? mirror_limits_tiny : mirror_limits_default;
+  if (!options->witnesses) mirror->limits.witnesses = 0;
+  config->limits = &mirror->limits;
   config->volume_count = options->volume_count;
   for (uint32_t v = 0; v < options->volume_count; v++) {
     snprintf(config->volumes[v].name, sizeof config->volumes[v].name, "%s", volume_names[v]);

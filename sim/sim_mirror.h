@@ -15,6 +15,12 @@
 #define SIM_VOLUMES_MAX 2
 #define SIM_CLIENTS_MAX 6
 
+/* What lay on an image's disks some time ago (strangers.h). */
+struct sim_past {
+  bool taken;
+  uint8_t *data[SIM_VOLUMES_MAX], *meta;
+};
+
 struct sim_image {
   char name[TARN_NAME_MAX + 1];
   char label[TARN_NAME_MAX + 9]; /* in the trace */
@@ -42,8 +48,11 @@ struct sim_image {
   bool was_out;               /* when it was shown last, by a mirror that served */
   bool cut_off, had_moment;   /* it is, or was, CONSISTENT, and then these were its bytes */
   uint32_t moment_crc[SIM_VOLUMES_MAX];
+  struct sim_past earlier;
   struct bitmap unverified[SIM_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
 };
+
+#define SIM_STRANGE_TEXT "it holds other bytes" /* what the core says of disks that are not what they should be */
 
 struct node;
 struct sim_mirror {
@@ -52,11 +61,14 @@ struct sim_mirror {
   uint32_t index;
   char name[8];
   struct mirror_config config;
+  struct mirror_limits limits;
   struct geometry layout;
   uint32_t image_count; /* slots that have disks, in use or not */
   uint32_t volume_count;
   struct sim_image images[SIM_IMAGES_MAX];
   struct sim_drive home;
+  uint8_t *past_home; /* as struct sim_past; NULL: nothing is remembered */
+  bool strange;       /* its disks are not what its metadata tells of */
   struct model *models[SIM_VOLUMES_MAX];
   bool slow_metadata;
   bool calm;   /* throughout */
@@ -96,6 +108,7 @@ struct sim_mirror {
   tarn_err err;
   char why[500];
   bool status_stale;
+  uint32_t witness_count;                     /* before the last event */
   struct mirror_status status, status_before; /* as it was when the mirror last said that it had changed */
   bool recovering;
   uint64_t status_next_ns, tended_ns;
@@ -112,8 +125,9 @@ struct sim_mirror_options {
   uint64_t volume_bytes[SIM_VOLUMES_MAX];
   uint32_t extent_bytes, mark_count;
   bool calm, slow_metadata;
-  bool parts; /* some images lie on disks made of parts */
-  bool tiny;  /* small limits everywhere: mirror_limits_tiny */
+  bool parts;     /* some images lie on disks made of parts */
+  bool tiny;      /* small limits everywhere: mirror_limits_tiny */
+  bool witnesses; /* as many as the limits say; else none, so that nothing is read that no client asked for */
 };
 void sim_mirror_init(struct sim_mirror *mirror, struct node *node, uint32_t index,
                      const struct sim_mirror_options *options);

@@ -99,6 +99,8 @@ static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirr
   if (image->state != now->state)
     world_trace(world, "image %s is %s%s%s", image->label, image_state_name(now->state), now->reason[0] ? ": " : "",
                 now->reason);
+  if (!mirror->strange && strstr(now->reason, SIM_STRANGE_TEXT) && world->counters.data_rots == 0)
+    world_fail(world, "image %s is what it was, and the mirror says: %s", image->label, now->reason);
   if (image->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
   if (image->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
   if (!synced) image->synced_ns = 0;
@@ -322,11 +324,20 @@ static void watch_fallen(struct sim_mirror *mirror) {
     world_fail(mirror->world, "%s has fallen (%s), and answers a write or a flush as done", mirror->name, now.reason);
 }
 
+static void watch_witnesses(struct sim_mirror *mirror) {
+  uint32_t count = mirror_witness_count(mirror->core), before = mirror->witness_count;
+  mirror->witness_count = count;
+  if (!mirror->serving) return;
+  if (count < before) mirror->world->counters.witness_dropped += before - count;
+  else mirror->world->counters.witness_made += count - before;
+}
+
 void sim_mirror_watch(struct sim_mirror *mirror) {
   if (!mirror->core) return;
   mirror_check(mirror->core);
   watch_unreadable(mirror);
   watch_fallen(mirror);
+  watch_witnesses(mirror);
   if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) watch_status(mirror);
   if (list_is_empty(&mirror->world->env.queue.events)) (void)sim_mirror_compare(mirror);
 }

@@ -50,7 +50,12 @@
   X(read_unrecorded, "what only one image has is read, though nobody records that the other is out")    \
   X(slave_unheld, "a read at a slave does not keep writes out of its range")                            \
   X(torn_payload, "a write whose client stalls goes to the disk as far as it has come")                 \
-  X(no_quota, "what a mirror's hung images hold of the shared buffers is not bounded")
+  X(no_quota, "what a mirror's hung images hold of the shared buffers is not bounded")                  \
+  X(witness_outlives_mark, "a witness stays on the list when the mark of its region is cleared")        \
+  X(witness_goes_with_mark, "a witness is dropped in the very commit that clears its region's mark")    \
+  X(marked_witness_counts, "a witness counts though its region is marked")                              \
+  X(missed_witness_counts, "a witness counts for an image that has missed what was written there")      \
+  X(witness_ignored, "disks are not looked at before what was recorded of them is believed")
 
 enum plant {
   PLANT_none,

@@ -28,10 +28,11 @@ struct mark {
   uint32_t refs;
   uint64_t region;
   bool used;
-  uint64_t commit_seq; /* durable once this commit is done */
-  uint64_t map_seq;    /* what absent images miss of it is durable once this commit is done */
-  uint64_t write_tick; /* when its last write completed */
-  uint64_t used_ns;    /* for "oldest first" and idle time */
+  uint64_t commit_seq;  /* durable once this commit is done */
+  uint64_t map_seq;     /* what absent images miss of it is durable once this commit is done */
+  uint64_t write_tick;  /* when its last write completed */
+  uint64_t used_ns;     /* for "oldest first" and idle time */
+  uint64_t written_end; /* where its last write ended; 0: not known */
 };
 
 struct intent {

@@ -128,6 +128,7 @@ static tarn_err allocate(struct mirror *m, struct arena *arena) {
   if (err == TARN_OK) err = home_alloc(m, arena);
   if (err == TARN_OK) err = commit_alloc(m, arena);
   if (err == TARN_OK) err = copy_alloc(m, arena);
+  if (err == TARN_OK) err = witness_alloc(m, arena);
   if (err != TARN_OK) return err;
   m->ops = ARENA_NEW(arena, struct op, m->limits.ops + g->volume_count);
   m->scratch = ARENA_NEW(arena, struct buffer, scratch_slots(m));
@@ -251,12 +252,16 @@ struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
   return &m->volumes[volume].disk;
 }
 
-void mirror_set_log(struct mirror *m, bool on) { m->log_off = !on; }
+void mirror_set_log(struct mirror *m, bool on) {
+  m->log_off = !on;
+  if (!on) witness_drop_all(m); /* nobody will notice when they are no longer true */
+}
 
 bool mirror_is_idle(const struct mirror *m) {
   return m->ops_busy == 0 && images_are_idle(m) && list_is_empty(&m->op_line) && copy_is_idle(m) &&
-         !m->commit.running && !event_is_posted(&m->commit.start) && list_is_empty(&m->flush_running) &&
-         list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE && close_is_over(m);
+         witness_is_idle(m) && !m->commit.running && !event_is_posted(&m->commit.start) &&
+         list_is_empty(&m->flush_running) && list_is_empty(&m->flush_waiting) && m->admin == ADMIN_NONE &&
+         close_is_over(m);
 }
 
 void mirror_close(struct mirror *m) {
@@ -586,6 +591,7 @@ void mirror_check(const struct mirror *m) {
   intent_check(&m->intent);
   range_lock_check(&m->lock);
   bitmap_check(&m->recover);
+  if (m->running) witness_check(m);
   /* What has to be recovered is marked, and a mark that is needed is not cleared. */
   uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
   for (uint64_t e = bitmap_next_set(&m->recover, 0); e < m->recover.bit_count;) {

@@ -47,7 +47,7 @@ struct mirror_limits {
   uint32_t scratch;               /* read-modify-writes at once */
   uint32_t copies;                /* at once: 2 to 4; one is kept for reads that wait for recovery */
   uint32_t copy_bytes;            /* of a piece that is copied: 4096 to 256 KiB */
-  uint32_t witnesses;             /* at most WITNESSES_MAX */
+  uint32_t witnesses;             /* 0 (none are made) to WITNESSES_MAX */
 };
 extern const struct mirror_limits mirror_limits_default, mirror_limits_tiny;
 
@@ -244,6 +244,8 @@ struct mirror_image_status {
   uint64_t return_in_ns; /* until it comes back by itself; 0: it does not */
   uint64_t out_since_ns; /* wall clock; 0: it is in */
 };
+/* How many places the record has a witness of (rule 16). */
+uint32_t mirror_witness_count(const struct mirror *mirror);
 struct mirror_status {
   enum mirror_state state;
   char reason[240];

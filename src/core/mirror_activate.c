@@ -203,13 +203,58 @@ static void refuse(struct mirror *m) {
   admin_end(m, TARN_REFUSED);
 }
 
+/* Sorts the images by this record. */
+static bool judge_by(struct mirror *m, const struct record *best) {
+  m->record = *best;
+  m->record.version = RECORD_VERSION; /* the first commit writes it so, whole or not at all */
+  m->record.layout = m->geometry.layout;
+  m->completed_generation = best->generation;
+  witness_loaded(m);
+  return judge_images(m);
+}
+
+/* Before anything that was recorded is believed: do the disks hold what that tells of? */
+static void look_done(struct mirror *m, uint32_t i) {
+  (void)i;
+  require(m->admin_pending > 0);
+  if (--m->admin_pending > 0) return;
+  bool differs = false;
+  EACH_IMAGE(m, k) differs |= witness_differs(m, k);
+  m->looked = true;
+  if (differs) { /* once more, with what is known now; what was loaded stays true */
+    m->admin_why[0] = 0;
+    if (!judge_by(m, judge_best(m))) {
+      refuse(m);
+      return;
+    }
+  }
+  conclude(m);
+}
+
+static void look_at_all(struct mirror *m) {
+  bool skipped = m->as_it_is || (!m->record.clean && !m->log_sound) || PLANTED(witness_ignored);
+  m->admin_pending = 1;
+  EACH_IMAGE(m, i) {
+    if (skipped || !(m->judged & 1u << i)) continue;
+    m->admin_pending++;
+    witness_look(m, i, look_done);
+  }
+  look_done(m, 0);
+}
+
 static void pages_loaded(struct mirror *m) {
-  /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
+  m->load_torn = 0;
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (m->load_maps[i] && missed_load_done(m->load_maps[i])) image_new_epoch(m, i);
+    if (m->load_maps[i] && missed_load_done(m->load_maps[i])) m->load_torn |= 1u << i;
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (m->load_maps[i]) missed_check(m->load_maps[i]); /* rule 18 */
-  conclude(m);
+  if ((m->load_sources & m->load_failed) != 0 && (m->load_sources & ~m->load_failed) == 0) {
+    admin_explain(m, "the metadata cannot be read");
+    refuse(m);
+    return;
+  }
+  if (!m->record.clean) m->log_sound = intent_load_done(&m->intent, m->commit.started + 1, m->env->now_ns);
+  look_at_all(m);
 }
 
 static void tops_loaded(struct mirror *m) {
@@ -254,11 +299,7 @@ static void records_loaded(struct mirror *m) {
     refuse(m);
     return;
   }
-  m->record = *best;
-  m->record.version = RECORD_VERSION; /* the first commit writes it so, whole or not at all */
-  m->record.layout = m->geometry.layout;
-  m->completed_generation = best->generation;
-  if (!judge_images(m)) {
+  if (!judge_by(m, best)) {
     refuse(m);
     return;
   }
@@ -392,11 +433,9 @@ void image_start_syncing(struct mirror *m, uint32_t i) {
 }
 
 static void conclude(struct mirror *m) {
-  if ((m->load_sources & m->load_failed) != 0 && (m->load_sources & ~m->load_failed) == 0) {
-    admin_explain(m, "the metadata cannot be read");
-    refuse(m);
-    return;
-  }
+  /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (m->load_torn & 1u << i) image_new_epoch(m, i);
   if (!image_is_current(m, m->record.master)) m->record.master = (uint8_t)__builtin_ctz(mirror_current_mask(m));
   m->recovered = !m->record.clean;
   m->recover_start_ns = m->recover_end_ns = m->env->now_ns;
@@ -405,11 +444,13 @@ static void conclude(struct mirror *m) {
    * before what was marked is written again. */
   if (m->recovered) m->record.doubt = true;
   if (m->recovered) {
-    if (intent_load_done(&m->intent, m->commit.started + 1, m->env->now_ns)) recover_marked(m);
+    if (m->log_sound) recover_marked(m);
     else believe_source(m);
     report(m->env, REPORT_WARNING, m->config.name, "recovering after a crash: %u marked regions, source image %s",
            m->intent.used_count, image_name(m, recovery_source(m)));
   }
+  if (m->as_it_is || m->log_lost) witness_drop_all(m);
+  else witness_drop_marked(m);
   m->recover_total = m->recover.set_count;
   m->recovering = m->recover_total != 0 || m->record.doubt;
   m->record.recovery_source = m->recovering ? (uint8_t)recovery_source(m) : RECORD_NO_SOURCE;
@@ -456,17 +497,7 @@ static void deactivated(struct mirror *m, tarn_err err) {
   admin_end(m, err);
 }
 
-/* What absent images miss is durable now, so the marks may go. */
-static void deactivate_record(struct mirror *m, tarn_err err) {
-  if (err == TARN_OK) {
-    uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
-    LIST_EACH(&m->intent.used, node) {
-      struct mark *mark = LIST_ENTRY(node, struct mark, link);
-      if (bitmap_any_in(&m->recover, mark->region * per_region, per_region)) continue;
-      uint32_t slot = (uint32_t)(mark - m->intent.marks);
-      if (intent_can_clear(&m->intent, slot, m->commit.done)) intent_clear(&m->intent, slot);
-    }
-  }
+static void deactivate_record(struct mirror *m) {
   stamp_images(m);
   m->record.active = m->admin_stay;
   m->record.clean = m->intent.used_count == 0;
@@ -474,8 +505,27 @@ static void deactivate_record(struct mirror *m, tarn_err err) {
   commit_admin(m, deactivated);
 }
 
+/* What absent images miss is durable now, and no witness is left of what is marked: so the marks may go. */
+static void deactivate_marks(struct mirror *m, tarn_err err) {
+  if (err != TARN_OK) {
+    deactivate_record(m);
+    return;
+  }
+  uint64_t per_region = m->geometry.region_bytes / m->geometry.extent_bytes;
+  LIST_EACH(&m->intent.used, node) {
+    struct mark *mark = LIST_ENTRY(node, struct mark, link);
+    if (bitmap_any_in(&m->recover, mark->region * per_region, per_region)) continue;
+    uint32_t slot = (uint32_t)(mark - m->intent.marks);
+    if (!intent_can_clear(&m->intent, slot, m->commit.done)) continue;
+    witness_note(m, mark);
+    intent_clear(&m->intent, slot);
+  }
+  witness_fill(m, deactivate_record);
+}
+
 static void deactivate_flushed(struct mirror *m, tarn_err err) {
   m->admin_flush_err = err;
+  witness_drop_marked(m);
   if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
     m->record.recovery_source = RECORD_NO_SOURCE;
     m->record.doubt = false;
@@ -487,7 +537,7 @@ static void deactivate_flushed(struct mirror *m, tarn_err err) {
   }
   /* With the record, so that the last one knows of a commit of this stop that is complete: see tell(). */
   m->record_dirty |= !PLANTED(completed_untold);
-  commit_admin(m, deactivate_record);
+  commit_admin(m, deactivate_marks);
 }
 
 bool no_commit_or_flush(const struct mirror *m) {
@@ -498,7 +548,8 @@ bool no_commit_or_flush(const struct mirror *m) {
 void admin_check_idle(struct mirror *m) {
   images_check_idle(m);
   close_look(m);
-  if (!m->admin_draining || m->ops_busy != 0 || m->copies_busy != 0 || !images_are_idle(m)) return;
+  if (!m->admin_draining || m->ops_busy != 0 || m->copies_busy != 0 || !images_are_idle(m) || !witness_is_idle(m))
+    return;
   if (m->admin_fallen && !no_commit_or_flush(m)) return;
   m->admin_draining = false;
   if (m->admin_fallen) deactivated(m, TARN_OK);

@@ -14,6 +14,7 @@
  *   mirror_images.c    operations on images
  *   mirror_return.c    images that come back
  *   mirror_verify.c    compares the images on line
+ *   mirror_witness.c   do the disks hold what the metadata tells of?
  *   mirror_status.c    what people see
  *
  * Order in which an operation takes things, so that nobody waits in a circle: operation slot, (of a write) place among the writes,
@@ -53,6 +54,7 @@
 #define TICK_NS       NS_PER_S
 #define MARK_IDLE_NS  (5 * NS_PER_S) /* a mark unused for that long is cleared */
 #define RETRY_NS      NS_PER_S       /* after a copy that could not be done */
+#define WITNESS_DEPTH 4u             /* read at once from one image */
 
 enum hold_tag { HOLD_READ, HOLD_WRITE, HOLD_COPY };
 enum op_kind { OP_READ, OP_WRITE, OP_ZERO, OP_FLUSH, OP_EXTENTS };
@@ -138,6 +140,40 @@ struct copy {
   } * legs;
 };
 
+struct witness_leg {
+  struct disk_io io;
+  struct image *image;
+  struct witness witness;
+  uint8_t found[WITNESS_BYTES];
+};
+
+/* What an image holds where there are witnesses. */
+struct witness_look {
+  struct witness_leg legs[WITNESS_DEPTH];
+  struct buffer buffer; /* a unit for each */
+  bool readable;
+  uint32_t pending;       /* legs under way, while somebody looks */
+  uint64_t next;          /* address */
+  uint32_t counted;       /* that could be read, and count */
+  uint32_t same, differs; /* by place in the list; `differs`: of those that count */
+  uint64_t first;         /* address of the first that differs */
+  void (*done)(struct mirror *m, uint32_t i);
+};
+
+/* New witnesses are made. */
+struct witness_renewal {
+  struct mirror *m;
+  bool running, holding;
+  uint32_t left;    /* places that may be tried yet */
+  uint64_t address; /* of the one that is */
+  uint64_t last_ns, changes_seen;
+  uint32_t noted;
+  uint64_t
+      notes[WITNESSES_MAX]; /* what was written last in regions that are not marked any more; the newest at the end */
+  struct range_hold hold;
+  void (*done)(struct mirror *m); /* at a clean stop */
+};
+
 struct repair {
   uint64_t start, end;
   uint32_t images;
@@ -157,7 +193,7 @@ struct image {
   uint64_t copy_next_ns; /* earliest next copy, by its rate */
   uint32_t in_flight;
   /* on its way back (mirror_return.c) */
-  enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_COMMIT } coming;
+  enum { COMING_NOT, COMING_REOPEN, COMING_LOAD, COMING_PROBE, COMING_LOOK, COMING_COMMIT } coming;
   bool coming_full, coming_asked; /* everything is to be copied; the administrator asked for it */
   uint64_t since_tick;            /* what was issued before is not to be held against it: it was out meanwhile */
   uint64_t come_seq;              /* the commit that makes it one of us */
@@ -173,6 +209,7 @@ struct image {
   uint32_t relapses;
   uint64_t joined_ns; /* when it became SYNCHRONIZED; 0: at activation */
   uint64_t reads, writes, read_errors, write_errors, repaired_blocks;
+  struct witness_look look;
   char reason[160];
 };
 
@@ -320,7 +357,12 @@ struct mirror {
   struct commit_plan load_plan;
   struct missed *load_maps[IMAGES_MAX];
   uint32_t load_failed, load_sources; /* by image */
-  bool log_lost;                      /* after a crash: no image has a sound log */
+  bool log_sound, log_lost;           /* after a crash: some image has a sound log; none has */
+  uint32_t load_torn;                 /* images whose maps need another epoch */
+  uint32_t judged;                    /* images that are here, and what was recorded of them is known */
+  bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */
+  bool looked;                        /* at the witnesses: a second judgement knows what they say */
+  struct witness_renewal renewal;
 
   uint64_t reads_done, changes_done;
 };
@@ -522,6 +564,30 @@ bool image_is_replaced(const struct mirror *m, uint32_t i);
 /* Is this image's generation ours, or one of our past that is remembered, or the one that it left with? */
 bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own);
 void image_fell_behind(struct mirror *m, uint32_t i);
+
+/* mirror_witness.c: docs in its head; rule 16 */
+CHECKED tarn_err witness_alloc(struct mirror *m, struct arena *arena);
+/* Drops the witnesses of a region: they may not be true any more. True if there were any: then the region's mark must outlive the
+ * commit that starts next. */
+bool witness_drop(struct mirror *m, uint64_t region);
+void witness_drop_marked(struct mirror *m);
+void witness_drop_all(struct mirror *m);
+/* Reads them on image `i`, whose data disks are there and large enough; what cannot be read says nothing, and guards bound how long
+ * that takes. `done` may be called from within. Requires that the marks and, of an image that is behind, its map are loaded. */
+void witness_look(struct mirror *m, uint32_t i, void (*done)(struct mirror *m, uint32_t i));
+/* Did image `i` hold other bytes, when it was last looked at, than a witness that counts says? And how to say that. */
+bool witness_differs(const struct mirror *m, uint32_t i);
+void witness_explain(const struct mirror *m, uint32_t i, char *text, size_t bytes);
+/* This mark is being cleared: what was written last under it is worth a witness. */
+void witness_note(struct mirror *m, const struct mark *mark);
+/* From the tick: makes new ones, a few at a time. */
+void witness_tick(struct mirror *m);
+/* At a clean stop, when nothing is in flight, all is flushed and the marks are cleared: fills the list up. */
+void witness_fill(struct mirror *m, void (*done)(struct mirror *m));
+bool witness_is_idle(const struct mirror *m);
+/* The record was loaded. */
+void witness_loaded(struct mirror *m);
+void witness_check(const struct mirror *m);
 
 /* mirror_return.c */
 /* From the tick: images that may come back by themselves. */

@@ -14,6 +14,9 @@
  *
  * Two things are settled before that: images that somebody changed behind our back (settle_changed), and that none of those
  * that are here has the newest data (settle_none).
+ *
+ * All of this is asked twice where the disks turn out to hold other bytes than was recorded of them (mirror_witness.c): which
+ * of the witnesses count can be told only when logs and maps are loaded, and from whom is the first answer.
  */
 #include <string.h>
 
@@ -98,7 +101,7 @@ enum verdict {
   VERDICT_BEHIND,
   VERDICT_OLD,
   VERDICT_APART,
-  VERDICT_REPLACED, /* out before, and not the file that it was */
+  VERDICT_REPLACED, /* out before, and not the file, or not the bytes, that it was */
   VERDICT_ABSENT
 };
 
@@ -128,17 +131,26 @@ const char *judge_other(const struct mirror *m, uint32_t i, const struct record 
   return NULL;
 }
 
-/* Somebody replaced its files, or wrote to them after a clean stop (after a crash that cannot be told). */
-static bool was_changed(struct mirror *m, uint32_t i) {
+/* It is the same file, and somebody wrote to it after a clean stop (after a crash that cannot be told). */
+static bool was_edited(const struct mirror *m, uint32_t i) {
   const struct record_image *ri = &m->record.images[i];
   struct image_stamp now = m->config.images[i].found;
-  bool replaced = image_is_replaced(m, i);
-  bool written = m->record.clean && ri->stamp.modified != 0 && now.modified != 0 && ri->stamp.modified != now.modified;
-  const char *why = replaced  ? "its file is another one than it was"
-                    : written ? "its file was written to while it was not in use"
-                              : "";
-  text_set(m->images[i].reason, sizeof m->images[i].reason, "%s", why);
-  return replaced || written;
+  return m->record.clean && !image_is_replaced(m, i) && ri->stamp.modified != 0 && now.modified != 0 &&
+         ri->stamp.modified != now.modified;
+}
+
+static bool holds_other(const struct mirror *m, uint32_t i) { return m->looked && witness_differs(m, i); }
+
+/* Somebody replaced its files, or wrote to them, or it is another disk. */
+static bool was_changed(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  bool replaced = image_is_replaced(m, i), edited = was_edited(m, i), other = holds_other(m, i);
+  const char *why = replaced ? "its file is another one than it was"
+                    : edited ? "its file was written to while it was not in use"
+                             : "";
+  text_set(image->reason, sizeof image->reason, "%s", why);
+  if (other && !edited) witness_explain(m, i, image->reason, sizeof image->reason);
+  return replaced || edited || other;
 }
 
 /* What an image is, by the best record and its own; image->reason says why it is not current. */
@@ -168,9 +180,10 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) {
     /* The map says what it misses of what it had when it left: not of something older, nor of something else. */
     const char *other = judge_other(m, i, &store->record);
-    if (!other) return VERDICT_BEHIND;
-    text_set(image->reason, sizeof image->reason, "%s", other);
-    return image_is_replaced(m, i) ? VERDICT_REPLACED : VERDICT_OLD;
+    if (!other && !holds_other(m, i)) return VERDICT_BEHIND;
+    if (other) text_set(image->reason, sizeof image->reason, "%s", other);
+    else witness_explain(m, i, image->reason, sizeof image->reason);
+    return image_is_replaced(m, i) || !other ? VERDICT_REPLACED : VERDICT_OLD;
   }
   if (store->record.sequence >= m->record.completed) return was_changed(m, i) ? VERDICT_CHANGED : VERDICT_CURRENT;
   text_set(image->reason, sizeof image->reason, "it holds an older state than was recorded of it");
@@ -206,6 +219,7 @@ static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
 static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   verdicts[i] = VERDICT_CURRENT;
+  m->as_it_is = true;
   image_move(m, i, IMAGE_PROMOTE);
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].all_missed = false;
@@ -232,19 +246,25 @@ static bool settle_changed(struct mirror *m, enum verdict *verdicts) {
   if (changed == 0) return true;
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (verdicts[i] == VERDICT_CHANGED) admin_explain(m, "image %s: %s", image_name(m, i), m->images[i].reason);
-  uint32_t recorded = 0;
-  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+  uint32_t recorded = 0, images = 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    images += m->record.images[i].present;
     recorded += m->record.images[i].present && m->record.images[i].state == IMAGE_SYNCHRONIZED;
-  if (recorded == 1) {
-    use_as_it_is(m, verdicts, changed_master(m, verdicts));
+  }
+  /* Where there are others, bytes that nobody is known to have written may be those of another disk. */
+  uint32_t i = changed_master(m, verdicts);
+  bool meant = images == 1 || was_edited(m, i);
+  if (recorded == 1 && (meant || !holds_other(m, i))) {
+    use_as_it_is(m, verdicts, i);
+    m->as_it_is = meant; /* else its witnesses are asked */
     return true;
   }
   admin_explain(m, sound ? "--force copies the unchanged images over it"
                          : "--force copies it over the others, also those that are away");
   if (!m->admin_force) return false;
   if (sound == 0) use_as_it_is(m, verdicts, changed_master(m, verdicts));
-  for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (verdicts[i] == VERDICT_CHANGED) verdicts[i] = VERDICT_OLD;
+  for (uint32_t k = 0; k < IMAGES_MAX; k++)
+    if (verdicts[k] == VERDICT_CHANGED) verdicts[k] = VERDICT_OLD;
   return true;
 }
 
@@ -353,9 +373,11 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   /* What was recorded as current and is not is copied at once: nobody was asked when it left. */
   image->online = verdict != VERDICT_ABSENT && !kept && (was_current || comes_back(m, i));
   if (image->online || verdict == VERDICT_ABSENT || verdict == VERDICT_APART) return;
-  const char *what = verdict == VERDICT_REPLACED                        ? "its file is another one than it was"
-                     : m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured"
-                                                                        : "it failed";
+  char what[sizeof image->reason - 48];
+  text_set(what, sizeof what, "%s",
+           verdict == VERDICT_REPLACED                        ? image->reason
+           : m->record.images[i].missing == MISSING_FRACTURED ? "it was fractured"
+                                                              : "it failed");
   text_set(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
@@ -364,12 +386,14 @@ bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
   uint32_t were_current = 0;
   bool unsure = false;
-  m->load_sources = 0;
+  m->load_sources = m->judged = 0;
+  m->as_it_is = false;
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     m->images[i].present = m->record.images[i].present;
     if (!m->images[i].present) continue;
     if (m->record.images[i].state == IMAGE_SYNCHRONIZED) were_current |= 1u << i;
     verdicts[i] = judge_image(m, i);
+    if (verdicts[i] != VERDICT_ABSENT) m->judged |= 1u << i;
     if (verdicts[i] == VERDICT_APART && m->home.record_err != TARN_OK) { /* which line was answered from? */
       unsure = true;
       admin_explain(m, "image %s was written apart from the others", image_name(m, i));

@@ -231,10 +231,29 @@ static void come_probed(struct disk_io *io) {
   }
 }
 
+/* What its map calls not missed is there, as far as can be seen; or all is copied to it, if somebody asked for it. */
+static void come_looked(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  char why[sizeof image->reason], differs[sizeof image->reason - 48];
+  if (!m->running) {
+    come_failed(m, i, "the mirror stopped meanwhile");
+    return;
+  }
+  if (witness_differs(m, i) && !image->coming_full && !image->coming_asked) {
+    witness_explain(m, i, differs, sizeof differs);
+    text_set(why, sizeof why, "%s: 'tarn image restore' copies it in full", differs);
+    come_failed(m, i, why);
+    return;
+  }
+  image->coming_full |= witness_differs(m, i);
+  come_online(m, i);
+}
+
 static void come_probe(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
   if (image->probe == m->geometry.volume_count) {
-    come_online(m, i);
+    image->coming = COMING_LOOK;
+    witness_look(m, i, come_looked);
     return;
   }
   uint64_t bytes = min_u64(PROBE_BYTES, image->data[image->probe].disk.caps.size_bytes);

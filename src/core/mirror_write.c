@@ -83,7 +83,9 @@ static uint32_t clear_marks(struct mirror *m, uint32_t count, uint64_t before_ns
     uint32_t slot = (uint32_t)(mark - m->intent.marks);
     if (cleared == count || mark->used_ns > before_ns) break;
     if (region_recovers(m, mark->region)) continue;
+    if (witness_drop(m, mark->region) && !PLANTED(witness_goes_with_mark)) mark->map_seq = m->commit.started + 1;
     if (intent_can_clear(&m->intent, slot, m->commit.done)) {
+      witness_note(m, mark);
       intent_clear(&m->intent, slot);
       cleared++;
     } else if (intent_wants_flush(&m->intent, slot)) {
@@ -105,6 +107,7 @@ void marks_tick(struct timer *timer) {
   for (uint32_t i = 0; i < m->config.image_count; i++) dirty |= missed_is_dirty(&m->images[i].map);
   if (dirty) commit_want(m);
   mark_line_run(m);
+  witness_tick(m);
   images_tick(m);
   copy_pump(m);
   timer_set(m->env, &m->tick, now + TICK_NS);
@@ -275,7 +278,12 @@ void op_release(struct op *op) {
   }
   place_give(op);
   bool marked = op->mark_count != 0;
-  for (uint32_t i = 0; i < op->mark_count; i++) intent_release(&m->intent, op->marks[i], m->env->now_ns);
+  for (uint32_t i = 0; i < op->mark_count; i++) {
+    struct mark *mark = &m->intent.marks[op->marks[i]];
+    if (op->issued != 0)
+      mark->written_end = min_u64(op->start + op->length, (mark->region + 1) * m->geometry.region_bytes);
+    intent_release(&m->intent, op->marks[i], m->env->now_ns);
+  }
   op->mark_count = 0;
   if (op->scratch) {
     scratch_give(m, op->scratch);

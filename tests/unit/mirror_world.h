@@ -36,6 +36,7 @@ struct mirror_world {
   struct buffer_pool pool;
   uint64_t pool_bytes; /* the smallest pool, unless the test says otherwise before world_open() */
   struct mirror_config config;
+  struct mirror_limits limits; /* no witnesses, unless the test says otherwise: they read by themselves */
   struct ram_disk data[WORLD_IMAGES], meta[WORLD_IMAGES], home;
   struct mirror *m;
   bool open;
@@ -222,6 +223,8 @@ static inline void world_open(struct mirror_world *w) {
 static inline void world_init(struct mirror_world *w, uint32_t images, uint64_t bytes, uint32_t block) {
   memset(w, 0, sizeof *w);
   w->env.now_ns = NS_PER_S;
+  w->limits = mirror_limits_default;
+  w->limits.witnesses = 0;
   arena_init(&w->disks);
   struct mirror_config *c = &w->config;
   *c = (struct mirror_config){.name = "m",
@@ -231,6 +234,7 @@ static inline void world_init(struct mirror_world *w, uint32_t images, uint64_t 
                               .mark_count = 16,
                               .max_missing = -1,
                               .min_images = -1,
+                              .limits = &w->limits,
                               .volume_count = 1,
                               .image_count = images,
                               .volumes = {{"vol0", bytes}}};

@@ -1,0 +1,16 @@
+/* strangers.h - disks that are not what the metadata tells of, between two lives: they have changed places, or went back to an
+ * earlier state; or all metadata did (a state directory that was rolled back, with devices).
+ *
+ * Nobody but the core's witnesses can notice that (rule 16), and they are a sample. So what the checker knows decides first: does a
+ * witness that counts differ on an image that is recorded as current? If none does, the excuse is named (`strangers_unseen`) and
+ * everything is put where it was. If one does, activation must be refused; then, too, everything is put where it was, as an
+ * administrator would who reads why. */
+#ifndef TARN_SIM_STRANGERS_H
+#define TARN_SIM_STRANGERS_H
+
+#include "sim/sim_mirror.h"
+
+/* To be called while no process runs. May run one, to a refused activation and no further. */
+void strangers_come(struct sim_mirror *mirror, struct prng *prng);
+
+#endif

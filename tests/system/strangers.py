@@ -1,0 +1,135 @@
+"""Rule 16: disks that are not what the metadata tells of. They changed places, or the state directory with all metadata of devices
+went back to an earlier state, while the daemon was down."""
+import os
+import shutil
+
+from lib import images
+from lib.context import check, limit, rows
+from lib.daemon import Daemon
+from lib.disks import loop_device
+from lib.images import MIB
+from lib.load import open_handle
+
+SIZE = 16 * MIB
+
+
+def write(daemon, offset, word):
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(word * 1024, offset)
+    handle.flush()
+    handle.shutdown()
+
+
+def read(daemon, offset, length):
+    handle = open_handle(daemon.uri("vol0"))
+    data = handle.pread(length, offset)
+    handle.shutdown()
+    return data
+
+
+def make_b_old(daemon):
+    """What is written after this only image a has."""
+    write(daemon, 0, b"old ")
+    daemon.tarn("image", "fracture", "vol0", "b")
+    write(daemon, 0, b"new ")
+    write(daemon, 5 * MIB, b"more")
+
+
+def check_refused(daemon, *words):
+    """It waits for an administrator, and says why."""
+    daemon.wait_state("vol0", "ATTENTION")
+    refused = daemon.tarn("mirror", "activate", "vol0", status=1)
+    for word in words:
+        check(word in refused.err, f"it does not say '{word}': {refused.err}")
+
+
+def exchange_devices(t, first, second, files):
+    """They show these files from now on."""
+    for device in (first, second):
+        t.run("losetup", "--detach", device)
+    t.run("losetup", first, files[0])
+    t.run("losetup", second, files[1])
+
+
+def exchange_files(first, second):
+    os.rename(first, first + ".x")
+    os.rename(second, first)
+    os.rename(first + ".x", second)
+
+
+@limit(240)
+def test_swapped_devices(t):
+    """As /dev/sdb and /dev/sdc do after a reboot: the old copy is not taken for the new one, and nothing is written to either."""
+    files = [images.make_random(t.path(f"{name}.raw"), SIZE, seed=index) for index, name in enumerate("ab")]
+    with loop_device(t, files[0]) as a, loop_device(t, files[1]) as b:
+        daemon = Daemon(t).start()
+        daemon.create("vol0", [a, f"{b},overwrite"])
+        daemon.wait_synchronized("vol0")
+        make_b_old(daemon)
+        daemon.stop()
+        before = [images.digest(path) for path in files]
+        exchange_devices(t, a, b, files[::-1])
+        daemon.start()
+        check_refused(daemon, "image a", "it holds other bytes", "have their disks changed places?")
+        check([images.digest(path) for path in files] == before, "a disk was written to")
+        daemon.stop()
+        exchange_devices(t, a, b, files)
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        check(read(daemon, 0, 8) == b"new new ", "not what was written last")
+        daemon.stop()
+
+
+@limit(240)
+def test_swapped_files(t):
+    """The same with files that were renamed, and whose metadata stayed where it was."""
+    paths = [t.path("a.img"), t.path("b.img")]
+    daemon = Daemon(t).start()
+    daemon.create("vol0", paths, size=SIZE)
+    make_b_old(daemon)
+    daemon.stop()
+    exchange_files(*paths)
+    daemon.start()
+    check_refused(daemon, "image a")
+    daemon.stop()
+    exchange_files(*paths)
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    check(read(daemon, 0, 8) == b"new new ", "not what was written last")
+    daemon.stop()
+
+
+@limit(240)
+@rows([("by force", True), ("put right", False)])
+def test_a_state_directory_that_was_rolled_back(t, row):
+    """A snapshot of the root file system, with all metadata of devices, is put back; the devices have gone on, without image b."""
+    _, force = row
+    files = [images.make_random(t.path(f"{name}.raw"), SIZE, seed=index) for index, name in enumerate("ab")]
+    with loop_device(t, files[0]) as a, loop_device(t, files[1]) as b:
+        daemon = Daemon(t).start()
+        daemon.create("vol0", [a, f"{b},overwrite"])
+        daemon.wait_synchronized("vol0")
+        write(daemon, 0, b"old ")
+        daemon.stop()
+        shutil.copytree(daemon.state, daemon.state + ".old")
+        daemon.start()
+        make_b_old(daemon)
+        daemon.stop()
+        os.rename(daemon.state, daemon.state + ".new")
+        shutil.copytree(daemon.state + ".old", daemon.state)
+        daemon.start()
+        check_refused(daemon, "it holds other bytes")
+        if force:
+            daemon.tarn("mirror", "activate", "--force", "vol0")
+        else:
+            daemon.stop()
+            shutil.rmtree(daemon.state)
+            os.rename(daemon.state + ".new", daemon.state)
+            daemon.start()
+            daemon.wait_state("vol0", "ACTIVE")
+            daemon.tarn("image", "restore", "vol0", "b", "--wait")
+        daemon.wait_synchronized("vol0")
+        if not force:
+            check(read(daemon, 0, 8) == b"new new ", "not what was written last")
+        daemon.stop()
+        images.check_same([a, b], SIZE)

@@ -1,0 +1,353 @@
+/* Disks that do not hold what the metadata tells of (rule 16): each story once, in memory. */
+#include <stdlib.h>
+
+#include "mirror_world.h"
+
+#define MIB   (1u << 20)
+#define BYTES (MIB + 512 * 5) /* the last unit is short */
+
+static struct mirror_world w;
+
+static void begin(uint32_t images) {
+  world_init(&w, images, BYTES, 512);
+  w.limits.witnesses = WITNESSES_MAX;
+  for (uint32_t i = 0; i < images; i++) w.config.images[i].policy.return_by_itself = false;
+  world_format(&w);
+  world_settle(&w);
+}
+
+static void write_at(uint64_t offset, uint64_t length, uint8_t fill) {
+  assert_int_equal(client_do(&w, DISK_WRITE, offset, length, fill), TARN_OK);
+}
+
+static struct record record_of(uint32_t image) {
+  struct record found[2];
+  tarn_err errs[2];
+  for (uint32_t slot = 0; slot < 2; slot++)
+    errs[slot] = record_decode(&found[slot], w.meta[image].bytes + slot * RECORD_SLOT_BYTES);
+  assert_true(errs[0] == TARN_OK || errs[1] == TARN_OK);
+  bool first = errs[1] != TARN_OK || (errs[0] == TARN_OK && found[0].sequence > found[1].sequence);
+  return found[first ? 0 : 1];
+}
+
+static bool has_witness(const struct record *record, uint64_t address) {
+  for (uint32_t k = 0; k < record->witness_count; k++)
+    if (record->witnesses[k].address == address) return true;
+  return false;
+}
+
+static tarn_err activate(bool force) {
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = force}, world_done, &w);
+  return world_wait(&w);
+}
+
+static void refused(const char *because) {
+  assert_int_equal(activate(false), TARN_REFUSED);
+  assert_non_null(strstr(w.why, because));
+  world_run(&w);
+  mirror_close(w.m);
+  world_die(&w);
+}
+
+static bool same(uint32_t image, uint32_t other) {
+  return memcmp(w.data[image].bytes, w.data[other].bytes, BYTES) == 0;
+}
+
+static uint8_t *copy_of(const uint8_t *bytes, uint64_t length) {
+  uint8_t *copy = malloc(length);
+  assert_non_null(copy);
+  memcpy(copy, bytes, length);
+  return copy;
+}
+
+static void put_back(uint8_t *bytes, uint8_t *copy, uint64_t length) {
+  memcpy(bytes, copy, length);
+  free(copy);
+}
+
+static void swap_data(uint32_t image, uint32_t other) {
+  uint8_t *copy = copy_of(w.data[image].bytes, BYTES);
+  memcpy(w.data[image].bytes, w.data[other].bytes, BYTES);
+  put_back(w.data[other].bytes, copy, BYTES);
+}
+
+/* ---- the list ---- */
+
+static void a_clean_stop_fills_the_list(void **state) {
+  (void)state;
+  begin(2);
+  write_at(3 * 65536 + 100, 5000, 1);
+  write_at(BYTES - 600, 600, 2);
+  world_deactivate(&w);
+  struct record record = record_of(1);
+  assert_true(record.witness_count > WITNESSES_MAX / 2);
+  assert_true(has_witness(&record, 3 * 65536 + 4096));
+  assert_true(has_witness(&record, MIB)); /* which is short */
+  world_settle(&w);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+static void a_mark_outlives_the_witnesses_of_its_region(void **state) {
+  (void)state;
+  begin(2);
+  write_at(0, 4096, 1);
+  world_deactivate(&w);
+  world_settle(&w);
+  struct record record = record_of(0);
+  assert_true(has_witness(&record, 0));
+  write_at(0, 4096, 2);
+  record = record_of(0);
+  assert_true(has_witness(&record, 0)); /* it does not count, and costs no record now */
+  /* Whatever a crash leaves of any commit from now on, activation is not misled. */
+  for (uint32_t step = 0; step < 400; step++) {
+    world_pass(&w, NS_PER_S / 20);
+    record = record_of(0);
+    if (!has_witness(&record, 0)) break;
+    world_die(&w);
+    world_activate(&w);
+    world_pass(&w, 2 * NS_PER_S);
+  }
+  assert_false(has_witness(&record, 0));
+  write_at(0, 4096, 3);
+  world_pass(&w, 20 * NS_PER_S);
+  record = record_of(0);
+  assert_true(has_witness(&record, 0)); /* of what was written last */
+  world_die(&w);
+  world_settle(&w);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* Few writes in many regions: the record must not be written again and again. */
+static void the_cost_is_bounded(void **state) {
+  (void)state;
+  begin(2);
+  world_deactivate(&w);
+  world_settle(&w);
+  uint64_t before = record_of(0).sequence;
+  for (uint32_t k = 0; k < 400; k++) write_at(k % 17 * 65536, 512, (uint8_t)k);
+  assert_true(record_of(0).sequence - before <= 2 * WITNESSES_MAX);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* ---- disks that changed places ---- */
+
+static void one_behind(void) {
+  mirror_image_failed(w.m, 1, "a test");
+  write_at(65536, 4096, 7);
+  write_at(MIB - 4096, 4096, 8);
+}
+
+static void swapped_disks(void **state) {
+  (void)state;
+  begin(2);
+  one_behind();
+  world_deactivate(&w);
+  swap_data(0, 1);
+  uint8_t *before = copy_of(w.meta[0].bytes, w.meta[0].disk.caps.size_bytes);
+  refused("image b holds them: have their disks changed places?");
+  assert_memory_equal(before, w.meta[0].bytes, w.meta[0].disk.caps.size_bytes); /* nothing has changed */
+  free(before);
+  swap_data(0, 1);
+  world_activate(&w);
+  assert_int_equal(w.data[0].bytes[65536], 7);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+static void swapped_disks_after_a_crash(void **state) {
+  (void)state;
+  begin(2);
+  one_behind();
+  world_pass(&w, 20 * NS_PER_S); /* the marks are gone, and there are witnesses again */
+  write_at(0, 512, 9);
+  world_die(&w);
+  swap_data(0, 1);
+  refused("it holds other bytes than were recorded of it");
+  swap_data(0, 1);
+  world_activate(&w);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* Equal disks may change places. */
+static void equal_disks_change_places(void **state) {
+  (void)state;
+  begin(2);
+  write_at(0, 4096, 3);
+  world_deactivate(&w);
+  swap_data(0, 1);
+  world_settle(&w);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* ---- what went back to an earlier state ---- */
+
+static void one_disk_goes_back(void **state) {
+  (void)state;
+  begin(2);
+  uint8_t *old = copy_of(w.data[1].bytes, BYTES);
+  write_at(65536, 4096, 7);
+  world_deactivate(&w);
+  put_back(w.data[1].bytes, old, BYTES);
+  refused("image b: it holds other bytes");
+  assert_int_equal(activate(true), TARN_OK); /* the sound one is copied over it */
+  world_pass(&w, 5 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_true(same(0, 1));
+  assert_int_equal(w.data[1].bytes[65536], 7);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* The state directory, with all metadata of devices, goes back to the last stop; the disks have gone on. */
+static void all_metadata_goes_back(void **state) {
+  (void)state;
+  begin(2);
+  write_at(65536, 4096, 5);
+  world_deactivate(&w);
+  uint64_t length = w.meta[0].disk.caps.size_bytes;
+  uint8_t *old[3] = {copy_of(w.meta[0].bytes, length), copy_of(w.meta[1].bytes, length),
+                     copy_of(w.home.bytes, RECORD_AREA_BYTES)};
+  world_settle(&w);
+  one_behind(); /* so that the images differ, and that is forgotten */
+  world_deactivate(&w);
+  for (uint32_t i = 0; i < 2; i++) put_back(w.meta[i].bytes, old[i], length);
+  put_back(w.home.bytes, old[2], RECORD_AREA_BYTES);
+  refused("it holds other bytes");
+  assert_int_equal(activate(true), TARN_OK);
+  world_pass(&w, 5 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_true(same(0, 1));
+  world_deactivate(&w);
+  world_settle(&w); /* no witness of before is left */
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+static void an_image_that_is_behind_goes_back(void **state) {
+  (void)state;
+  begin(2);
+  uint8_t *old = copy_of(w.data[1].bytes, BYTES);
+  write_at(5 * 65536, 4096, 6);
+  world_deactivate(&w);
+  world_settle(&w);
+  mirror_image_failed(w.m, 1, "a test");
+  write_at(65536, 4096, 7);
+  world_deactivate(&w);
+  put_back(w.data[1].bytes, old, BYTES);
+  world_activate(&w); /* without it */
+  assert_non_null(strstr(world_image(&w, 1).reason, "it holds other bytes"));
+  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+  for (uint32_t step = 0; step < 100000 && !w.reopened; step++) world_pass(&w, NS_PER_MS);
+  mirror_image_reopened(w.m, 1, &w.config.images[1]);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_FULL);
+  world_pass(&w, 5 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_true(same(0, 1));
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* The same while the mirror serves: by itself it stays out, asked back it is copied in full. */
+static void an_image_comes_back_with_other_bytes(void **state) {
+  (void)state;
+  begin(2);
+  write_at(5 * 65536, 4096, 6);
+  world_pass(&w, 20 * NS_PER_S);
+  w.config.images[1].policy.return_by_itself = true;
+  mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+  mirror_image_failed(w.m, 1, "a test");
+  write_at(65536, 4096, 7);
+  memset(w.data[1].bytes + 5 * 65536, 0x55, 4096);
+  for (uint32_t step = 0; step < 1000 && !w.reopened; step++) world_pass(&w, NS_PER_S);
+  mirror_image_reopened(w.m, 1, &w.config.images[1]);
+  world_run(&w);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
+  assert_non_null(strstr(world_image(&w, 1).reason, "'tarn image restore' copies it in full"));
+  w.reopened = 0;
+  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+  for (uint32_t step = 0; step < 1000 && !w.reopened; step++) world_pass(&w, NS_PER_MS);
+  mirror_image_reopened(w.m, 1, &w.config.images[1]);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 5 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_true(same(0, 1));
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* ---- who may change it, and what says nothing ---- */
+
+static void an_only_image_may_be_edited(void **state) {
+  (void)state;
+  begin(1);
+  write_at(0, 4096, 1);
+  world_deactivate(&w);
+  memset(w.data[0].bytes, 0x77, BYTES);
+  world_activate(&w);
+  world_deactivate(&w);
+  world_activate(&w);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+static void what_cannot_be_read_says_nothing(void **state) {
+  (void)state;
+  begin(2);
+  write_at(65536, 4096, 7);
+  world_deactivate(&w);
+  w.data[1].fails = RAM_READS;
+  world_activate(&w);
+  w.data[1].fails = 0;
+  world_deactivate(&w);
+  w.data[1].holds = RAM_READS; /* it hangs */
+  world_activate(&w);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
+  w.data[1].holds = 0;
+  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  world_run(&w);
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+/* After a crash a region's mark says that its bytes may be any: the witness there does not count. */
+static void a_marked_region_has_no_witness(void **state) {
+  (void)state;
+  begin(2);
+  write_at(65536, 4096, 7);
+  world_deactivate(&w);
+  world_activate(&w);
+  write_at(65536, 4096, 8);
+  world_die(&w);
+  world_activate(&w);
+  struct record record = record_of(0);
+  assert_false(has_witness(&record, 65536));
+  world_deactivate(&w);
+  world_end(&w);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_clean_stop_fills_the_list),
+      cmocka_unit_test(a_mark_outlives_the_witnesses_of_its_region),
+      cmocka_unit_test(the_cost_is_bounded),
+      cmocka_unit_test(swapped_disks),
+      cmocka_unit_test(swapped_disks_after_a_crash),
+      cmocka_unit_test(equal_disks_change_places),
+      cmocka_unit_test(one_disk_goes_back),
+      cmocka_unit_test(all_metadata_goes_back),
+      cmocka_unit_test(an_image_that_is_behind_goes_back),
+      cmocka_unit_test(an_image_comes_back_with_other_bytes),
+      cmocka_unit_test(an_only_image_may_be_edited),
+      cmocka_unit_test(what_cannot_be_read_says_nothing),
+      cmocka_unit_test(a_marked_region_has_no_witness),
+  };
+  return cmocka_run_group_tests_name("mirror_witness", tests, NULL, NULL);
+}
