@@ -239,7 +239,7 @@ static bool is_unreadable(const struct client *client, const struct model_op *op
 /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
 static bool hang_up_is_fine(const struct client *client) {
   if (client->rules->stopping || client->rules->errors_allowed) return true;
-  for (uint32_t i = 0; i < CLIENT_DEPTH_MAX; i++)
+  for (uint32_t i = 0; i < OPS_MAX; i++)
     if (client->ops[i].busy && is_unreadable(client, &client->ops[i].op)) return true;
   return false;
 }
