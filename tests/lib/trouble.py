@@ -149,9 +149,12 @@ class Trouble:
         self.all_well()
         return f"refused: {seen['reason'][:160]}"
 
+    def slaves(self):
+        return [image["name"] for image in self.daemon.mirror("vol0")["images"] if image["role"] == "slave"]
+
     def one_behind(self):
         """An image that misses what is written next. Its name."""
-        name = self.random.choice(NAMES)
+        name = self.random.choice(self.slaves())
         self.daemon.tarn("image", "fracture", "vol0", name)
         self.load(0.5)
         return name
@@ -214,7 +217,7 @@ class Trouble:
         self.daemon.tarn("image", "restore", "vol0", behind, "--wait", status=None, seconds=300)
         self.load(1)
         if self.random.randrange(2):
-            self.daemon.tarn("image", "fracture", "vol0", self.random.choice([n for n in NAMES if n != behind]))
+            self.daemon.tarn("image", "fracture", "vol0", self.random.choice([name for name in self.slaves() if name != behind]))
             self.load(0.5)
         self.daemon.stop()
         os.rename(self.daemon.state, new)
