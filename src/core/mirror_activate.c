@@ -475,6 +475,7 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
   if (!admin_begin(m, ADMIN_ACTIVATE, done, context)) return;
   require(!m->running && m->state != MIRROR_ACTIVE);
   m->admin_force = how->force;
+  m->looked = false;
   m->how = *how;
   load_records(m, records_loaded);
 }

@@ -25,7 +25,7 @@ static bool image_matters(const struct mirror *m, uint32_t i) {
 /* Has anything been written that no good flush has come after? Of an image that is not recorded as out: ever, because the
  * flushes since were good without it. */
 static bool image_at_risk(const struct mirror *m, uint32_t i) {
-  bool doubt = m->record.doubt && m->doubt_tick != 0;
+  bool doubt = m->record.doubt && m->doubt_is_loss;
   for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
     uint64_t written = m->volumes[v].written_tick;
     if (written != 0 && (doubt || m->images[i].left_seq != 0 || written >= m->intent.flushed_tick[v])) return true;
@@ -53,7 +53,7 @@ bool close_is_over(const struct mirror *m) {
 
 bool close_may_have_lost(const struct mirror *m) {
   bool lost = false;
-  bool doubt = m->record.doubt && m->doubt_tick != 0; /* which no flush resolves */
+  bool doubt = m->record.doubt && m->doubt_is_loss; /* which no flush resolves */
   EACH_IMAGE(m, i) {
     if (!image_matters(m, i) || !image_at_risk(m, i)) continue;
     lost |= doubt || m->images[i].closing != CLOSE_FLUSHED;

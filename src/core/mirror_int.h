@@ -89,6 +89,7 @@ struct op {
   struct list group;       /* of a flush: others that it is for */
   uint32_t master;         /* when it was issued */
   uint32_t issued, failed; /* by image */
+  uint32_t hung;           /* of those that failed, by image: what becomes of it is not known yet */
   uint32_t pending;
   uint32_t flags;  /* of a write: with which it was issued */
   uint32_t tried;  /* images that failed this read */
@@ -293,6 +294,7 @@ struct mirror {
   struct generation completed_generation; /* the one in the last record that every store has */
   uint64_t drop_seq;   /* nothing is answered, and no write under new marks issued, before this commit */
   uint64_t healed_seq; /* nor is anything answered before this one, by which unreadable places are healed */
+  bool doubt_is_loss;  /* and not because disks hung: what was written before is lost if it is not written again */
   uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
 
   /* flushes of our own */

@@ -137,7 +137,7 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->recovering = false;
   m->recover_end_ns = m->env->now_ns;
   m->record.recovery_source = RECORD_NO_SOURCE;
-  m->record.doubt = false;
+  m->record.doubt = m->doubt_is_loss = false;
   m->record_dirty = true;
   commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "recovery is complete: %llu bytes copied",

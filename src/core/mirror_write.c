@@ -378,6 +378,7 @@ static void leg_done(struct disk_io *io) {
   leg_ended(op->m, image, io);
   if (io->err != TARN_OK) {
     op->failed |= 1u << image;
+    if (io->err == TARN_HUNG) op->hung |= 1u << image;
     if (op->err == TARN_OK || op->err == TARN_NO_SPACE) op->err = io->err;
   }
   require(op->pending > 0);
@@ -520,6 +521,7 @@ static void failed_everywhere(struct op *op) {
   /* What was written since the last good flush may never come down, and no later flush proves that it did: all of it is
    * written again, and until that is flushed no flush is answered, also by the next process. */
   m->record.doubt = true;
+  m->doubt_is_loss |= op->failed != op->hung;
   m->doubt_tick = intent_next_tick(&m->intent);
   m->recovering = true;
   if (m->record.recovery_source == RECORD_NO_SOURCE) m->record.recovery_source = m->record.master;

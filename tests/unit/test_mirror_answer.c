@@ -313,24 +313,36 @@ static void a_mirror_that_falls_says_what_it_may_have_lost(void **state) {
  * it held: then who knows. */
 static void a_disk_that_hung_is_flushed_when_it_answers(void **state) {
   (void)state;
-  for (uint32_t fails = 0; fails < 2; fails++) {
+  static const struct {
+    const char *why;
+    enum disk_op op;
+    uint32_t holds, fails;
+  } rows[] = {
+      {"a write that is done in the end", DISK_WRITE, RAM_WRITES, 0},
+      {"a write that fails in the end", DISK_WRITE, RAM_WRITES, RAM_WRITES},
+      {"a flush that is done in the end", DISK_FLUSH, RAM_FLUSHES, 0},
+      {"a flush that fails in the end", DISK_FLUSH, RAM_FLUSHES, RAM_FLUSHES},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    bool fails = rows[i].fails != 0;
     begin(1);
     assert_int_equal(write_at(0, 4096), TARN_OK);
-    w.data[0].holds = RAM_WRITES;
-    struct client_io write;
-    client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+    w.data[0].holds = rows[i].holds;
+    struct client_io held;
+    client_begin(&w, &held, rows[i].op, rows[i].op == DISK_WRITE ? 65536 : 0, rows[i].op == DISK_WRITE ? 4096 : 0,
+                 0x66);
     world_pass(&w, 30 * NS_PER_S);
     assert_true(mirror_has_fallen(w.m));
-    assert_int_equal(client_end(&w, &write), TARN_SHUTDOWN);
+    row_true(rows[i].why, client_end(&w, &held) == TARN_SHUTDOWN);
     assert_false(mirror_is_quiet(w.m));
     uint32_t flushes = w.data[0].flushes;
-    w.data[0].fails = fails ? RAM_WRITES : 0;
+    w.data[0].fails = rows[i].fails;
     w.data[0].holds = 0;
     while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
     world_run(&w);
     assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
-    assert_int_equal(w.data[0].flushes, flushes + !fails);
-    assert_int_equal(mirror_may_have_lost(w.m), fails);
+    row_true(rows[i].why, w.data[0].flushes == flushes + !fails);
+    row_true(rows[i].why, mirror_may_have_lost(w.m) == fails);
     mirror_close(w.m);
     world_end(&w);
   }
