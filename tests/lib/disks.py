@@ -1,5 +1,7 @@
 """Disks that are no plain files: loop devices, and NBD servers that a test starts, kills and starts again."""
 import contextlib
+import fcntl
+import itertools
 import os
 import socket
 import threading
@@ -8,14 +10,37 @@ from . import images
 from .context import check, wait_for
 
 
+LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81  # linux/loop.h
+LOOP_CONTROL = "/dev/loop-control"
+_numbers = itertools.count()
+
+
+def new_loop():
+    """The path of a loop device that nobody else has, with nothing behind it: `losetup --find` of another test would take one that
+    is free for a moment."""
+    while True:
+        number = 1000 + os.getpid() % 10000 * 64 + next(_numbers)
+        with open(LOOP_CONTROL, "rb") as control, contextlib.suppress(FileExistsError):
+            fcntl.ioctl(control, LOOP_CTL_ADD, number)
+            return f"/dev/loop{number}"
+
+
+def end_loop(t, device):
+    """Detached and gone, whatever became of it."""
+    t.run("losetup", "--detach", device, status=None, quiet=True)
+    with open(LOOP_CONTROL, "rb") as control, contextlib.suppress(OSError):  # busy: somebody has it open still
+        fcntl.ioctl(control, LOOP_CTL_REMOVE, int(device.removeprefix("/dev/loop")))
+
+
 @contextlib.contextmanager
 def loop_device(t, path, *options):
     """A block device on a file, for the block."""
-    device = t.run("losetup", "--find", "--show", *options, path).out.strip()
+    device = new_loop()
+    t.run("losetup", *options, device, path)
     try:
         yield device
     finally:
-        t.run("losetup", "--detach", device, status=None)
+        end_loop(t, device)
 
 
 class NbdServer:

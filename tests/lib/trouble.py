@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from . import images
 from .context import Failed, check, wait_for
 from .daemon import Daemon
+from .disks import end_loop, new_loop
 from .images import MIB
 from .ledger import SECTOR, Ledger
 from .load import Load, Mix, open_handle, read_volume
@@ -41,7 +42,7 @@ class Trouble:
         self.totals, self.size = Totals(), 64 * MIB
         self.ledger = Ledger(self.size // SECTOR)
         self.files = {name: images.make_sparse(test.path(f"{name}.raw"), self.size) for name in NAMES}
-        self.devices = {}
+        self.devices = {name: new_loop() for name in NAMES} if kind == "loop" else {}
         self.attach(self.files)
         self.daemon = Daemon(test, arguments=["--enable-faults"]).start()
         words = [f"{name}={self.path(name)}" + (",overwrite" if kind == "loop" and name != "a" else "") for name in NAMES]
@@ -57,16 +58,16 @@ class Trouble:
 
     def attach(self, files):
         """Binds each image's device to one of the files, always under the same name."""
-        if self.kind != "loop":
-            return
-        for name in NAMES:
-            words = [self.devices[name]] if name in self.devices else ["--find"]
-            done = self.test.run("losetup", *words, *(["--show"] if words == ["--find"] else []), files[name], quiet=True)
-            self.devices.setdefault(name, done.out.strip())
+        for name, device in self.devices.items():
+            self.test.run("losetup", device, files[name], quiet=True)
 
     def detach(self):
         for device in self.devices.values():
             self.test.run("losetup", "--detach", device, status=None, quiet=True)
+
+    def give_up(self):
+        for device in self.devices.values():
+            end_loop(self.test, device)
 
     def rebind(self, files):
         self.detach()
@@ -247,4 +248,3 @@ class Trouble:
         self.all_well()
         self.daemon.stop()
         images.check_same(list(self.files.values()), self.size)
-        self.detach()

@@ -22,6 +22,7 @@ import nbd
 
 from . import images
 from .context import Failed, check, wait_for
+from .disks import new_loop
 from .small_disk import own_mounts
 
 
@@ -31,7 +32,8 @@ class LoopDevice:
     def __init__(self, t, file):
         check(os.geteuid() == 0, "loop devices need root: run the tests as root")
         self.t = t
-        self.path = t.run("losetup", "--find", "--show", file).out.strip()
+        self.path = new_loop()
+        t.run("losetup", self.path, file)
         self.held = os.open(self.path, os.O_RDWR)
         t.run("losetup", "--detach", self.path)  # when the last one closes it
 

@@ -20,7 +20,7 @@ def test_disks_in_trouble(t, row):
             number += 1
         trouble.end()
     finally:
-        trouble.detach()
+        trouble.give_up()
     totals = trouble.totals
     t.note(totals)
     check(min(totals.hung, totals.slow, totals.swapped, totals.image_rolled_back, totals.state_rolled_back) > 0,
