@@ -140,7 +140,7 @@ def start_service(t):
 def test_debian_package(t):
     """Issue 4: a package is built, installs a service that is enabled, works, and leaves cleanly: what mirrors there are is remembered
     when it is removed, also when it is purged; with none left a purge leaves nothing. Images are never touched."""
-    t.run(os.path.join(ROOT, "tools/make-deb"), t.path("deb"), seconds=360)
+    t.run(os.path.join(ROOT, "tools/make-deb"), t.path("deb"), seconds=1800)
     names = os.listdir(t.path("deb"))
     check(len(names) == 1 and re.fullmatch(r"tarn_[\d.]+_\w+\.deb", names[0]), f"there is {names}")
     package = t.path("deb", names[0])
