@@ -63,6 +63,7 @@ struct look {
   const char *root;
   uint64_t device;
   unsigned partition; /* 0: it is the whole disk */
+  char nsid[16];      /* of an NVMe namespace, else empty: all of a controller have one serial */
   struct device_identity *identity;
 };
 
@@ -75,8 +76,10 @@ static bool sys_read(const struct look *look, const char *name, char *text, size
 
 /* What a disk says of itself says it of its partitions, with their number. */
 static void disk_fact(const struct look *look, const char *kind, const char *value) {
-  char text[DEVICE_FACT_BYTES];
-  (void)snprintf(text, sizeof text, look->partition ? "%.150s#%u" : "%.150s", value, look->partition);
+  char text[DEVICE_FACT_BYTES], partition[16] = "";
+  bool serial = look->nsid[0] && (strcmp(kind, "serial") == 0 || strcmp(kind, "udev") == 0);
+  if (look->partition) (void)snprintf(partition, sizeof partition, "#%u", look->partition);
+  (void)snprintf(text, sizeof text, "%.150s%s%s%s", value, serial ? "/" : "", serial ? look->nsid : "", partition);
   device_identity_add(look->identity, kind, text);
 }
 
@@ -157,6 +160,7 @@ void device_identity_read(const char *root, uint64_t device, struct device_ident
   char text[32];
   *identity = (struct device_identity){.count = 0};
   if (sys_read(&look, "partition", text, sizeof text)) look.partition = (unsigned)strtoul(text, NULL, 10);
+  if (!sys_read(&look, look.partition ? "../nsid" : "nsid", look.nsid, sizeof look.nsid)) look.nsid[0] = 0;
   fact_from(&look, "dm", (const char *const[]){"dm/uuid", NULL});
   fact_from(&look, "md", (const char *const[]){"md/uuid", NULL});
   fact_from(&look, "wwid", (const char *const[]){"wwid", "device/wwid", NULL});

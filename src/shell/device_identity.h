@@ -6,7 +6,8 @@
  *     tail U        the uuid in the locator of its tail (format/locator.h): we have written it there ourselves
  *     dm U, md U    uuid of a device-mapper device (LVM, multipath, LUKS), of an md array; MD_UUID U: as udev writes that
  *     wwid W        the World Wide Identifier of a SCSI or NVMe disk; with "#N" behind it of its partition N; wwn W: as udev writes it
- *     serial S      what a disk says of itself; also with #N; udev S: ID_SERIAL, as udev makes it of that
+ *     serial S      what a disk says of itself; also with #N; udev S: ID_SERIAL, as udev makes it of that. With "/N" behind it of
+ *                   namespace N of an NVMe controller: all of its namespaces say the same
  *     file I.B      of a loop device: inode and birth time of the file behind it; with "@OFFSET" when it does not begin at 0
  *     partition U   PARTUUID: a copy of a whole disk has it too, so it counts only where nothing above is known on both sides
  *     path P        of a loop device: the path of its file; as weak

@@ -45,6 +45,17 @@ static int set_up(void **state) {
   put("sys/devices/scsi/sdc/sdc1/partition", "1\n");
   put("sys/devices/scsi/sdc/sdc1/uevent", "DEVNAME=sdc1\nPARTUUID=6b0f-1\n"); /* a copy of sdb, byte by byte */
   put("sys/devices/pci/nvme0n1/wwid", "eui.0025385b71b00001\n");
+  for (unsigned n = 1; n <= 2; n++) { /* namespaces of one controller, which has one serial */
+    char path[64], text[32];
+    (void)snprintf(path, sizeof path, "sys/devices/pci/nvme1n%u/device/serial", n);
+    put(path, "S7\n");
+    (void)snprintf(path, sizeof path, "sys/devices/pci/nvme1n%u/nsid", n);
+    (void)snprintf(text, sizeof text, "%u\n", n);
+    put(path, text);
+    (void)snprintf(path, sizeof path, "sys/devices/pci/nvme1n%u/wwid", n);
+    (void)snprintf(text, sizeof text, "uuid.1234-%u\n", n);
+    put(path, text);
+  }
   put("sys/devices/virtio/vda/serial", "  disk-7 \n");
   put("sys/devices/virtio/vdb/size", "8\n");
   put("sys/devices/virtual/dm-0/dm/uuid", "LVM-abc\n");
@@ -63,6 +74,8 @@ static int set_up(void **state) {
   device("8:32", "scsi/sdc");
   device("8:33", "scsi/sdc/sdc1");
   device("259:0", "pci/nvme0n1");
+  device("259:1", "pci/nvme1n1");
+  device("259:2", "pci/nvme1n2");
   device("252:0", "virtio/vda");
   device("252:16", "virtio/vdb");
   device("253:0", "virtual/dm-0");
@@ -104,6 +117,16 @@ static void what_is_read(void **state) {
     if (rows[i].first) row_true(rows[i].why, strcmp(identity.facts[0], rows[i].first) == 0);
     row_true(rows[i].why, (device_identity_number(&identity, 0) == 0) == (rows[i].count == 0));
   }
+}
+
+static void namespaces_of_one_controller(void **state) {
+  (void)state;
+  struct device_identity one, other;
+  device_identity_read(root, makedev(259, 1), &one);
+  device_identity_read(root, makedev(259, 2), &other);
+  assert_int_equal(one.count, 2);
+  assert_int_equal(device_identity_compare(&one, &one), DEVICE_SAME);
+  assert_int_equal(device_identity_compare(&one, &other), DEVICE_OTHER);
 }
 
 static void loop_devices(void **state) {
@@ -188,8 +211,8 @@ static void names(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(what_is_read),           cmocka_unit_test(loop_devices), cmocka_unit_test(compare),
-      cmocka_unit_test(a_copy_is_not_the_disk), cmocka_unit_test(names),
+      cmocka_unit_test(what_is_read), cmocka_unit_test(namespaces_of_one_controller), cmocka_unit_test(loop_devices),
+      cmocka_unit_test(compare),      cmocka_unit_test(a_copy_is_not_the_disk),       cmocka_unit_test(names),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
