@@ -336,6 +336,7 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
 static void add_failed(struct mirror *m, uint32_t i, const char *why) {
   admin_explain(m, "image %s cannot be added: %s", image_name(m, i), why);
   m->images[i].coming = COMING_NOT;
+  close_look(m);
   admin_end(m, TARN_REFUSED);
 }
 

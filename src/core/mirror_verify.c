@@ -61,6 +61,7 @@ static void repair_next(struct verify *verify);
 static void verify_ended(struct event *event) {
   struct verify *verify = CONTAINER_OF(event, struct verify, event);
   verify->running = false;
+  close_look(verify->m); /* it waits for this one, too */
   verify->done(verify->m, verify->err, verify->why, verify->context);
 }
 

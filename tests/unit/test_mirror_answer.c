@@ -289,6 +289,61 @@ static void a_mirror_that_falls_flushes_what_it_answered(void **state) {
   world_die(&w);
 }
 
+/* Also if a verify is at work, which ends last of all. */
+static void a_mirror_that_falls_during_a_verify_is_flushed(void **state) {
+  (void)state;
+  world_init(&w, 2, MIB, 512);
+  world_format(&w);
+  w.config.max_missing = 0;
+  world_settle(&w);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  w.data[0].holds = RAM_READS;
+  mirror_verify(w.m, IMAGES_MAX, world_done, &w);
+  world_run(&w);
+  assert_true(w.data[0].held_count > 0);
+  mirror_image_failed(w.m, 1, "its disk is gone");
+  assert_true(mirror_has_fallen(w.m));
+  world_run(&w); /* that b is out is recorded */
+  uint32_t flushes = w.data[0].flushes;
+  w.data[0].holds = 0;
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  world_pass(&w, NS_PER_S);
+  assert_true(w.done);
+  assert_true(w.data[0].flushes > flushes);
+  assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+  assert_false(mirror_may_have_lost(w.m));
+  mirror_close(w.m);
+  world_die(&w);
+}
+
+/* Or an image is being added, whose metadata is slow. */
+static void a_mirror_that_falls_while_an_image_is_added_is_flushed(void **state) {
+  (void)state;
+  world_init(&w, 3, MIB, 512);
+  w.config.image_count = 2;
+  world_format(&w);
+  w.config.max_missing = 0;
+  world_settle(&w);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  w.meta[2].holds = RAM_READS;
+  mirror_image_add(w.m, 2, &w.config.images[2], world_done, &w);
+  world_run(&w);
+  assert_true(w.meta[2].held_count > 0);
+  mirror_image_failed(w.m, 1, "its disk is gone");
+  assert_true(mirror_has_fallen(w.m));
+  world_run(&w);
+  uint32_t flushes = w.data[0].flushes;
+  w.meta[2].holds = 0;
+  while (w.meta[2].held_count > 0) ram_answer(&w.meta[2]);
+  world_pass(&w, NS_PER_S);
+  assert_true(w.done);
+  assert_int_equal(w.err, TARN_REFUSED);
+  assert_true(w.data[0].flushes > flushes);
+  assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+  mirror_close(w.m);
+  world_die(&w);
+}
+
 /* Where that fails it says so; not if all was flushed before. */
 static void a_mirror_that_falls_says_what_it_may_have_lost(void **state) {
   (void)state;
@@ -360,6 +415,8 @@ int main(void) {
       TEST(a_read_of_before_a_recovery_is_asked_again),
       TEST(overlapping_writes_take_effect_in_order),
       TEST(a_mirror_that_falls_flushes_what_it_answered),
+      TEST(a_mirror_that_falls_during_a_verify_is_flushed),
+      TEST(a_mirror_that_falls_while_an_image_is_added_is_flushed),
       TEST(a_mirror_that_falls_says_what_it_may_have_lost),
       TEST(a_disk_that_hung_is_flushed_when_it_answers),
       TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
