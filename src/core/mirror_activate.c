@@ -218,10 +218,10 @@ static void look_done(struct mirror *m, uint32_t i) {
   (void)i;
   require(m->admin_pending > 0);
   if (--m->admin_pending > 0) return;
-  bool differs = false;
-  EACH_IMAGE(m, k) differs |= witness_differs(m, k);
+  bool again = m->must_hold;
+  EACH_IMAGE(m, k) again |= witness_differs(m, k);
   m->looked = true;
-  if (differs) { /* once more, with what is known now; what was loaded stays true */
+  if (again) { /* once more, with what is known now; what was loaded stays true */
     m->admin_why[0] = 0;
     if (!judge_by(m, judge_best(m))) {
       refuse(m);

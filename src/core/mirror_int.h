@@ -363,6 +363,7 @@ struct mirror {
   uint32_t load_torn;                 /* images whose maps need another epoch */
   uint32_t judged;                    /* images that are here, and what was recorded of them is known */
   bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */
+  bool must_hold;                     /* it is used if it holds what its witnesses say: nothing else speaks for it */
   bool looked;                        /* at the witnesses: a second judgement knows what they say */
   struct witness_renewal renewal;
 

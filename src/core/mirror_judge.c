@@ -141,6 +141,11 @@ static bool was_edited(const struct mirror *m, uint32_t i) {
 
 static bool holds_other(const struct mirror *m, uint32_t i) { return m->looked && witness_differs(m, i); }
 
+/* What it should, as far as was looked; and somewhere it was. */
+static bool holds_its_own(const struct mirror *m, uint32_t i) {
+  return !witness_differs(m, i) && m->images[i].look.counted > 0;
+}
+
 /* Somebody replaced its files, or wrote to them, or it is another disk. */
 static bool was_changed(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
@@ -254,7 +259,8 @@ static bool settle_changed(struct mirror *m, enum verdict *verdicts) {
   /* Where there are others, bytes that nobody is known to have written may be those of another disk. */
   uint32_t i = changed_master(m, verdicts);
   bool meant = images == 1 || was_edited(m, i);
-  if (recorded == 1 && (meant || !holds_other(m, i))) {
+  m->must_hold = recorded == 1 && !meant;
+  if (recorded == 1 && (meant || !m->looked || holds_its_own(m, i))) {
     use_as_it_is(m, verdicts, i);
     m->as_it_is = meant; /* else its witnesses are asked */
     return true;
@@ -387,7 +393,7 @@ bool judge_images(struct mirror *m) {
   uint32_t were_current = 0;
   bool unsure = false;
   m->load_sources = m->judged = 0;
-  m->as_it_is = false;
+  m->as_it_is = m->must_hold = false;
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     m->images[i].present = m->record.images[i].present;
     if (!m->images[i].present) continue;

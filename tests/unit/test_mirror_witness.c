@@ -297,6 +297,36 @@ static void an_only_image_may_be_edited(void **state) {
   world_end(&w);
 }
 
+/* The only current one is on another device now: that it was looked at in vain does not speak for it. */
+static void another_device_must_hold_something(void **state) {
+  (void)state;
+  for (uint32_t told = 0; told < 2; told++) {
+    begin(2);
+    one_behind();
+    world_deactivate(&w);
+    struct record record = record_of(0);
+    record.images[0].stamp.identity = 1;
+    if (!told) {
+      record.witness_count = 0;
+      memset(record.witnesses, 0, sizeof record.witnesses);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+      record.self = i < 2 ? (uint8_t)i : RECORD_SELF_HOME;
+      uint8_t *bytes = i < 2 ? w.meta[i].bytes : w.home.bytes;
+      for (uint32_t slot = 0; slot < 2; slot++) record_encode(&record, bytes + slot * RECORD_SLOT_BYTES);
+    }
+    w.config.images[0].found.identity = 2;
+    if (told) {
+      assert_int_equal(activate(false), TARN_OK); /* a copy of it, by all that is known */
+    } else {
+      refused("image a: its file is another one than it was");
+      assert_int_equal(activate(true), TARN_OK);
+    }
+    world_deactivate(&w);
+    world_end(&w);
+  }
+}
+
 static void what_cannot_be_read_says_nothing(void **state) {
   (void)state;
   begin(2);
@@ -346,6 +376,7 @@ int main(void) {
       cmocka_unit_test(an_image_that_is_behind_goes_back),
       cmocka_unit_test(an_image_comes_back_with_other_bytes),
       cmocka_unit_test(an_only_image_may_be_edited),
+      cmocka_unit_test(another_device_must_hold_something),
       cmocka_unit_test(what_cannot_be_read_says_nothing),
       cmocka_unit_test(a_marked_region_has_no_witness),
   };
