@@ -4,7 +4,7 @@ import os
 import re
 import stat
 
-from lib.context import check
+from lib.context import check, limit
 from lib.daemon import Daemon
 from lib.images import MIB, digest
 
@@ -137,6 +137,7 @@ def start_service(t):
     return Placed(t, in_machine(t, command[0]), in_machine(t, "/usr/bin/tarn"), in_machine(t, "/var/lib/tarn")).start()
 
 
+@limit(2400)
 def test_debian_package(t):
     """Issue 4: a package is built, installs a service that is enabled, works, and leaves cleanly: what mirrors there are is remembered
     when it is removed, also when it is purged; with none left a purge leaves nothing. Images are never touched."""
