@@ -94,12 +94,18 @@ class Trouble:
 
     def all_well(self):
         """Every image back, equal, and all that was answered is there."""
-        status = self.daemon.wait_state("vol0", "ACTIVE", seconds=120)
-        for image in status["images"]:
-            if image["missing"]:
-                self.daemon.tarn("image", "restore", "vol0", image["name"], status=None)
+        self.daemon.wait_state("vol0", "ACTIVE", seconds=120)
+        wait_for("all images to be SYNCHRONIZED", self.bring_back, seconds=300, every=0.5)
         self.daemon.wait_synchronized("vol0", seconds=300)
         self.check_content()
+
+    def bring_back(self):
+        """Asks for those that are out, again and again: one that is just coming back by itself, and finds that it cannot, refuses."""
+        images_now = self.daemon.mirror("vol0")["images"]
+        for image in images_now:
+            if image["missing"]:
+                self.daemon.tarn("image", "restore", "vol0", image["name"], status=None, quiet=True)
+        return all(image["state"] == "SYNCHRONIZED" for image in images_now)
 
     # ---- strikes while clients are at work ----
 
