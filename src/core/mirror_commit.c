@@ -192,7 +192,10 @@ static void round_done(struct mirror *m) {
     if (!m->commit.home_in_trouble)
       report(m->env, REPORT_ERROR, m->config.name,
              "the state directory cannot be written: who is current cannot be recorded");
-  } else if (m->plan.record && m->commit.home_in_trouble) {
+  } else if (m->plan.record) {
+    m->commit.home_done = m->commit.started;
+  }
+  if (!m->commit.home_failed && m->plan.record && m->commit.home_in_trouble) {
     report(m->env, REPORT_INFO, m->config.name, "the state directory can be written again");
   }
   if (m->plan.record) m->commit.home_in_trouble = m->commit.home_failed;

@@ -286,6 +286,7 @@ struct mirror {
     uint32_t pending, failed;
     bool home_failed;
     bool home_in_trouble; /* and that was said */
+    uint64_t home_done;   /* sequence of the last round whose record home has, whatever became of it elsewhere */
     struct list waiters;  /* ops, by wait_seq */
     struct event start;
     void (*admin_done)(struct mirror *m, tarn_err err);

@@ -256,17 +256,19 @@ static bool settle_changed(struct mirror *m, enum verdict *verdicts) {
     images += m->record.images[i].present;
     recorded += m->record.images[i].present && m->record.images[i].state == IMAGE_SYNCHRONIZED;
   }
-  /* Where there are others, bytes that nobody is known to have written may be those of another disk. */
+  /* Where there are others, or the file is another one, bytes that nobody is known to have written may be those of another disk. */
   uint32_t i = changed_master(m, verdicts);
-  bool meant = images == 1 || was_edited(m, i);
+  bool meant = was_edited(m, i) || (images == 1 && !image_is_replaced(m, i));
   m->must_hold = recorded == 1 && !meant;
   if (recorded == 1 && (meant || !m->looked || holds_its_own(m, i))) {
     use_as_it_is(m, verdicts, i);
     m->as_it_is = meant; /* else its witnesses are asked */
     return true;
   }
-  admin_explain(m, sound ? "--force copies the unchanged images over it"
-                         : "--force copies it over the others, also those that are away");
+  admin_explain(m, "%s",
+                sound         ? "--force copies the unchanged images over it"
+                : images == 1 ? "--force uses it as it is"
+                              : "--force copies it over the others, also those that are away");
   if (!m->admin_force) return false;
   if (sound == 0) use_as_it_is(m, verdicts, changed_master(m, verdicts));
   for (uint32_t k = 0; k < IMAGES_MAX; k++)

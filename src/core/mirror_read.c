@@ -202,13 +202,15 @@ static bool read_hold(struct op *op) {
   return op->holding;
 }
 
-/* Does an image lack something here that a crash would still find recorded as current? */
+/* Does an image lack something here that a crash would still find recorded as current? Not once home says that it is out: its
+ * record is the newest then, whatever could be written elsewhere. */
 static bool differs_unrecorded(const struct op *op) {
   const struct mirror *m = op->m;
+  uint64_t recorded = max_u64(m->commit.done, m->commit.home_done);
   uint64_t first = extent_first(m, op->start), count = extent_span(m, op->start, op->length);
   EACH_IMAGE(m, i) {
     const struct image *image = &m->images[i];
-    if (image->left_seq > m->commit.done && bitmap_any_in(&image->map.missed, first, count)) return true;
+    if (image->left_seq > recorded && bitmap_any_in(&image->map.missed, first, count)) return true;
   }
   return false;
 }

@@ -114,6 +114,26 @@ static void an_image_is_not_dropped_without_the_state_directory(void **state) {
   world_deactivate(&w);
 }
 
+/* The survivor cannot write its metadata, as on a file system that is full; home can, and says who is out: reads go on. */
+static void reads_go_on_where_home_says_who_is_out(void **state) {
+  (void)state;
+  begin(2);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  w.meta[0].fails = w.data[1].fails = RAM_WRITES;
+  assert_int_equal(write_at(0, 4096), TARN_IO);
+  assert_true(world_said(&w, "image b is out"));
+  assert_true(world_said(&w, "no image can write its metadata"));
+  assert_int_equal(client_do(&w, DISK_READ, 0, 4096, 0), TARN_OK);
+  world_die(&w);
+  w.meta[0].fails = w.data[1].fails = 0;
+  w.config.images[0].data[0] = NULL; /* the next process finds only b */
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_REFUSED);
+  mirror_close(w.m);
+  world_die(&w);
+}
+
 /* A disk that rots is told of, as long as that harms nobody yet; a record that a crash has torn is not. */
 static void a_damaged_copy_of_a_record_is_told_after_a_clean_stop(void **state) {
   (void)state;
@@ -411,6 +431,7 @@ int main(void) {
       TEST(a_healing_write_does_not_need_the_state_directory),
       TEST(a_write_is_not_done_on_too_few_images),
       TEST(an_image_is_not_dropped_without_the_state_directory),
+      TEST(reads_go_on_where_home_says_who_is_out),
       TEST(a_flush_in_doubt_does_not_ride_along_with_ours),
       TEST(a_read_of_before_a_recovery_is_asked_again),
       TEST(overlapping_writes_take_effect_in_order),
