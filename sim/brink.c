@@ -13,7 +13,11 @@ bool brink_draws_kind(struct weather *weather) {
     case BRINK_SOURCE:
     case BRINK_ALL:
     case BRINK_DOUBT:
+    case BRINK_MAPS:
+    case BRINK_READS:
     case BRINK_PLACES: weather->kind = weather->lives % 2 == 1 ? WEATHER_CHAOS : WEATHER_CALM; return true;
+    case BRINK_BACK:
+    case BRINK_AGAIN: weather->kind = WEATHER_CALM; return true;
     case BRINK_HOME: weather->kind = weather->lives % 3 == 2 ? WEATHER_CALM : WEATHER_CHAOS; return true;
   }
   return false;
@@ -33,10 +37,14 @@ static struct fault fault_of(uint32_t ops, uint64_t from_ns, uint64_t for_ns) {
 /* Long enough for what is submitted in one go to all images, too short for what follows. */
 static uint64_t draw_moment(struct prng *prng) { return prng_between(prng, NS_PER_MS / 20, NS_PER_MS / 2); }
 
-static void slow_down(struct weather *weather, uint32_t image, uint64_t from_ns) {
-  struct fault fault = fault_of(FAULT_ALL, from_ns, prng_between(&weather->prng, NS_PER_MS, 20 * NS_PER_MS));
+static void slow_for(struct weather *weather, uint32_t image, uint32_t ops, uint64_t from_ns, uint64_t for_ns) {
+  struct fault fault = fault_of(ops, from_ns, for_ns);
   fault.kind = FAULT_SLOW;
   (void)faults_add(&weather->mirror->images[image].data[0].faults, &fault);
+}
+
+static void slow_down(struct weather *weather, uint32_t image, uint64_t from_ns) {
+  slow_for(weather, image, FAULT_ALL, from_ns, prng_between(&weather->prng, NS_PER_MS, 20 * NS_PER_MS));
 }
 
 static void image_is_reported(struct sim_event *event) {
@@ -166,23 +174,26 @@ void brink_watch(struct weather *weather) {
   for (uint32_t c = 0; c < mirror->client_count; c++) client_more(&mirror->clients[c], 100);
 }
 
-/* Writes fail on all; before what they have left is equal again the master is gone, and reads of it are still under way. */
+/* Writes fail on all; a moment later the master is gone, and reads of it are still under way, clients' and merges', also when
+ * what the writes have left is equal again. */
 static void strike_and_lose_master(struct weather *weather) {
   struct prng *prng = &weather->prng;
+  uint32_t master = weather_master(weather->mirror);
   uint64_t at_ns = world_now(weather->mirror->world);
-  for (uint64_t count = 8; count > 0; count--) {
-    at_ns += prng_between(prng, NS_PER_MS, 60 * NS_PER_MS);
+  for (uint64_t count = 6; count > 0; count--) {
+    at_ns += prng_between(prng, NS_PER_MS, 40 * NS_PER_MS);
     struct fault fault = fault_of(FAULT_WRITE, at_ns, draw_moment(prng));
     strike_disks(weather, &fault, IMAGES_MAX);
+    slow_for(weather, master, FAULT_READ, at_ns, prng_between(prng, NS_PER_MS, 8 * NS_PER_MS));
   }
 }
 
 void brink_error(struct weather *weather) {
   struct prng *prng = &weather->prng;
-  if (weather->brink != BRINK_ALL || weather->story != STORY_MASTER_GONE || world_is_set(&weather->report)) return;
-  if (prng_one_in(prng, 2))
-    report_gone(weather, weather_master(weather->mirror),
-                world_now(weather->mirror->world) + prng_below(prng, 2 * NS_PER_MS));
+  if (weather->brink != BRINK_READS || weather->kind != WEATHER_CHAOS || world_is_set(&weather->report)) return;
+  uint64_t within_ns = (prng_one_in(prng, 2) ? 2 : 8) * NS_PER_MS;
+  report_gone(weather, weather_master(weather->mirror),
+              world_now(weather->mirror->world) + prng_below(prng, within_ns));
 }
 
 static void strike_all_images(struct weather *weather) {
@@ -192,7 +203,6 @@ static void strike_all_images(struct weather *weather) {
     case STORY_DOUBT: strike_flushes(weather); break;
     case STORY_MARKS: strike_marks(weather); break;
     case STORY_COPYING: strike_copying(weather); break;
-    case STORY_MASTER_GONE: strike_and_lose_master(weather); break;
     case STORY_COUNT: break;
   }
 }
@@ -224,6 +234,13 @@ static void strike_home(struct weather *weather) {
   uint32_t victim = weather_master(mirror);
   if (prng_one_in(prng, 2)) victim = weather_next_member(mirror, victim);
   (void)faults_add(&mirror->images[victim].data[0].faults, &fault);
+}
+
+/* ---- marks come and go, and an image is away ---- */
+
+static void strike_maps(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  report_gone(weather, weather_next_member(mirror, weather_master(mirror)), world_now(mirror->world) + 1);
 }
 
 /* ---- places that no image can read ---- */
@@ -264,6 +281,14 @@ void brink_strike(struct weather *weather) {
     case BRINK_DOUBT:
       if (chaos) strike_same_flush(weather);
       break;
-    case BRINK_PLACES: break;
+    case BRINK_MAPS:
+      if (chaos) strike_maps(weather);
+      break;
+    case BRINK_READS:
+      if (chaos) strike_and_lose_master(weather);
+      break;
+    case BRINK_PLACES:
+    case BRINK_BACK:
+    case BRINK_AGAIN: break;
   }
 }

@@ -4,10 +4,14 @@
  *   BRINK_MASTER  one write or flush of the master fails, and the process dies before that is recorded (rules 5 and 6)
  *   BRINK_SOURCE  the source of a recovery is lost, often unrecorded (rule 12)
  *   BRINK_ALL     all images fail the same thing for a moment: writes, flushes or metadata; often an image is being brought back
- *                 then, or the master is lost a moment later (rules 3, 5 and 6)
+ *                 then (rules 3, 5 and 6)
  *   BRINK_HOME    an image fails while home cannot be written, and the next life finds only those that were out (rules 9 and 10)
  *   BRINK_DOUBT   a flush fails on all images with others behind it, and power is lost behind the next good one (rule 5)
  *   BRINK_PLACES  places that no image can read, and writes that heal them (rule 12)
+ *   BRINK_MAPS    an image is away, and marks are taken and cleared all the time, when the process dies (rule 3)
+ *   BRINK_READS   a write fails on all images, and a moment later the master is lost that reads are under way at (rules 6 and 12)
+ *   BRINK_BACK    an image is put back, data and metadata, to what it was a moment ago (rules 10 and 16); no disk fails
+ *   BRINK_AGAIN   clients hang up and ask again, while what they had asked for waits for marks; no disk fails
  *
  * The kinds of weather take turns, so that what chaos has left is looked at in peace. */
 #ifndef TARN_SIM_BRINK_H

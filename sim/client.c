@@ -191,9 +191,34 @@ static void op_give_back(struct client *client, struct client_op *op) {
   list_push(&client->free_ops, &op->link);
 }
 
+/* What it has just read it reads once more, now and then. */
+static bool draw_reread(struct client *client, struct model_op *op) {
+  if (client->read_bytes == 0) return false;
+  *op = (struct model_op){.kind = MODEL_READ, .offset = client->read_start, .length = client->read_bytes};
+  client->read_bytes = 0;
+  return true;
+}
+
+/* What it has asked for in the session that has ended, and was not answered, it asks for once more, more often than not: a page of
+ * it, which need not wait for all that the whole waits for. */
+static bool draw_again(struct client *client, struct model_op *op) {
+  if (!client->lingers || prng_one_in(&client->prng, 4)) return false;
+  uint64_t turn = prng_below(&client->prng, OPS_MAX);
+  for (uint64_t k = 0; k < OPS_MAX; k++) {
+    const struct client_op *old = &client->ops[(turn + k) % OPS_MAX];
+    if (!old->busy || old->wire == client->wire || old->op.kind != MODEL_WRITE) continue;
+    *op = (struct model_op){.kind = MODEL_WRITE, .offset = old->op.offset, .length = min_u64(old->op.length, 4096)};
+    if (prng_one_in(&client->prng, 2)) op->offset += old->op.length - op->length;
+    return true;
+  }
+  return false;
+}
+
 static void op_draw(struct client *client, struct client_op *op) {
-  op->op = (struct model_op){.kind = draw_kind(client)};
-  if (op->op.kind != MODEL_FLUSH) draw_range(client, &op->op);
+  if (!draw_again(client, &op->op) && !draw_reread(client, &op->op)) {
+    op->op = (struct model_op){.kind = draw_kind(client)};
+    if (op->op.kind != MODEL_FLUSH) draw_range(client, &op->op);
+  }
   bool writes = op->op.kind == MODEL_WRITE || op->op.kind == MODEL_ZERO || op->op.kind == MODEL_TRIM;
   op->op.fua = writes && prng_below(&client->prng, 100) < client->workload->fua_percent;
   bool no_hole = op->op.kind == MODEL_ZERO && prng_one_in(&client->prng, 2);
@@ -348,6 +373,10 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   if (ok && read && !op->asks_extents && prng_one_in(&client->extents_prng, 4)) {
     client->seen_start = op->op.offset;
     client->seen_bytes = op->op.length;
+  }
+  if (ok && read && !op->asks_extents && prng_one_in(&client->extents_prng, 4)) {
+    client->read_start = op->op.offset;
+    client->read_bytes = op->op.length;
   }
   if (ok) places_written(client, &op->op);
   op_give_back(client, op);

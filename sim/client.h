@@ -52,6 +52,7 @@ struct client {
   bool lingers;
   struct prng prng, extents_prng, stall_prng;
   uint64_t seen_start, seen_bytes; /* a read was answered: where are the holes there? 0 bytes: not asked */
+  uint64_t read_start, read_bytes; /* the same: is it still so? */
   uint32_t depth;
   uint32_t budget; /* requests still to be sent in this life */
   uint32_t open;   /* requests sent and not answered */

@@ -36,6 +36,7 @@
   X(home_lost, "F24 the home store was lost")                                             \
   X(strangers_noticed, "F31 disks of another time or place: refused")                     \
   X(strangers_unseen, "F31 the same, where no witness differed")                          \
+  X(image_put_back, "F32 images put back, data and metadata, to what they were")          \
   X(witness_dropped, "witnesses dropped before a mark went")                              \
   X(witness_made, "witnesses made while a mirror served")                                 \
   X(fallen, "mirrors that stopped by themselves")                                         \

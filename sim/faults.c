@@ -108,11 +108,12 @@ void faults_written(struct faults *faults, uint64_t offset, uint64_t length) {
   }
 }
 
-bool faults_slow(const struct faults *faults) {
+bool faults_slow(const struct faults *faults, enum disk_op op) {
   uint64_t now = world_now(faults->world);
   for (uint32_t i = 0; i < faults->count; i++) {
     const struct fault *fault = &faults->list[i];
-    if (fault->kind == FAULT_SLOW && fault->from_ns <= now && now < fault->until_ns) return true;
+    bool slow = fault->kind == FAULT_SLOW && (op_class(op) & fault->ops);
+    if (slow && fault->from_ns <= now && now < fault->until_ns) return true;
   }
   return false;
 }

@@ -10,8 +10,8 @@ enum fault_kind {
   FAULT_WHILE,
   FAULT_GOOD,
   FAULT_BAD_SECTOR,
-  FAULT_FLAKY, /* one read in three of a range fails, written or not */
-  FAULT_SLOW,
+  FAULT_FLAKY,     /* one read in three of a range fails, written or not */
+  FAULT_SLOW,      /* I/Os of these kinds take twenty times as long */
   FAULT_HANG,      /* what is submitted then is kept, and lands at a moment of its own, or never */
   FAULT_MISDIRECT, /* once: a write goes to another place of the disk */
 };
@@ -49,7 +49,7 @@ void faults_heal(struct faults *faults);
 const struct fault *faults_judge(struct faults *faults, const struct disk_io *io);
 /* A write that was done makes a bad sector good again. */
 void faults_written(struct faults *faults, uint64_t offset, uint64_t length);
-bool faults_slow(const struct faults *faults);
+bool faults_slow(const struct faults *faults, enum disk_op op);
 /* May an I/O fail from now on? */
 bool faults_any(const struct faults *faults);
 

@@ -25,6 +25,8 @@ struct mix {
   bool source_failed;        /* in this life, at its brink */
   bool flush_failed;         /* the same */
   bool crash_is_aimed;       /* the same */
+  bool stopped;              /* the life before ended with a clean stop */
+  struct kept kept;          /* BRINK_BACK: an image, as it was */
   uint64_t errors_before;    /* that clients were told of before this life */
   uint32_t lives;
   uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
@@ -99,32 +101,81 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t cou
                                      .index = mirror->index * SIM_CLIENTS_MAX + c,
                                      .asks_extents = true};
     client_init(&mirror->clients[c], mix->world, &options);
-    if (mix->brink == BRINK_DOUBT) mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
+    if (mix->brink == BRINK_DOUBT || mix->brink == BRINK_MAPS)
+      mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
+    if (mix->brink == BRINK_AGAIN || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS)
+      mirror->clients[c].depth = CLIENT_DEPTH_MAX;
   }
 }
 
 static bool is_slow(const struct mix *mix) {
-  return mix->brink == BRINK_SOURCE || mix->brink == BRINK_ALL || mix->brink == BRINK_DOUBT;
+  return mix->brink == BRINK_SOURCE || mix->brink == BRINK_ALL || mix->brink == BRINK_DOUBT ||
+         mix->brink == BRINK_READS;
+}
+
+/* Small writes about boundaries of regions, of which there are more than marks. */
+static void set_boundaries(struct workload *workload, struct prng *prng, uint64_t region_bytes) {
+  for (uint32_t i = 0; i < COUNT_OF(workload->hot); i++) {
+    workload->hot[i].start = prng_between(prng, 1, workload->size_bytes / region_bytes - 1) * region_bytes - 16384;
+    workload->hot[i].bytes = 32768;
+  }
+  workload->hot_percent = 70;
+  workload->aligned_percent = 100;
+  memcpy(workload->weight, (const uint32_t[]){20, 75, 0, 0, 5}, sizeof workload->weight);
+}
+
+/* Many reads, all of them at the master, and few writes. */
+static void set_reads_of_master(struct workload *workload, struct mirror_config *config) {
+  config->read_master = true;
+  workload->hot_percent = 90;
+  workload->aligned_percent = 60;
+  workload->rest_one_in = 0;
+  workload->write_bytes_max = 32u << 10;
+  memcpy(workload->weight, (const uint32_t[]){85, 12, 0, 0, 3}, sizeof workload->weight);
+}
+
+/* Large ones, which hold most marks, and small ones between them, all over the volume; and flushes. */
+static void set_pressure(struct workload *workload) {
+  workload->hot_percent = 0;
+  workload->aligned_percent = 20;
+  workload->write_bytes_max = 640u << 10;
+  workload->rest_one_in = 0;
+  memcpy(workload->weight, (const uint32_t[]){5, 70, 0, 0, 25}, sizeof workload->weight);
+}
+
+static void set_workload(struct mix *mix, struct sim_mirror *mirror) {
+  struct workload *workload = &mirror->workloads[0];
+  if (mix->brink) workload->weight[MODEL_FLUSH] += 20;
+  if (mix->brink == BRINK_AGAIN) set_boundaries(workload, &mix->prng, mirror->config.region_bytes);
+  if (mix->brink == BRINK_READS) set_reads_of_master(workload, &mirror->config);
+  if (mix->brink == BRINK_MAPS) set_pressure(workload);
+  if (mix->brink == BRINK_SOURCE) workload->aligned_percent = 30;
+  if (mix->brink != BRINK_DOUBT) return;
+  workload->hot_percent = 0; /* all over the volume, so that there is never room for marks */
+  memcpy(workload->weight, (const uint32_t[]){5, 50, 0, 0, 40}, sizeof workload->weight);
+}
+
+/* Images come back soon, and are copied to for a while; or stay away. */
+static void set_policies(struct mix *mix, struct sim_mirror *mirror) {
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct image_policy *policy = &mirror->images[i].policy;
+    policy->return_by_itself = mix->brink != BRINK_MAPS;
+    if (!policy->return_by_itself) continue;
+    policy->return_after_ns = prng_between(&mix->prng, NS_PER_MS, 20 * NS_PER_MS);
+    policy->rate = prng_between(&mix->prng, 2u << 20, 8u << 20);
+  }
 }
 
 static void add_mirror(struct mix *mix, const struct sim_mirror_options *options) {
   struct node *node = mix->node;
   struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
   sim_mirror_init(mirror, node, node->mirror_count - 1, options);
-  if (mix->brink) mirror->workloads[0].weight[MODEL_FLUSH] += 20;
-  if (mix->brink == BRINK_DOUBT) { /* all over the volume, so that there is never room for marks */
-    mirror->workloads[0].hot_percent = 0;
-    memcpy(mirror->workloads[0].weight, (const uint32_t[]){5, 50, 0, 0, 40}, sizeof mirror->workloads[0].weight);
-  }
+  set_workload(mix, mirror);
   for (uint32_t i = 0; i < mirror->image_count && is_slow(mix); i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
-  if (mix->brink == BRINK_SOURCE) mirror->workloads[0].aligned_percent = 30;
-  for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_ALL; i++) {
-    struct image_policy *policy = &mirror->images[i].policy;
-    policy->return_by_itself = true;
-    policy->return_after_ns = prng_between(&mix->prng, NS_PER_MS, 20 * NS_PER_MS);
-    policy->rate = prng_between(&mix->prng, 2u << 20, 8u << 20);
-  }
+  for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_MAPS; i++)
+    mirror->images[i].data[0].latency_ns = NS_PER_MS / 100; /* a flush is over long before a round is */
+  if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS) set_policies(mix, mirror);
   adopt_data(mix, mirror);
   add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
   struct weather *weather = weather_of(mix, mirror);
@@ -149,9 +200,15 @@ static void format_all(struct mix *mix) {
   node_stop(node);
 }
 
+static uint32_t draw_one(struct mix *mix, const struct sim_mirror *mirror) {
+  if (prng_one_in(&mix->prng, 2)) return weather_master(mirror);
+  return weather_next_member(mirror, (uint32_t)prng_below(&mix->prng, mirror->image_count));
+}
+
 /* ---- one life ---- */
 
 static void crash(struct mix *mix) {
+  mix->stopped = false;
   bool power = prng_one_in(&mix->prng, 2);
   if (mix->next != CRASH_ANY) power = mix->next == CRASH_POWER;
   mix->next = CRASH_ANY;
@@ -281,6 +338,7 @@ static void life_stops(struct mix *mix) {
     return;
   }
   node_stop(mix->node);
+  mix->stopped = true;
 }
 
 static uint64_t faults_struck(const struct sim_counters *counters) {
@@ -313,7 +371,6 @@ static uint64_t crash_after_all(struct mix *mix, const struct sim_counters *befo
   struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
   if (weather->kind != WEATHER_CHAOS) return steps;
   brink_watch(weather);
-  if (now->client_error != before->client_error) brink_error(weather);
   bool error = now->client_error != before->client_error, flushed = now->flush_ok != before->flush_ok;
   switch (weather->story) {
     case STORY_DOUBT:
@@ -331,8 +388,7 @@ static uint64_t crash_after_all(struct mix *mix, const struct sim_counters *befo
       mix->next = CRASH_KILL;
       sooner = prng_between(prng, 50, 600);
       break;
-    case STORY_COPYING:
-    case STORY_MASTER_GONE: /* it is seen in this life */
+    case STORY_COPYING: /* it is seen in this life */
     case STORY_COUNT: break;
   }
   return min_u64(steps, sooner);
@@ -349,12 +405,26 @@ static uint64_t crash_after_healing(struct mix *mix, const struct sim_counters *
   return min_u64(steps, sooner);
 }
 
+/* While marks are being cleared by what it has flushed. */
+static uint64_t crash_after_flush(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  bool flushed = mix->world->counters.flush_ok != before->flush_ok;
+  if (!in_chaos(mix, &mix->node->mirrors[0]) || !flushed || !prng_one_in(&mix->prng, 30)) return steps;
+  mix->next = prng_one_in(&mix->prng, 3) ? CRASH_POWER : CRASH_KILL;
+  return min_u64(steps, prng_between(&mix->prng, 1, 60));
+}
+
 /* The same where all lives are about the failure of the master: a flush has failed, and nobody was told; the failed image is being
  * taken out; a flush was answered that may rest on what the process before has left in doubt. */
 static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
   const struct sim_counters *now = &mix->world->counters;
   struct prng *prng = &mix->prng;
   uint64_t sooner = steps;
+  if (mix->brink == BRINK_BACK || mix->brink == BRINK_AGAIN) return steps;
+  if (mix->brink == BRINK_READS) {
+    if (now->client_error != before->client_error) brink_error(weather_of(mix, &mix->node->mirrors[0]));
+    return steps;
+  }
+  if (mix->brink == BRINK_MAPS) return crash_after_flush(mix, before, steps);
   if (mix->brink == BRINK_ALL) return crash_after_all(mix, before, steps);
   if (mix->brink == BRINK_HOME || mix->brink == BRINK_PLACES) return crash_after_healing(mix, before, steps);
   if (mix->brink == BRINK_SOURCE) {
@@ -460,10 +530,32 @@ static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   uint32_t budget = (uint32_t)prng_between(&mix->prng, 10, mix->budget_max);
   if (mix->brink == BRINK_ALL) budget *= 3;
   sim_mirror_clients_start(mirror, mix->brink ? 0 : budget);
+  for (uint32_t c = 0; c < mirror->client_count && mix->brink == BRINK_AGAIN; c++) mirror->clients[c].drop_one_in = 0;
   if (mix->brink) prepare_brink(mix, mirror);
+  for (uint32_t c = 0; c < mirror->client_count && mix->brink == BRINK_AGAIN; c++) mirror->clients[c].drop_one_in = 8;
   weather_strike(weather_of(mix, mirror));
   if (!mix->brink) operator_comes(mix, mirror);
   for (uint32_t c = 0; c < mirror->client_count && mix->brink; c++) client_more(&mirror->clients[c], budget);
+}
+
+/* ---- an image is put back ---- */
+
+/* All are well: nothing but what the others know tells that this one is of another time. */
+static void put_back_or_keep(struct mix *mix) {
+  struct sim_mirror *mirror = &mix->node->mirrors[0];
+  bool settled = weather_of(mix, mirror)->settled;
+  if (mix->kept.taken && settled && (mix->stopped || !mix->kept.served)) image_put_back(mirror, &mix->kept);
+  mix->kept.taken = false;
+  if (settled && mix->stopped && prng_one_in(&mix->prng, 2))
+    image_keep(mirror, draw_one(mix, mirror), &mix->kept, false);
+}
+
+/* What is kept of one that serves can be put back after a clean stop only: until then the others need not know better. */
+static void keep_while_serving(struct mix *mix, bool stop) {
+  struct sim_mirror *mirror = &mix->node->mirrors[0];
+  if (mix->brink != BRINK_BACK || !stop || mix->kept.taken || !mirror->serving) return;
+  if (!sim_mirror_all_synchronized(mirror)) return;
+  image_keep(mirror, draw_one(mix, mirror), &mix->kept, true);
 }
 
 static void one_life(struct mix *mix) {
@@ -475,6 +567,7 @@ static void one_life(struct mix *mix) {
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
   if (mix->brink == BRINK_ALL) stop = !in_chaos(mix, &node->mirrors[0]); /* so that no mark is left to the next life */
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : mix->brink == BRINK_SOURCE ? 1000 : 12000);
+  uint64_t keep_at = steps - prng_below(&mix->prng, min_u64(steps, 3000));
   EACH_MIRROR(node, mirror) mirror->clients_started = false;
   mix->source_failed = mix->flush_failed = mix->crash_is_aimed = false;
   mix->errors_before = mix->world->counters.client_error;
@@ -484,6 +577,7 @@ static void one_life(struct mix *mix) {
     EACH_MIRROR(node, mirror) load_begins(mix, mirror);
     struct sim_counters before = mix->world->counters;
     node_step(node);
+    if (steps == keep_at) keep_while_serving(mix, stop);
     if (mix->brink) steps = crash_at_brink(mix, &before, steps);
     else if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
@@ -582,7 +676,10 @@ static struct mix mix_begin(struct world *world, struct node *node) {
 static void run_mix(struct mix *mix) {
   format_all(mix);
   for (uint32_t life = 0; life < mix->lives; life++) {
-    EACH_MIRROR(mix->node, mirror) strangers_come(mirror, &mix->strange);
+    EACH_MIRROR(mix->node, mirror) {
+      if (mix->brink == BRINK_BACK) put_back_or_keep(mix);
+      else strangers_come(mirror, &mix->strange);
+    }
     one_life(mix);
   }
   mix_end(mix);
@@ -642,6 +739,32 @@ static void set_doubt(struct mix *mix, struct sim_mirror_options *options) {
   options->volume_bytes[0] = 4 << 20;
   options->mark_count = 16;
   options->slow_metadata = false;
+}
+
+/* An image is away, and marks are scarce and slow. */
+static void set_maps(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_MAPS);
+  options->image_count = 2;
+  options->volume_bytes[0] = 3 << 20;
+  options->mark_count = 16;
+}
+/* What was being read when a write failed everywhere and the master was lost. */
+static void set_reads(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_READS);
+  options->volume_bytes[0] = 256 << 10;
+}
+/* An image goes back in time. */
+static void set_back(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_BACK);
+  mix->chaos_percent = 0;
+  mix->stop_percent = 60;
+}
+/* Clients that hang up have more to ask. */
+static void set_again(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_AGAIN);
+  mix->chaos_percent = 0;
+  options->volume_bytes[0] = 3 << 20;
+  options->mark_count = 16;
 }
 
 /* Of several mirrors each has its own weather, and a life is shared. */
@@ -720,8 +843,9 @@ void scenario_hung_disk(struct world *world, struct node *node) {
  * for a disk that hangs beside others. */
 void scenario_mix(struct world *world, struct node *node) {
   static void (*const brinks[])(struct mix *, struct sim_mirror_options *) = {
-      set_brink,    set_brink,    set_brink,      set_source_lost, set_source_lost, set_all_fail, set_all_fail,
-      set_all_fail, set_all_fail, set_home_fails, set_home_fails,  set_places,      set_doubt,    set_doubt};
+      set_brink,    set_brink, set_brink, set_source_lost, set_source_lost, set_all_fail, set_all_fail,
+      set_all_fail, set_reads, set_reads, set_home_fails,  set_home_fails,  set_places,   set_doubt,
+      set_doubt,    set_maps,  set_maps,  set_back,        set_back,        set_again};
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
@@ -733,7 +857,7 @@ void scenario_mix(struct world *world, struct node *node) {
   }
   struct mix mix = mix_begin(world, node);
   void (*set)(struct mix *, struct sim_mirror_options *) = NULL;
-  uint64_t pick = prng_below(&mix.prng, 30); /* docs/fault-model.md gives the shares */
+  uint64_t pick = prng_below(&mix.prng, 36); /* docs/fault-model.md gives the shares */
   bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
   if (pick < 4) set = set_crash_recovery;
   if (brink) set = brinks[pick - 7];
@@ -780,5 +904,9 @@ void scenario_doubt(struct world *world, struct node *node) { run_one(world, nod
 void scenario_all_fail(struct world *world, struct node *node) { run_one(world, node, set_all_fail); }
 void scenario_home_fails(struct world *world, struct node *node) { run_one(world, node, set_home_fails); }
 void scenario_places(struct world *world, struct node *node) { run_one(world, node, set_places); }
+void scenario_maps(struct world *world, struct node *node) { run_one(world, node, set_maps); }
+void scenario_reads(struct world *world, struct node *node) { run_one(world, node, set_reads); }
+void scenario_put_back(struct world *world, struct node *node) { run_one(world, node, set_back); }
+void scenario_again(struct world *world, struct node *node) { run_one(world, node, set_again); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }

@@ -255,11 +255,11 @@ static void sim_io_run(struct sim_event *event) {
   disk_complete(io, err);
 }
 
-static uint64_t draw_latency(struct sim_drive *drive) {
+static uint64_t draw_latency(struct sim_drive *drive, enum disk_op op) {
   if (drive->steady_ns) return drive->steady_ns;
   uint64_t latency = prng_between(&drive->prng, drive->latency_ns / 2, drive->latency_ns * 2);
   if (prng_one_in(&drive->prng, 16)) latency *= 8;
-  if (faults_slow(&drive->faults)) {
+  if (faults_slow(&drive->faults, op)) {
     latency *= 20;
     drive->medium->world->counters.slow_disk++;
   }
@@ -307,7 +307,7 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   sim_io->event.run = sim_io_run;
   sim_io->flush_mark = medium_flush_mark(drive->medium);
   if (io->op == DISK_WRITE) sim_io->crc = crc32c(io->data, io->length);
-  uint64_t latency = draw_latency(drive);
+  uint64_t latency = draw_latency(drive, io->op);
   uint64_t effect = drive->steady_ns ? latency / 2 : prng_below(&drive->prng, latency + 1);
   sim_io->complete_ns = world_now(world) + latency;
   judge(drive, sim_io);
@@ -353,7 +353,7 @@ void sim_drive_heal(struct sim_drive *drive) {
   LIST_EACH(&drive->open->in_flight, node) {
     struct sim_io *sim_io = LIST_ENTRY(node, struct sim_io, link);
     if (!sim_io->hung || sim_io->took_effect) continue;
-    sim_io->complete_ns = world_now(world) + draw_latency(drive);
+    sim_io->complete_ns = world_now(world) + draw_latency(drive, sim_io->io->op);
     world_cancel(world, &sim_io->event);
     world_at(world, &sim_io->event, sim_io->complete_ns);
   }

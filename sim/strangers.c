@@ -247,3 +247,27 @@ void strangers_come(struct sim_mirror *mirror, struct prng *prng) {
   }
   if (prng_one_in(prng, 2)) remember(mirror);
 }
+
+/* ---- one image is put back, with its metadata ---- */
+
+void image_keep(struct sim_mirror *mirror, uint32_t image, struct kept *kept, bool served) {
+  *kept = (struct kept){.taken = true, .served = served, .image = image};
+  remember_image(mirror, &mirror->images[image]);
+  world_trace(mirror->world, "image %s is kept as it is", mirror->images[image].label);
+}
+
+static void put_back(struct medium *medium, const uint8_t *bytes, uint64_t length) {
+  medium_erase(medium);
+  medium_put(medium, bytes, length);
+}
+
+void image_put_back(struct sim_mirror *mirror, struct kept *kept) {
+  struct sim_image *image = &mirror->images[kept->image];
+  require(kept->taken && !mirror->core);
+  kept->taken = false;
+  put_back(image->meta.medium, image->earlier.meta, image->meta.medium->size_bytes);
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    put_back(image->data[v].medium, image->earlier.data[v], volume_bytes(mirror, v));
+  mirror->world->counters.image_put_back++;
+  world_trace(mirror->world, "image %s is put back to what it was when it was kept", image->label);
+}

@@ -13,4 +13,14 @@
 /* To be called while no process runs. May run one, to a refused activation and no further. */
 void strangers_come(struct sim_mirror *mirror, struct prng *prng);
 
+/* One image, data and metadata, is kept, and put back between two lives, as if its disks were snapshots. Its records are old
+ * then, and activation tells it by them: all is copied to it. Must be right if the image was kept between two lives, or while its
+ * mirror served and then stopped cleanly, and if the others have all that was answered since. */
+struct kept {
+  bool taken, served; /* served: while its mirror did */
+  uint32_t image;
+};
+void image_keep(struct sim_mirror *mirror, uint32_t image, struct kept *kept, bool served);
+void image_put_back(struct sim_mirror *mirror, struct kept *kept);
+
 #endif

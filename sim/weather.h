@@ -6,7 +6,19 @@
 
 enum weather_kind { WEATHER_CALM, WEATHER_STORM, WEATHER_CHAOS };
 /* Seeds that live at one kind of edge, life upon life: brink.h. */
-enum brink { BRINK_NONE, BRINK_MASTER, BRINK_SOURCE, BRINK_ALL, BRINK_HOME, BRINK_PLACES, BRINK_DOUBT };
+enum brink {
+  BRINK_NONE,
+  BRINK_MASTER,
+  BRINK_SOURCE,
+  BRINK_ALL,
+  BRINK_HOME,
+  BRINK_PLACES,
+  BRINK_DOUBT,
+  BRINK_MAPS,
+  BRINK_READS,
+  BRINK_BACK,
+  BRINK_AGAIN
+};
 
 #define NO_ANCHOR UINT32_MAX
 struct weather {
@@ -15,15 +27,9 @@ struct weather {
   enum weather_kind kind;
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
   enum brink brink;                      /* every life has one kind of trouble only */
-  enum story {
-    STORY_DOUBT,
-    STORY_MARKS,
-    STORY_COPYING,
-    STORY_MASTER_GONE,
-    STORY_COUNT
-  } story;                 /* BRINK_ALL: this life's */
-  bool armed;              /* it waits for an image to be copied to */
-  uint32_t lives;          /* of a brink whose kinds take turns */
+  enum story { STORY_DOUBT, STORY_MARKS, STORY_COPYING, STORY_COUNT } story; /* BRINK_ALL: this life's */
+  bool armed;                                                                /* it waits for an image to be copied to */
+  uint32_t lives;                                                            /* of a brink whose kinds take turns */
   struct sim_event report; /* somebody else notices that the files of image `reported` are gone */
   uint32_t reported;
   uint32_t anchor;    /* the image that is in the set for sure, and is kept whole in storms */

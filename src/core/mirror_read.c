@@ -243,7 +243,7 @@ static void read_done(struct disk_io *io) {
     /* A write that it overlapped has failed everywhere meanwhile: what it saw need not be what recovery will choose, or has chosen
      * already, from another image. */
     bool recovered = op->tick != op->m->recover_sets && !PLANTED(read_over_recovery);
-    if (recovered || (touches_recovery(op) && !PLANTED(read_not_repeated))) op_read(op);
+    if ((recovered || touches_recovery(op)) && !PLANTED(read_not_repeated)) op_read(op);
     else read_answer(op, TARN_OK);
     return;
   }
