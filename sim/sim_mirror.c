@@ -267,7 +267,8 @@ bool sim_mirror_can_close(const struct sim_mirror *mirror) {
   return true;
 }
 
-/* Servers of disks restart while nobody has them open, and nobody sees it: what was not flushed is gone. */
+/* Servers of disks restart while nobody has them open, and nobody sees it: what was not flushed is gone. Of a mirror that has fallen:
+ * before one that was refused a process may have died, and what that has left in caches is not its affair. */
 static void lose_closed_caches(struct sim_mirror *mirror) {
   struct prng *prng = &mirror->closed_prng;
   uint64_t sectors = 0;
@@ -295,6 +296,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   require(!mirror->serving);
   if (mirror_may_have_lost(mirror->core)) tell_loss(mirror);
   else if (mirror_has_fallen(mirror->core)) mirror->world->counters.fallen_whole++;
+  bool fell = mirror_has_fallen(mirror->core);
   sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
@@ -302,7 +304,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) sim_image_close(&mirror->images[i]);
   disk_close(mirror->config.home);
   arena_destroy(&mirror->arena);
-  lose_closed_caches(mirror);
+  if (fell) lose_closed_caches(mirror);
 }
 
 /* In this life, with a connection. An image that fell back so and was not taken out yet may become the source of the recovery:
