@@ -18,7 +18,8 @@
 const char *locator_check(const struct locator *locator) {
   if (locator->offset == 0 || locator->offset % LOCATOR_ALIGN != 0) return "its offset is not aligned";
   if (locator->length == 0 || locator->length % LOCATOR_ALIGN != 0) return "its length is not aligned";
-  if (locator->offset > INT64_MAX - locator->length) return "it ends beyond what a disk can have";
+  if (locator->length > LOCATOR_LENGTH_MAX) return "it is longer than metadata can be";
+  if (locator->offset > (uint64_t)INT64_MAX - LOCATOR_LENGTH_MAX) return "it ends beyond what a disk can have";
   return NULL;
 }
 

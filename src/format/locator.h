@@ -4,7 +4,10 @@
  *
  * The metadata begins and ends at a multiple of LOCATOR_ALIGN. Behind it, up to the device's size rounded down to LOCATOR_ALIGN,
  * are LOCATOR_AREA_BYTES that hold nothing but LOCATOR_COPIES copies of this block. So the places of the copies follow from the
- * device's size alone. They are written once, before the metadata is, and never changed. */
+ * device's size alone. They are written once, before the metadata is, and never changed.
+ *
+ * A locator is only believed where the metadata that it names ends at the copies (locator_is_at()). Anybody who can write to a device can
+ * put one there; so nothing is ever zeroed because a locator that was found names it. */
 #ifndef TARN_FORMAT_LOCATOR_H
 #define TARN_FORMAT_LOCATOR_H
 
@@ -16,6 +19,7 @@
 #define LOCATOR_AREA_BYTES LOCATOR_ALIGN
 #define LOCATOR_COPIES     2u
 #define LOCATOR_VERSION    1u
+#define LOCATOR_LENGTH_MAX ((uint64_t)1 << 40) /* of metadata in a tail: that of petabytes */
 
 struct locator {
   uint8_t uuid[16];        /* of this tail: made anew each time that one is */
@@ -26,6 +30,11 @@ struct locator {
 static inline uint64_t locator_place(uint64_t device_bytes, uint32_t copy) {
   require(device_bytes >= 2 * LOCATOR_ALIGN);
   return align_down(device_bytes, LOCATOR_ALIGN) - LOCATOR_AREA_BYTES + copy * (LOCATOR_AREA_BYTES / LOCATOR_COPIES);
+}
+
+/* Does the metadata end where the copies begin? */
+static inline bool locator_is_at(const struct locator *locator, uint64_t place) {
+  return place > locator->offset && place - locator->offset == locator->length;
 }
 
 /* NULL, or what is wrong with it as a sentence. */

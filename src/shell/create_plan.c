@@ -479,7 +479,7 @@ static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i,
     return because(why, TARN_REFUSED,
                    "image %s: %s %s, which would be lost; write ',overwrite' behind the image if that is meant", owner,
                    disk->text, disk->kind == DISK_KIND_NBD ? "may hold data" : "holds data");
-  if (!made && disk->size_bytes > volume_bytes)
+  if (!made && disk->size_bytes > volume_bytes && !(i == 0 && plan->places[slot].tail)) /* the tail is written */
     json_array_append_new(
         plan->warnings,
         json_sprintf("image %s: %s is larger than volume %s; the %llu bytes behind its end are not touched", owner,
@@ -600,22 +600,27 @@ static tarn_err old_tail_decide(const struct create_plan *plan, uint32_t slot, s
   const struct plan_file *file = seen ? old_tail(plan, slot, &found) : NULL;
   tarn_err err = TARN_OK;
   if (file) {
-    bool known = examine(file->path, NULL, seen, NULL) == TARN_OK && seen->record.self < IMAGES_MAX;
-    err = because(why, TARN_REFUSED,
-                  "%s: the tail of %s has the metadata of image %s of mirror %s; to give that up write ',overwrite' "
-                  "behind the image",
-                  file->owner, file->path, known ? seen->record.images[seen->record.self].name : "?",
-                  known ? seen->record.name : "?");
+    static const char *const remedy = "to give that up write ',overwrite' behind the image";
+    if (examine(file->path, NULL, seen, NULL) == TARN_OK && seen->record.self < IMAGES_MAX)
+      err = because(why, TARN_REFUSED, "%s: the tail of %s has the metadata of image %s of mirror %s; %s", file->owner,
+                    file->path, seen->record.images[seen->record.self].name, seen->record.name, remedy);
+    else
+      err = because(why, TARN_REFUSED, "%s: the tail of %s says that metadata of Tarn is in it, and there is none; %s",
+                    file->owner, file->path, remedy);
   }
   free(seen);
   return err;
 }
 
+/* It is given up: nobody takes the device for what it was. What it names is left alone. */
 static tarn_err old_tails_wipe(const struct create_plan *plan, uint32_t slot, struct why *why) {
   struct locator found;
-  const struct plan_file *file = plan->overwrite[slot] ? old_tail(plan, slot, &found) : NULL;
-  tarn_err err = file ? tail_wipe(file->path, found.uuid, why) : TARN_OK;
-  return err == TARN_OK && file ? old_tails_wipe(plan, slot, why) : err;
+  tarn_err err = TARN_OK;
+  for (uint32_t i = 0; err == TARN_OK && plan->overwrite[slot] && i < plan->file->volume_count; i++) {
+    const struct plan_file *file = old_tail(plan, slot, &found);
+    if (file) err = tail_unlabel(file->path, why);
+  }
+  return err;
 }
 
 /* What lies there already. */
@@ -626,7 +631,8 @@ static tarn_err tail_decide(struct create_plan *plan, uint32_t slot, struct why 
   struct why inner;
   bool ours;
   tarn_err err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, &inner);
-  if (err == TARN_OK || ours) return file_probe(meta, why); /* old_tail_decide() has asked */
+  if (ours) plan->overwritten |= 1u << slot; /* old_tail_decide() has asked */
+  if (err == TARN_OK || ours) return file_probe(meta, why);
   return because(why, TARN_REFUSED, "%s: %s; nothing is written over it: zero it if it is of no use, or give meta=PATH",
                  meta->owner, inner.text);
 }
@@ -637,7 +643,8 @@ static tarn_err tail_prepare(const struct create_plan *plan, uint32_t slot, stru
   const struct locator *tail = &plan->file->images[slot].tail;
   struct locator found;
   bool ours;
-  tarn_err err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, why);
+  tarn_err err = plan->overwritten & 1u << slot ? tail_clear(meta->path, tail, why) : TARN_OK;
+  if (err == TARN_OK) err = tail_is_empty(meta->path, meta->identity.size_bytes, tail, &ours, &found, why);
   return err == TARN_OK ? tail_make(meta->path, tail, why) : err;
 }
 

@@ -48,6 +48,7 @@ struct create_plan {
   bool adding, assume;      /* assume: what it holds counts as equal */
   bool sized;               /* sizes were given */
   bool overwrite[IMAGES_MAX];
+  uint32_t overwritten; /* by image: a tail of an earlier mirror lies where its own is to be */
   struct plan_disk data[IMAGES_MAX][VOLUMES_MAX];
   struct {
     bool tail;             /* meta=tail; file->images[].tail says where */

@@ -46,12 +46,12 @@ static bool wipe(const char *path) {
 static void remove_one(const char *text, json_t *warnings) {
   struct stat info = {0};
   struct why why;
-  uint8_t uuid[16];
-  bool tail;
-  const char *path = unmake_text_path(text, uuid, &tail);
+  struct locator tail;
+  const char *path = unmake_text_path(text, &tail);
   require(path != NULL);
-  if (tail) {
-    if (tail_wipe(path, uuid, &why) != TARN_OK) json_array_append_new(warnings, json_string(why.text));
+  if (tail.length) {
+    tarn_err err = tail_wipe(path, &tail, &why); /* none: not made yet, or wiped before a crash */
+    if (err != TARN_OK && err != TARN_NOT_FOUND) json_array_append_new(warnings, json_string(why.text));
     return;
   }
   if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR)) return;

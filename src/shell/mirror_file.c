@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,19 +30,34 @@ void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
   }
 }
 
-const char *mirror_file_meta_text(const struct mirror_file_image *image, char *out) {
+const char *unmake_tail_text(const struct locator *tail, const char *path, char *out) {
   char uuid[33];
-  if (image->tail.length == 0) return image->meta;
-  snprintf(out, UNMAKE_TEXT_BYTES, UNMAKE_TAIL "%s:%s", tail_uuid_text(image->tail.uuid, uuid), image->meta);
+  snprintf(out, UNMAKE_TEXT_BYTES, UNMAKE_TAIL "%s:%" PRIu64 "+%" PRIu64 ":%s", tail_uuid_text(tail->uuid, uuid),
+           tail->offset, tail->length, path);
   return out;
 }
 
-const char *unmake_text_path(const char *text, uint8_t uuid[16], bool *tail) {
+const char *mirror_file_meta_text(const struct mirror_file_image *image, char *out) {
+  return image->tail.length ? unmake_tail_text(&image->tail, image->meta, out) : image->meta;
+}
+
+/* Digits up to `end`. NULL: they are none; else what follows. */
+static const char *digits_read(const char *text, char end, uint64_t *out) {
+  char *behind;
+  errno = 0;
+  *out = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &behind, 10) : 0;
+  return *out > 0 && errno == 0 && *behind == end ? behind + 1 : NULL;
+}
+
+const char *unmake_text_path(const char *text, struct locator *tail) {
   size_t before = strlen(UNMAKE_TAIL);
-  *tail = strncmp(text, UNMAKE_TAIL, before) == 0;
-  if (!*tail) return text[0] == '/' ? text : NULL;
+  *tail = (struct locator){.length = 0};
+  if (strncmp(text, UNMAKE_TAIL, before) != 0) return text[0] == '/' ? text : NULL;
   text += before;
-  return tail_uuid_parse(text, uuid) && text[32] == ':' && text[33] == '/' ? text + 33 : NULL;
+  if (!tail_uuid_parse(text, tail->uuid) || text[32] != ':') return NULL;
+  text = digits_read(text + 33, '+', &tail->offset);
+  if (text) text = digits_read(text, ':', &tail->length);
+  return text && text[0] == '/' && !locator_check(tail) ? text : NULL;
 }
 
 void mirror_file_image_release(struct mirror_file_image *image) {
@@ -154,10 +171,9 @@ static bool mirror_settings_read(const json_t *json, int64_t *values) {
 }
 
 static bool tail_text_is_valid(const json_t *json) {
-  uint8_t uuid[16];
-  bool tail;
+  struct locator tail;
   const char *text = json_string_value(json);
-  return text && unmake_text_path(text, uuid, &tail) && tail;
+  return text && unmake_text_path(text, &tail) && tail.length > 0;
 }
 
 /* A list of files, and of tails, to remove; there may be none. */

@@ -56,13 +56,15 @@ struct mirror_file {
   json_t *unmake; /* array of paths, or NULL; owned by the struct */
 };
 
-/* Where an image's metadata is, in a list of what is to be removed: its path, or "tail:UUID:PATH". `out` has
+/* Where an image's metadata is, in a list of what is to be removed: its path, or "tail:UUID:OFFSET+LENGTH:PATH". `out` has
  * UNMAKE_TEXT_BYTES. */
 #define UNMAKE_TAIL       "tail:"
-#define UNMAKE_TEXT_BYTES (META_PATH_BYTES_MAX + 64)
+#define UNMAKE_TEXT_BYTES (META_PATH_BYTES_MAX + 96)
 const char *mirror_file_meta_text(const struct mirror_file_image *image, char *out);
-/* The path in an entry of such a list; of a tail with its uuid, else without (false). NULL: it is none. */
-const char *unmake_text_path(const char *text, uint8_t uuid[16], bool *tail);
+/* The same of a tail that is at another path now. */
+const char *unmake_tail_text(const struct locator *tail, const char *path, char *out);
+/* The path in an entry of such a list; of a tail with its place, else without (its length is 0). NULL: it is none. */
+const char *unmake_text_path(const char *text, struct locator *tail);
 
 /* A copy that shares nothing, or release: what the struct owns. */
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from);

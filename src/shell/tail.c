@@ -15,23 +15,24 @@
 #include "base/bytes.h"
 #include "shell/file_identity.h"
 
-#define CHUNK_BYTES (1u << 20)
+#define CHUNK_BYTES        (1u << 20)
+#define LOCATOR_COPY_BYTES (LOCATOR_AREA_BYTES / LOCATOR_COPIES)
 
 /* ---- reading ---- */
 
 /* Room for direct I/O of `bytes`; free() it. */
 static uint8_t *room_new(size_t bytes) { return aligned_alloc(LOCATOR_BYTES, bytes); }
 
-tarn_err tail_find(int fd, uint64_t device_bytes, struct locator *locator) {
+/* The first sound one of the copies that begin at `place`. */
+static tarn_err copies_read(int fd, uint64_t place, struct locator *locator) {
   tarn_err err = TARN_NOT_FOUND;
-  if (device_bytes < 2 * LOCATOR_ALIGN) return TARN_NOT_FOUND;
   uint8_t *block = room_new(LOCATOR_BYTES);
   if (!block) return TARN_IO;
   for (uint32_t copy = 0; copy < LOCATOR_COPIES; copy++) {
     tarn_err one = TARN_IO;
-    if (pread(fd, block, LOCATOR_BYTES, (off_t)locator_place(device_bytes, copy)) == (ssize_t)LOCATOR_BYTES)
+    if (pread(fd, block, LOCATOR_BYTES, (off_t)(place + copy * LOCATOR_COPY_BYTES)) == (ssize_t)LOCATOR_BYTES)
       one = locator_decode(locator, block);
-    if (one == TARN_OK && locator->offset + locator->length > locator_place(device_bytes, 0)) one = TARN_CORRUPT;
+    if (one == TARN_OK && !locator_is_at(locator, place)) one = TARN_CORRUPT;
     if (copy == 0 || one == TARN_OK || err == TARN_NOT_FOUND) err = one;
     if (err == TARN_OK) break;
   }
@@ -39,8 +40,13 @@ tarn_err tail_find(int fd, uint64_t device_bytes, struct locator *locator) {
   return err;
 }
 
+tarn_err tail_find(int fd, uint64_t device_bytes, struct locator *locator) {
+  if (device_bytes < 2 * LOCATOR_ALIGN) return TARN_NOT_FOUND;
+  return copies_read(fd, locator_place(device_bytes, 0), locator);
+}
+
 tarn_err tail_find_behind(int fd, const struct locator *known, struct locator *locator) {
-  return tail_find(fd, known->offset + known->length + LOCATOR_AREA_BYTES, locator);
+  return copies_read(fd, known->offset + known->length, locator);
 }
 
 tarn_err tail_find_at(const char *path, struct locator *locator) {
@@ -118,6 +124,8 @@ tarn_err tail_plan(const char *path, uint64_t device_bytes, uint64_t data_bytes,
   uint64_t length = align_up(meta_bytes, LOCATOR_ALIGN), from = align_up(data_bytes, LOCATOR_ALIGN);
   uint64_t end = align_down(device_bytes, LOCATOR_ALIGN);
   *locator = (struct locator){.length = length};
+  if (length > LOCATOR_LENGTH_MAX)
+    return because(why, TARN_FULL, "its metadata is too long for a tail: %llu bytes", (unsigned long long)length);
   if (end < from || end - from < length + LOCATOR_AREA_BYTES)
     return because(
         why, TARN_FULL,
@@ -171,38 +179,78 @@ tarn_err tail_make(const char *path, const struct locator *locator, struct why *
   tarn_err err = open_alone(path, &fd, &device_bytes, why);
   if (err != TARN_OK) return err;
   locator_encode(locator, block);
-  bool good = locator->offset + locator->length <= locator_place(device_bytes, 0);
+  uint64_t place = locator->offset + locator->length;
+  bool good = place <= locator_place(device_bytes, 0);
   for (uint32_t copy = 0; copy < LOCATOR_COPIES && good; copy++)
-    good = write_at(fd, block, sizeof block, locator_place(device_bytes, copy));
+    good = write_at(fd, block, sizeof block, place + copy * LOCATOR_COPY_BYTES);
   good = good && fsync(fd) == 0;
   int error = errno;
   close(fd);
   return good ? TARN_OK : because(why, TARN_IO, "the tail of %s cannot be written: %s", path, strerror(error));
 }
 
+/* In pieces, so that no single call of the kernel takes long. */
 static bool zero_range(int fd, uint64_t offset, uint64_t bytes) {
   static const uint8_t zeroes[CHUNK_BYTES];
-  uint64_t range[2] = {offset, bytes};
-  if (ioctl(fd, BLKZEROOUT, range) == 0) return true;
   bool good = true;
-  for (uint64_t done = 0; done < bytes && good; done += CHUNK_BYTES)
-    good = write_at(fd, zeroes, (size_t)min_u64(CHUNK_BYTES, bytes - done), offset + done);
+  for (uint64_t done = 0; done < bytes && good; done += CHUNK_BYTES) {
+    uint64_t range[2] = {offset + done, min_u64(CHUNK_BYTES, bytes - done)};
+    good = ioctl(fd, BLKZEROOUT, range) == 0 || write_at(fd, zeroes, (size_t)range[1], range[0]);
+  }
   return good;
 }
 
-tarn_err tail_wipe(const char *path, const uint8_t uuid[16], struct why *why) {
-  struct locator found;
-  uint64_t device_bytes;
-  int fd;
-  if (tail_find_at(path, &found) != TARN_OK || memcmp(found.uuid, uuid, sizeof found.uuid) != 0) return TARN_OK;
-  tarn_err err = open_alone(path, &fd, &device_bytes, why);
-  if (err != TARN_OK) return err;
-  bool good = zero_range(fd, found.offset, found.length) && fsync(fd) == 0;
-  good = good && zero_range(fd, locator_place(device_bytes, 0), LOCATOR_AREA_BYTES) && fsync(fd) == 0;
+/* Closes it. */
+static tarn_err zeroed(int fd, bool good, const char *path, struct why *why) {
+  good = good && fsync(fd) == 0;
   int error = errno;
   close(fd);
   return good ? TARN_OK
               : because(why, TARN_IO, "the tail of %s cannot be zeroed, do it by hand: %s", path, strerror(error));
+}
+
+tarn_err tail_unlabel(const char *path, struct why *why) {
+  struct locator found;
+  uint64_t device_bytes;
+  uint8_t block[LOCATOR_BYTES];
+  int fd;
+  tarn_err err = open_alone(path, &fd, &device_bytes, why);
+  if (err != TARN_OK) return err;
+  bool good = true;
+  for (uint32_t copy = 0; copy < LOCATOR_COPIES && good && device_bytes >= 2 * LOCATOR_ALIGN; copy++) {
+    uint64_t place = locator_place(device_bytes, copy);
+    good = pread(fd, block, sizeof block, (off_t)place) == (ssize_t)sizeof block;
+    if (good && locator_decode(&found, block) == TARN_OK) good = zero_range(fd, place, LOCATOR_BYTES);
+  }
+  return zeroed(fd, good, path, why);
+}
+
+tarn_err tail_clear(const char *path, const struct locator *planned, struct why *why) {
+  uint64_t device_bytes;
+  int fd;
+  tarn_err err = open_alone(path, &fd, &device_bytes, why);
+  if (err != TARN_OK) return err;
+  return zeroed(fd, zero_range(fd, planned->offset, planned->length + LOCATOR_AREA_BYTES), path, why);
+}
+
+bool tail_is_at(const char *path, const struct locator *known) {
+  struct locator found;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return false;
+  tarn_err err = tail_find_behind(fd, known, &found);
+  close(fd);
+  return err == TARN_OK && memcmp(&found, known, sizeof found) == 0;
+}
+
+tarn_err tail_wipe(const char *path, const struct locator *known, struct why *why) {
+  uint64_t device_bytes;
+  int fd;
+  if (!tail_is_at(path, known)) return because(why, TARN_NOT_FOUND, "that tail is not on %s", path);
+  tarn_err err = open_alone(path, &fd, &device_bytes, why);
+  if (err != TARN_OK) return err;
+  bool good = zero_range(fd, known->offset, known->length) && fsync(fd) == 0;
+  good = good && zero_range(fd, known->offset + known->length, LOCATOR_AREA_BYTES);
+  return zeroed(fd, good, path, why);
 }
 
 /* ---- words ---- */

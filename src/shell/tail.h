@@ -5,7 +5,10 @@
  * LVM or ZFS, any byte that is not zero. Only a tail of ours is replaced, when that is asked for.
  *
  * Crash argument: the list of what is to be undone names the tail by its uuid, and is stored first; then the locator is written,
- * then the metadata. tail_wipe() does nothing where there is no locator of that uuid, and removes the locator last.
+ * then the metadata. tail_wipe() does nothing where there is not this very locator, and removes it last.
+ *
+ * What a locator that was found says is not trusted: zeroed are the blocks of locators themselves, and the places that were planned
+ * here or are known from config.json.
  *
  * All of these block: for workers. They open the device by its path; where it is open already, by us, tail_find() takes the
  * descriptor. */
@@ -30,10 +33,16 @@ CHECKED tarn_err tail_plan(const char *path, uint64_t device_bytes, uint64_t dat
  * of Tarn's, with that uuid. TARN_IO. */
 CHECKED tarn_err tail_is_empty(const char *path, uint64_t device_bytes, const struct locator *locator, bool *ours,
                                struct locator *found, struct why *why);
-/* Writes the locator. Requires an empty tail. Durable when it returns. */
+/* What lies there is given up. Zeroes the sound locators of the device, whatever they name, and nothing else. */
+CHECKED tarn_err tail_unlabel(const char *path, struct why *why);
+/* Zeroes where this planned tail is to be, from its metadata to the end of the copies. */
+CHECKED tarn_err tail_clear(const char *path, const struct locator *planned, struct why *why);
+/* Writes the locator behind its metadata. Requires an empty tail. Durable when it returns. */
 CHECKED tarn_err tail_make(const char *path, const struct locator *locator, struct why *why);
-/* Zeroes the tail of that uuid, if it is there. */
-CHECKED tarn_err tail_wipe(const char *path, const uint8_t uuid[16], struct why *why);
+/* Is it this one that lies there, where it was made? */
+bool tail_is_at(const char *path, const struct locator *known);
+/* Zeroes it. TARN_NOT_FOUND: that one is not there. */
+CHECKED tarn_err tail_wipe(const char *path, const struct locator *known, struct why *why);
 
 /* "0123..." with 33 bytes; and back, false: it is none. */
 const char *tail_uuid_text(const uint8_t uuid[16], char out[33]);

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import struct
 import time
 
 from lib import images
@@ -293,6 +294,41 @@ def test_a_tail_of_an_earlier_mirror(t, row):
         found = examine(daemon, devices[0], status=0 if row[1] else 1)[0]
         check(found["mirror"]["name"] == "new" if row[1] else found["where"] is None, f"{found}")
         check(examine(daemon, devices[1])[0]["mirror"]["name"] == "vol0", "the other device is not left alone")
+        daemon.stop()
+
+
+def locator(offset, length):
+    """A sound one (docs/disk-format.md), as anybody can write it."""
+    block = bytearray(b"TARNTAIL" + struct.pack("<II", 1, 0) + bytes(range(16)) + struct.pack("<QQ", offset, length) + bytes(4048))
+    block[12:16] = struct.pack("<I", crc32c(block))
+    return bytes(block)
+
+
+@rows([("all but the first MiB of a device of 40G", 40960 * MIB, MIB, 40958 * MIB, ",meta=tail", True),
+       ("a length that makes the sum wrap", SIZE + ROOM, MIB, 0xfffffffffff00000, ",meta=tail", False),
+       ("the data, and the new metadata in the tail", SIZE + ROOM, MIB, SIZE + ROOM - 2 * MIB, ",meta=tail", True),
+       ("the data, and the new metadata elsewhere", SIZE + ROOM, MIB, SIZE + ROOM - 2 * MIB, "", True),
+       ("an end before the locator", SIZE + ROOM, MIB, MIB, ",meta=tail", False)])
+def test_a_planted_tail(t, row):
+    """A locator that names what is not metadata: what it names is never zeroed, `overwrite` or not, and the daemon goes on meanwhile."""
+    _, size, offset, length, meta, believed = row
+    with two_devices(t, size) as (devices, files):
+        data = images.read_at(images.make_random(t.path("random"), SIZE, seed=6), 0, SIZE)
+        with open(files[0], "r+b") as file:
+            file.write(data)
+            file.seek(size - MIB)
+            file.write(locator(offset, length))
+        daemon = Daemon(t).start()
+        words = ("mirror", "create", "vol0", "--size", SIZE, "--image")
+        if meta or believed:
+            said = daemon.tarn(*words, f"{devices[0]}{meta}", status=1).err
+            check(len(said.splitlines()) == 1 and "?" not in said, f"{said}")
+            check("metadata of Tarn is in it" in said if believed else "not empty" in said, f"{said}")
+        daemon.tarn(*words, f"{devices[0]}{meta},overwrite", status=0 if believed else 1, quiet=True)
+        check(images.read_at(files[0], 0, SIZE) == data, "the data was written to")
+        if believed:
+            found = examine(daemon, devices[0], status=0 if meta else 1)[0]
+            check(found["where"] == ("tail" if meta else None), f"{found}")
         daemon.stop()
 
 

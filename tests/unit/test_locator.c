@@ -39,6 +39,10 @@ static void bounds(void **state) {
       {"over the volume's first bytes", 0, LOCATOR_ALIGN, false},
       {"not aligned", 4096, LOCATOR_ALIGN, false},
       {"empty", LOCATOR_ALIGN, 0, false},
+      {"as long as can be", LOCATOR_ALIGN, LOCATOR_LENGTH_MAX, true},
+      {"longer than metadata can be", LOCATOR_ALIGN, LOCATOR_LENGTH_MAX + LOCATOR_ALIGN, false},
+      {"a sum that wraps", LOCATOR_ALIGN, 0xfffffffffff00000, false},
+      {"two that wrap to a little", 0xfffffffffff00000, 0xfffffffffff00000, false},
       {"beyond every disk", INT64_MAX / LOCATOR_ALIGN * LOCATOR_ALIGN, LOCATOR_ALIGN, false},
   };
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -55,8 +59,18 @@ static void places(void **state) {
   assert_true(locator_place(10 * LOCATOR_ALIGN, 1) == 9 * LOCATOR_ALIGN + LOCATOR_ALIGN / 2);
 }
 
+static void at_its_place(void **state) {
+  (void)state;
+  struct locator wraps = {.offset = LOCATOR_ALIGN, .length = 0xfffffffffff00000};
+  assert_true(locator_is_at(&good, 9 * LOCATOR_ALIGN));
+  assert_false(locator_is_at(&good, 8 * LOCATOR_ALIGN));
+  assert_false(locator_is_at(&good, 10 * LOCATOR_ALIGN)); /* it would leave a gap */
+  assert_false(locator_is_at(&wraps, 0));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(damage),
-                                     cmocka_unit_test(bounds), cmocka_unit_test(places)};
+                                     cmocka_unit_test(bounds), cmocka_unit_test(places),
+                                     cmocka_unit_test(at_its_place)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

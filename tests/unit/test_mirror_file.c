@@ -6,7 +6,7 @@ static const char good[] =
     "{\"version\":1,\"name\":\"vol0\",\"volumes\":[{\"name\":\"0\",\"size\":1048576}],"
     "\"images\":[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/"
     "a.tarn\"},{\"slot\":2,\"name\":\"c\",\"paths\":[\"/c\"],\"meta\":\"/c.tarn\","
-    "\"settings\":{\"hang\":3},\"adding\":[\"/c\",\"tail:000102030405060708090a0b0c0d0e0f:/dev/c\"],"
+    "\"settings\":{\"hang\":3},\"adding\":[\"/c\",\"tail:000102030405060708090a0b0c0d0e0f:8388608+1048576:/dev/c\"],"
     "\"tail\":{\"uuid\":\"000102030405060708090a0b0c0d0e0f\",\"offset\":8388608,\"length\":1048576},"
     "\"devices\":[{\"path\":\"/dev/c\",\"facts\":[\"wwid 1\"]}]}],"
     "\"settings\":{\"auto\":0},\"stay_inactive\":true,\"unmake\":[\"/a.tarn\"],"
@@ -103,6 +103,10 @@ static void damage(void **state) {
       {"a list of files that is none", "unmake", "{}", TARN_CORRUPT},
       {"a relative file to remove", "unmake", "[\"a\"]", TARN_CORRUPT},
       {"a tail to remove without its uuid", "unmake", "[\"tail:/dev/a\"]", TARN_CORRUPT},
+      {"a tail to remove without its place", "unmake", "[\"tail:000102030405060708090a0b0c0d0e0f:/dev/a\"]",
+       TARN_CORRUPT},
+      {"a tail to remove that cannot be", "unmake", "[\"tail:000102030405060708090a0b0c0d0e0f:0+1048576:/dev/a\"]",
+       TARN_CORRUPT},
   };
   static struct mirror_file file;
   for (size_t i = 0; i < COUNT_OF(rows); i++) {

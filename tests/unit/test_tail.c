@@ -34,7 +34,7 @@ static void a_life(void **state) {
   struct locator tail, found;
   bool ours;
   struct why why;
-  uint8_t other[16] = {1};
+  struct locator other;
   assert_int_equal(tail_find_at(path, &found), TARN_NOT_FOUND);
   assert_int_equal(tail_plan(path, DEVICE_BYTES, DATA_BYTES, 100, &tail, &why), TARN_OK);
   assert_true(tail.offset == 10 * LOCATOR_ALIGN && tail.length == LOCATOR_ALIGN);
@@ -54,15 +54,61 @@ static void a_life(void **state) {
   close(fd);
   assert_int_equal(truncate(path, (off_t)DEVICE_BYTES), 0);
   put(tail.offset, "metadata", 8);
-  assert_int_equal(tail_wipe(path, other, &why), TARN_OK); /* not of that uuid */
+  other = tail;
+  other.uuid[0] ^= 1;
+  assert_int_equal(tail_wipe(path, &other, &why), TARN_NOT_FOUND); /* not of that uuid */
   assert_int_equal(tail_find_at(path, &found), TARN_OK);
-  assert_int_equal(tail_wipe(path, tail.uuid, &why), TARN_OK);
+  assert_true(tail_is_at(path, &tail));
+  assert_int_equal(truncate(path, (off_t)(2 * DEVICE_BYTES)), 0);
+  assert_int_equal(tail_wipe(path, &tail, &why), TARN_OK); /* it has grown */
+  assert_int_equal(tail_wipe(path, &tail, &why), TARN_NOT_FOUND);
+  assert_int_equal(truncate(path, (off_t)DEVICE_BYTES), 0);
   assert_int_equal(tail_is_empty(path, DEVICE_BYTES, &tail, &ours, &found, &why), TARN_OK);
 
   assert_int_equal(tail_make(path, &tail, &why), TARN_OK);
   put(locator_place(DEVICE_BYTES, 0) + 20, "rot", 3);
   put(locator_place(DEVICE_BYTES, 1) + 20, "rot", 3);
   assert_int_equal(tail_find_at(path, &found), TARN_CORRUPT);
+}
+
+/* The first byte of the file that is not zero, from `from` on. */
+static uint64_t next_byte(uint64_t from) {
+  uint8_t byte = 0;
+  int fd = open(path, O_RDONLY);
+  while (from < DEVICE_BYTES && pread(fd, &byte, 1, (off_t)from) == 1 && byte == 0) from++;
+  close(fd);
+  return from;
+}
+
+/* A locator that somebody put there is not believed, or given up without touching what it names. */
+static void planted(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    uint64_t offset, length;
+    tarn_err err;
+  } rows[] = {
+      {"all of the device before it", LOCATOR_ALIGN, 10 * LOCATOR_ALIGN, TARN_OK},
+      {"an end before it", LOCATOR_ALIGN, 8 * LOCATOR_ALIGN, TARN_CORRUPT},
+      {"an end behind it", LOCATOR_ALIGN, 11 * LOCATOR_ALIGN, TARN_CORRUPT},
+  };
+  uint64_t place = locator_place(DEVICE_BYTES, 0);
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct locator tail = {.offset = rows[i].offset, .length = rows[i].length}, planned, found;
+    static uint8_t block[LOCATOR_BYTES];
+    struct why why;
+    locator_encode(&tail, block);
+    put(place, (const char *)block, sizeof block);
+    put(DATA_BYTES - 1, "d", 1);
+    row_true(rows[i].why, tail_find_at(path, &found) == rows[i].err);
+    assert_int_equal(tail_plan(path, DEVICE_BYTES, DATA_BYTES, 100, &planned, &why), TARN_OK);
+    put(planned.offset, "m", 1);
+    assert_int_equal(tail_unlabel(path, &why), TARN_OK);
+    row_true(rows[i].why, tail_find_at(path, &found) == TARN_NOT_FOUND);
+    row_true(rows[i].why, next_byte(DATA_BYTES) == planned.offset);
+    assert_int_equal(tail_clear(path, &planned, &why), TARN_OK);
+    row_true(rows[i].why, next_byte(DATA_BYTES) == DEVICE_BYTES && next_byte(DATA_BYTES - 1) == DATA_BYTES - 1);
+  }
 }
 
 static void room(void **state) {
@@ -100,6 +146,7 @@ static void words(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(a_life, set_up, tear_down), cmocka_unit_test(room),
-                                     cmocka_unit_test(words)};
+                                     cmocka_unit_test(words),
+                                     cmocka_unit_test_setup_teardown(planted, set_up, tear_down)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
