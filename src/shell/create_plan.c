@@ -764,10 +764,10 @@ tarn_err plan_check_import(struct create_plan *plan, struct why *why) {
   tarn_err err = TARN_OK;
   plan->to = file->slot_count;
   for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++)
-    if (file->images[slot].present) err = import_look(plan, slot, why);
+    if (file->images[slot].present && !file->images[slot].unknown) err = import_look(plan, slot, why);
   if (err == TARN_OK) err = files_are_distinct(plan, why);
   for (uint32_t slot = 0; slot < file->slot_count && err == TARN_OK; slot++)
-    if (file->images[slot].present) err = import_decide(plan, slot, why);
+    if (file->images[slot].present && !file->images[slot].unknown) err = import_decide(plan, slot, why);
   return err;
 }
 

@@ -58,10 +58,11 @@ static tarn_err look_inside(const char *path, struct examined *examined, struct 
   if (record_look(path, 0, examined)) return found_at(examined, EXAMINED_ITSELF, path, 0, why);
   bool newer = examined->slots[0] == TARN_VERSION || examined->slots[1] == TARN_VERSION;
   if (newer) return found_at(examined, EXAMINED_ITSELF, path, 0, why);
-  return because(why, TARN_NOT_FOUND,
-                 "%s has no metadata of Tarn, neither beside it (%s.tarn) nor in its tail; where it lay in a state "
-                 "directory that is lost, the data is whole, and 'tarn mirror create' begins anew with it",
-                 path, path);
+  return because(
+      why, TARN_NOT_FOUND,
+      "%s has no metadata of Tarn, neither beside it (%s.tarn) nor in its tail: it is no disk of a mirror, or "
+      "its metadata lies elsewhere (',meta=PATH' for import), or lay in a state directory that is lost",
+      path, path);
 }
 
 tarn_err examine(const char *path, const char *meta, struct examined *examined, struct why *why) {

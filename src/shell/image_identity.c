@@ -1,6 +1,7 @@
 /* image_identity.c - see image_identity.h. */
 #include "shell/image_identity.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -59,6 +60,21 @@ static void tail_add(const struct locator *tail, struct device_identity *identit
     strcpy(identity->facts[identity->count++], known.facts[i]);
 }
 
+/* Adds what is known of the device at the image's path, or its part's, unless it is there. */
+static void device_add(json_t **devices, const char *path, dev_t device, const struct locator *tail) {
+  struct device_identity identity;
+  if (device_find(*devices, path)) return;
+  device_identity_read("", device, &identity);
+  if (tail) tail_add(tail, &identity);
+  if (!*devices) *devices = json_array();
+  json_array_append_new(*devices, device_to_json(path, &identity));
+}
+
+/* Where the tail is that the device of that volume has; or NULL. */
+static const struct locator *tail_of(const struct mirror_file_image *image, uint32_t volume) {
+  return volume == 0 && image->tail.length ? &image->tail : NULL;
+}
+
 json_t *image_devices_read(const struct mirror_file *file, uint32_t slot, struct disk *const *disks) {
   json_t *devices = NULL;
   for (uint32_t i = 0; i < file->volume_count; i++) {
@@ -68,15 +84,35 @@ json_t *image_devices_read(const struct mirror_file *file, uint32_t slot, struct
     for (uint32_t j = 0; j < count; j++) {
       const struct file_identity *found = file_disk_identity(files[j].file);
       const char *path = disk_text_kind(text) == DISK_KIND_FILE ? text : files[j].path;
-      struct device_identity identity;
-      if (!found->is_block_device || device_find(devices, path)) continue;
-      device_identity_read("", found->device, &identity);
-      if (i == 0 && file->images[slot].tail.length) tail_add(&file->images[slot].tail, &identity);
-      if (!devices) devices = json_array();
-      json_array_append_new(devices, device_to_json(path, &identity));
+      if (found->is_block_device) device_add(&devices, path, found->device, tail_of(&file->images[slot], i));
     }
   }
   return devices;
+}
+
+json_t *image_devices_look(const struct mirror_file *file, uint32_t slot) {
+  const struct mirror_file_image *image = &file->images[slot];
+  json_t *devices = NULL;
+  struct disk_text *text = malloc(sizeof *text);
+  for (uint32_t i = 0; text && i < file->volume_count; i++) {
+    if (disk_text_parse(image->paths[i], text, NULL) != TARN_OK || text->kind == DISK_KIND_NBD) continue;
+    for (uint32_t j = 0; j < text->part_count; j++) {
+      struct stat info;
+      const char *path = text->kind == DISK_KIND_FILE ? image->paths[i] : text->parts[j].path;
+      if (stat(path, &info) == 0 && S_ISBLK(info.st_mode)) device_add(&devices, path, info.st_rdev, tail_of(image, i));
+    }
+  }
+  free(text);
+  return devices;
+}
+
+void image_devices_prefer(json_t *devices, uint32_t index) {
+  for (size_t i = 0; i < json_array_size(devices); i++) {
+    json_t *facts = json_object_get(json_array_get(devices, i), "facts"), *fact = json_array_get(facts, index);
+    if (!fact) continue;
+    json_array_insert(facts, 0, fact);
+    json_array_remove(facts, index + 1);
+  }
 }
 
 /* ---- comparing ---- */
@@ -188,6 +224,17 @@ static const char *owner_of(const struct mirror_file *file, uint32_t slot, const
   return NULL;
 }
 
+/* Nothing is kept of the image's own device; but this one may be another image's. */
+static enum image_place place_of_unknown(const struct mirror_file *file, uint32_t slot, const char *path,
+                                         struct why *note) {
+  struct device_identity is;
+  const char *owner = device_look(path, true, &is) ? owner_of(file, slot, &is) : NULL;
+  if (!owner) return PLACE_OWN;
+  (void)because(note, TARN_NOT_FOUND, "%s holds the device of image %s (%s); where its own is, is not known", path,
+                owner, device_identity_text(&is));
+  return PLACE_NONE;
+}
+
 enum image_place image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume,
                                   char place[PATH_BYTES_MAX + 1], struct why *note) {
   const struct mirror_file_image *image = &file->images[slot];
@@ -196,7 +243,8 @@ enum image_place image_place_find(const struct mirror_file *file, uint32_t slot,
   struct device_identity was, is = {.count = 0};
   uint32_t at_slot = 0, at_volume = 0;
   note->text[0] = 0;
-  if (!kept || disk_text_kind(path) != DISK_KIND_FILE) return PLACE_OWN;
+  if (disk_text_kind(path) != DISK_KIND_FILE) return PLACE_OWN;
+  if (!kept) return place_of_unknown(file, slot, path, note);
   identity_from_json(kept, &was);
   bool there = device_look(path, has_tail(&was), &is);
   if (there && device_identity_compare(&was, &is) != DEVICE_OTHER) return PLACE_OWN;
@@ -221,4 +269,41 @@ enum image_place image_place_find(const struct mirror_file *file, uint32_t slot,
     (void)because(note, TARN_OK, "%s is another device than it was: it was '%s', now it is '%s'", path,
                   device_identity_text(&was), device_identity_text(&is));
   return owner ? PLACE_NONE : PLACE_OWN;
+}
+
+/* ---- after an image was removed ---- */
+
+void image_devices_rename(json_t *devices, const char *from, const char *to) {
+  json_t *device = device_find(devices, from);
+  if (device) json_object_set_new(device, "path", json_string_nocheck(to));
+}
+
+static bool path_is_named(const struct mirror_file *file, const char *path) {
+  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+    for (uint32_t i = 0; file->images[slot].present && i < file->volume_count; i++)
+      if (strcmp(file->images[slot].paths[i], path) == 0) return true;
+  return false;
+}
+
+/* True: the disk is at another path from now on. */
+static bool place_settle(const struct mirror_file *before, struct mirror_file *file, uint32_t slot, uint32_t volume) {
+  struct mirror_file_image *image = &file->images[slot];
+  const char *was = before->images[slot].paths[volume];
+  char place[PATH_BYTES_MAX + 1];
+  struct why note;
+  if (!image->present || image->unknown || strcmp(image->paths[volume], was) != 0) return false;
+  if (image_place_find(before, slot, volume, place, &note) != PLACE_FOUND || path_is_named(file, place)) return false;
+  image_devices_rename(image->devices, was, place);
+  strcpy(image->paths[volume], place);
+  if (volume == 0 && image->tail.length) strcpy(image->meta, place);
+  return true;
+}
+
+/* Each that settles leaves a path behind, which may have been the place of another one. */
+void image_places_settle(const struct mirror_file *before, struct mirror_file *file) {
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (uint32_t slot = 0; slot < file->slot_count; slot++)
+      for (uint32_t i = 0; i < file->volume_count; i++) changed = place_settle(before, file, slot, i) || changed;
+  }
 }

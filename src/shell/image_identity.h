@@ -19,6 +19,10 @@
 bool image_devices_are_valid(const json_t *devices);
 /* Of an image's open disks. A new reference; NULL: no block device is among them. */
 json_t *image_devices_read(const struct mirror_file *file, uint32_t slot, struct disk *const *disks);
+/* The same of an image that is not open, from what is at its paths. */
+json_t *image_devices_look(const struct mirror_file *file, uint32_t slot);
+/* The fact of that index, which a record's stamp was made of, goes to the front: the image's next stamp is made of it too. */
+void image_devices_prefer(json_t *devices, uint32_t index);
 
 /* Of the device at that path (an image's own name for it). */
 enum device_sameness image_device_compare(const json_t *kept, const json_t *now, const char *path);
@@ -39,5 +43,10 @@ enum image_place {
 };
 enum image_place image_place_find(const struct mirror_file *file, uint32_t slot, uint32_t volume,
                                   char place[PATH_BYTES_MAX + 1], struct why *note);
+/* An image was removed since `before`: whose device is at a path that is no image's any more, as that one's was, would be looked for
+ * there no more. So it has that path for its own from now on. */
+void image_places_settle(const struct mirror_file *before, struct mirror_file *file);
+/* The entry of that path, if there is one. */
+void image_devices_rename(json_t *devices, const char *from, const char *to);
 
 #endif

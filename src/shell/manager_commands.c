@@ -125,17 +125,35 @@ void manager_mirror_deactivate(struct manager *manager, struct call *call) {
 
 /* ---- destroy ---- */
 
+/* The first image whose disk nobody has named; NULL: there is none. */
+static const struct mirror_file_image *image_unknown_first(const struct mirror_file *file) {
+  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+    if (file->images[slot].present && file->images[slot].unknown) return &file->images[slot];
+  return NULL;
+}
+
+/* What is to be removed, into file->unmake. While a disk is missing all metadata stays: with that disk it can be imported again. */
+static void destroy_list(struct managed *managed) {
+  const struct mirror_file *file = &managed->file;
+  const struct mirror_file_image *unknown = image_unknown_first(file);
+  for (uint32_t slot = 0; slot < file->slot_count && !unknown; slot++) {
+    char room[UNMAKE_TEXT_BYTES];
+    if (!file->images[slot].present) continue;
+    const char *text = metadata_text(managed->has_record ? managed->record.mirror_uuid : NULL, file, slot, room,
+                                     managed->work_warnings);
+    if (text) unmake_add(&managed->file, text);
+  }
+  if (unknown)
+    json_array_append_new(managed->work_warnings,
+                          json_sprintf("the metadata of its images is left in place, because the disk of image %s is "
+                                       "unknown: when it is found, 'tarn mirror import' with all disks brings the "
+                                       "mirror back",
+                                       unknown->name));
+}
+
 static void destroy_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
-  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++) {
-    const struct mirror_file_image *image = &managed->file.images[slot];
-    char text[UNMAKE_TEXT_BYTES];
-    if (!image->present || image->unknown) continue;
-    if (managed->has_record && metadata_is_foreign(managed->record.mirror_uuid, image))
-      json_array_append_new(managed->work_warnings,
-                            json_sprintf("%s is left in place: it belongs to another mirror", image->meta));
-    else unmake_add(&managed->file, mirror_file_meta_text(image, text));
-  }
+  destroy_list(managed);
   if (!managed->file.unmake) managed->file.unmake = json_array();
   managed->work_err = mirror_file_store(managed->folder, &managed->file, &managed->work_why);
   if (managed->work_err == TARN_OK) unmake(managed->folder, &managed->file, managed->work_warnings);

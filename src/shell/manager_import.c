@@ -14,6 +14,7 @@
 #include "shell/create_plan.h"
 #include "shell/device_identity.h"
 #include "shell/examine.h"
+#include "shell/image_identity.h"
 #include "shell/manager_internal.h"
 #include "shell/words.h"
 
@@ -73,13 +74,22 @@ static bool is_known(const struct record *record, const struct generation *g) {
   return g->number < oldest;
 }
 
+static bool is_same_disk(const struct file_identity *a, const struct file_identity *b) {
+  return a->is_block_device == b->is_block_device && a->device == b->device &&
+         (a->is_block_device || a->inode == b->inode);
+}
+
 static tarn_err disk_fits(struct import *import, uint32_t i, struct why *why) {
   const struct record *mine = record_of(import, i), *best = record_of(import, import->best);
   const struct record_image *image = &best->images[mine->self];
-  for (uint32_t k = 0; k < i; k++)
+  for (uint32_t k = 0; k < i; k++) {
+    if (is_same_disk(&import->disks[k].identity, &import->disks[i].identity))
+      return because(why, TARN_REFUSED, "%s and %s are the same disk: give each disk once", path_of(import, k),
+                     path_of(import, i));
     if (record_of(import, k)->self == mine->self)
       return because(why, TARN_REFUSED, "%s and %s both say that they are image %s: one is a copy; give the right one",
                      path_of(import, k), path_of(import, i), mine->images[mine->self].name);
+  }
   if (!is_known(best, &mine->generation))
     return because(why, TARN_REFUSED,
                    "%s and %s were written apart from each other: import the one that is to count, and add the other "
@@ -157,6 +167,8 @@ static tarn_err file_fill(struct import *import, struct why *why) {
     snprintf(image->meta, sizeof image->meta, "%s", disk->meta);
     if (slot >= file->slot_count) file->slot_count = slot + 1;
   }
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
+    if (import->missing & 1u << slot) mirror_file_unknown(file, slot, best->images[slot].name);
   return TARN_OK;
 }
 
@@ -164,16 +176,18 @@ static void warn(struct import *import, const char *image, const char *text) {
   json_array_append_new(import->plan.warnings, image ? json_sprintf("image %s %s", image, text) : json_string(text));
 }
 
-/* Are its files and devices those that were recorded? By any fact that is known of a device; what nobody can tell counts as the same. */
-static bool is_recorded(const struct import *import, uint32_t slot) {
+/* Are its files and devices those that were recorded? By any fact that is known of a device, and then `*by` is the index of that;
+ * DEVICE_FACTS_MAX: by none. What nobody can tell counts as the same. */
+static bool is_recorded(const struct import *import, uint32_t slot, uint32_t *by) {
   const struct create_plan *plan = &import->plan;
   uint64_t recorded = record_of(import, import->best)->images[slot].stamp.identity;
+  *by = 0;
   if (recorded == 0 || plan->file->images[slot].tail.length) return true; /* a tail has been found by what lies on it */
   for (uint32_t fact = 0; fact <= DEVICE_FACTS_MAX; fact++) {
     uint64_t stamp = 0;
     for (uint32_t i = 0; i < plan->file->volume_count; i++) {
       const struct plan_disk *disk = &plan->data[slot][i];
-      if (disk->kind == DISK_KIND_NBD) return true;
+      if (disk->kind == DISK_KIND_NBD) return *by = 0, true;
       for (uint32_t j = disk->first; j < disk->first + disk->count; j++) {
         const struct file_identity *file = &plan->files[j].identity;
         struct device_identity identity = {.count = 0};
@@ -181,9 +195,20 @@ static bool is_recorded(const struct import *import, uint32_t slot) {
         stamp_identity_add(&stamp, file, device_identity_number(&identity, fact));
       }
     }
+    *by = fact;
     if (stamp == recorded) return true;
   }
+  *by = 0;
   return false;
+}
+
+/* An image that is out is not opened at activation, which would learn this. Nothing is kept where the record knows of no devices: its
+ * stamp would not be that of the record. */
+static void devices_keep(struct import *import, uint32_t slot, uint32_t by) {
+  struct mirror_file_image *image = &import->plan.file->images[slot];
+  if (by == DEVICE_FACTS_MAX) return;
+  image->devices = image_devices_look(import->plan.file, slot);
+  image_devices_prefer(image->devices, by);
 }
 
 /* What it could not verify. */
@@ -191,9 +216,13 @@ static void limits_tell(struct import *import) {
   const struct record *best = record_of(import, import->best);
   for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
     const char *name = best->images[slot].name;
+    uint32_t by = 0;
+    bool here = best->images[slot].present && !(import->missing & 1u << slot);
+    bool recorded = !here || is_recorded(import, slot, &by);
+    if (here) devices_keep(import, slot, by);
     if (import->missing & 1u << slot)
       warn(import, name, "was not given: activation asks for --force, since it may have newer data");
-    else if (best->images[slot].present && !is_recorded(import, slot))
+    else if (!recorded)
       warn(import, name, "is not on the file or device that was recorded (a copy?): activation asks for --force");
     else if (best->images[slot].present && best->images[slot].state != IMAGE_SYNCHRONIZED)
       warn(import, name, "was not SYNCHRONIZED when that was recorded: it is copied to after activation");

@@ -284,9 +284,13 @@ void unmake(const char *folder, const struct mirror_file *file, json_t *warnings
 void unmake_add(struct mirror_file *file, const char *path);
 /* Removes files that were made for an image. */
 void unmake_files(const json_t *paths, json_t *warnings);
-/* Removes the metadata of an image of that mirror, unless it belongs to another one by now. */
-void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file_image *image, json_t *warnings);
-bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image);
+/* Where the metadata of an image of that mirror lies now, for file->unmake; `out` has UNMAKE_TEXT_BYTES, and the uuid may
+ * be NULL, not known. NULL: it belongs to another
+ * mirror by now, or its device is at no path of this one; it is left behind, and `warnings` says so. */
+const char *metadata_text(const uint8_t mirror_uuid[16], const struct mirror_file *file, uint32_t slot, char *out,
+                          json_t *warnings);
+/* Removes it. */
+void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file *file, uint32_t slot, json_t *warnings);
 
 /* ---- manager_fault.c ---- */
 /* With --enable-faults: puts a fault disk over each data disk of the image. */

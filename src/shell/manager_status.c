@@ -163,7 +163,9 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
   json_t *json = json_pack(
       "{s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "name", kept->name, "return",
       kept->settings.values[SET_RETURN] ? "auto" : "manual", "node", managed->manager->options.node, "role",
-      text_or_null(role), "policy", "sync", "state", text_or_null(state), "reason", text_or_null(image->reason),
+      text_or_null(role), "policy", "sync", "state", text_or_null(state), "reason",
+      kept->unknown && !managed_runs(managed) ? json_string("its disk is unknown, and may have newer data")
+                                              : text_or_null(image->reason),
       "missing", missing ? json_string(missing) : json_null(), "error", text_or_null(error_of(managed, slot)), "disks",
       disks, "moment", moment_json(image), "out_since",
       image->out_since_ns ? json_string(time_text(image->out_since_ns, time)) : json_null(), "returning",
@@ -184,6 +186,7 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
   json_object_set_new(json, "sync", sync_json(image));
   if (managed->manager->options.faults) json_object_set_new(json, "faults", faults_json(managed, slot));
   json_object_set_new(json, "meta", json_string_nocheck(kept->meta));
+  json_object_set_new(json, "disk_unknown", json_boolean(kept->unknown));
   json_object_set_new(json, "meta_in_tail", json_boolean(kept->tail.length > 0));
   json_object_set_new(json, "devices", kept->devices ? json_deep_copy(kept->devices) : json_array());
   json_object_set_new(json, "places", places_json(managed, slot));

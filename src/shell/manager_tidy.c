@@ -7,11 +7,12 @@
  * that reached an image). An image that config.json has and that record has not was never added, or is removed: it is forgotten,
  * and what was made for it goes with it. A mirror that is not to be ACTIVE is opened quietly at start for that. An addition that
  * could not be recorded everywhere is settled in the same way. An image that the record has and config.json has not (somebody
- * restored an old one) is shown, to be removed by hand. */
+ * restored an old one, or it was not named at import) is shown as unknown. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "shell/image_identity.h"
 #include "shell/manager_internal.h"
 
 static void slots_count(struct mirror_file *file) {
@@ -31,9 +32,30 @@ static void image_clear(struct mirror_file *file, uint32_t slot) {
 static void forget_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   const struct mirror_file_image *image = &managed->file.images[managed->forgetting];
+  image_places_settle(&managed->file, managed->new_file);
   if (image->adding) unmake_files(image->adding, managed->work_warnings);
-  else if (!image->unknown) unmake_metadata(managed->uuid, image, managed->work_warnings);
+  else if (!image->unknown) unmake_metadata(managed->uuid, &managed->file, managed->forgetting, managed->work_warnings);
   managed_store_work(work);
+}
+
+/* Images that were at the path of another one have it as theirs, as config.json says. */
+static void places_take(struct managed *managed) {
+  for (uint32_t slot = 0; slot < managed->new_file->slot_count; slot++) {
+    struct mirror_file_image *image = &managed->file.images[slot], *now = &managed->new_file->images[slot];
+    struct image_disks *disks = &managed->disks.images[slot];
+    for (uint32_t i = 0; now->present && i < managed->file.volume_count; i++) {
+      if (strcmp(image->paths[i], now->paths[i]) == 0) continue;
+      report(managed->manager->env, REPORT_INFO, managed->file.name, "image %s: its path is %s from now on, not %s",
+             image->name, now->paths[i], image->paths[i]);
+      image_devices_rename(disks->devices, image->paths[i], now->paths[i]);
+      image_devices_rename(image->devices, image->paths[i], now->paths[i]);
+      strcpy(image->paths[i], now->paths[i]);
+      strcpy(image->meta, now->meta);
+      free(disks->places[i]);
+      disks->places[i] = NULL;
+      disks->note.text[0] = 0;
+    }
+  }
 }
 
 static void forgotten(struct reactor_work *work) {
@@ -44,6 +66,7 @@ static void forgotten(struct reactor_work *work) {
   if (managed->work_err != TARN_OK) json_array_append_new(managed->work_warnings, json_string(managed->work_why.text));
   managed_warn(managed, managed->work_warnings);
   managed->work_warnings = NULL;
+  places_take(managed);
   mirror_file_release(managed->new_file);
   free(managed->new_file);
   managed->new_file = NULL;
@@ -139,13 +162,10 @@ void image_release(struct managed *managed, void (*released)(struct managed *)) 
 
 void image_unknown(struct managed *managed, uint32_t slot, const char *name) {
   struct mirror_file *file = &managed->file;
-  file->images[slot] = (struct mirror_file_image){.present = true, .unknown = true};
-  snprintf(file->images[slot].name, sizeof file->images[slot].name, "%s", name);
-  settings_defaults(&image_settings, file->images[slot].settings.values);
-  slots_count(file);
+  mirror_file_unknown(file, slot, name);
   report(managed->manager->env, REPORT_WARNING, file->name,
-         "has an image %s whose files config.json does not know; 'tarn image remove %s %s' removes it", name,
-         file->name, name);
+         "has an image %s whose disk is unknown, and may have newer data; 'tarn status %s' says what can be done", name,
+         file->name);
 }
 
 void reconcile(struct managed *managed) {

@@ -66,9 +66,8 @@ void unmake_files(const json_t *paths, json_t *warnings) {
   for (size_t i = 0; i < json_array_size(paths); i++) remove_one(json_string_value(json_array_get(paths, i)), warnings);
 }
 
-bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image) {
+static bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image) {
   uint8_t area[RECORD_AREA_BYTES];
-  if (image->tail.length) return false; /* its uuid tells */
   int fd = open(image->meta, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
   bool foreign = false;
@@ -82,11 +81,39 @@ bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file
   return foreign;
 }
 
-void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file_image *image, json_t *warnings) {
-  char text[UNMAKE_TEXT_BYTES];
-  if (metadata_is_foreign(mirror_uuid, image))
-    json_array_append_new(warnings, json_sprintf("%s is left in place: it belongs to another mirror", image->meta));
-  else remove_one(mirror_file_meta_text(image, text), warnings);
+/* Where the image's tail lies: devices may have changed places. NULL: at no path of this mirror. */
+static const char *tail_path(const struct mirror_file *file, const struct mirror_file_image *image) {
+  if (tail_is_at(image->meta, &image->tail)) return image->meta;
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    const struct mirror_file_image *other = &file->images[slot];
+    for (uint32_t i = 0; other->present && !other->unknown && i < file->volume_count; i++)
+      if (disk_text_kind(other->paths[i]) == DISK_KIND_FILE && tail_is_at(other->paths[i], &image->tail))
+        return other->paths[i];
+  }
+  return NULL;
+}
+
+const char *metadata_text(const uint8_t mirror_uuid[16], const struct mirror_file *file, uint32_t slot, char *out,
+                          json_t *warnings) {
+  const struct mirror_file_image *image = &file->images[slot];
+  const char *path = image->tail.length ? tail_path(file, image) : image->meta;
+  if (!path)
+    json_array_append_new(
+        warnings, json_sprintf("image %s: the metadata in the tail of its device is left behind: that device is at no "
+                               "path of this mirror (%s was the image's); where it turns up, 'tarn image examine' "
+                               "shows it, and ',overwrite' gives it up",
+                               image->name, image->paths[0]));
+  else if (image->tail.length) return unmake_tail_text(&image->tail, path, out);
+  else if (mirror_uuid && metadata_is_foreign(mirror_uuid, image))
+    json_array_append_new(warnings, json_sprintf("%s is left in place: it belongs to another mirror", path));
+  else return path;
+  return NULL;
+}
+
+void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file *file, uint32_t slot, json_t *warnings) {
+  char room[UNMAKE_TEXT_BYTES];
+  const char *text = metadata_text(mirror_uuid, file, slot, room, warnings);
+  if (text) remove_one(text, warnings);
 }
 
 void unmake(const char *folder, const struct mirror_file *file, json_t *warnings) {

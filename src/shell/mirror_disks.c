@@ -93,7 +93,9 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
   const struct mirror_file_image *image = &file->images[slot];
   if (image->unknown) {
     because(&disks->why, TARN_NOT_FOUND,
-            "config.json does not know its files; remove it with 'tarn image remove %s %s'", file->name, image->name);
+            "its disk is unknown: it was not named at import, or config.json is an old one; 'tarn status %s' says what "
+            "can be done",
+            file->name);
     return;
   }
   uint64_t settle_ns = (uint64_t)image->settings.values[SET_NBD_SETTLE] * NS_PER_S;

@@ -1,7 +1,8 @@
 /* {"version": 1, "name": "vol0", "volumes": [{"name": "0", "size": 1073741824}],
  *  "images": [{"slot": 0, "name": "a", "paths": ["/srv/a.img"], "meta": "/srv/a.img.tarn", "settings": {"hang": 10, ...},
  *              "tail": {"uuid": "0f...", "offset": 1072693248, "length": 1048576},
- *              "devices": [{"path": "/dev/sdb", "facts": ["wwid naa.5000c500a1b2c3d4"]}], "adding": ["/srv/a.img"]}],
+ *              "devices": [{"path": "/dev/sdb", "facts": ["wwid naa.5000c500a1b2c3d4"]}], "adding": ["/srv/a.img"]},
+ *             {"slot": 1, "name": "b", "unknown": true, "settings": {...}}],
  *  "settings": {"auto": 1, ...}, "stay_inactive": false, "unmake": ["/srv/a.img.tarn"]} */
 #include "shell/mirror_file.h"
 
@@ -19,7 +20,8 @@
 #include "shell/words.h"
 
 #define MIRROR_FILE_VERSION 2
-#define VERSION_WITH_TAILS  2 /* of a file that has some; others are written as 1, which older daemons read too */
+#define VERSION_WITH_TAILS \
+  2 /* of a file that has some, or unknown images; others are written as 1, which older daemons read too */
 
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from) {
   *to = *from;
@@ -72,6 +74,14 @@ void mirror_file_release(struct mirror_file *file) {
   for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) mirror_file_image_release(&file->images[slot]);
 }
 
+void mirror_file_unknown(struct mirror_file *file, uint32_t slot, const char *name) {
+  struct mirror_file_image *image = &file->images[slot];
+  *image = (struct mirror_file_image){.present = true, .unknown = true};
+  snprintf(image->name, sizeof image->name, "%s", name);
+  settings_defaults(&image_settings, image->settings.values);
+  if (slot >= file->slot_count) file->slot_count = slot + 1;
+}
+
 static json_t *settings_to_json(const struct settings_table *table, const int64_t *values) {
   json_t *settings = json_object();
   for (unsigned i = 0; i < table->count; i++)
@@ -81,6 +91,9 @@ static json_t *settings_to_json(const struct settings_table *table, const int64_
 
 static json_t *image_to_json(const struct mirror_file *file, uint32_t slot) {
   const struct mirror_file_image *image = &file->images[slot];
+  if (image->unknown)
+    return json_pack("{s:i, s:s, s:b, s:o}", "slot", (int)slot, "name", image->name, "unknown", 1, "settings",
+                     settings_to_json(&image_settings, image->settings.values));
   json_t *paths = json_array();
   for (uint32_t i = 0; i < file->volume_count; i++) json_array_append_new(paths, json_string_nocheck(image->paths[i]));
   json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o}", "slot", (int)slot, "name", image->name, "paths", paths, "meta",
@@ -103,9 +116,9 @@ json_t *mirror_file_to_json(const struct mirror_file *file) {
                                              (json_int_t)file->volumes[i].size_bytes));
   int version = 1;
   for (uint32_t slot = 0; slot < file->slot_count; slot++) {
-    if (!file->images[slot].present || file->images[slot].unknown) continue;
+    if (!file->images[slot].present) continue;
     json_array_append_new(images, image_to_json(file, slot));
-    if (file->images[slot].tail.length) version = VERSION_WITH_TAILS;
+    if (file->images[slot].tail.length || file->images[slot].unknown) version = VERSION_WITH_TAILS;
   }
   json_t *json = json_pack("{s:i, s:s, s:o, s:o, s:o, s:b}", "version", version, "name", file->name, "volumes", volumes,
                            "images", images, "settings", settings_to_json(&mirror_settings, file->settings.values),
@@ -216,21 +229,29 @@ static bool devices_read(const json_t *json, json_t **devices) {
   return *devices != NULL;
 }
 
-static bool image_read(const json_t *json, struct mirror_file *file) {
-  const json_t *slot = json_object_get(json, "slot"), *paths = json_object_get(json, "paths");
-  if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
-  struct mirror_file_image *image = &file->images[json_integer_value(slot)];
-  if (image->present || json_array_size(paths) != file->volume_count) return false;
-  if (!name_copy(json_object_get(json, "name"), image->name)) return false;
-  for (uint32_t other = 0; other < IMAGES_MAX; other++)
-    if (file->images[other].present && strcmp(file->images[other].name, image->name) == 0) return false;
+/* Where its files and devices are. */
+static bool image_places_read(const json_t *json, const struct mirror_file *file, struct mirror_file_image *image) {
+  const json_t *paths = json_object_get(json, "paths");
+  if (json_array_size(paths) != file->volume_count) return false;
   if (!path_copy(json_object_get(json, "meta"), image->meta, sizeof image->meta)) return false;
   for (size_t j = 0; j < file->volume_count; j++)
     if (!disk_copy(json_array_get(paths, j), image->paths[j])) return false;
+  return files_read(json_object_get(json, "adding"), &image->adding) &&
+         tail_read(json_object_get(json, "tail"), &image->tail) &&
+         devices_read(json_object_get(json, "devices"), &image->devices);
+}
+
+static bool image_read(const json_t *json, struct mirror_file *file) {
+  const json_t *slot = json_object_get(json, "slot");
+  if (!json_is_integer(slot) || json_integer_value(slot) < 0 || json_integer_value(slot) >= IMAGES_MAX) return false;
+  struct mirror_file_image *image = &file->images[json_integer_value(slot)];
+  if (image->present || !name_copy(json_object_get(json, "name"), image->name)) return false;
+  for (uint32_t other = 0; other < IMAGES_MAX; other++)
+    if (file->images[other].present && strcmp(file->images[other].name, image->name) == 0) return false;
   if (!settings_read(json_object_get(json, "settings"), &image_settings, image->settings.values)) return false;
-  if (!files_read(json_object_get(json, "adding"), &image->adding)) return false;
-  if (!tail_read(json_object_get(json, "tail"), &image->tail)) return false;
-  if (!devices_read(json_object_get(json, "devices"), &image->devices)) return false;
+  image->unknown = json_is_true(json_object_get(json, "unknown"));
+  if (image->unknown && json_object_get(json, "paths")) return false;
+  if (!image->unknown && !image_places_read(json, file, image)) return false;
   image->present = true;
   if ((uint32_t)json_integer_value(slot) >= file->slot_count) file->slot_count = (uint32_t)json_integer_value(slot) + 1;
   return true;

@@ -23,7 +23,8 @@
 
 struct mirror_file_image {
   bool present; /* the slot is in use: an image keeps its slot for ever */
-  bool unknown; /* only the mirror's record knows it, where its files lie was lost: never stored, no paths */
+  bool
+      unknown; /* only the mirror's record knows it, where its files lie was lost, or was not said to `mirror import`: no paths */
   char name[TARN_NAME_MAX + 1];
   char paths[VOLUMES_MAX][PATH_BYTES_MAX + 1];
   char meta[META_PATH_BYTES_MAX + 1];
@@ -70,6 +71,8 @@ const char *unmake_text_path(const char *text, struct locator *tail);
 void mirror_file_copy(struct mirror_file *to, const struct mirror_file *from);
 void mirror_file_release(struct mirror_file *file);
 void mirror_file_image_release(struct mirror_file_image *image);
+/* The slot, which is free or unknown already, has an image whose disk is unknown. */
+void mirror_file_unknown(struct mirror_file *file, uint32_t slot, const char *name);
 /* A new reference; "host" fields that this version does not know are not kept. */
 json_t *mirror_file_to_json(const struct mirror_file *file);
 /* TARN_CORRUPT, TARN_VERSION with a sentence. On success mirror_file_release() is due. */

@@ -39,20 +39,24 @@ enum matter {
   MATTER_LOG_OFF,    /* the intent log was switched off */
   MATTER_STATE,      /* the state directory cannot be written */
   MATTER_DIFFERS,    /* verify found places where the images do not agree */
+  MATTER_UNKNOWN,    /* not served, and nobody has said where the disk of an image is, which may be the newest */
   MATTER_UNREADABLE, /* data is lost on all images */
   MATTER_ATTENTION,
 };
 
 /* Copies, counted. */
 struct copies {
-  uint32_t all, good, out, copying, unknown;
+  uint32_t all, good, out, copying, unknown /* without a record */, no_disk /* of unknown disks */;
   const json_t *last_good; /* one of them */
   const json_t *first_bad; /* one that is not */
   uint64_t read_errors;    /* of good ones */
   const char *next_best;   /* until when the newest of the others was equal; NULL: none of them is of use */
 };
 
-static bool is_good(const json_t *image) { return is(image, "state", "SYNCHRONIZED") && !text_of(image, "missing")[0]; }
+static bool is_unknown(const json_t *image) { return json_is_true(json_object_get(image, "disk_unknown")); }
+static bool is_good(const json_t *image) {
+  return is(image, "state", "SYNCHRONIZED") && !text_of(image, "missing")[0] && !is_unknown(image);
+}
 static bool is_copied_to(const json_t *image) { return is(image, "state", "SYNCHRONIZING"); }
 
 /* Times of one form sort as texts. What is being copied to, or never was complete, is of no moment. */
@@ -74,6 +78,7 @@ static struct copies copies_count(const json_t *mirror) {
   json_t *image;
   json_array_foreach(json_object_get(mirror, "images"), index, image) {
     copies.all++;
+    copies.no_disk += is_unknown(image);
     if (is_good(image)) {
       copies.good++;
       copies.last_good = image;
@@ -105,6 +110,7 @@ static bool is_unclean(const json_t *mirror) { return json_is_true(json_object_g
 static enum matter matter_of(const json_t *mirror, const struct copies *copies) {
   if (is(mirror, "state", "ATTENTION")) return MATTER_ATTENTION;
   if (unreadable_of(mirror) > 0) return MATTER_UNREADABLE;
+  if (copies->no_disk > 0 && is(mirror, "state", "INACTIVE")) return MATTER_UNKNOWN;
   if (json_is_object(json_object_get(mirror, "differs")) && copies->all > 1) return MATTER_DIFFERS;
   if (json_is_true(json_object_get(mirror, "state_unwritable"))) return MATTER_STATE;
   if (json_is_true(json_object_get(mirror, "log_off"))) return MATTER_LOG_OFF;
@@ -269,7 +275,8 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
   const char *name = text_of(image, "name");
   if (is_good(image)) return;
   size_text(number_of(image, "missed_bytes"), missed);
-  if (is(image, "missing", "fractured"))
+  if (is_unknown(image)) say(topic->out, topic->look, "by itself", "nothing: the disk of image %s is unknown", name);
+  else if (is(image, "missing", "fractured"))
     say(topic->out, topic->look, "by itself", "nothing: image %s stays as it is until you restore it", name);
   else if (is_copied_to(image))
     say(topic->out, topic->look, "by itself", "the copy goes on, and image %s is good again at its end", name);
@@ -292,7 +299,11 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
 static void image_to_do(const struct topic *topic, const json_t *image) {
   const char *name = text_of(image, "name"), *mirror = topic->name;
   if (is_good(image) || is_copied_to(image)) return;
-  if (is(image, "missing", "fractured"))
+  if (is_unknown(image))
+    say(topic->out, topic->look, "to do",
+        "forget the image whose disk is unknown: tarn image remove %s %s; and add another: tarn image add %s PATH",
+        mirror, name, mirror);
+  else if (is(image, "missing", "fractured"))
     say(topic->out, topic->look, "to do", "when you have done what you fractured it for: tarn image restore %s %s",
         mirror, name);
   else if (is(topic->mirror, "state", "INACTIVE"))
@@ -496,6 +507,27 @@ static void unreadable_print(const struct topic *topic) {
   each_image(topic, image_wrong);
 }
 
+static void unknown_wrong(const struct topic *topic, const json_t *image) {
+  if (!is_unknown(image)) return;
+  say(topic->out, topic->look, "wrong",
+      "the disk of image %s is unknown (it was not named at import, or config.json is an old one): newer data may be "
+      "on "
+      "it",
+      text_of(image, "name"));
+}
+
+static void unknown_print(const struct topic *topic) {
+  each_image(topic, unknown_wrong);
+  say(topic->out, topic->look, "at risk", "what only that disk has, if it is given up");
+  say(topic->out, topic->look, "by itself", "nothing");
+  say(topic->out, topic->look, "to do",
+      "find that disk; then: tarn mirror destroy --force %s, which leaves all metadata in place as long as a disk is "
+      "unknown; and: tarn mirror import PATH..., with all disks",
+      topic->name);
+  say(topic->out, topic->look, "or",
+      "only if that disk is lost for good, go on with what there is: tarn mirror activate --force %s", topic->name);
+}
+
 static void image_errors(const struct topic *topic, const json_t *image) {
   uint64_t errors = number_of(image, "read_errors");
   if (!is_good(image) || errors == 0) return;
@@ -541,6 +573,7 @@ static const char *matter_text(enum matter matter) {
     case MATTER_LOG_OFF: return "its intent log is OFF";
     case MATTER_STATE: return "the state directory cannot be written";
     case MATTER_DIFFERS: return "its images DO NOT AGREE";
+    case MATTER_UNKNOWN: return "INACTIVE, and the disk of an image is UNKNOWN";
     case MATTER_UNREADABLE: return "a part of its DATA CANNOT BE READ";
     case MATTER_ATTENTION: return "STOPPED, it needs attention";
   }
@@ -587,6 +620,7 @@ void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const 
     case MATTER_LOG_OFF: log_off_print(&topic); break;
     case MATTER_STATE: state_print(&topic, text_of(status, "state_directory")); break;
     case MATTER_DIFFERS: differs_print(&topic); break;
+    case MATTER_UNKNOWN: unknown_print(&topic); break;
     case MATTER_UNREADABLE: unreadable_print(&topic); break;
     case MATTER_ATTENTION: attention_print(&topic); break;
   }

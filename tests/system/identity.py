@@ -211,6 +211,7 @@ def test_a_tail_lives_as_its_mirror_does(t):
     with two_devices(t, SIZE + ROOM) as (devices, files):
         daemon = Daemon(t).start()
         said = tail_mirror(t, daemon, devices, "--activate")
+        check("not touched" not in said.err, f"the tail is written to: {said}")
         check("state directory" not in said.err, f"what is in the tail is said to be in the state directory: {said}")
         check(os.listdir(os.path.join(daemon.state, "meta")) == [], "there is metadata in the state directory")
         daemon.wait_synchronized("vol0")
@@ -421,6 +422,58 @@ def test_tails_find_their_disks(t):
         daemon.stop()
 
 
+@rows([("by facts, b goes", False, "b"), ("by tails, b goes", True, "b"), ("by tails, a goes", True, "a")])
+def test_an_image_removed_while_swapped(t, row):
+    """The devices have changed places, and one image is removed: its tail is zeroed where it is, and the other image is found where it is
+    from then on, also after a restart."""
+    _, tails, gone = row
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        if tails:
+            tail_mirror(t, daemon, devices, "--activate")
+        else:
+            daemon.create("vol0", [f"{device},overwrite" for device in devices], size=SIZE)
+        daemon.wait_synchronized("vol0")
+        write(daemon, 0, b"1" * MIB)
+        daemon.stop()
+        attach(t, devices, files[::-1])
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        if gone == "a":
+            daemon.tarn("image", "promote", "vol0", "b")
+        said = daemon.tarn("image", "remove", "vol0", gone, "--wait")
+        check("left behind" not in said.err, f"{said}")
+        left, lost, at = (("a", 1, devices[1]) if gone == "b" else ("b", 0, devices[0]))
+        check(images.read_at(files[lost], SIZE, ROOM) == bytes(ROOM), "the tail of what was removed is not zeroed")
+        for _ in range(2):
+            found = image(daemon, left)
+            check(found["disks"] == [at] and found["places"] is None, f"{found}")
+            check(read(daemon, 0, MIB) == b"1" * MIB, "the data is not there")
+            daemon.restart()
+            daemon.wait_state("vol0", "ACTIVE")
+        daemon.tarn("mirror", "deactivate", "vol0")
+        daemon.tarn("mirror", "destroy", "vol0", "--force")
+        check(images.read_at(files[1 - lost], SIZE, ROOM) == bytes(ROOM), "the tail of the last one is not zeroed")
+        daemon.stop()
+
+
+def test_tails_destroyed_while_swapped(t):
+    """Both tails are zeroed where they are; one whose device is not there is said to be left behind."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        for there in (files[::-1], [files[1], t.path("other.raw")]):
+            images.make_sparse(t.path("other.raw"), SIZE + ROOM)
+            attach(t, devices, files)
+            tail_mirror(t, daemon, devices)
+            attach(t, devices, there)
+            said = daemon.tarn("mirror", "destroy", "vol0", "--force")
+            swapped = there == files[::-1]
+            check(images.read_at(files[1], SIZE, ROOM) == bytes(ROOM), "b's tail is not zeroed where it is")
+            check((images.read_at(files[0], SIZE, ROOM) == bytes(ROOM)) is swapped, "a's tail")
+            check(("image a: the metadata" in said.err and "left behind" in said.err) is not swapped, f"{said}")
+        daemon.stop()
+
+
 # ---- examine, import ----
 
 def examine(daemon, *paths, status=0):
@@ -495,10 +548,73 @@ def test_import_without_an_image(t):
     check("image c" in result.err and "--force" in result.err, f"{result}")
     daemon.tarn("mirror", "import", paths[0], paths[1], "other", "--force", quiet=True)
     check([one["name"] for one in daemon.mirror("other")["images"]] == ["a", "b", "c"], f"{daemon.mirror('other')}")
+    for _ in range(2):
+        said = daemon.tarn("status", status=None).out
+        check("all is well" not in said and "the disk of image c is unknown" in said and "newer data" in said, said)
+        check("mirror destroy --force other" in said and "mirror import" in said, said)
+        found = {one["name"]: one["disk_unknown"] for one in daemon.mirror("other")["images"]}
+        check(found == {"a": False, "b": False, "c": True}, f"{found}")
+        daemon.restart()
+    before = [images.read_at(f"{path}.tarn", 0, 16384) for path in paths]
+    said = daemon.tarn("mirror", "destroy", "other", "--force")
+    check("left in place" in said.err and "image c" in said.err, f"{said}")
+    check([images.read_at(f"{path}.tarn", 0, 16384) for path in paths] == before, "metadata is gone with which c could be imported")
+    daemon.tarn("mirror", "import", *paths, "all", quiet=True)  # c was found
+    daemon.tarn("mirror", "activate", "all")
+    daemon.wait_synchronized("all")
+    daemon.stop()
+    lose_state(daemon)
+    daemon.start()
+    daemon.tarn("mirror", "import", paths[0], paths[1], "other", "--force", quiet=True)
     result = daemon.tarn("mirror", "activate", "other", status=1)
     check("force" in result.err, f"{result}")
     daemon.tarn("mirror", "activate", "other", "--force")
+    said = daemon.tarn("status", status=None).out
+    check("image restore other c" not in said and "image remove other c" in said, said)
+    daemon.tarn("image", "remove", "other", "c", "--wait")
+    daemon.tarn("mirror", "deactivate", "other")
+    daemon.tarn("mirror", "destroy", "other", "--force")
+    check([os.path.exists(f"{path}.tarn") for path in paths] == [False, False, True], "told so, metadata is removed")
     daemon.stop()
+
+
+def test_import_keeps_what_is_known_of_devices(t):
+    """Of an image that is out, too, which no activation opens: when devices change places later, that is said, and not that somebody
+    else uses them."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        tail_mirror(t, daemon, devices, "--activate")
+        daemon.wait_synchronized("vol0")
+        daemon.tarn("image", "fracture", "vol0", "b")
+        write(daemon, 0, b"1" * MIB)
+        daemon.stop()
+        lose_state(daemon)
+        daemon.start()
+        daemon.tarn("mirror", "import", *devices, quiet=True)
+        for _ in range(2):
+            kept = daemon.json("image", "get", "vol0", "b")["devices"]
+            check(kept and kept[0]["path"] == devices[1] and len(kept[0]["facts"]) > 1, f"{kept}")
+            daemon.tarn("mirror", "activate", "vol0", status=None)
+        daemon.stop()
+        attach(t, devices, files[::-1])
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        daemon.tarn("image", "restore", "vol0", "b", "--wait")
+        check(image(daemon, "b")["places"] == [devices[0]], f"{image(daemon, 'b')}")
+        daemon.tarn("image", "fracture", "vol0", "b")
+        daemon.stop()
+        path = os.path.join(daemon.state, "mirrors/vol0/config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        del config["images"][1]["devices"]  # nothing is known of b's, and a's is at its path
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        result = daemon.tarn("image", "restore", "vol0", "b", "--wait", status=1)
+        found = image(daemon, "b")["error"] or ""
+        check("holds the device of image a" in found and "in use" not in result.err + found, f"{result} {found}")
+        daemon.stop()
 
 
 def test_import_is_refused(t):
@@ -525,7 +641,7 @@ def test_import_is_refused(t):
         file.write(b"x" * 16384)
     daemon.start()
     for paths, words in (((a, other), ("import one mirror at a time",)), ((a, b, copy), ("one is a copy",)),
-                         ((bare,), ("no metadata", "tarn mirror create")), ((damaged,), ("damaged",)),
+                         ((a, a), ("same disk", "once")), ((bare,), ("no metadata", "no disk of a mirror")), ((damaged,), ("damaged",)),
                          ((f"{a}.tarn", b), ("is metadata",)), ((a, short), ("too small",)), ((a, t.path("no.img")), ("does not exist",)),
                          ((f"{a}+{a}", b), ("1 volumes",)), ((other, t.path("removed.img")), ("was removed",)), ((a,), ("image b",))):
         result = daemon.tarn("mirror", "import", *paths, status=1)

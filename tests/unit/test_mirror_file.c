@@ -8,7 +8,8 @@ static const char good[] =
     "a.tarn\"},{\"slot\":2,\"name\":\"c\",\"paths\":[\"/c\"],\"meta\":\"/c.tarn\","
     "\"settings\":{\"hang\":3},\"adding\":[\"/c\",\"tail:000102030405060708090a0b0c0d0e0f:8388608+1048576:/dev/c\"],"
     "\"tail\":{\"uuid\":\"000102030405060708090a0b0c0d0e0f\",\"offset\":8388608,\"length\":1048576},"
-    "\"devices\":[{\"path\":\"/dev/c\",\"facts\":[\"wwid 1\"]}]}],"
+    "\"devices\":[{\"path\":\"/dev/c\",\"facts\":[\"wwid 1\"]}]},"
+    "{\"slot\":3,\"name\":\"d\",\"unknown\":true}],"
     "\"settings\":{\"auto\":0},\"stay_inactive\":true,\"unmake\":[\"/a.tarn\"],"
     "\"differs\":{\"bytes\":4096,\"found_ns\":7}}";
 
@@ -19,9 +20,10 @@ static void there_and_back(void **state) {
   assert_int_equal(mirror_file_from_json(json, &file, NULL), TARN_OK);
   json_decref(json);
   assert_string_equal(file.name, "vol0");
-  assert_int_equal(file.slot_count, 3);
+  assert_int_equal(file.slot_count, 4);
   assert_false(file.images[1].present);
-  assert_true(file.images[2].present);
+  assert_true(file.images[2].present && !file.images[2].unknown);
+  assert_true(file.images[3].present && file.images[3].unknown);
   assert_int_equal(file.settings.values[SET_AUTO], 0);
   assert_int_equal(file.settings.values[SET_MARKS], mirror_settings.rows[SET_MARKS].value);
   assert_true(file.stay_inactive);
@@ -34,6 +36,7 @@ static void there_and_back(void **state) {
   json = mirror_file_to_json(&copy);
   assert_int_equal(mirror_file_from_json(json, &again, NULL), TARN_OK);
   assert_true(json_equal(file.unmake, again.unmake));
+  assert_true(again.images[3].unknown && strcmp(again.images[3].name, "d") == 0);
   assert_memory_equal(&file.differs, &again.differs, sizeof file.differs);
   assert_true(json_equal(file.images[2].adding, again.images[2].adding));
   assert_true(json_equal(file.images[2].devices, again.images[2].devices));
@@ -86,6 +89,8 @@ static void damage(void **state) {
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/a\",\"tail\":{\"uuid\":\"0g\",\"offset\":1048576,"
        "\"length\":1048576}}]",
        TARN_CORRUPT},
+      {"an unknown image with a path", "images",
+       "[{\"slot\":0,\"name\":\"a\",\"unknown\":true,\"paths\":[\"/a\"],\"meta\":\"/m\"}]", TARN_CORRUPT},
       {"a device without facts", "images",
        "[{\"slot\":0,\"name\":\"a\",\"paths\":[\"/a\"],\"meta\":\"/a\",\"devices\":[{\"path\":\"/a\"}]}]",
        TARN_CORRUPT},
