@@ -25,6 +25,7 @@ struct client_op {
   bool busy;
   bool asks_extents; /* a read, for the model; its answer is block status */
   uint64_t begun_ns;
+  uint64_t images_failed; /* when it was sent: world->counters.image_failed */
   uint8_t *data;
   struct disk_extent runs[DISK_EXTENTS_MAX];
 };
@@ -128,6 +129,7 @@ static void op_send(struct client *client, struct client_op *op, bool no_hole) {
   }
   op->busy = true;
   op->begun_ns = world_now(client->world);
+  op->images_failed = client->world->counters.image_failed;
   client->open++;
   count_begin(client, op, request->flags);
   world_trace(client->world, "%s > #%" PRIu64 " %s %" PRIu64 "+%" PRIu64 "%s%s", client->name, op->op.id,
@@ -171,6 +173,7 @@ static void extents_send(struct client *client, struct client_op *op) {
                                       .runs = op->runs};
   op->busy = true;
   op->begun_ns = world_now(client->world);
+  op->images_failed = client->world->counters.image_failed;
   client->open++;
   count_begin(client, op, 0);
   world_trace(client->world, "%s > #%" PRIu64 " extents %" PRIu64 "+%" PRIu64 "%s", client->name, op->op.id,
@@ -261,11 +264,17 @@ static bool is_unreadable(const struct client *client, const struct model_op *op
   return bitmap_any_in(&client->places->unreadable, first, last - first + 1);
 }
 
+/* Some fault has struck since it was sent, or what that has left was not over. */
+static bool met_trouble(const struct client *client, const struct client_op *op) {
+  return client->rules->errors_allowed && op->begun_ns <= client->rules->troubled_ns;
+}
+
 /* A read whose first bytes are out can only be ended by hanging up when the disk fails (simple replies). */
 static bool hang_up_is_fine(const struct client *client) {
-  if (client->rules->stopping || client->rules->errors_allowed) return true;
+  if (client->rules->stopping) return true;
   for (uint32_t i = 0; i < OPS_MAX; i++)
-    if (client->ops[i].busy && is_unreadable(client, &client->ops[i].op)) return true;
+    if (client->ops[i].busy && (met_trouble(client, &client->ops[i]) || is_unreadable(client, &client->ops[i].op)))
+      return true;
   return false;
 }
 
@@ -291,8 +300,9 @@ static void places_written(struct client *client, const struct model_op *op) {
   for (uint64_t page = first; page < stop; page++) page_is_healed(client, page);
 }
 
-static bool error_is_fine(const struct client *client, const struct model_op *op, uint32_t error) {
-  if (client->rules->errors_allowed || is_unreadable(client, op)) return true;
+static bool error_is_fine(const struct client *client, const struct client_op *op, uint32_t error) {
+  if (met_trouble(client, op) || is_unreadable(client, &op->op)) return true;
+  if (client->rules->errors_allowed && client->untold && op->op.kind == MODEL_FLUSH) return true;
   return client->rules->stopping && error == ERROR_SHUTDOWN;
 }
 
@@ -305,6 +315,13 @@ static void count_end(struct client *client, const struct client_op *op, bool ok
   for (uint32_t i = 0; i < op->request.run_count; i++)
     counters->extents_zero += op->runs[i].flags & EXTENT_ZERO ? 1u : 0u;
   if (ok && op->op.kind == MODEL_READ && !op->asks_extents && *client->recovering) counters->read_in_recovery++;
+}
+
+/* No image left meanwhile: all have failed it. */
+static void count_error(struct client *client, const struct client_op *op) {
+  bool writes = op->op.kind == MODEL_WRITE || op->op.kind == MODEL_ZERO || op->op.kind == MODEL_TRIM;
+  if (writes && op->request.error != ERROR_SHUTDOWN && op->images_failed == client->world->counters.image_failed)
+    client->world->counters.failed_together++;
 }
 
 static void client_rest(struct client *client) {
@@ -358,10 +375,11 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   bool ok = request->error == 0;
   world_trace(client->world, "%s < #%" PRIu64 " %s %s%.0u", client->name, op->op.id, op_name(op),
               ok ? "done" : "error ", request->error);
-  if (!ok && !error_is_fine(client, &op->op, request->error))
+  if (!ok && !error_is_fine(client, op, request->error))
     world_fail(client->world, "%s: %s %" PRIu64 "+%" PRIu64 " was answered with error %u, and nothing excuses it",
                client->name, op_name(op), op->op.offset, op->op.length, request->error);
   count_end(client, op, ok);
+  if (!ok) count_error(client, op);
   watch_loss(client, op, ok);
   bool read = op->op.kind == MODEL_READ;
   const char *wrong = op->asks_extents

@@ -13,8 +13,9 @@
 
 /* Why an error is acceptable, asked when a request was answered with one. */
 struct client_rules {
-  bool errors_allowed; /* chaos: any */
-  bool stopping;       /* the mirror is being deactivated under load */
+  bool errors_allowed;  /* chaos: of what was asked for before the trouble had ended: */
+  uint64_t troubled_ns; /* the last moment at which a fault struck, or the mirror did not serve, or recovered */
+  bool stopping;        /* the mirror is being deactivated under load */
 };
 
 /* What the clients of one volume have in common. */

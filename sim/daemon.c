@@ -161,7 +161,7 @@ static void take_members(struct sim_mirror *mirror) {
 /* Requests that waited go on. From here on a client may see what the fall has changed. */
 static void serve(struct sim_mirror *mirror) {
   bool again = mirror->gates[0].opened;
-  mirror->serving = true;
+  mirror->serving = mirror->served = true;
   if (again) mirror->world->counters.served_again++;
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     if (again) model_fall(mirror->models[v], mirror->lost);
@@ -184,10 +184,13 @@ static void activated(struct mirror *core, tarn_err err, const char *why, void *
   operation_done(core, err, why, context);
   if (!mirror->strange && strstr(mirror->why, SIM_STRANGE_TEXT))
     world_fail(mirror->world, "its disks are what they were, and it says: %s", mirror->why);
+  mirror->world->counters.unconfirmed += err != TARN_OK && strstr(mirror->why, "nothing confirms");
+  mirror->world->counters.none_newest += err != TARN_OK && strstr(mirror->why, "has the newest data");
   mirror->fallen = err != TARN_OK;
   if (err != TARN_OK && !mirror->rules.errors_allowed && !mirror->how.promote)
     world_fail(mirror->world, "activation was refused, and nothing excuses it: %s", mirror->why);
   if (err != TARN_OK) return;
+  mirror->edited = false;
   sim_mirror_check_healed(mirror);
   take_members(mirror);
   mirror->quiet = mirror->how.quiet;

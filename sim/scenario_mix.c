@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "sim/brink.h"
+#include "sim/edits.h"
 #include "sim/operator.h"
 #include "sim/scenario.h"
 #include "sim/strangers.h"
@@ -18,7 +19,7 @@
 struct mix {
   struct world *world;
   struct node *node;
-  struct prng prng, strange;
+  struct prng prng, strange, edits;
   struct weather weathers[NODE_MIRRORS_MAX]; /* of each mirror its own */
   struct operator operators[NODE_MIRRORS_MAX];
   uint32_t operator_percent; /* lives with an administrator at work */
@@ -299,17 +300,25 @@ static bool life_begins(struct mix *mix) {
   return false;
 }
 
-/* False only in chaos, which promises no progress. */
-static bool run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
+/* The faults of chaos end, so that what is asked must be answered; not yet without an error. False: they have ended before. */
+static bool chaos_ends(struct mix *mix, struct sim_mirror *mirror) {
+  struct client_rules rules = mirror->rules;
+  if (!in_chaos(mix, mirror) || mirror->healed) return false;
+  world_trace(mix->world, "%s: its faults end", mirror->name);
+  sim_mirror_heal(mirror);
+  mirror->rules = rules;
+  return true;
+}
+
+static void run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   sim_mirror_clients_leave(mirror);
   while (!sim_mirror_clients_gone(mirror)) {
     bool late = world_now(mix->world) > deadline_ns || !node_can_step(mix->node);
-    if (late && in_chaos(mix, mirror)) return false;
-    if (late) world_fail(mix->world, "a request is not answered");
+    if (late && !chaos_ends(mix, mirror)) world_fail(mix->world, "a request is not answered");
+    if (late) deadline_ns = world_now(mix->world) + HEAL_NS;
     node_step(mix->node);
   }
-  return true;
 }
 
 /* In chaos, or with a failing home store, nothing promises that a stop succeeds: then false. */
@@ -321,12 +330,13 @@ static bool mirror_stops(struct mix *mix, struct sim_mirror *mirror) {
   if (!mirror->core) return true;
   bool under_load = prng_one_in(&mix->prng, 3);
   if (under_load) mirror->rules.stopping = true;
-  else if (!run_until_gone(mix, mirror)) return false;
+  else run_until_gone(mix, mirror);
   sim_mirror_deactivate(mirror);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   if (mirror->err != TARN_OK && !in_chaos(mix, mirror) && !weather->home_troubled)
     world_fail(mix->world, "deactivation failed: %s", mirror->why);
-  if (!run_until_gone(mix, mirror) || mirror->err != TARN_OK) return false;
+  run_until_gone(mix, mirror);
+  if (mirror->err != TARN_OK) return false;
   weather_end(weather, true);
   return closes(mix, mirror);
 }
@@ -464,12 +474,14 @@ static void settle(struct mix *mix, struct sim_mirror *mirror) {
   }
 }
 
-static void check_progress(struct mix *mix, uint64_t deadline_ns) {
-  if (world_now(mix->world) <= deadline_ns && node_can_step(mix->node)) return;
+/* In chaos so much longer when all faults have ended. Returns until when there must be progress. */
+static uint64_t check_progress(struct mix *mix, uint64_t deadline_ns) {
+  if (world_now(mix->world) <= deadline_ns && node_can_step(mix->node)) return deadline_ns;
   EACH_MIRROR(mix->node, mirror) {
-    if (mirror->clients_started && !in_chaos(mix, mirror) && !sim_mirror_clients_done(mirror))
-      world_fail(mix->world, "requests to mirror %s make no progress", mirror->name);
+    if (!mirror->clients_started || sim_mirror_clients_done(mirror) || chaos_ends(mix, mirror)) continue;
+    world_fail(mix->world, "requests to mirror %s make no progress", mirror->name);
   }
+  return world_now(mix->world) + HEAL_NS;
 }
 
 /* Not where nothing may step back: a promotion may choose an image that has not got what was seen and never answered. In a storm
@@ -573,7 +585,7 @@ static void one_life(struct mix *mix) {
   mix->errors_before = mix->world->counters.client_error;
   uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
   for (; steps > 0 && !(stop && all_done(node)) && node_can_step(node); steps--) {
-    check_progress(mix, deadline_ns);
+    deadline_ns = check_progress(mix, deadline_ns);
     EACH_MIRROR(node, mirror) load_begins(mix, mirror);
     struct sim_counters before = mix->world->counters;
     node_step(node);
@@ -581,7 +593,10 @@ static void one_life(struct mix *mix) {
     if (mix->brink) steps = crash_at_brink(mix, &before, steps);
     else if (aimed && !stop) steps = crash_sooner(mix, &before, steps);
   }
-  check_progress(mix, UINT64_MAX);
+  while (!node_can_step(node) && !all_done(node)) {
+    (void)check_progress(mix, UINT64_MAX);
+    node_step(node);
+  }
   EACH_MIRROR(node, mirror) settle(mix, mirror);
   if (stop) life_stops(mix);
   else crash(mix);
@@ -611,7 +626,7 @@ static void wait_until_well(struct mix *mix, struct sim_mirror *mirror) {
 static void mirror_ends(struct mix *mix, struct sim_mirror *mirror) {
   wait_until_well(mix, mirror);
   for (uint32_t v = 0; v < mirror->volume_count; v++) read_volume(mix, mirror, v);
-  (void)run_until_gone(mix, mirror);
+  run_until_gone(mix, mirror);
   uint32_t count = (uint32_t)__builtin_popcount(sim_mirror_members(mirror));
   if (sim_mirror_compare(mirror) < count && count > 1)
     world_fail(mix->world, "all is quiet, and the mirror does not call its images equal");
@@ -629,7 +644,7 @@ static void write_unreadable(struct mix *mix, struct sim_mirror *mirror) {
   for (uint32_t v = 0; v < mirror->volume_count; v++)
     while (!mirror->clients[v].wire->ready) node_step(mix->node);
   sim_mirror_write_unreadable(mirror);
-  (void)run_until_gone(mix, mirror);
+  run_until_gone(mix, mirror);
 }
 
 static void mix_end(struct mix *mix) {
@@ -662,7 +677,8 @@ static struct mix mix_begin(struct world *world, struct node *node) {
   struct mix mix = {.world = world,
                     .node = node,
                     .prng = world_stream(world, "mix", 0),
-                    .strange = world_stream(world, "strange", 0)};
+                    .strange = world_stream(world, "strange", 0),
+                    .edits = world_stream(world, "edits", 0)};
   mix.lives = (uint32_t)prng_between(&mix.prng, 4, 16);
   mix.budget_max = prng_one_in(&mix.prng, 4) ? 600 : 200;
   mix.quick_crash_percent = 35;
@@ -678,7 +694,10 @@ static void run_mix(struct mix *mix) {
   for (uint32_t life = 0; life < mix->lives; life++) {
     EACH_MIRROR(mix->node, mirror) {
       if (mix->brink == BRINK_BACK) put_back_or_keep(mix);
-      else strangers_come(mirror, &mix->strange);
+      else {
+        strangers_come(mirror, &mix->strange);
+        edits_come(mirror, &mix->edits);
+      }
     }
     one_life(mix);
   }
@@ -830,7 +849,7 @@ void scenario_hung_disk(struct world *world, struct node *node) {
   }
   uint64_t deadline_ns = world_now(world) + HUNG_NS;
   while (!all_done(node)) {
-    check_progress(&mix, deadline_ns);
+    (void)check_progress(&mix, deadline_ns);
     node_step(node);
   }
   world->counters.hung_harmless++;

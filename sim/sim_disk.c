@@ -17,6 +17,7 @@ struct sim_io {
   uint64_t complete_ns;
   tarn_err err;
   bool took_effect, hung, refused; /* refused: failed before it began */
+  bool late;                       /* a write that fails, and lands when that has been answered */
   uint64_t misplaced;              /* where the write goes instead; 0: nowhere */
   uint32_t flush_mark;
   uint32_t crc; /* of the data of a write, while we own it */
@@ -26,6 +27,16 @@ struct sim_disk {
   struct disk disk;
   struct sim_drive *drive;
   struct list in_flight; /* struct sim_io */
+};
+
+/* A write that failed, and is on its way all the same. */
+struct late_write {
+  struct list link;
+  struct sim_event event;
+  struct sim_drive *drive;
+  uint64_t offset, length;
+  bool zeroes;
+  uint8_t data[];
 };
 
 static const struct disk_ops sim_disk_ops;
@@ -51,15 +62,61 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
                     enum disk_role role) {
   static const uint64_t latencies[] = {10000, 50000, 100000, 400000};
   struct prng prng = world_stream(world, "drive", index);
-  *drive = (struct sim_drive){.prng = world_stream(world, "latency", index)};
+  *drive = (struct sim_drive){.prng = world_stream(world, "latency", index),
+                              .late_prng = world_stream(world, "late", index)};
   drive_draw_caps(drive, &prng, size_bytes, role);
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->caps.can_extents = !prng_one_in(&prng, 4);
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
   if (drive->caps.block_bytes == MEDIUM_PAGE) drive->medium->sector_bytes = MEDIUM_PAGE;
   drive->loss.run = connection_lost;
+  list_init(&drive->late);
   faults_init(&drive->faults, world, drive->medium->name, role);
 }
+
+/* ---- a failed write that lands later ---- */
+
+static void late_land(struct late_write *late) {
+  struct medium *medium = late->drive->medium;
+  world_cancel(medium->world, &late->event);
+  (void)medium_write_torn(medium, late->offset, late->length, late->zeroes ? NULL : late->data, false);
+  medium->world->counters.failed_write_lands++;
+  world_trace(medium->world, "%s: the write of %" PRIu64 "+%" PRIu64 " lands that had failed", medium->name,
+              late->offset, late->length);
+  list_remove(&late->link);
+  world_free(late);
+}
+
+static void late_write_lands(struct sim_event *event) { late_land(CONTAINER_OF(event, struct late_write, event)); }
+
+/* It is answered now. */
+static void late_begin(struct sim_drive *drive, const struct disk_io *io) {
+  static const uint64_t within_ns[] = {NS_PER_MS / 10, 5 * NS_PER_MS, NS_PER_S};
+  struct world *world = drive->medium->world;
+  struct late_write *late = world_alloc(world, sizeof *late + io->length);
+  list_init(&late->link);
+  list_push(&drive->late, &late->link);
+  late->drive = drive;
+  late->offset = io->offset;
+  late->length = io->length;
+  late->zeroes = io->op != DISK_WRITE;
+  if (!late->zeroes) memcpy(late->data, io->data, io->length);
+  late->event.run = late_write_lands;
+  uint64_t most_ns = within_ns[prng_below(&drive->late_prng, COUNT_OF(within_ns))];
+  world_at(world, &late->event, world_now(world) + prng_below(&drive->late_prng, most_ns));
+}
+
+/* Nobody opens a disk again while something is on its way to it (rule 7: nbd-settle, and a server's own patience). */
+static void land_all_late(struct sim_drive *drive) {
+  struct list *node;
+  while ((node = list_first(&drive->late))) late_land(LIST_ENTRY(node, struct late_write, link));
+}
+
+static bool draws_late(struct sim_drive *drive, const struct disk_io *io) {
+  return (io->op == DISK_WRITE || io->op == DISK_WRITE_ZEROES) && prng_one_in(&drive->late_prng, 2);
+}
+
+/* ---- open and closed ---- */
 
 struct disk *sim_disk_open(struct sim_drive *drive) {
   require(drive->open == NULL);
@@ -74,6 +131,7 @@ struct disk *sim_disk_open(struct sim_drive *drive) {
 static void sim_disk_close(struct disk *base) {
   struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
   require(list_is_empty(&disk->in_flight));
+  land_all_late(disk->drive);
   world_cancel(disk->drive->medium->world, &disk->drive->loss);
   disk->drive->lost = false;
   disk->drive->open = NULL;
@@ -171,6 +229,7 @@ static void write_takes_effect(struct sim_io *sim_io) {
   if (crc32c(io->data, io->length) != sim_io->crc) /* nobody else touches what the disk owns */
     world_fail(drive->medium->world, "the buffer of a %s write was changed", sim_io->hung ? "hung" : "submitted");
   uint64_t offset = sim_io->misplaced ? sim_io->misplaced : io->offset;
+  if (sim_io->late) return;
   if (sim_io->err == TARN_OK) medium_write(drive->medium, offset, io->length, io->data, fua);
   else if (!sim_io->refused) (void)medium_write_torn(drive->medium, offset, io->length, io->data, fua);
   if (sim_io->err == TARN_OK) faults_written(&drive->faults, offset, io->length);
@@ -192,7 +251,7 @@ static void take_effect(struct sim_io *sim_io) {
     case DISK_WRITE: write_takes_effect(sim_io); break;
     case DISK_WRITE_ZEROES:
       if (whole) medium_write(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
-      else (void)medium_write_torn(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
+      else if (!sim_io->late) (void)medium_write_torn(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
       break;
     case DISK_TRIM: trim_some(disk, io); break;
     case DISK_FLUSH:
@@ -250,6 +309,8 @@ static void sim_io_run(struct sim_event *event) {
   tarn_err err = sim_io->err;
   if (err == TARN_GONE) disk->drive->lost = false;
   if (sim_io->hung && world_now(world) - io->submitted_ns > LATE_NS) world->counters.hung_io_lands_late++;
+  if (sim_io->late) late_begin(disk->drive, io);
+  if (sim_io->hung || err != TARN_OK) disk->drive->ill_count--;
   list_remove(&sim_io->link);
   world_free(sim_io);
   disk_complete(io, err);
@@ -288,6 +349,7 @@ static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
   } else if (fault) {
     sim_io->err = fault->err;
     sim_io->refused = fault->whole;
+    sim_io->late = drive->lands_late && !fault->whole && draws_late(drive, sim_io->io);
   }
 }
 
@@ -312,6 +374,7 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   sim_io->complete_ns = world_now(world) + latency;
   judge(drive, sim_io);
   trace_begin(drive, sim_io);
+  drive->ill_count += sim_io->hung || sim_io->err != TARN_OK;
   if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + effect);
   else if (sim_io->complete_ns != UINT64_MAX) world_at(world, &sim_io->event, sim_io->complete_ns);
 }
@@ -328,16 +391,19 @@ static void connection_lost(struct sim_event *event) {
   struct sim_drive *drive = CONTAINER_OF(event, struct sim_drive, loss);
   struct world *world = drive->medium->world;
   require(drive->open != NULL);
+  bool cut = drive->faults.role == ROLE_DATA && prng_one_in(&drive->late_prng, 3);
   world->counters.connection_lost++;
   LIST_EACH(&drive->open->in_flight, node) {
     struct sim_io *sim_io = LIST_ENTRY(node, struct sim_io, link);
+    drive->ill_count += !sim_io->hung && sim_io->err == TARN_OK;
     sim_io->err = TARN_GONE;
+    sim_io->late = cut && !sim_io->took_effect && draws_late(drive, sim_io->io);
     if (!sim_io->took_effect) take_effect(sim_io);
     sim_io->complete_ns = world_now(world) + prng_below(&drive->prng, drive->latency_ns + 1);
     world_cancel(world, &sim_io->event);
     world_at(world, &sim_io->event, sim_io->complete_ns);
   }
-  uint64_t sectors = medium_power_loss(drive->medium);
+  uint64_t sectors = cut ? 0 : medium_power_loss(drive->medium);
   drive->lost = true;
   drive->cache_losses += sectors > 0;
   world->counters.sector_lost += sectors;
@@ -383,10 +449,12 @@ void sim_drive_crash(struct sim_drive *drive, bool power) {
   struct world *world = drive->medium->world;
   world_cancel(world, &drive->loss);
   drive->lost = false;
+  land_all_late(drive);
   if (drive->open) {
     land_in_flight(drive->open);
     world_free(drive->open);
     drive->open = NULL;
+    drive->ill_count = 0;
   }
   if (power) world->counters.sector_lost += medium_power_loss(drive->medium);
 }

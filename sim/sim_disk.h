@@ -6,7 +6,9 @@
  *
  * An I/O that hangs is kept like any other, and takes effect late: a write then writes what its buffer holds, which must be what
  * it held at first, and a read then scribbles into its buffer. A connection that is lost for a moment fails the I/Os in flight,
- * or those that come until one of them was answered, and takes the disk's cache with it; no other I/O tells of it. */
+ * or those that come until one of them was answered, and takes the disk's cache with it; no other I/O tells of it. Or only the way to it is cut: then the cache stays.
+ *
+ * A write that failed so may land all the same, after its error was answered and before the disk is closed, or the process is gone. */
 #ifndef TARN_SIM_SIM_DISK_H
 #define TARN_SIM_SIM_DISK_H
 
@@ -30,6 +32,10 @@ struct sim_drive {
   struct sim_event loss;         /* of the connection */
   bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */
   uint64_t cache_losses;
+  uint64_t ill_count; /* I/Os in flight that hang, or will fail */
+  bool lands_late;    /* a write that fails may land later: whoever is told of it takes the image out */
+  struct list late;   /* struct late_write: such that are on their way */
+  struct prng late_prng;
 };
 
 /* Draws the caps (block sizes, zeroing, cache) and the latency from the seed. */

@@ -6,6 +6,7 @@
 
 #include "core/concat.h"
 #include "sim/node.h"
+#include "sim/strangers.h"
 
 /* Data is written long before metadata is, then: the windows that matter are wide. */
 #define SLOW_METADATA_NS (2 * NS_PER_MS)
@@ -77,6 +78,7 @@ static void image_init(struct sim_mirror *mirror, uint32_t i) {
   else snprintf(image->label, sizeof image->label, "m%u:%c", (mirror->index + 1) % 100, 'a' + (int)i);
   image->mirror = mirror;
   image->blank = true;
+  image->identity = i + 1;
   struct prng policy = world_stream(mirror->world, "policy", stream_of(mirror, i));
   draw_policy(&image->policy, &policy);
   image->rots = prng_one_in(&policy, 2);
@@ -189,6 +191,18 @@ static void parts_forget(struct sim_image *image, uint32_t v) {
   image->parts[v] = NULL;
 }
 
+/* A medium counts what was written to it, as a file's mtime does. */
+struct image_stamp sim_image_stamp(const struct sim_image *image) {
+  struct image_stamp stamp = {.identity = image->identity, .modified = 1};
+  for (uint32_t v = 0; v < image->mirror->volume_count; v++) stamp.modified += image->data[v].medium->sequence;
+  return image->mirror->stampless ? (struct image_stamp){0} : stamp;
+}
+
+static void stamp_image(struct mirror *core, uint32_t image, struct image_stamp *stamp) {
+  const struct sim_mirror *mirror = mirror_owner(core);
+  *stamp = sim_image_stamp(&mirror->images[image]);
+}
+
 void sim_image_open(struct sim_image *image) {
   struct sim_mirror *mirror = image->mirror;
   struct mirror_image_config *config = &mirror->config.images[sim_image_slot(image)];
@@ -196,6 +210,7 @@ void sim_image_open(struct sim_image *image) {
   image->open = image->configured && !image->absent;
   config->blank = image->blank;
   config->policy = image->policy;
+  config->found = sim_image_stamp(image);
   config->meta = image->open ? sim_disk_open(&image->meta) : NULL;
   config->error = image->open ? NULL : image->configured ? "it was taken away" : "the slot is free";
   for (uint32_t v = 0; v < mirror->volume_count; v++) config->data[v] = image->open ? data_open(image, v) : NULL;
@@ -250,9 +265,11 @@ void sim_mirror_open(struct sim_mirror *mirror) {
                                    .config = &mirror->config,
                                    .owner = mirror,
                                    .changed = sim_mirror_has_changed,
+                                   .stamp = stamp_image,
                                    .reopen = sim_mirror_reopens};
   mirror->core = mirror_open(&options);
   mirror->done_at_fall = UINT64_MAX;
+  mirror->served = false;
   if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
   arena_freeze(&mirror->arena);
   mirror->status_stale = true;
@@ -301,23 +318,28 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   mirror_close(mirror->core);
   mirror->core = NULL;
   mirror->fallen = mirror->quiet = mirror->recovering = false;
-  for (uint32_t i = 0; i < mirror->image_count; i++) sim_image_close(&mirror->images[i]);
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    sim_image_close(&mirror->images[i]);
+    if (mirror->served) mirror->images[i].cache_lost = false; /* what that has lost was told, or is flushed */
+  }
   disk_close(mirror->config.home);
   arena_destroy(&mirror->arena);
   if (fell) lose_closed_caches(mirror);
 }
 
-/* In this life, with a connection. An image that fell back so and was not taken out yet may become the source of the recovery:
- * the death of the process is like a power loss then. */
+/* An image that lost its cache with a connection may become the source of the recovery, so the death of the process is like a power
+ * loss; until it is recorded as out where every activation looks. */
 static bool cache_was_lost(struct sim_mirror *mirror) {
-  uint64_t losses = 0;
+  struct record home;
+  bool known = sim_record_load(&mirror->home, RECORD_SELF_HOME, &home), excused = false;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
-    for (uint32_t v = 0; v < mirror->volume_count; v++) {
-      losses += mirror->images[i].data[v].cache_losses;
-      mirror->images[i].data[v].cache_losses = 0;
-    }
+    if (!mirror->images[i].cache_lost) continue;
+    mirror->images[i].cache_lost = false;
+    bool out = known && home.images[i].state != IMAGE_SYNCHRONIZED;
+    excused |= !out;
+    if (out) mirror->world->counters.loss_recorded++;
   }
-  return losses > 0;
+  return excused;
 }
 
 void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
@@ -329,6 +351,7 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
     }
     sim_drive_crash(&mirror->images[i].meta, power);
     mirror->images[i].open = false;
+    mirror->world->counters.crash_half_built += mirror->core && mirror->images[i].state == IMAGE_SYNCHRONIZING;
     world_cancel(mirror->world, &mirror->images[i].plugging);
   }
   sim_drive_crash(&mirror->home, power);
@@ -384,4 +407,18 @@ void sim_mirror_heal(struct sim_mirror *mirror) {
   sim_drive_heal(&mirror->home);
   mirror->healed = true;
   mirror->rules = (struct client_rules){0};
+}
+
+static bool drive_is_troubled(const struct sim_drive *drive) {
+  return drive->lost || drive->ill_count > 0 || faults_any(&drive->faults);
+}
+
+bool sim_mirror_is_troubled(const struct sim_mirror *mirror) {
+  bool troubled = !mirror->serving || mirror->fallen || mirror->recovering || drive_is_troubled(&mirror->home);
+  for (uint32_t i = 0; i < mirror->image_count && !troubled; i++) {
+    const struct sim_image *image = &mirror->images[i];
+    troubled = drive_is_troubled(&image->meta);
+    for (uint32_t v = 0; v < mirror->volume_count; v++) troubled |= drive_is_troubled(&image->data[v]);
+  }
+  return troubled;
 }

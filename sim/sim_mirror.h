@@ -49,6 +49,9 @@ struct sim_image {
   bool cut_off, had_moment;   /* it is, or was, CONSISTENT, and then these were its bytes */
   uint32_t moment_crc[SIM_VOLUMES_MAX];
   struct sim_past earlier;
+  bool cache_lost;                           /* with a connection, and it has not been out and in again since */
+  bool out_since;                            /* it was out since then */
+  uint64_t identity;                         /* of its files; another number: other files */
   struct bitmap unverified[SIM_VOLUMES_MAX]; /* pages that changed anywhere since this image was found equal there */
 };
 
@@ -68,6 +71,8 @@ struct sim_mirror {
   struct sim_image images[SIM_IMAGES_MAX];
   struct sim_drive home;
   uint8_t *past_home; /* as struct sim_past; NULL: nothing is remembered */
+  bool edited;        /* somebody wrote to its only current image, and no activation has taken notice yet */
+  bool stampless;     /* nothing tells of what was done to its files */
   bool strange;       /* its disks are not what its metadata tells of */
   struct model *models[SIM_VOLUMES_MAX];
   bool slow_metadata;
@@ -81,6 +86,7 @@ struct sim_mirror {
   /* the mirror object */
   struct arena arena;
   struct mirror *core;   /* NULL: closed */
+  bool served;           /* this object has, some time */
   bool serving;          /* it was activated, and its gates are open */
   bool fallen;           /* it stopped by itself, or was refused: to be closed, and tried again while `keep` */
   uint64_t done_at_fall; /* writes and flushes that were answered as done until the core fell; UINT64_MAX: it has not */
@@ -144,6 +150,8 @@ void sim_image_unplug(struct sim_image *image, uint64_t at_ns);
 void sim_image_plug(struct sim_image *image, uint64_t at_ns);
 /* Slots up to `count` have disks from now on. */
 void sim_mirror_grow(struct sim_mirror *mirror, uint32_t count);
+/* What its files are like now. */
+struct image_stamp sim_image_stamp(const struct sim_image *image);
 /* The disks of one image, for mirror->config. */
 void sim_image_open(struct sim_image *image);
 void sim_image_close(struct sim_image *image);
@@ -189,6 +197,9 @@ bool sim_mirror_clients_gone(const struct sim_mirror *mirror);
 void sim_mirror_write_unreadable(struct sim_mirror *mirror);
 /* No faults, all images present, no error is excused. */
 void sim_mirror_heal(struct sim_mirror *mirror);
+
+/* Does any fault strike now, or what it has left: an I/O that hangs, a mirror that does not serve, or recovers? */
+bool sim_mirror_is_troubled(const struct sim_mirror *mirror);
 
 /* ---- watch.c ---- */
 

@@ -35,8 +35,8 @@ static bool is_still(const struct sim_drive *drive) {
 }
 
 /* Nothing is in a cache, nothing fails, nobody is away, and no image has to be what it was at some moment. */
-static bool all_is_still(const struct sim_mirror *mirror) {
-  bool still = is_still(&mirror->home) && !mirror->maybe_demoted;
+bool sim_all_is_still(const struct sim_mirror *mirror) {
+  bool still = is_still(&mirror->home) && !mirror->maybe_demoted && !mirror->edited;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     const struct sim_image *image = &mirror->images[i];
     if (!image->configured) continue;
@@ -104,7 +104,7 @@ static void swap_metadata(struct sim_mirror *mirror) {
 
 /* ---- what the witnesses must tell ---- */
 
-static bool load_record(const struct sim_drive *drive, uint32_t self, struct record *record) {
+bool sim_record_load(const struct sim_drive *drive, uint32_t self, struct record *record) {
   struct record found[2];
   tarn_err errs[2];
   for (uint32_t slot = 0; slot < 2; slot++)
@@ -157,10 +157,10 @@ static bool witnesses_tell(struct sim_mirror *mirror) {
   struct record best, own[SIM_IMAGES_MAX];
   uint64_t mirror_id;
   uint32_t present = 0, current = 0;
-  if (!load_record(&mirror->home, RECORD_SELF_HOME, &best)) return false;
+  if (!sim_record_load(&mirror->home, RECORD_SELF_HOME, &best)) return false;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     if (!mirror->images[i].configured) continue;
-    if (!load_record(&mirror->images[i].meta, i, &own[i])) return false;
+    if (!sim_record_load(&mirror->images[i].meta, i, &own[i])) return false;
     if (record_is_newer(&own[i], &best)) best = own[i];
   }
   for (uint32_t i = 0; i < mirror->image_count; i++) {
@@ -189,7 +189,7 @@ static bool witnesses_tell(struct sim_mirror *mirror) {
 
 /* ---- they come ---- */
 
-static void must_be_refused(struct sim_mirror *mirror, const char *what) {
+void sim_must_be_refused(struct sim_mirror *mirror, const char *what) {
   struct node *node = mirror->node;
   struct client_rules rules = mirror->rules;
   node_start(node);
@@ -198,7 +198,7 @@ static void must_be_refused(struct sim_mirror *mirror, const char *what) {
   sim_mirror_open(mirror);
   sim_mirror_activate(mirror, NULL);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
-  if (mirror->err == TARN_OK) world_fail(mirror->world, "%s, a witness differs, and %s is served", what, mirror->name);
+  if (mirror->err == TARN_OK) world_fail(mirror->world, "%s, and %s is served", what, mirror->name);
   while (mirror->core && !sim_mirror_can_close(mirror)) node_step(node);
   if (mirror->core) sim_mirror_close(mirror);
   mirror->strange = false;
@@ -221,10 +221,12 @@ static bool all_remembered(const struct sim_mirror *mirror) {
 
 void strangers_come(struct sim_mirror *mirror, struct prng *prng) {
   enum { EXCHANGED, DATA_BACK, METADATA_BACK } kind = (uint32_t)prng_below(prng, 3);
-  static const char *const names[] = {"disks have changed places", "a disk went back", "all metadata went back"};
+  static const char *const names[] = {"disks have changed places, a witness differs",
+                                      "a disk went back, a witness differs",
+                                      "all metadata went back, a witness differs"};
   struct sim_counters *counters = &mirror->world->counters;
   uint32_t a = draw_image(mirror, prng), b = draw_image(mirror, prng);
-  if (!all_is_still(mirror)) return;
+  if (!sim_all_is_still(mirror)) return;
   bool able = kind == EXCHANGED ? a != b : all_remembered(mirror);
   if (kind == DATA_BACK) b = a;
   bool harmless = able && kind != METADATA_BACK && !is_other_data(mirror, a, b); /* equal disks */
@@ -240,10 +242,12 @@ void strangers_come(struct sim_mirror *mirror, struct prng *prng) {
     }
     if (turn == 1) break;
     bool told = witnesses_tell(mirror);
-    world_trace(mirror->world, "%s: %s%s", mirror->name, names[kind], told ? ", a witness differs" : "");
+    world_trace(mirror->world, "%s: %s%s", mirror->name, names[kind], told ? "" : ": no");
     counters->strangers_noticed += told;
     counters->strangers_unseen += !told;
-    if (told) must_be_refused(mirror, names[kind]);
+    mirror->stampless = true; /* as devices are: nothing tells that somebody wrote to them */
+    if (told) sim_must_be_refused(mirror, names[kind]);
+    mirror->stampless = false;
   }
   if (prng_one_in(prng, 2)) remember(mirror);
 }

@@ -10,6 +10,15 @@
 
 #include "sim/sim_mirror.h"
 
+/* ---- for all who change something between two lives ---- */
+
+/* Nothing is in a cache, nothing fails, nobody is away, and no image has to be what it was at some moment. */
+bool sim_all_is_still(const struct sim_mirror *mirror);
+/* The newer one of both slots; false: neither is sound, or it lies in the wrong place. */
+bool sim_record_load(const struct sim_drive *drive, uint32_t self, struct record *record);
+/* Runs a process to an activation, which must be refused since `what` is so. */
+void sim_must_be_refused(struct sim_mirror *mirror, const char *what);
+
 /* To be called while no process runs. May run one, to a refused activation and no further. */
 void strangers_come(struct sim_mirror *mirror, struct prng *prng);
 

@@ -110,6 +110,27 @@ static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirr
   image->was_out = !synced;
 }
 
+static void count_verdict(struct sim_counters *counters, const char *reason) {
+  counters->judged_replaced += strstr(reason, "its file is another one") != NULL;
+  counters->judged_edited += strstr(reason, "its file was written to") != NULL;
+  counters->judged_apart += strstr(reason, "written apart") != NULL;
+}
+
+/* What the rules are about, as far as it shows in the status. */
+static void count_rules(struct sim_mirror *mirror, const struct mirror_status *before) {
+  struct sim_counters *counters = &mirror->world->counters;
+  const struct mirror_status *now = &mirror->status;
+  bool goes_on = before->state == MIRROR_ACTIVE && now->state == MIRROR_ACTIVE;
+  counters->ops_full += now->in_flight >= mirror->limits.ops;
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    const struct mirror_image_status *image = &now->images[i];
+    if (strcmp(image->reason, before->images[i].reason) != 0) count_verdict(counters, image->reason);
+    bool out = image->present && image->missing != MISSING_NONE;
+    counters->out_and_missing += goes_on && out && image->missed_bytes > before->images[i].missed_bytes;
+    counters->master_left += goes_on && out && before->images[i].master && !image->master;
+  }
+}
+
 static void watch_status(struct sim_mirror *mirror) {
   struct world *world = mirror->world;
   const struct mirror_status *before = &mirror->status_before;
@@ -118,6 +139,7 @@ static void watch_status(struct sim_mirror *mirror) {
   mirror->status_next_ns = world_now(world) + STATUS_EVERY_NS;
   mirror_status(mirror->core, &mirror->status);
   const struct mirror_status *now = &mirror->status;
+  count_rules(mirror, before);
   bool runs = mirror->serving || mirror->quiet; /* before that nothing is known of the images */
   for (uint32_t i = 0; i < mirror->image_count && (runs || mirror->fallen); i++)
     watch_image(mirror, i, &now->images[i]);
@@ -324,6 +346,23 @@ static void watch_fallen(struct sim_mirror *mirror) {
     world_fail(mirror->world, "%s has fallen (%s), and answers a write or a flush as done", mirror->name, now.reason);
 }
 
+/* How long a loss of its cache can matter: it was seen to be out, and then to be in again. */
+static void watch_caches(struct sim_mirror *mirror) {
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct sim_image *image = &mirror->images[i];
+    for (uint32_t v = 0; v < mirror->volume_count; v++) {
+      if (image->data[v].cache_losses == 0) continue;
+      image->data[v].cache_losses = 0;
+      image->cache_lost = true;
+      image->out_since = false;
+    }
+    if (!image->cache_lost) continue;
+    bool in = image->state == IMAGE_SYNCHRONIZED;
+    if (!in && mirror->serving) image->out_since = true;
+    if (in && image->out_since) image->cache_lost = false;
+  }
+}
+
 static void watch_witnesses(struct sim_mirror *mirror) {
   uint32_t count = mirror_witness_count(mirror->core), before = mirror->witness_count;
   mirror->witness_count = count;
@@ -333,11 +372,13 @@ static void watch_witnesses(struct sim_mirror *mirror) {
 }
 
 void sim_mirror_watch(struct sim_mirror *mirror) {
+  if (sim_mirror_is_troubled(mirror)) mirror->rules.troubled_ns = world_now(mirror->world);
   if (!mirror->core) return;
   mirror_check(mirror->core);
   watch_unreadable(mirror);
   watch_fallen(mirror);
   watch_witnesses(mirror);
+  watch_caches(mirror);
   if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) watch_status(mirror);
   if (list_is_empty(&mirror->world->env.queue.events)) (void)sim_mirror_compare(mirror);
 }

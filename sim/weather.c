@@ -4,6 +4,7 @@
 #include "sim/apart.h"
 #include "sim/brink.h"
 #include "sim/damage.h"
+#include "sim/edits.h"
 
 #define SURE_NS (30 * NS_PER_MS) /* SYNCHRONIZED for so long: that is recorded everywhere by now */
 
@@ -249,13 +250,18 @@ static void lose_some(struct weather *weather) {
   }
 }
 
-/* The state directory is lost, while all images are well: they do without it. */
+/* The state directory is lost, or is put back from an earlier life, while all images are well: they do without it. */
 static void lose_home(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
+  weather->home_troubled = true;
+  if (prng_one_in(&weather->prng, 2) && edits_home_goes_back(mirror)) {
+    mirror->world->counters.home_went_back++;
+    world_trace(mirror->world, "%s goes back", mirror->home.medium->name);
+    return;
+  }
   mirror->world->counters.home_lost++;
   world_trace(mirror->world, "%s is lost", mirror->home.medium->name);
   medium_erase(mirror->home.medium);
-  weather->home_troubled = true;
 }
 
 static void damage_some(struct weather *weather) {
@@ -279,6 +285,14 @@ static void clear_for_anchor(struct weather *weather) {
   faults_heal(&mirror->home.faults);
 }
 
+/* A failed write may land later where its image is out by then: not where all images may fail it, and none is dropped. */
+static void draw_late(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    for (uint32_t v = 0; v < mirror->volume_count; v++)
+      mirror->images[i].data[v].lands_late = weather->kind == WEATHER_STORM && i != weather->anchor;
+}
+
 void weather_begin(struct weather *weather) {
   static const char *const names[] = {"calm", "storm", "chaos"};
   struct sim_mirror *mirror = weather->mirror;
@@ -291,6 +305,7 @@ void weather_begin(struct weather *weather) {
   mirror->healed = weather->kind == WEATHER_CALM;
   mirror->operated = false;
   clear_for_anchor(weather);
+  draw_late(weather);
   for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].absent = false;
   if (weather->brink) brink_begin(weather);
   if (weather->kind == WEATHER_CALM || weather->brink) return;

@@ -55,6 +55,9 @@
   X(witness_goes_with_mark, "a witness is dropped in the very commit that clears its region's mark")    \
   X(marked_witness_counts, "a witness counts though its region is marked")                              \
   X(missed_witness_counts, "a witness counts for an image that has missed what was written there")      \
+  X(edited_counts, "an image that was replaced, or written to, counts beside others that were not")     \
+  X(replaced_known, "an image that was replaced while it was out is believed by its map")               \
+  X(old_home_confirms, "a home store of an earlier life confirms that nothing newer is away")           \
   X(witness_ignored, "disks are not looked at before what was recorded of them is believed")
 
 enum plant {
