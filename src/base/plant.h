@@ -32,6 +32,7 @@
   X(flush_in_doubt, "a flush is answered after a crash before what was marked is written again")        \
   X(repair_unlocked, "read repair writes back what was read before it had the lock")                    \
   X(close_unflushed, "a mirror that has fallen closes its disks without a flush")                       \
+  X(doubt_left_at_stop, "a stop in the middle of a recovery tells nobody what it leaves in doubt")      \
   X(loss_untold, "what a mirror may have lost when it fell is told to nobody")                          \
   X(read_over_recovery, "a read of before a recovery is answered after it")                             \
   X(write_passes, "a write passes an earlier one that it overlaps and that waits for a mark")           \

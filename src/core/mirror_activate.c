@@ -441,8 +441,14 @@ static void conclude(struct mirror *m) {
   m->recover_start_ns = m->recover_end_ns = m->env->now_ns;
   m->recover_copied = m->recover_marked = 0;
   /* A flush may have failed in the last moments of the process before, and nobody was left to record it: no flush is answered
-   * before what was marked is written again. */
-  if (m->recovered) m->record.doubt = true;
+   * before what was marked is written again. What was written before is at risk when the disks are closed, and lost until then if
+   * that process has recorded such a flush. */
+  if (m->recovered) {
+    m->doubt_is_loss = m->record.doubt;
+    m->record.doubt = true;
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++)
+      m->volumes[v].written_tick = intent_next_tick(&m->intent);
+  }
   if (m->recovered) {
     if (m->log_sound) recover_marked(m);
     else believe_source(m);
@@ -529,7 +535,7 @@ static void deactivate_flushed(struct mirror *m, tarn_err err) {
   witness_drop_marked(m);
   if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
     m->record.recovery_source = RECORD_NO_SOURCE;
-    m->record.doubt = false;
+    m->record.doubt = m->doubt_is_loss = false;
   }
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     if (!m->images[i].online || image_is_current(m, i)) continue;

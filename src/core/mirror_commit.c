@@ -114,6 +114,7 @@ static void round_start(struct event *event) {
         m->record.images[i].seen_sequence = m->record.completed;
     }
     m->plan_record = m->record;
+    m->plan_record.doubt = m->doubt_is_loss; /* other doubt every process has by itself that comes after a crash */
     plan->record = &m->plan_record;
   }
   plan->sequence = m->record.sequence << 32 | (m->commit.started & UINT32_MAX); /* grows over all lives of the mirror */

@@ -423,6 +423,55 @@ static void a_disk_that_hung_is_flushed_when_it_answers(void **state) {
   }
 }
 
+/* A fall soon after a kill: nobody knows whether what the process before has answered was flushed, so it is. */
+static void a_fall_flushes_what_the_process_before_answered(void **state) {
+  (void)state;
+  begin(2);
+  assert_int_equal(write_at(0, 4096), TARN_OK);
+  world_die(&w);
+  w.config.max_missing = 0;
+  world_activate(&w);
+  w.data[0].holds = RAM_FLUSHES;
+  mirror_image_failed(w.m, 1, "its disk is gone");
+  assert_true(mirror_has_fallen(w.m));
+  world_run(&w);
+  assert_int_equal(w.data[0].held_count, 1);
+  ram_answer(&w.data[0]);
+  world_run(&w);
+  assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+  assert_false(mirror_may_have_lost(w.m));
+  mirror_close(w.m);
+  world_die(&w);
+}
+
+/* A flush fails everywhere, and the mirror stops, in this life or in the next one, before what that has left in doubt is written
+ * again: the flush of the stop is good, and proves nothing of it. */
+static void a_stop_says_what_it_leaves_in_doubt(void **state) {
+  (void)state;
+  for (uint32_t killed = 0; killed < 2; killed++) {
+    begin(2);
+    assert_int_equal(write_at(0, 4096), TARN_OK);
+    w.data[0].holds = RAM_READS; /* nothing is recovered */
+    w.data[0].fails = w.data[1].fails = RAM_FLUSHES;
+    assert_int_equal(client_do(&w, DISK_FLUSH, 0, 0, 0), TARN_IO);
+    world_run(&w);
+    w.data[0].fails = w.data[1].fails = 0;
+    if (killed) {
+      while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+      world_die(&w);
+      world_activate(&w);
+    }
+    mirror_deactivate(w.m, false, world_done, &w);
+    world_run(&w);
+    w.data[0].holds = 0;
+    while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+    assert_int_equal(world_wait(&w), TARN_OK);
+    assert_true(mirror_may_have_lost(w.m));
+    mirror_close(w.m);
+    world_end(&w);
+  }
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, teardown)
 
 int main(void) {
@@ -440,6 +489,8 @@ int main(void) {
       TEST(a_mirror_that_falls_while_an_image_is_added_is_flushed),
       TEST(a_mirror_that_falls_says_what_it_may_have_lost),
       TEST(a_disk_that_hung_is_flushed_when_it_answers),
+      TEST(a_fall_flushes_what_the_process_before_answered),
+      TEST(a_stop_says_what_it_leaves_in_doubt),
       TEST(a_damaged_copy_of_a_record_is_told_after_a_clean_stop),
       TEST(an_image_that_was_put_back_is_old),
   };
