@@ -119,6 +119,8 @@
   X(crash_half_built, "crashes while an image was copied to (rule 13)")                          \
   X(ops_full, "moments with all operations in use")                                              \
   X(images_compared, "comparisons of images called equal")                                       \
+  X(fua_poisons, "F37 FUAs that failed and lost older writes")                                   \
+  X(io_in_line, "F36 I/Os that stood in a line of their disk's")                                 \
   X(bytes_settled, "bytes settled by the first read after a crash")
 
 struct sim_counters {

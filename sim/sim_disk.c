@@ -7,14 +7,15 @@
 #include "base/crc32c.h"
 #include "sim/damage.h"
 
-#define LATE_NS (3 * NS_PER_S) /* after this nobody waits for an I/O any more, whatever `hang` is */
+#define LATE_NS   (3 * NS_PER_S) /* after this nobody waits for an I/O any more, whatever `hang` is */
+#define RECENT_NS (2 * NS_PER_S) /* the watch has looked since, also where an activation kept it from that */
 
 struct sim_io {
   struct list link;
   struct sim_event event;
   struct sim_disk *disk;
   struct disk_io *io;
-  uint64_t complete_ns;
+  uint64_t begun_ns, complete_ns;
   tarn_err err;
   bool took_effect, hung, refused; /* refused: failed before it began */
   bool late;                       /* a write that fails, and lands when that has been answered */
@@ -27,6 +28,8 @@ struct sim_disk {
   struct disk disk;
   struct sim_drive *drive;
   struct list in_flight; /* struct sim_io */
+  uint32_t begun;        /* of them; the disk may have no more than the drive's depth */
+  struct list line;      /* struct disk_io */
 };
 
 /* A write that failed, and is on its way all the same. */
@@ -67,6 +70,9 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   drive_draw_caps(drive, &prng, size_bytes, role);
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->caps.can_extents = !prng_one_in(&prng, 4);
+  struct prng depths = world_stream(world, "depth", index);
+  if (prng_one_in(&depths, 3)) drive->depth = (uint32_t)prng_between(&depths, 1, 4);
+  if (drive->depth == 1) drive->latency_ns = 6 * NS_PER_MS; /* its line may be longer than patience */
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
   if (drive->caps.block_bytes == MEDIUM_PAGE) drive->medium->sector_bytes = MEDIUM_PAGE;
   drive->loss.run = connection_lost;
@@ -124,6 +130,8 @@ struct disk *sim_disk_open(struct sim_drive *drive) {
   disk->disk = (struct disk){.ops = &sim_disk_ops, .env = &drive->medium->world->env, .caps = drive->caps};
   disk->drive = drive;
   list_init(&disk->in_flight);
+  list_init(&disk->line);
+  drive->longest_ns = 0;
   drive->open = disk;
   return &disk->disk;
 }
@@ -132,6 +140,7 @@ static void sim_disk_close(struct disk *base) {
   struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
   require(list_is_empty(&disk->in_flight));
   land_all_late(disk->drive);
+  require(list_is_empty(&disk->line));
   world_cancel(disk->drive->medium->world, &disk->drive->loss);
   disk->drive->lost = false;
   disk->drive->open = NULL;
@@ -222,6 +231,14 @@ static uint64_t draw_misplaced(struct sim_drive *drive, const struct disk_io *io
   }
 }
 
+/* A FUA that fails may be the one that is told what a flush was to be told: older writes are lost, as by a flush that fails. */
+static void fua_failed(const struct sim_io *sim_io) {
+  struct sim_drive *drive = sim_io->disk->drive;
+  if (sim_io->err != TARN_IO || !(sim_io->io->flags & DISK_FUA) || !prng_one_in(&drive->prng, 2)) return;
+  drive->medium->world->counters.fua_poisons++;
+  medium_flush_failed(drive->medium, sim_io->flush_mark);
+}
+
 static void write_takes_effect(struct sim_io *sim_io) {
   struct sim_drive *drive = sim_io->disk->drive;
   struct disk_io *io = sim_io->io;
@@ -232,6 +249,7 @@ static void write_takes_effect(struct sim_io *sim_io) {
   if (sim_io->late) return;
   if (sim_io->err == TARN_OK) medium_write(drive->medium, offset, io->length, io->data, fua);
   else if (!sim_io->refused) (void)medium_write_torn(drive->medium, offset, io->length, io->data, fua);
+  fua_failed(sim_io);
   if (sim_io->err == TARN_OK) faults_written(&drive->faults, offset, io->length);
   scribble(sim_io->disk, io);
 }
@@ -252,6 +270,7 @@ static void take_effect(struct sim_io *sim_io) {
     case DISK_WRITE_ZEROES:
       if (whole) medium_write(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
       else if (!sim_io->late) (void)medium_write_torn(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
+      fua_failed(sim_io);
       break;
     case DISK_TRIM: trim_some(disk, io); break;
     case DISK_FLUSH:
@@ -295,6 +314,22 @@ static void trace_done(const struct sim_io *sim_io) {
            sim_io->err ? tarn_err_text(sim_io->err) : "");
 }
 
+static void sim_io_begin(struct sim_disk *disk, struct disk_io *io);
+
+static void sim_io_end(struct sim_io *sim_io) {
+  struct sim_disk *disk = sim_io->disk;
+  uint64_t now_ns = world_now(disk->drive->medium->world), took_ns = now_ns - sim_io->begun_ns;
+  if (took_ns > disk->drive->longest_ns || now_ns - disk->drive->longest_at_ns > RECENT_NS) {
+    disk->drive->longest_ns = took_ns;
+    disk->drive->longest_at_ns = now_ns;
+  }
+  disk->begun--;
+  list_remove(&sim_io->link);
+  world_free(sim_io);
+  struct list *next = list_pop(&disk->line);
+  if (next) sim_io_begin(disk, LIST_ENTRY(next, struct disk_io, link));
+}
+
 static void sim_io_run(struct sim_event *event) {
   struct sim_io *sim_io = CONTAINER_OF(event, struct sim_io, event);
   struct sim_disk *disk = sim_io->disk;
@@ -311,8 +346,7 @@ static void sim_io_run(struct sim_event *event) {
   if (sim_io->hung && world_now(world) - io->submitted_ns > LATE_NS) world->counters.hung_io_lands_late++;
   if (sim_io->late) late_begin(disk->drive, io);
   if (sim_io->hung || err != TARN_OK) disk->drive->ill_count--;
-  list_remove(&sim_io->link);
-  world_free(sim_io);
+  sim_io_end(sim_io);
   disk_complete(io, err);
 }
 
@@ -353,19 +387,17 @@ static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
   }
 }
 
-static void sim_disk_submit(struct disk *base, struct disk_io *io) {
-  struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
+static void sim_io_begin(struct sim_disk *disk, struct disk_io *io) {
   struct sim_drive *drive = disk->drive;
   struct world *world = drive->medium->world;
-  require_rules(&base->caps, io);
-  if (drive->forbidden && io->op != DISK_READ && io->op != DISK_EXTENTS)
-    world_fail(world, "%s is no part of the mirror any more, and was asked to %s", drive->medium->name,
-               disk_op_name(io->op));
+  disk_io_set_in_line(io, false);
+  disk->begun++;
   struct sim_io *sim_io = world_alloc(world, sizeof *sim_io);
   list_init(&sim_io->link);
   list_push(&disk->in_flight, &sim_io->link);
   sim_io->disk = disk;
   sim_io->io = io;
+  sim_io->begun_ns = world_now(world);
   sim_io->event.run = sim_io_run;
   sim_io->flush_mark = medium_flush_mark(drive->medium);
   if (io->op == DISK_WRITE) sim_io->crc = crc32c(io->data, io->length);
@@ -377,6 +409,33 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
   drive->ill_count += sim_io->hung || sim_io->err != TARN_OK;
   if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + effect);
   else if (sim_io->complete_ns != UINT64_MAX) world_at(world, &sim_io->event, sim_io->complete_ns);
+}
+
+static void sim_disk_submit(struct disk *base, struct disk_io *io) {
+  struct sim_disk *disk = CONTAINER_OF(base, struct sim_disk, disk);
+  struct sim_drive *drive = disk->drive;
+  struct world *world = drive->medium->world;
+  require_rules(&base->caps, io);
+  if (drive->forbidden && io->op != DISK_READ && io->op != DISK_EXTENTS)
+    world_fail(world, "%s is no part of the mirror any more, and was asked to %s", drive->medium->name,
+               disk_op_name(io->op));
+  if (drive->depth == 0 || drive->steady_ns || disk->begun < drive->depth) {
+    sim_io_begin(disk, io);
+    return;
+  }
+  world->counters.io_in_line++;
+  disk_io_set_in_line(io, true);
+  list_push(&disk->line, &io->link);
+}
+
+uint64_t sim_drive_hung_ns(const struct sim_drive *drive) {
+  uint64_t now_ns = world_now(drive->medium->world);
+  uint64_t longest_ns = now_ns - drive->longest_at_ns > RECENT_NS ? 0 : drive->longest_ns;
+  if (!drive->open) return longest_ns;
+  LIST_EACH(&drive->open->in_flight, node) {
+    longest_ns = max_u64(longest_ns, now_ns - LIST_ENTRY(node, struct sim_io, link)->begun_ns);
+  }
+  return longest_ns;
 }
 
 static const struct disk_ops sim_disk_ops = {.kind = "sim", .submit = sim_disk_submit, .close = sim_disk_close};
@@ -443,6 +502,7 @@ static void land_in_flight(struct sim_disk *disk) {
     list_remove(&sim_io->link);
     world_free(sim_io);
   }
+  while (list_pop(&disk->line)) continue; /* nobody has begun these */
 }
 
 void sim_drive_crash(struct sim_drive *drive, bool power) {

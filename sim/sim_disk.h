@@ -31,6 +31,9 @@ struct sim_drive {
   const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
   struct sim_event loss;         /* of the connection */
   bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */
+  uint32_t depth;         /* so many I/Os are begun at once, the rest stands in a line (disk_io_waits()); 0: all are */
+  uint64_t longest_ns;    /* that it has taken for an I/O lately, without the line, */
+  uint64_t longest_at_ns; /* and when that ended */
   uint64_t cache_losses;
   uint64_t ill_count; /* I/Os in flight that hang, or will fail */
   bool lands_late;    /* a write that fails may land later: whoever is told of it takes the image out */
@@ -43,6 +46,8 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
                     enum disk_role role);
 /* Requires a drive that is not open. Closed by disk_close(), or by sim_disk_crash(). */
 struct disk *sim_disk_open(struct sim_drive *drive);
+/* The longest that it has taken for an I/O just now, or has one: that much it hung, whatever stood in its line. */
+uint64_t sim_drive_hung_ns(const struct sim_drive *drive);
 /* The connection to it is lost, at that moment, if it is open then. */
 void sim_drive_lose(struct sim_drive *drive, uint64_t at_ns);
 /* No faults any more: what hangs lands soon. */

@@ -169,7 +169,8 @@ static struct disk *data_open(struct sim_image *image, uint32_t v) {
   uint32_t count = image->part_count[v];
   if (count == 1) return below;
   for (uint32_t part = 0; part < count; part++)
-    parts[part] = (struct concat_part){below, part * image->part_bytes[v], image->part_bytes[v]};
+    parts[part] =
+        (struct concat_part){.disk = below, .offset = part * image->part_bytes[v], .length = image->part_bytes[v]};
   parts[count - 1].length = below->caps.size_bytes - parts[count - 1].offset;
   const char *wrong;
   struct concat_options options = {.env = below->env, .parts = parts, .part_count = count, .slots = PART_SLOTS};

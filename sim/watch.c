@@ -92,6 +92,16 @@ static void watch_moment(struct sim_mirror *mirror, uint32_t i, const struct mir
 
 /* ---- the state, as the mirror shows it ---- */
 
+/* Nobody is put out because of a line of ours: one of its disks had an I/O for as long as the shortest `hang` that is drawn (rule 7);
+ * which one it was held against is known to the core only, since settings change. */
+static void watch_hang(struct sim_mirror *mirror, const struct sim_image *image) {
+  uint64_t hung_ns = sim_drive_hung_ns(&image->meta);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) hung_ns = max_u64(hung_ns, sim_drive_hung_ns(&image->data[v]));
+  if (hung_ns < NS_PER_S / 10)
+    world_fail(mirror->world, "image %s was put out as one that hangs, after no more than %" PRIu64 " us of an I/O",
+               image->label, hung_ns / 1000);
+}
+
 static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirror_image_status *now) {
   struct world *world = mirror->world;
   struct sim_image *image = &mirror->images[i];
@@ -101,7 +111,10 @@ static void watch_image(struct sim_mirror *mirror, uint32_t i, const struct mirr
                 now->reason);
   if (!mirror->strange && strstr(now->reason, SIM_STRANGE_TEXT) && world->counters.data_rots == 0)
     world_fail(world, "image %s is what it was, and the mirror says: %s", image->label, now->reason);
-  if (image->missing == MISSING_NONE && now->missing == MISSING_FAILED) world->counters.image_failed++;
+  if (image->missing == MISSING_NONE && now->missing == MISSING_FAILED) {
+    world->counters.image_failed++;
+    if (strcmp(now->reason, "its disk does not answer") == 0) watch_hang(mirror, image);
+  }
   if (image->state == IMAGE_SYNCHRONIZING && synced) world->counters.image_returned++;
   if (!synced) image->synced_ns = 0;
   else if (image->synced_ns == 0) image->synced_ns = max_u64(world_now(world), 1);

@@ -10,6 +10,7 @@
 
 struct piece {
   struct place *place;
+  bool pending;
   struct disk_io io;
 };
 
@@ -36,7 +37,8 @@ struct concat {
   struct concat_part parts[CONCAT_PARTS_MAX];
   uint64_t starts[CONCAT_PARTS_MAX]; /* of each part, in the concat */
   uint32_t below_count;
-  struct disk *below[CONCAT_PARTS_MAX]; /* the disks of the parts, each once */
+  struct disk *below[CONCAT_PARTS_MAX];      /* the disks of the parts, each once, */
+  struct disk_user *users[CONCAT_PARTS_MAX]; /* and who we are there */
   struct line slots, fans;
   void (*closed)(void *owner);
   void *owner;
@@ -71,6 +73,7 @@ static void piece_prepare(const struct concat *concat, const struct disk_io *upp
   piece->offset = part->offset + inside;
   piece->length = min_u64(upper->offset + upper->length - offset, part->length - inside);
   if (upper->op == DISK_READ || upper->op == DISK_WRITE) piece->data = upper->data + (offset - upper->offset);
+  piece->user = part->user;
   *below = part->disk;
 }
 
@@ -97,6 +100,7 @@ static void place_submit(struct place *place, struct disk_io *upper) {
   if (upper->op == DISK_FLUSH) {
     for (; count < concat->below_count; count++) {
       disk_io_same(&place->pieces[count].io, upper);
+      place->pieces[count].io.user = concat->users[count];
       below[count] = concat->below[count];
     }
   } else {
@@ -107,7 +111,19 @@ static void place_submit(struct place *place, struct disk_io *upper) {
     }
   }
   place->pending = count;
-  for (uint32_t i = 0; i < count; i++) disk_submit(below[i], &place->pieces[i].io);
+  disk_io_set_in_line(upper, false);
+  upper->under = &place->pieces[0].io;
+  for (uint32_t i = 0; i < count; i++) {
+    place->pieces[i].pending = true;
+    disk_submit(below[i], &place->pieces[i].io);
+  }
+}
+
+/* The I/O goes on with this piece as the one that it depends on. */
+static void piece_watch(struct place *place) {
+  struct piece *piece = place->pieces;
+  while (!piece->pending) piece++;
+  place->upper->under = &piece->io;
 }
 
 static void piece_done(struct disk_io *io) {
@@ -120,7 +136,11 @@ static void piece_done(struct disk_io *io) {
   if (line == &line->concat->slots) { /* the whole of it: also what came back otherwise than it went */
     disk_io_pass_back(upper, io);
   } else require(upper->op == DISK_FLUSH || io->buffer == upper->buffer);
-  if (--place->pending > 0) return;
+  piece->pending = false;
+  if (--place->pending > 0) {
+    piece_watch(place);
+    return;
+  }
   tarn_err err = place->err;
   struct list *next = list_pop(&line->waiting);
   if (next) place_submit(place, LIST_ENTRY(next, struct disk_io, link));
@@ -136,8 +156,12 @@ static void concat_submit(struct disk *disk, struct disk_io *upper) {
   }
   struct line *line = crosses(concat, upper) ? &concat->fans : &concat->slots;
   struct list *free = list_pop(&line->free);
-  if (free) place_submit(LIST_ENTRY(free, struct place, link), upper);
-  else list_push(&line->waiting, &upper->link);
+  if (free) {
+    place_submit(LIST_ENTRY(free, struct place, link), upper);
+    return;
+  }
+  disk_io_set_in_line(upper, true);
+  list_push(&line->waiting, &upper->link);
 }
 
 /* ---- its life ---- */
@@ -203,7 +227,10 @@ static tarn_err add_part(struct concat *concat, const struct concat_part *part, 
   concat->parts[concat->part_count++] = *part;
   concat->disk.caps.size_bytes += part->length;
   for (uint32_t i = 0; i < concat->below_count; i++) known = known || concat->below[i] == part->disk;
-  if (!known) concat->below[concat->below_count++] = part->disk;
+  if (!known) {
+    concat->users[concat->below_count] = part->user;
+    concat->below[concat->below_count++] = part->disk;
+  }
   caps_join(&concat->disk.caps, caps);
   return TARN_OK;
 }

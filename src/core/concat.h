@@ -30,6 +30,7 @@
 struct concat_part {
   struct disk *disk;
   uint64_t offset, length; /* in that disk; length is not 0 */
+  struct disk_user *user;  /* who the concat is there; NULL: nobody else uses it */
 };
 
 struct concat_options {

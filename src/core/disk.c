@@ -148,6 +148,8 @@ void disk_submit(struct disk *disk, struct disk_io *io) {
   io->err = TARN_OK;
   io->extent_count = 0;
   io->disk = disk;
+  io->in_line = false;
+  io->under = NULL;
   io->submitted_ns = disk->env->now_ns;
   disk->in_flight++;
   disk->ops->submit(disk, io);
@@ -167,6 +169,11 @@ void disk_complete_now(struct disk_io *io, tarn_err err) {
   require(!event_is_posted(&io->event));
   io->err = err;
   io_done(&io->event);
+}
+
+bool disk_io_waits(const struct disk_io *io) {
+  while (io->under) io = io->under;
+  return __atomic_load_n(&io->in_line, __ATOMIC_RELAXED);
 }
 
 void disk_close(struct disk *disk) {

@@ -18,6 +18,7 @@
  * Ownership
  *   - From disk_submit() until `done` runs, the disk_io, its buffer reference and data belong to the disk. `done` always
  *     runs from the event queue of the disk's env, exactly once, never inside disk_submit().
+ *   - A disk that takes only so many at a time keeps the others in a line of its own, and says so (disk_io_waits()).
  *   - There is no cancel. A disk that hangs keeps the I/O; the submitter may judge it failed, answer its own client and
  *     go on, but it must leave the disk_io and the buffer alone until `done` has run (rule 7). That is why `buffer` is
  *     reference counted and why a disk_io lives in its owner's pool rather than on its client.
@@ -66,6 +67,10 @@ struct disk_extent {
 /* So that whoever cuts a request can cut at multiples of 4096, with room for a block that is merged. */
 #define DISK_IO_MIN (2 * BUFFER_ALIGN)
 
+/* What a disk of the shell tells as zero_bytes_max at most, and all else that takes a while is cut into: a piece of it must not take
+ * so long that it looks like a hang. */
+#define DISK_ZERO_BYTES_MAX (16u << 20)
+
 /* What a disk can do: known once it is open, constant while it is. */
 struct disk_caps {
   uint64_t size_bytes;
@@ -82,6 +87,11 @@ struct disk_caps {
   bool rotational;
 };
 
+/* One of several users of a disk who know nothing of each other (parts of one file): a loss that a flush tells is told to each. */
+struct disk_user {
+  uint64_t losses_told;
+};
+
 struct disk;
 struct disk_io {
   /* set by the submitter */
@@ -91,7 +101,11 @@ struct disk_io {
   struct buffer *buffer; /* READ, WRITE, EXTENTS; the submitter's reference covers the I/O */
   uint8_t *data;
   void (*done)(struct disk_io *io);
-  /* set by the disk */
+  struct disk_user *user; /* NULL: there is one */
+  /* set by the disk; disk_io_waits() */
+  bool in_line;          /* by any thread */
+  struct disk_io *under; /* of a disk that passes it on: the I/O below that it depends on now, perhaps one of several */
+  /* set by the disk, when it is done */
   tarn_err err;
   uint32_t extent_count; /* of EXTENTS that is done well */
   struct disk *disk;
@@ -119,6 +133,7 @@ struct disk {
 static inline void disk_io_init(struct disk_io *io) {
   list_init(&io->link);
   list_init(&io->event.link);
+  io->user = NULL;
 }
 /* For a disk that passes I/Os on: asks the same of `io`; `done` is its own to set. */
 static inline void disk_io_same(struct disk_io *io, const struct disk_io *as) {
@@ -137,6 +152,13 @@ static inline void disk_io_pass_back(struct disk_io *io, const struct disk_io *f
   io->buffer = from->buffer;
   io->data = from->data;
   io->extent_count = from->extent_count;
+}
+/* Does this I/O, which is in flight, stand in a line of ours still? Then no hardware, kernel or server has been asked, and it is not
+ * to be held against any that it takes long. */
+bool disk_io_waits(const struct disk_io *io);
+/* For implementations: it does, or not any more. From any thread. */
+static inline void disk_io_set_in_line(struct disk_io *io, bool in_line) {
+  __atomic_store_n(&io->in_line, in_line, __ATOMIC_RELAXED);
 }
 /* Requires an I/O within the rules above. */
 void disk_submit(struct disk *disk, struct disk_io *io);

@@ -7,6 +7,8 @@
  *                             `--the guard dies--> active, held --the disk answers--> free       the answer goes nowhere
  *                                (the upper I/O is answered with the guard's error)
  *
+ * Long work may stand in line between free and active: then the disk has nothing of it, and the death frees its place.
+ *
  * So an upper I/O is answered once: by whoever takes it out of its place, which happens once. A held place is with the disk
  * below as before, with its own disk_io and, from the death on, its own reference to the buffer: the submitter's reference
  * goes back with the answer. A reference taken only then costs the common path nothing.
@@ -23,7 +25,8 @@ struct guard_io {
   struct guard *guard;
   struct disk_io *upper; /* NULL: held, its submitter was answered */
   bool referenced;       /* held, with a reference to io.buffer */
-  uint64_t step;         /* when it was submitted */
+  bool in_doubt;         /* a FLUSH, and a FUA failed while it was under way */
+  uint64_t step;         /* when it was submitted, or seen in line last */
   struct disk_io io;
 };
 
@@ -49,6 +52,16 @@ static void hold(struct guard_io *place) {
   disk_complete(upper, place->guard->err);
 }
 
+static void line_end(struct guard *guard) {
+  for (struct list *node; (node = list_pop(&guard->line)) != NULL;) {
+    struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
+    struct disk_io *upper = place->upper;
+    place->upper = NULL;
+    list_push_front(&guard->free, &place->link);
+    disk_complete(upper, guard->err);
+  }
+}
+
 void guard_kill(struct guard *guard, tarn_err err) {
   require(err != TARN_OK);
   if (guard->dead) return;
@@ -59,6 +72,7 @@ void guard_kill(struct guard *guard, tarn_err err) {
   timer_cancel(&guard->timer);
   event_post(&guard->disk.env->queue, &guard->died_event);
   LIST_EACH(&guard->active, node) hold(LIST_ENTRY(node, struct guard_io, link));
+  line_end(guard);
 }
 
 static void run_died(struct event *event) {
@@ -85,6 +99,40 @@ static void held_done(struct guard_io *place) {
   if (--guard->held == 0) event_post(&guard->disk.env->queue, &guard->quiet_event);
 }
 
+static bool is_long(const struct disk_io *io) { return io->op == DISK_TRIM || io->op == DISK_WRITE_ZEROES; }
+
+/* A FUA has failed, and perhaps in place of a FLUSH. */
+static void fua_doubt(struct guard *guard) {
+  guard->fua_failed = !PLANTED(failed_fua_forgotten);
+  LIST_EACH(&guard->active, node) {
+    struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
+    if (place->io.op == DISK_FLUSH) place->in_doubt = guard->fua_failed;
+  }
+}
+
+/* What a good FLUSH is worth. */
+static tarn_err flush_judge(struct guard *guard, const struct guard_io *place, tarn_err err) {
+  if (err == TARN_OK && (place->in_doubt || guard->fua_failed)) err = TARN_IO;
+  if (err != TARN_OK) guard->fua_failed = false;
+  return err;
+}
+
+static void begin(struct guard *guard, struct guard_io *place) {
+  place->step = guard->step;
+  place->in_doubt = false;
+  if (is_long(&place->io)) guard->long_count++;
+  list_push(&guard->active, &place->link);
+  if (!timer_is_armed(&guard->timer)) arm(guard);
+  disk_submit(guard->lower, &place->io);
+}
+
+static void long_ended(struct guard *guard, bool lost) {
+  require(guard->long_count > 0);
+  guard->long_count--;
+  struct list *next = lost ? NULL : list_pop(&guard->line);
+  if (next) begin(guard, LIST_ENTRY(next, struct guard_io, link));
+}
+
 static void lower_done(struct disk_io *io) {
   struct guard_io *place = CONTAINER_OF(io, struct guard_io, io);
   struct guard *guard = place->guard;
@@ -95,11 +143,15 @@ static void lower_done(struct disk_io *io) {
     return;
   }
   list_remove(&place->link);
+  if (is_long(io)) long_ended(guard, lost);
   if (!upper) {
     held_done(place);
     return;
   }
   require(!guard->dead);
+  tarn_err err = io->err;
+  if (io->op == DISK_FLUSH) err = flush_judge(guard, place, err);
+  else if (err != TARN_OK && io->flags & DISK_FUA) fua_doubt(guard);
   place->upper = NULL;
   list_push_front(&guard->free, &place->link);
   disk_io_pass_back(upper, io); /* perhaps another buffer */
@@ -108,7 +160,7 @@ static void lower_done(struct disk_io *io) {
     disk_complete(upper, TARN_GONE); /* behind `died` */
     return;
   }
-  disk_complete_now(upper, io->err); /* the last thing: its owner may do what it likes with the guard */
+  disk_complete_now(upper, err); /* the last thing: its owner may do what it likes with the guard */
 }
 
 static void guard_submit(struct disk *disk, struct disk_io *upper) {
@@ -121,12 +173,21 @@ static void guard_submit(struct disk *disk, struct disk_io *upper) {
   require(node != NULL); /* more than `slots` */
   struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
   place->upper = upper;
-  place->step = guard->step;
   disk_io_same(&place->io, upper);
   place->io.done = lower_done;
-  list_push(&guard->active, &place->link);
-  if (!timer_is_armed(&guard->timer)) arm(guard);
-  disk_submit(guard->lower, &place->io);
+  if (is_long(upper) && guard->long_count >= GUARD_LONG_MAX) list_push(&guard->line, &place->link);
+  else begin(guard, place);
+}
+
+/* The disk has had one of these for too long. One that it has not got, because it stands in a line of ours, is as young as any. */
+static bool is_hanging(struct guard *guard) {
+  bool hangs = false;
+  LIST_EACH(&guard->active, node) {
+    struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
+    if (disk_io_waits(&place->io) && !PLANTED(line_counts_as_hang)) place->step = guard->step;
+    hangs |= guard->step - place->step > HANG_STEPS;
+  }
+  return hangs;
 }
 
 /* An I/O has seen the end of HANG_STEPS whole steps, and of the one in which it came, when it is judged. Found idle, the timer
@@ -137,11 +198,11 @@ static void step_over(struct timer *timer) {
   /* We were stopped, or very busy: answers may be waiting for us that this turn has still to fetch. Only once in a row, or
    * else who is always late would wait for ever. */
   bool late = guard->disk.env->now_ns - timer->deadline_ns > step_ns(guard) && !guard->late;
-  struct list *oldest = list_first(&guard->active);
-  guard->late = late && oldest;
-  if (!oldest) return;
+  bool idle = list_is_empty(&guard->active);
+  guard->late = late && !idle;
+  if (idle) return;
   if (!late) guard->step++;
-  if (guard->step - LIST_ENTRY(oldest, struct guard_io, link)->step > HANG_STEPS) guard_kill(guard, TARN_HUNG);
+  if (is_hanging(guard)) guard_kill(guard, TARN_HUNG);
   else arm(guard);
 }
 
@@ -171,6 +232,7 @@ tarn_err guard_init(struct guard *guard, struct env *env, struct arena *arena, u
       .disk = {.ops = &guard_ops, .env = env, .caps = any}, .dead = true, .err = TARN_GONE, .io_count = slots};
   list_init(&guard->free);
   list_init(&guard->active);
+  list_init(&guard->line);
   timer_init(&guard->timer, step_over);
   event_init(&guard->died_event, run_died);
   event_init(&guard->quiet_event, run_quiet);
@@ -197,11 +259,12 @@ void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns) {
   require(guard_is_quiet(guard));
   require(disk->env == guard->disk.env);
   require(hang_ns > 0);
+  require(guard->long_count == 0);
   link_places(guard);
   guard->lower = disk;
   guard->disk.caps = disk->caps;
   guard->hang_ns = hang_ns;
-  guard->dead = guard->late = guard->held_failed = false;
+  guard->dead = guard->late = guard->held_failed = guard->fua_failed = false;
   guard->err = TARN_OK;
   guard->died_ns = 0;
 }

@@ -13,7 +13,14 @@
  * A guard dies once. It lives again by guard_attach() with a disk that was opened anew.
  *
  * Time is counted in steps of a quarter of `hang`, and a step counts only once per timer: a process that was stopped for an
- * hour finds its disks' answers before it judges them. In a process that runs, an I/O fails between hang and 1.5 x hang.
+ * hour finds its disks' answers before it judges them. In a process that runs, an I/O fails between hang and 1.5 x hang after the
+ * disk has got it: what stands in a line of ours (disk_io_waits()) does not age, but fails with the I/Os that it waits for.
+ *
+ * Long work, TRIM and WRITE_ZEROES, goes to the disk GUARD_LONG_MAX at a time, the rest waits here: a disk may take its time for each
+ * piece, and does many one after the other, so that the last of them would look like a hang.
+ *
+ * A FUA that failed may have been told what a FLUSH was to be told: of a loss of older writes (disk.h). So the FLUSHes under way
+ * then fail too, or else the next one does.
  *
  * Memory: `slots` I/Os in flight at most; the user must not exceed it (required). Completions run from the event queue: of a
  * living guard in the same event as the disk's own, of a dead one posted. */
@@ -21,6 +28,8 @@
 #define TARN_CORE_GUARD_H
 
 #include "core/disk.h"
+
+#define GUARD_LONG_MAX 2u
 
 struct guard_io;
 struct guard {
@@ -43,6 +52,9 @@ struct guard {
   struct guard_io *ios;
   uint32_t io_count;
   struct list free, active; /* active: in order of submission */
+  struct list line;         /* long work that the disk below has not been given */
+  uint32_t long_count;      /* that it has */
+  bool fua_failed;          /* and no FLUSH has told it */
   uint64_t step;
   bool late; /* the last step was not counted */
   struct timer timer;

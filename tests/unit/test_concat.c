@@ -101,7 +101,7 @@ static void random_load(void **state) {
   memset(b.bytes, 0xee, sizeof b.bytes);
   memset(outside, 0xee, sizeof outside);
   const struct concat_part parts[] = {
-      {&a.disk, 8 * KIB, 4 * KIB}, {&b.disk, 0, 16 * KIB}, {&a.disk, 32 * KIB, 12 * KIB}};
+      {&a.disk, 8 * KIB, 4 * KIB, NULL}, {&b.disk, 0, 16 * KIB, NULL}, {&a.disk, 32 * KIB, 12 * KIB, NULL}};
   struct disk *disk = concat(&fixture, parts, 3, 0, 4);
   assert_int_equal(disk->caps.size_bytes, sizeof model);
   memset(model, 0xee, sizeof model);
@@ -138,8 +138,8 @@ static void random_load(void **state) {
 
 static const struct concat_part *two_parts(struct held_disk *a, struct held_disk *b) {
   static struct concat_part parts[2];
-  parts[0] = (struct concat_part){&a->disk, 0, 64 * KIB};
-  parts[1] = (struct concat_part){&b->disk, 128 * KIB, 64 * KIB};
+  parts[0] = (struct concat_part){&a->disk, 0, 64 * KIB, NULL};
+  parts[1] = (struct concat_part){&b->disk, 128 * KIB, 64 * KIB, NULL};
   return parts;
 }
 
@@ -190,7 +190,8 @@ static void flush_goes_to_each_disk_once(void **state) {
   fixture_init(&fixture);
   held_disk_init(&a, &fixture.env);
   held_disk_init(&b, &fixture.env);
-  const struct concat_part parts[] = {{&a.disk, 0, 4 * KIB}, {&b.disk, 0, 4 * KIB}, {&a.disk, 8 * KIB, 4 * KIB}};
+  const struct concat_part parts[] = {
+      {&a.disk, 0, 4 * KIB, NULL}, {&b.disk, 0, 4 * KIB, NULL}, {&a.disk, 8 * KIB, 4 * KIB, NULL}};
   struct disk *disk = concat(&fixture, parts, 3, 0, 4);
   submit(disk, &one, DISK_FLUSH, 0, 0, NULL);
   assert_int_equal(a.count, 1);
@@ -363,8 +364,8 @@ static void refused(void **state) {
     const char *wrong;
     fixture_init(&fixture);
     held_disk_init(&a, &fixture.env);
-    const struct concat_part parts[] = {{&a.disk, rows[i].offset[0], rows[i].length[0]},
-                                        {&a.disk, rows[i].offset[1], rows[i].length[1]}};
+    const struct concat_part parts[] = {{&a.disk, rows[i].offset[0], rows[i].length[0], NULL},
+                                        {&a.disk, rows[i].offset[1], rows[i].length[1], NULL}};
     struct concat_options options = {.env = &fixture.env,
                                      .parts = parts,
                                      .part_count = 2,

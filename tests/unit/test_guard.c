@@ -472,6 +472,110 @@ static void before_its_first_disk(void **state) {
   assert_true(guard_oldest_ns(&fresh) == 0);
 }
 
+/* ---- lines of ours ---- */
+
+static void what_stands_in_line_does_not_age(void **state) {
+  (void)state;
+  flush(0);
+  flush(1);
+  struct disk_io *waits = held_disk_io(&lower, 1), behind = {.in_line = true};
+  waits->under = &behind; /* of a disk that has passed it on */
+  answer(0, TARN_OK);
+  pass(&env, 5 * HANG);
+  assert_true(said_so("a:ok "));
+  assert_false(guard.dead);
+  disk_io_set_in_line(&behind, false); /* the disk has it: now it counts, and from now on */
+  pass(&env, HANG / 2);
+  assert_false(guard.dead);
+  pass(&env, HANG);
+  assert_true(said_so("died b:hung "));
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+}
+
+static void it_fails_with_those_that_it_waits_for(void **state) {
+  (void)state;
+  flush(0);
+  flush(1);
+  disk_io_set_in_line(held_disk_io(&lower, 1), true);
+  pass(&env, 2 * HANG);
+  assert_true(said_so("died a:hung b:hung "));
+  answer(0, TARN_OK);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+}
+
+/* As a disk does it that takes long for each, and does one after the other: half of `hang` for each of six. */
+static void long_work_is_given_out_by_and_by(void **state) {
+  (void)state;
+  for (uint32_t i = 0; i < 6; i++) submit(i, i % 2 ? DISK_TRIM : DISK_WRITE_ZEROES, NULL);
+  flush(6);
+  assert_int_equal(lower.count, GUARD_LONG_MAX + 1); /* the flush passes them */
+  answer(GUARD_LONG_MAX, TARN_OK);
+  for (uint32_t i = 0; i < 6; i++) {
+    pass(&env, HANG / 2);
+    answer(0, i == 2 ? TARN_IO : TARN_OK);
+    run_events(&env);
+    assert_true(lower.count == min_u64(GUARD_LONG_MAX, 5 - i));
+  }
+  assert_true(said_so("g:ok a:ok b:ok c:io d:ok e:ok f:ok "));
+  assert_true(guard_is_quiet(&guard) && !guard.dead);
+}
+
+static void long_work_in_line_dies_with_the_rest(void **state) {
+  (void)state;
+  for (uint32_t i = 0; i < 5; i++) submit(i, DISK_WRITE_ZEROES, NULL);
+  pass(&env, 2 * HANG);
+  assert_true(said_so("died a:hung b:hung c:hung d:hung e:hung "));
+  assert_int_equal(guard.held, GUARD_LONG_MAX); /* the disk has nothing of the others, and gets nothing */
+  while (lower.count > 0) answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+  assert_int_equal(lower.submitted, GUARD_LONG_MAX);
+  guard_detach(&guard);
+  guard_attach(&guard, &lower.disk, HANG);
+  submit(0, DISK_TRIM, NULL);
+  answer(0, TARN_GONE); /* the next in line is not begun on a disk that is gone */
+  run_events(&env);
+  assert_true(said_so("died a:gone "));
+}
+
+/* ---- a FUA that fails ---- */
+
+static struct disk_io *zero_fua(uint32_t index) {
+  struct disk_io *io = &ios[index];
+  *io = (struct disk_io){.op = DISK_WRITE_ZEROES, .flags = DISK_FUA, .length = 512, .done = io_done};
+  disk_io_init(io);
+  disk_submit(&guard.disk, io);
+  return io;
+}
+
+static void a_failed_fua_fails_a_flush(void **state) {
+  (void)state;
+  zero_fua(0);
+  flush(1);
+  answer(0, TARN_IO);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("a:io b:io ")); /* one of the two was told of a loss, nobody knows whose */
+  flush(2);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("c:ok ")); /* that has been told now */
+  zero_fua(0);
+  answer(0, TARN_IO);
+  run_events(&env);
+  flush(1);
+  answer(0, TARN_OK);
+  run_events(&env);
+  flush(2);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("a:io b:io c:ok ")); /* the next one, too */
+}
+
 /* ---- what is required of its user ---- */
 
 static void submit_flush(void *context) {
@@ -516,6 +620,11 @@ int main(void) {
       GUARD_TEST(a_disk_that_answers_always_is_never_judged),
       GUARD_TEST(a_stopped_process_hears_its_disks_first),
       GUARD_TEST(a_new_patience),
+      GUARD_TEST(what_stands_in_line_does_not_age),
+      GUARD_TEST(it_fails_with_those_that_it_waits_for),
+      GUARD_TEST(long_work_is_given_out_by_and_by),
+      GUARD_TEST(long_work_in_line_dies_with_the_rest),
+      GUARD_TEST(a_failed_fua_fails_a_flush),
       GUARD_TEST(a_hang_fails_everything_once),
       GUARD_TEST(the_buffer_of_a_held_io_is_not_free),
       GUARD_TEST(a_held_read_may_exchange_its_buffer_too),
