@@ -215,6 +215,7 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   m->owner = options->owner;
   m->changed = options->changed;
   m->stamp = options->stamp;
+  stamps_init(m);
   m->reopen = options->reopen;
   m->config = *options->config;
   m->limits = m->config.limits ? *m->config.limits : mirror_limits_default;

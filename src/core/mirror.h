@@ -103,15 +103,18 @@ struct mirror_options {
   void *owner;
   /* State changed (ACTIVE, ATTENTION, an image's state): the owner may want to look. From the event queue. May be NULL. */
   void (*changed)(struct mirror *mirror);
-  /* What an image's files are like now (thesis 3): asked when all is flushed, at format and at a clean stop; compared with
-   * `found` of the next time. May be NULL: then nothing is noticed. */
-  void (*stamp)(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
+  /* Asks what an image's files are like now (thesis 3): when all is flushed, at format, at a fracture and at a clean stop; compared
+   * with `found` of the next time. The owner answers by mirror_stamped(), at once or later; an answer that has not come when
+   * an I/O would count as hanging is not waited for. May be NULL: then nothing is noticed. */
+  void (*stamp)(struct mirror *mirror, uint32_t image, uint32_t round);
   /* An image may come back, or was asked back: the owner closes the disks that it has for it (nothing is in flight there,
    * the mirror has let go of them), opens them anew, and answers, once and later, by mirror_image_reopened(). `make`: the
    * administrator asked, so metadata that is missing is made anew, empty. NULL: images never come back while the mirror is
    * ACTIVE. */
   void (*reopen)(struct mirror *mirror, uint32_t image, bool make);
 };
+/* The answer to `stamp`, of the same `round`. Harmless when nobody waits for it any more; zeroes: it cannot be told. */
+void mirror_stamped(struct mirror *mirror, uint32_t image, uint32_t round, const struct image_stamp *stamp);
 /* NULL when the arena is short. Disks stay the caller's, who closes them after mirror_close(). */
 struct mirror *mirror_open(const struct mirror_options *options);
 void *mirror_owner(const struct mirror *mirror);

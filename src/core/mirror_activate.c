@@ -58,12 +58,6 @@ static void all_offline(struct mirror *m) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++) m->images[i].online = false;
 }
 
-static void stamp_images(struct mirror *m) {
-  EACH_IMAGE(m, i) {
-    if (m->images[i].online && m->stamp) m->stamp(m, i, &m->record.images[i].stamp);
-  }
-}
-
 /* ---- loading, one part from many stores at once ---- */
 
 static void store_loaded(struct store *store, tarn_err err) {
@@ -154,6 +148,11 @@ static void formatted(struct mirror *m, tarn_err err) {
   admin_end(m, err);
 }
 
+static void format_stamped(struct mirror *m) {
+  m->record_dirty = true;
+  commit_admin(m, formatted);
+}
+
 static void format_write(struct mirror *m) {
   struct record_layout layout = judge_layout(m);
   const char *wrong = geometry_place(&m->geometry, &layout);
@@ -163,10 +162,8 @@ static void format_write(struct mirror *m) {
     m->images[i].present = m->images[i].online = true;
     missed_dirty_all(&m->images[i].map);
   }
-  stamp_images(m);
   bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
-  m->record_dirty = true;
-  commit_admin(m, formatted);
+  stamps_take(m, mirror_online_mask(m), format_stamped);
 }
 
 static void format_loaded(struct mirror *m) {
@@ -432,7 +429,7 @@ void image_start_syncing(struct mirror *m, uint32_t i) {
   sync_begin(m, i);
 }
 
-static void conclude(struct mirror *m) {
+static void stamped(struct mirror *m) {
   /* A page that nobody here has may be on a store that is away, and old: it must not count when that comes back. */
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (m->load_torn & 1u << i) image_new_epoch(m, i);
@@ -470,12 +467,13 @@ static void conclude(struct mirror *m) {
     missed_dirty_all(&m->images[i].map);
   }
   if (!m->log_lost) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
-  stamp_images(m);
   if (!m->how.quiet) m->record.active = true;
   m->record.clean = false;
   m->record_dirty = true;
   commit_admin(m, activated);
 }
+
+static void conclude(struct mirror *m) { stamps_take(m, mirror_online_mask(m), stamped); }
 
 void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirror_done *done, void *context) {
   if (!admin_begin(m, ADMIN_ACTIVATE, done, context)) return;
@@ -504,13 +502,14 @@ static void deactivated(struct mirror *m, tarn_err err) {
   admin_end(m, err);
 }
 
-static void deactivate_record(struct mirror *m) {
-  stamp_images(m);
+static void deactivate_stamped(struct mirror *m) {
   m->record.active = m->admin_stay;
   m->record.clean = m->intent.used_count == 0;
   m->record_dirty = true;
   commit_admin(m, deactivated);
 }
+
+static void deactivate_record(struct mirror *m) { stamps_take(m, mirror_online_mask(m), deactivate_stamped); }
 
 /* What absent images miss is durable now, and no witness is left of what is marked: so the marks may go. */
 static void deactivate_marks(struct mirror *m, tarn_err err) {

@@ -134,7 +134,6 @@ static void image_recorded(struct mirror *m, tarn_err err) {
 
 static void fracture_now(struct mirror *m, uint32_t i) {
   image_leave(m, i, IMAGE_FRACTURE, MISSING_FRACTURED);
-  if (m->stamp) m->stamp(m, i, &m->record.images[i].stamp); /* so that a write to it from now on is noticed */
   text_set(m->images[i].reason, sizeof m->images[i].reason, "it was fractured: 'tarn image restore' brings it back");
   m->drop_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "image %s is fractured", image_name(m, i));
@@ -167,11 +166,17 @@ static void promote_now(struct mirror *m, uint32_t i) {
   op_commit(m);
 }
 
-/* Everything that was answered is on stable storage there, and nothing is in flight. */
-static void op_flushed(struct mirror *m, tarn_err err) {
+static void op_in_vain(struct mirror *m) {
+  if (!m->admin_why[0]) admin_explain(m, "image %s failed meanwhile", image_name(m, m->admin_image));
+  resume(m);
+  admin_end(m, TARN_REFUSED);
+}
+
+/* ... and what its files are like is known, so that a write to it from now on is noticed. */
+static void op_stamped(struct mirror *m) {
   uint32_t i = m->admin_image;
   /* Asked again: what is true now need not be what was when the operation began. */
-  if (err == TARN_OK && image_is_current(m, i) && op_allowed(m, i, m->admin_op)) {
+  if (m->running && image_is_current(m, i) && op_allowed(m, i, m->admin_op)) {
     bool whole = !m->recovering && m->recover.set_count == 0 && m->record.unreadable.count == 0;
     if (m->admin_op == IMAGE_OP_FRACTURE && !whole) fracture_unequal(m, i);
     else if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
@@ -179,9 +184,14 @@ static void op_flushed(struct mirror *m, tarn_err err) {
     else promote_now(m, i);
     return;
   }
-  if (!m->admin_why[0]) admin_explain(m, "image %s failed meanwhile", image_name(m, i));
-  resume(m);
-  admin_end(m, TARN_REFUSED);
+  op_in_vain(m);
+}
+
+/* Everything that was answered is on stable storage there, and nothing is in flight. */
+static void op_flushed(struct mirror *m, tarn_err err) {
+  uint32_t i = m->admin_image;
+  if (err != TARN_OK || !image_is_current(m, i)) op_in_vain(m);
+  else stamps_take(m, m->admin_op == IMAGE_OP_FRACTURE ? 1u << i : 0, op_stamped);
 }
 
 void images_check_idle(struct mirror *m) {

@@ -15,6 +15,7 @@
  *   mirror_return.c    images that come back
  *   mirror_verify.c    compares the images on line
  *   mirror_witness.c   do the disks hold what the metadata tells of?
+ *   mirror_stamp.c     what images' files are like, which their owner is asked
  *   mirror_status.c    what people see
  *
  * Order in which an operation takes things, so that nobody waits in a circle: operation slot, (of a write) place among the writes,
@@ -234,7 +235,7 @@ struct mirror {
   struct env *env;
   void *owner;
   void (*changed)(struct mirror *m);
-  void (*stamp)(struct mirror *m, uint32_t image, struct image_stamp *stamp);
+  void (*stamp)(struct mirror *m, uint32_t image, uint32_t round);
   void (*reopen)(struct mirror *m, uint32_t image, bool make);
   struct mirror_config config;
   struct mirror_limits limits;
@@ -356,6 +357,11 @@ struct mirror {
   bool admin_draining;
   tarn_err admin_err, admin_flush_err;
   char admin_why[400];
+  struct {
+    uint32_t round, wanted; /* wanted: by image */
+    void (*taken)(struct mirror *m);
+    struct timer timer;
+  } stamps;                            /* that the owner is asked for (mirror_stamp.c) */
   void (*load_next)(struct mirror *m); /* when every store has answered */
   struct commit_plan load_plan;
   struct missed *load_maps[IMAGES_MAX];
@@ -624,6 +630,11 @@ void close_guard_is_quiet(struct guard *guard);
 /* Nothing is left to be flushed that can be now. */
 bool close_is_over(const struct mirror *m);
 bool close_may_have_lost(const struct mirror *m);
+
+/* mirror_stamp.c */
+void stamps_init(struct mirror *m);
+/* Asks for the stamps of these images and puts them in the record; `taken` runs then, perhaps at once. One asker at a time. */
+void stamps_take(struct mirror *m, uint32_t images, void (*taken)(struct mirror *m));
 
 /* mirror_images.c */
 /* An operation waits until nothing is in flight. */

@@ -69,7 +69,8 @@ static tarn_err part_open(struct reactor *reactor, const struct disk_part *part,
   made->parts[made->count].end = part->offset + length;
   made->parts[made->count].whole = part->length == 0;
   if (!made->parts[made->count++].path) return because(why, TARN_IO, "no memory to open %s", part->path);
-  *out = (struct concat_part){.disk = file_use_disk(use), .offset = part->offset, .length = length};
+  *out = (struct concat_part){
+      .disk = file_use_disk(use), .offset = part->offset, .length = length, .user = file_use_user(use)};
   if (file_range_has_data(file_disk_fd(out->disk), file_disk_identity(out->disk), part->offset, length))
     *has_data = true;
   return TARN_OK;

@@ -19,22 +19,26 @@ struct watched {
   } files[]; /* of all parts of all disks */
 };
 
+struct watch_slot {
+  struct disk_watch *watch;
+  struct watched *files;
+  enum watch_verdict told;
+  struct reactor_work work;
+  struct watched *looked_at; /* NULL: no look at them is under way */
+  /* the thread's, during a look */
+  enum watch_verdict verdict;
+  bool unsure; /* what cannot be told is no reason to drop an image, nor to call it back */
+  struct why why;
+};
+
 struct disk_watch {
   struct reactor *reactor;
-  struct reactor_work work;
   struct timer again;
   disk_watch_saw *saw;
   void *owner;
-  bool looking, stopped;
-  struct {
-    struct watched *files;
-    enum watch_verdict told;
-    /* the worker's, during a look */
-    struct watched *looked_at;
-    enum watch_verdict verdict;
-    bool unsure; /* what cannot be told is no reason to drop an image, nor to call it back */
-    struct why why;
-  } slots[IMAGES_MAX];
+  bool stopped;
+  uint32_t looking; /* slots */
+  struct watch_slot slots[IMAGES_MAX];
 };
 
 static void watched_drop(struct watched *watched) {
@@ -44,59 +48,56 @@ static void watched_drop(struct watched *watched) {
 }
 
 static void watch_free(struct disk_watch *watch) {
-  require(!watch->looking);
+  require(watch->looking == 0);
   timer_cancel(&watch->again);
   for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) watched_drop(watch->slots[slot].files);
   free(watch);
 }
 
-static void look_at(struct disk_watch *watch, uint32_t slot) {
-  const struct watched *watched = watch->slots[slot].looked_at;
-  enum watch_verdict verdict = WATCH_THERE;
+static void look(struct reactor_work *work) {
+  struct watch_slot *slot = CONTAINER_OF(work, struct watch_slot, work);
+  const struct watched *watched = slot->looked_at;
   struct why why;
-  watch->slots[slot].unsure = false;
-  for (uint32_t i = 0; watched && i < watched->count; i++) {
+  slot->verdict = WATCH_THERE;
+  slot->unsure = false;
+  for (uint32_t i = 0; i < watched->count; i++) {
     tarn_err err =
         file_still_there(watched->files[i].path, &watched->files[i].identity, watched->files[i].size_bytes, &why);
     enum watch_verdict found = err == TARN_GONE ? WATCH_GONE : err == TARN_CORRUPT ? WATCH_SPOILED : WATCH_THERE;
-    watch->slots[slot].unsure |= err != TARN_OK && found == WATCH_THERE;
-    if (found <= verdict) continue;
-    verdict = found;
-    watch->slots[slot].why = why;
+    slot->unsure |= err != TARN_OK && found == WATCH_THERE;
+    if (found <= slot->verdict) continue;
+    slot->verdict = found;
+    slot->why = why;
   }
-  watch->slots[slot].unsure &= verdict == WATCH_THERE;
-  watch->slots[slot].verdict = verdict;
-}
-
-static void look(struct reactor_work *work) {
-  struct disk_watch *watch = CONTAINER_OF(work, struct disk_watch, work);
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) look_at(watch, slot);
+  slot->unsure &= slot->verdict == WATCH_THERE;
 }
 
 static void looked(struct reactor_work *work) {
-  struct disk_watch *watch = CONTAINER_OF(work, struct disk_watch, work);
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
-    struct watched *watched = watch->slots[slot].looked_at;
-    bool present = watched && watched == watch->slots[slot].files && !watch->slots[slot].unsure;
-    watch->slots[slot].looked_at = NULL;
-    watched_drop(watched);
-    if (!present || watch->stopped || watch->slots[slot].verdict == watch->slots[slot].told) continue;
-    watch->slots[slot].told = watch->slots[slot].verdict;
-    watch->saw(watch->owner, slot, watch->slots[slot].verdict, watch->slots[slot].why.text);
+  struct watch_slot *slot = CONTAINER_OF(work, struct watch_slot, work);
+  struct disk_watch *watch = slot->watch;
+  bool present = slot->looked_at == slot->files && !slot->unsure && !watch->stopped;
+  watched_drop(slot->looked_at);
+  slot->looked_at = NULL;
+  if (present && slot->verdict != slot->told) {
+    slot->told = slot->verdict;
+    watch->saw(watch->owner, (uint32_t)(slot - watch->slots), slot->verdict, slot->why.text);
   }
-  watch->looking = false;
-  if (watch->stopped) watch_free(watch);
-  else timer_set(reactor_env(watch->reactor), &watch->again, reactor_env(watch->reactor)->now_ns + LOOK_EVERY_NS);
+  watch->looking--; /* only now: it may have been stopped just then */
+  if (watch->stopped && watch->looking == 0) watch_free(watch);
 }
 
+/* An image whose last look has not ended is looked at by it; the others are looked at all the same. */
 static void look_again(struct timer *timer) {
   struct disk_watch *watch = CONTAINER_OF(timer, struct disk_watch, again);
-  watch->looking = true;
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
-    watch->slots[slot].looked_at = watch->slots[slot].files;
-    if (watch->slots[slot].files) watch->slots[slot].files->refs++;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    struct watch_slot *slot = &watch->slots[i];
+    if (!slot->files || slot->looked_at) continue;
+    slot->looked_at = slot->files;
+    slot->looked_at->refs++;
+    watch->looking++;
+    reactor_run_blocking(watch->reactor, NULL, &slot->work, look, looked);
   }
-  reactor_run_blocking(watch->reactor, &watch->work, look, looked);
+  timer_set(reactor_env(watch->reactor), &watch->again, reactor_env(watch->reactor)->now_ns + LOOK_EVERY_NS);
 }
 
 static bool watched_add(struct watched *watched, struct disk *opened) {
@@ -135,6 +136,7 @@ struct disk_watch *disk_watch_start(struct reactor *reactor, disk_watch_saw *saw
   watch->reactor = reactor;
   watch->saw = saw;
   watch->owner = owner;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) watch->slots[i].watch = watch;
   timer_init(&watch->again, look_again);
   timer_set(reactor_env(reactor), &watch->again, reactor_env(reactor)->now_ns + LOOK_EVERY_NS);
   return watch;
@@ -144,5 +146,5 @@ void disk_watch_stop(struct disk_watch *watch) {
   if (!watch) return;
   watch->stopped = true;
   timer_cancel(&watch->again);
-  if (!watch->looking) watch_free(watch);
+  if (watch->looking == 0) watch_free(watch);
 }

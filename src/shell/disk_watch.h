@@ -1,8 +1,8 @@
 /* disk_watch.h - is every open file still the one at its path? (thesis 3)
  *
- * Once a second a worker compares each file of a mirror's images with what its path names now, and tells when that changes:
+ * Once a second a thread for each image compares its files with what their paths name now, and tells when that changes:
  * one that was removed, replaced or made shorter, or that is back. Looking may hang with its file system: then there is no
- * further look until it is over, and nothing else waits. The worker has copies of all it needs, so the disks may be closed
+ * further look at this image until it is over, and nothing else waits. The thread has copies of all it needs, so the disks may be closed
  * at any moment. */
 #ifndef TARN_SHELL_DISK_WATCH_H
 #define TARN_SHELL_DISK_WATCH_H

@@ -173,7 +173,10 @@ static void lower_done(struct disk_io *io) {
 /* The place's time has come. */
 static void proceed(struct place *place) {
   if (place->fails) disk_complete(vacate(place), TARN_IO);
-  else disk_submit(place->owner->lower, &place->io);
+  else {
+    place->upper->under = &place->io;
+    disk_submit(place->owner->lower, &place->io);
+  }
 }
 
 static void arm(struct fault_disk *disk) {
@@ -203,6 +206,7 @@ static void delay_over(struct timer *timer) {
 }
 
 static void begin(struct fault_disk *disk, struct disk_io *upper) {
+  disk_io_set_in_line(upper, false);
   struct judgement judgement = judge(disk, upper);
   if (judgement.hangs) {
     list_push(&disk->kept, &upper->link);
@@ -211,6 +215,7 @@ static void begin(struct fault_disk *disk, struct disk_io *upper) {
   }
   struct list *node = list_pop(&disk->free); /* none is free while others wait */
   if (!node) {
+    disk_io_set_in_line(upper, true);
     list_push(&disk->waiting, &upper->link);
     return;
   }
@@ -219,6 +224,7 @@ static void begin(struct fault_disk *disk, struct disk_io *upper) {
   place->fails = judgement.fails;
   disk_io_same(&place->io, upper);
   place->io.done = lower_done;
+  place->io.user = upper->user;
   if (judgement.delay_ns > 0) delay(place, judgement.delay_ns);
   else proceed(place);
 }

@@ -1,16 +1,17 @@
 /* file_disk.c - see file_disk.h.
  *
- * An I/O takes a slot (a reactor_op and where it stands) from a fixed pool and goes through steps; every step is one
- * system call, by the ring or, for memory-backed files, made at once inside submit. A step's result leads to the next:
+ * An I/O takes a slot from a fixed pool and goes through steps; every step is one system call: by the ring, by a thread of the disk's
+ * lane or, for memory-backed files, made at once inside submit. A step's result leads to the next:
  *
- *     read, write    STEP_DATA, again for the rest after a short count; then, for FUA where RWF_DSYNC is not known to be
- *                    obeyed, STEP_SYNC
- *     flush          STEP_SYNC
- *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE),
- *                    then STEP_SYNC for FUA
+ *     read, write    STEP_DATA, by the ring; where that would wait, once more by a thread; again for the rest after a short count;
+ *                    then, for FUA where RWF_DSYNC is not known to be obeyed, STEP_SYNC
+ *     flush          STEP_SYNC, by a thread
+ *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE), by a
+ *                    thread, then STEP_SYNC for FUA
  *
- * EXTENTS takes no slot: SEEK_DATA and SEEK_HOLE may read from the disk, and there is no asking the ring for them. One at a time
- * is done by a worker thread, the others wait in line.
+ * EXTENTS takes no slot: one at a time is done by a thread, the others wait in line.
+ *
+ * A write that the ring gave back may have been done in part; the thread does all of it again, with the same bytes.
  *
  * Power lost at any point: nothing was promised before the last step's result, and what was promised, DSYNC or fdatasync
  * has put on stable storage. RWF_DSYNC is relied on only where it is known to be obeyed: Linux forgets it for a direct
@@ -22,37 +23,54 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-#define IO_COUNT_DEFAULT 1024u
-#define ZERO_BYTES_MAX   (64ull << 20) /* one call must not take so long that it looks like a hang */
-#define SEEK_BYTES_MAX   (64ull << 30) /* of one EXTENTS, for the same reason; the first run may reach beyond */
+#define IO_COUNT_DEFAULT 128u          /* well below what a ring, and a device, take: the rest would wait there */
+#define SEEK_BYTES_MAX   (64ull << 30) /* of one EXTENTS: it must not look like a hang; the first run may reach beyond */
 
 enum step { STEP_DATA, STEP_PUNCH, STEP_ZERO, STEP_ALLOCATE, STEP_SYNC };
 
 struct slot {
   struct list link; /* in the disk's free list */
   struct reactor_op op;
+  struct reactor_work work;
+  int result; /* of the call that a thread made */
   struct disk_io *io;
   enum step step;
   uint64_t done_bytes; /* of a read or write */
+  uint64_t losses;     /* of the disk, when the I/O began */
+};
+
+/* A file that is being closed, by a thread; in `closings`. */
+struct closing {
+  struct list link;
+  struct file_identity identity;
+  int fd;
 };
 
 struct file_disk {
   struct disk disk;
   struct reactor *reactor;
+  struct reactor_lane lane;
   int fd;
-  bool no_zero_range; /* this file cannot ZERO_RANGE: found out by the first try */
+  bool no_zero_range;         /* this file cannot ZERO_RANGE: found out by the first try */
+  bool only_waits[2];         /* reads, writes cannot be done without waiting: likewise */
+  uint64_t losses;            /* syncs that failed */
+  struct disk_user only_user; /* of an I/O that does not say whose it is */
   struct file_identity identity;
   char *path;
   struct slot *slots;
-  struct list free;    /* struct slot */
-  struct list waiting; /* struct disk_io, for a slot */
+  struct closing *closing; /* for the end */
+  struct list free;        /* struct slot */
+  struct list waiting;     /* struct disk_io, for a slot */
   struct {
     struct reactor_work work;
     struct disk_io *io; /* that a worker has; NULL: none */
@@ -185,10 +203,11 @@ static uint64_t seek_run(int fd, uint64_t at, uint64_t end, uint32_t *flags) {
   return hole < 0 ? 0 : min_u64((uint64_t)hole, end);
 }
 
-/* By a worker, to whom the I/O and its buffer are lent. The descriptor's position is nobody's: all else says where. */
+/* By a thread, to which the I/O and its buffer are lent. The descriptor's position is nobody's: all else says where. */
 static void extents_look(struct reactor_work *work) {
   struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
   struct disk_io *io = file->extents.io;
+  disk_io_set_in_line(io, false);
   uint64_t at = io->offset, end = io->offset + io->length;
   bool room = true;
   file->extents.err = TARN_OK;
@@ -211,7 +230,7 @@ static void extents_looked(struct reactor_work *work);
 
 static void extents_start(struct file_disk *file, struct disk_io *io) {
   file->extents.io = io;
-  reactor_run_blocking(file->reactor, &file->extents.work, extents_look, extents_looked);
+  reactor_run_blocking(file->reactor, &file->lane, &file->extents.work, extents_look, extents_looked);
 }
 
 static void extents_looked(struct reactor_work *work) {
@@ -224,6 +243,7 @@ static void extents_looked(struct reactor_work *work) {
 }
 
 static void submit_extents(struct file_disk *file, struct disk_io *io) {
+  disk_io_set_in_line(io, true);
   if (file->extents.io) list_push(&file->extents.waiting, &io->link);
   else extents_start(file, io);
 }
@@ -234,70 +254,34 @@ static void extents_set(struct file_disk *file) {
   file->disk.caps.can_extents = lseek(file->fd, 0, SEEK_HOLE) >= 0;
 }
 
-/* ---- by the ring ---- */
+/* ---- syncs that fail ---- */
 
-static void slot_start(struct file_disk *file, struct slot *slot) {
+static bool syncs(const struct disk_io *io) { return io->op == DISK_FLUSH || (io->flags & DISK_FUA); }
+
+/* The end of an I/O as its submitter gets it: a good sync means nothing when one failed that it may have been told instead of. */
+static tarn_err losses_tell(struct file_disk *file, const struct slot *slot, tarn_err err) {
   const struct disk_io *io = slot->io;
-  struct reactor_op *op = &slot->op;
-  uint8_t *data = io->data + slot->done_bytes;
-  uint64_t offset = io->offset + slot->done_bytes, length = io->length - slot->done_bytes;
-  switch (slot->step) {
-    case STEP_DATA:
-      if (io->op == DISK_READ) reactor_read(file->reactor, op, file->fd, data, length, offset);
-      else
-        reactor_write(file->reactor, op, file->fd, data, length, offset,
-                      is_forced(io) && file->identity.keeps_dsync ? RWF_DSYNC : 0);
-      break;
-    case STEP_PUNCH:
-    case STEP_ZERO:
-    case STEP_ALLOCATE:
-      reactor_fallocate(file->reactor, op, file->fd, fallocate_mode(slot->step), io->offset, io->length);
-      break;
-    case STEP_SYNC: reactor_fdatasync(file->reactor, op, file->fd); break;
-  }
+  struct disk_user *user = io->user ? io->user : &file->only_user;
+  if (!syncs(io)) return err;
+  if (err != TARN_OK) __atomic_add_fetch(&file->losses, 1, __ATOMIC_RELAXED);
+  bool lost = slot->losses != file->losses || (io->op == DISK_FLUSH && user->losses_told != file->losses);
+  if (io->op == DISK_FLUSH) user->losses_told = file->losses;
+  return err == TARN_OK && lost ? TARN_IO : err;
 }
 
-static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io) {
-  slot->io = io;
-  slot->done_bytes = 0;
-  slot->step = step_first(file, io);
-  slot_start(file, slot);
-}
+/* ---- the calls themselves ---- */
 
-static void slot_done(struct reactor_op *op, int result) {
-  struct slot *slot = CONTAINER_OF(op, struct slot, op);
-  struct file_disk *file = file_of(slot->io->disk);
-  tarn_err err;
-  if (step_next(file, slot, result, &err)) {
-    slot_start(file, slot);
-    return;
-  }
-  struct disk_io *io = slot->io;
-  slot->io = NULL;
-  struct list *next = list_pop(&file->waiting);
-  if (next) slot_begin(file, slot, LIST_ENTRY(next, struct disk_io, link));
-  else list_push_front(&file->free, &slot->link); /* the warmest first */
-  disk_complete(io, err);
+static bool is_dsync(const struct file_disk *file, const struct disk_io *io) {
+  return is_forced(io) && file->identity.keeps_dsync;
 }
-
-static void submit_ring(struct disk *disk, struct disk_io *io) {
-  struct file_disk *file = file_of(disk);
-  if (io->op == DISK_EXTENTS) {
-    submit_extents(file, io);
-    return;
-  }
-  struct list *link = list_pop(&file->free);
-  if (link) slot_begin(file, LIST_ENTRY(link, struct slot, link), io);
-  else list_push(&file->waiting, &io->link);
-}
-
-/* ---- at once, for memory ---- */
 
 /* By the bare system call: pread() and pwrite() of the C library can be cancelled, and in a process with threads pay for that each
  * time what is a tenth of our own work for a write. */
 _Static_assert(sizeof(long) == 8, "an offset is one argument of a system call");
 static ssize_t data_call(const struct file_disk *file, const struct disk_io *io, uint8_t *data, size_t length,
                          off_t offset) {
+  if (is_dsync(file, io))
+    return pwritev2(file->fd, &(struct iovec){.iov_base = data, .iov_len = length}, 1, offset, RWF_DSYNC);
   return syscall(io->op == DISK_READ ? SYS_pread64 : SYS_pwrite64, file->fd, data, length, offset);
 }
 
@@ -314,10 +298,99 @@ static int step_call(const struct file_disk *file, const struct slot *slot) {
     case STEP_ALLOCATE:
       result = fallocate(file->fd, fallocate_mode(slot->step), (off_t)io->offset, (off_t)io->length);
       break;
-    case STEP_SYNC: break; /* there is nothing behind it */
+    case STEP_SYNC:
+      if (!file->identity.is_memory) result = fdatasync(file->fd); /* there is nothing behind memory */
+      break;
   }
   return result < 0 ? -errno : (int)result;
 }
+
+/* ---- by the ring, and by threads ---- */
+
+static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io);
+
+static void slot_end(struct file_disk *file, struct slot *slot, tarn_err err) {
+  struct disk_io *io = slot->io;
+  err = losses_tell(file, slot, err);
+  slot->io = NULL;
+  struct list *next = list_pop(&file->waiting);
+  if (next) slot_begin(file, slot, LIST_ENTRY(next, struct disk_io, link));
+  else list_push_front(&file->free, &slot->link); /* the warmest first */
+  disk_complete(io, err);
+}
+
+static void slot_start(struct file_disk *file, struct slot *slot);
+
+static void slot_step(struct slot *slot, int result) {
+  struct file_disk *file = file_of(slot->io->disk);
+  tarn_err err;
+  if (step_next(file, slot, result, &err)) slot_start(file, slot);
+  else slot_end(file, slot, err);
+}
+
+static void thread_call(struct reactor_work *work) {
+  struct slot *slot = CONTAINER_OF(work, struct slot, work);
+  disk_io_set_in_line(slot->io, false);
+  slot->result = step_call(file_of(slot->io->disk), slot);
+}
+
+static void thread_called(struct reactor_work *work) {
+  struct slot *slot = CONTAINER_OF(work, struct slot, work);
+  slot_step(slot, slot->result);
+}
+
+static void thread_start(struct file_disk *file, struct slot *slot) {
+  disk_io_set_in_line(slot->io, true);
+  reactor_run_blocking(file->reactor, &file->lane, &slot->work, thread_call, thread_called);
+}
+
+static void ring_done(struct reactor_op *op, int result) {
+  struct slot *slot = CONTAINER_OF(op, struct slot, op);
+  struct file_disk *file = file_of(slot->io->disk);
+  if (result == -EOPNOTSUPP) file->only_waits[slot->io->op == DISK_WRITE] = true;
+  if (result == -EAGAIN || result == -EOPNOTSUPP) thread_start(file, slot);
+  else slot_step(slot, result);
+}
+
+static void ring_start(struct file_disk *file, struct slot *slot) {
+  const struct disk_io *io = slot->io;
+  uint8_t *data = io->data + slot->done_bytes;
+  uint64_t offset = io->offset + slot->done_bytes, length = io->length - slot->done_bytes;
+  int flags = RWF_NOWAIT | (is_dsync(file, io) ? RWF_DSYNC : 0);
+  if (io->op == DISK_READ) reactor_read(file->reactor, &slot->op, file->fd, data, length, offset, flags);
+  else reactor_write(file->reactor, &slot->op, file->fd, data, length, offset, flags);
+}
+
+static void slot_start(struct file_disk *file, struct slot *slot) {
+  if (slot->step == STEP_DATA && !file->only_waits[slot->io->op == DISK_WRITE]) ring_start(file, slot);
+  else thread_start(file, slot);
+}
+
+static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io) {
+  disk_io_set_in_line(io, false);
+  slot->io = io;
+  slot->done_bytes = 0;
+  slot->losses = file->losses;
+  slot->step = step_first(file, io);
+  slot_start(file, slot);
+}
+
+static void submit_ring(struct disk *disk, struct disk_io *io) {
+  struct file_disk *file = file_of(disk);
+  if (io->op == DISK_EXTENTS) {
+    submit_extents(file, io);
+    return;
+  }
+  struct list *link = list_pop(&file->free);
+  if (link) {
+    slot_begin(file, LIST_ENTRY(link, struct slot, link), io);
+    return;
+  }
+  disk_io_set_in_line(io, true);
+  list_push(&file->waiting, &io->link);
+}
+
+/* ---- at once, for memory ---- */
 
 static void submit_memory(struct disk *disk, struct disk_io *io) {
   struct file_disk *file = file_of(disk);
@@ -333,16 +406,66 @@ static void submit_memory(struct disk *disk, struct disk_io *io) {
 
 /* ---- open and close ---- */
 
+static pthread_mutex_t closing_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t closed = PTHREAD_COND_INITIALIZER;
+static struct list closings = {&closings, &closings};
+
+static void close_unlocked(int fd) {
+  /* By name: after a killed I/O the kernel may keep the descriptor for a moment longer than we do. */
+  struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+  (void)fcntl(fd, F_OFD_SETLK, &unlock);
+  close(fd);
+}
+
+static void *close_thread(void *argument) {
+  struct closing *closing = argument;
+  close_unlocked(closing->fd);
+  pthread_mutex_lock(&closing_mutex);
+  list_remove(&closing->link);
+  pthread_cond_broadcast(&closed);
+  pthread_mutex_unlock(&closing_mutex);
+  free(closing);
+  return NULL;
+}
+
+/* Is this one under way, or one of that file? Under the mutex. */
+static bool is_closing(const struct closing *one, const struct file_identity *identity) {
+  LIST_EACH(&closings, node) {
+    const struct closing *closing = LIST_ENTRY(node, struct closing, link);
+    if (closing == one || (identity && file_identity_same(&closing->identity, identity))) return true;
+  }
+  return false;
+}
+
+/* It takes microseconds, or else the file system hangs: close() sends a message there, or writes something back. */
+static void close_soon(struct closing *closing) {
+  struct timespec until;
+  pthread_t thread;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += FILE_CLOSE_MS * (long)NS_PER_MS;
+  until.tv_sec += until.tv_nsec / (long)NS_PER_S;
+  until.tv_nsec %= (long)NS_PER_S;
+  pthread_mutex_lock(&closing_mutex);
+  list_push(&closings, &closing->link);
+  int error = pthread_create(&thread, NULL, close_thread, closing);
+  if (error) list_remove(&closing->link);
+  else pthread_detach(thread);
+  while (!error && is_closing(closing, NULL)) error = pthread_cond_timedwait(&closed, &closing_mutex, &until);
+  pthread_mutex_unlock(&closing_mutex);
+  if (!error || error == ETIMEDOUT) return;
+  close_unlocked(closing->fd);
+  free(closing);
+}
+
 static void file_close(struct disk *disk) {
   struct file_disk *file = file_of(disk);
   require(list_is_empty(&file->waiting));
   require(!file->extents.io);
   if (file->fd >= 0) {
-    /* By name: after a killed I/O the kernel may keep the descriptor for a moment longer than we do. */
-    struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-    (void)fcntl(file->fd, F_OFD_SETLK, &unlock);
-    close(file->fd);
-  }
+    *file->closing = (struct closing){.identity = file->identity, .fd = file->fd};
+    list_init(&file->closing->link);
+    close_soon(file->closing);
+  } else free(file->closing);
   free(file->slots);
   free(file->path);
   free(file);
@@ -351,10 +474,17 @@ static void file_close(struct disk *disk) {
 static const struct disk_ops ring_ops = {.kind = "file", .submit = submit_ring, .close = file_close};
 static const struct disk_ops memory_ops = {.kind = "file", .submit = submit_memory, .close = file_close};
 
+static void closing_wait(const struct file_identity *identity) {
+  pthread_mutex_lock(&closing_mutex);
+  while (is_closing(NULL, identity)) pthread_cond_wait(&closed, &closing_mutex);
+  pthread_mutex_unlock(&closing_mutex);
+}
+
 static tarn_err open_locked(struct file_disk *file, bool read_only, struct why *why) {
   /* The kind first, by file_inspect(): to open a pipe would wait. */
   tarn_err err = file_inspect(file->path, &file->identity, why);
   if (err) return err;
+  closing_wait(&file->identity);
   int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | (file->identity.is_block_device ? O_EXCL : 0);
   file->fd = open(file->path, flags);
   if (file->fd < 0 && errno == EBUSY)
@@ -424,7 +554,7 @@ static void zero_set(struct file_disk *file) {
   uint64_t number;
   bool can;
   caps->zero_block_bytes = BUFFER_ALIGN; /* whole pages: the kernel never has to zero a part of one */
-  caps->zero_bytes_max = ZERO_BYTES_MAX;
+  caps->zero_bytes_max = DISK_ZERO_BYTES_MAX;
   if (caps->read_only) return;
   if (file->identity.is_block_device) {
     can = file_device_number(file->identity.device, "queue/write_zeroes_max_bytes", &number) && number > 0;
@@ -445,7 +575,7 @@ static tarn_err slots_new(struct file_disk *file, uint32_t count) {
   if (!file->slots) return TARN_FULL;
   for (uint32_t i = 0; i < count; i++) {
     list_init(&file->slots[i].link);
-    reactor_op_init(&file->slots[i].op, slot_done);
+    reactor_op_init(&file->slots[i].op, ring_done);
     list_push(&file->free, &file->slots[i].link);
   }
   return TARN_OK;
@@ -463,11 +593,14 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   file->fd = -1;
   file->reactor = options->reactor;
   file->path = strdup(options->path);
+  file->closing = calloc(1, sizeof *file->closing);
+  reactor_lane_init(&file->lane, FILE_THREADS_MAX);
   list_init(&file->free);
   list_init(&file->waiting);
   list_init(&file->extents.waiting);
   list_init(&file->extents.work.link);
-  if (!file->path || slots_new(file, options->io_count_max ? options->io_count_max : IO_COUNT_DEFAULT)) {
+  if (!file->path || !file->closing ||
+      slots_new(file, options->io_count_max ? options->io_count_max : IO_COUNT_DEFAULT)) {
     err = because(why, TARN_IO, "no memory to open %s", options->path);
     goto out;
   }
@@ -501,10 +634,17 @@ const char *file_disk_path(const struct disk *disk) { return file_of((struct dis
 const struct file_identity *file_disk_identity(const struct disk *disk) {
   return &file_of((struct disk *)disk)->identity;
 }
-int64_t file_disk_modified_ns(const struct disk *disk) {
-  const struct file_disk *file = file_of((struct disk *)disk);
-  struct stat st;
-  if (file->identity.is_block_device || fsync(file->fd) != 0 || fstat(file->fd, &st) != 0) return 0;
-  return st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec;
+uint64_t file_disk_losses(const struct disk *disk) {
+  return __atomic_load_n(&file_of((struct disk *)disk)->losses, __ATOMIC_RELAXED);
 }
 int file_disk_fd(const struct disk *disk) { return file_of((struct disk *)disk)->fd; }
+int file_disk_fd_own(const struct disk *disk) {
+  const struct file_disk *file = file_of((struct disk *)disk);
+  /* Another descriptor of a device would keep it ours (O_EXCL) beyond disk_close(). */
+  return file->identity.is_block_device ? -1 : fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+}
+int64_t file_modified_ns(int fd) {
+  struct stat st;
+  if (fsync(fd) != 0 || fstat(fd, &st) != 0) return 0;
+  return st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec;
+}

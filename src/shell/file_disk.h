@@ -2,26 +2,39 @@
  *
  * Chosen at open:
  *   memory-backed (tmpfs, ramfs)  plain pread/pwrite inside submit, the completion posted as an event; any alignment
- *   O_DIRECT where it exists      io_uring; block_bytes and align_bytes are the device's logical block
- *   elsewhere                     io_uring through the page cache; any alignment. Also when the size is no multiple of the
- *                                 logical block
+ *   O_DIRECT where it exists      block_bytes and align_bytes are the device's logical block
+ *   elsewhere                     through the page cache; any alignment. Also when the size is no multiple of the logical block
  * FLUSH is fdatasync (nothing on memory-backed files), FUA is RWF_DSYNC on block devices, ext4, XFS and Btrfs, and a write
  * with fdatasync behind it elsewhere. TRIM and WRITE_ZEROES are fallocate; what works is tried at open, on a range beyond the
- * end that leaves no trace, so can_zero and can_trim are true. A file never grows. EXTENTS is SEEK_DATA and SEEK_HOLE, in a
- * worker thread: a hole is EXTENT_HOLE | EXTENT_ZERO, all else is data; block devices do not know it.
+ * end that leaves no trace, so can_zero and can_trim are true. A file never grows. EXTENTS is SEEK_DATA and SEEK_HOLE: a hole is
+ * EXTENT_HOLE | EXTENT_ZERO, all else is data; block devices do not know it.
+ *
+ * A disk that hangs holds nothing that another could want (thesis 8). Reads and writes are tried by io_uring with RWF_NOWAIT: the
+ * kernel has them without a thread, or says that they would wait. What waits, and fdatasync, fallocate and EXTENTS always, is a
+ * plain call in one of up to FILE_THREADS_MAX threads of the disk's own lane (reactor.h), so that the kernel's pool of threads,
+ * which is one for all files, is never used. Of I/Os io_count_max are begun at once. What is not begun stands in a line of the
+ * disk's own, and does not count as being with the disk (disk_io_waits()).
+ *
+ * A sync that fails is told to all whom it may concern. The kernel tells a lost write-back once to a descriptor, and it
+ * is one that has all our I/O: so when a FLUSH or FUA fails, those under way at that moment fail too, and so does the next FLUSH
+ * of each user of the disk (struct disk_user) that has not been told.
  *
  * The lock is an OFD lock for writing on the whole file, on the descriptor that does the I/O, so that a killed daemon's
  * last I/O still holds it; QEMU's byte locks conflict with it. Block devices are also opened O_EXCL. A file that is opened
  * read-only takes a lock for reading.
  *
  * file_disk_open() may block: call it from reactor_run_blocking(). It touches nothing of the reactor. Everything else is
- * for the reactor's thread. disk_close() gives the lock back before it returns. */
+ * for the reactor's thread. disk_close() gives the lock back before it returns, but for a file system that hangs: after a moment
+ * (FILE_CLOSE_MS) the rest is left to a thread, and an open of the same file by this process waits for it. */
 #ifndef TARN_SHELL_FILE_DISK_H
 #define TARN_SHELL_FILE_DISK_H
 
 #include "core/disk.h"
 #include "shell/file_identity.h"
 #include "shell/reactor.h"
+
+#define FILE_THREADS_MAX 16u
+#define FILE_CLOSE_MS    100u
 
 struct file_disk_options {
   struct reactor *reactor;
@@ -31,7 +44,7 @@ struct file_disk_options {
   uint64_t
       grow_bytes; /* a regular file of at least size_bytes that is shorter than this is made so long, sparse, under the
                           * lock; where that cannot be it stays as it is */
-  uint32_t io_count_max; /* I/Os given to the kernel at once, the rest waits in line; 0: 1024 */
+  uint32_t io_count_max; /* I/Os begun at once, the rest waits in line; 0: 128 */
   bool read_only;
   bool no_direct; /* through the page cache, whatever is possible: small metadata on odd file systems, tests */
 };
@@ -44,9 +57,13 @@ CHECKED tarn_err file_disk_open(const struct file_disk_options *options, struct 
                                 struct file_identity *identity, struct why *why);
 const char *file_disk_path(const struct disk *disk);
 const struct file_identity *file_disk_identity(const struct disk *disk);
-/* Time of the file's last change, once that is on stable storage; 0 for a block device, and where it cannot be told. May
- * block: for the moments when a mirror comes and goes. */
-int64_t file_disk_modified_ns(const struct disk *disk);
+/* The losses that its syncs have told: where a new user of an open disk begins. */
+uint64_t file_disk_losses(const struct disk *disk);
+/* A descriptor of the same open file, of the caller's own, for fsync and fstat in a worker; -1: none, nor for a block device. It
+ * keeps neither the disk from being closed nor its lock held. */
+int file_disk_fd_own(const struct disk *disk);
+/* By a worker: the time of the file's last change, once that is on stable storage; 0 where it cannot be told. */
+int64_t file_modified_ns(int fd);
 /* The descriptor, for fstat by the owner from a worker. Stays the disk's. */
 int file_disk_fd(const struct disk *disk);
 

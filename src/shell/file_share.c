@@ -17,6 +17,7 @@ struct file_use {
   struct list link; /* in share->uses */
   struct share *share;
   uint64_t offset, length;
+  struct disk_user user;
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -156,12 +157,17 @@ tarn_err file_share_open(struct reactor *reactor, const char *path, uint64_t off
     return because(why, TARN_INVALID, "%s is too small: it has %llu bytes, its part ends at %llu", path,
                    (unsigned long long)have, (unsigned long long)(offset + length));
   }
+  use->user.losses_told = file_disk_losses(file_use_disk(use)); /* what was lost before is none of its */
   *out = use;
   return TARN_OK;
 }
 
 struct disk *file_use_disk(const struct file_use *use) {
   return use->share->disk;
+}
+
+struct disk_user *file_use_user(struct file_use *use) {
+  return &use->user;
 }
 
 void file_share_close(struct file_use *use) {

@@ -41,6 +41,7 @@ struct managed *managed_new(struct manager *manager, const char *name) {
   list_init(&managed->link);
   list_init(&managed->reopens);
   buffer_account_init(&managed->account);
+  list_init(&managed->stampings);
   timer_init(&managed->retry, retry_fire);
   timer_init(&managed->grace, grace_fire);
   timer_init(&managed->settle, settle_fire);

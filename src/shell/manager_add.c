@@ -89,7 +89,7 @@ static void added(struct mirror *mirror, tarn_err err, const char *why, void *co
   json_decref(image->adding);
   image->adding = NULL;
   watch_image(managed, managed->task->slot);
-  reactor_run_blocking(managed->manager->options.reactor, &managed->work, managed_store_work, stored);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, managed_store_work, stored);
 }
 
 /* ---- its files ---- */
@@ -137,7 +137,7 @@ static void add_act(struct managed *managed) {
   adding->file.images[managed->task->slot] = image;
   if (adding->file.slot_count < adding->plan.to) adding->file.slot_count = adding->plan.to;
   adding->meta = managed->disks.meta;
-  reactor_run_blocking(managed->manager->options.reactor, &adding->work, prepare_work, prepared);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &adding->work, prepare_work, prepared);
 }
 
 static void check_work(struct reactor_work *work) {
@@ -170,7 +170,7 @@ static void add_begin(struct managed *managed, struct call *call, struct adding 
       .slot = adding->plan.from, .how = {.quiet = true}, .act = add_act, .end = add_end, .adding = adding};
   managed_begin(managed, call, "is having an image added");
   managed->task = task;
-  reactor_run_blocking(managed->manager->options.reactor, &adding->work, check_work, checked);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &adding->work, check_work, checked);
 }
 
 static void add_again(void *owner, struct call *call) { manager_image_add(owner, call); }

@@ -66,7 +66,7 @@ static void undone(struct reactor_work *work) {
 }
 static void create_undo(struct create *create) {
   require(create->err != TARN_OK);
-  reactor_run_blocking(create->managed->manager->options.reactor, &create->work, undo_work, undone);
+  reactor_run_blocking(create->managed->manager->options.reactor, NULL, &create->work, undo_work, undone);
 }
 
 static void finish_work(struct reactor_work *work) {
@@ -87,7 +87,7 @@ static void create_closed(struct managed *managed) {
   struct create *create = managed->creator;
   managed->close_wholly = false;
   if (create->err != TARN_OK) create_undo(create);
-  else reactor_run_blocking(managed->manager->options.reactor, &create->work, finish_work, finished);
+  else reactor_run_blocking(managed->manager->options.reactor, NULL, &create->work, finish_work, finished);
 }
 
 /* What is undone must be closed, so this waits until no disk holds a request. */
@@ -207,5 +207,5 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
   }
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", manager->options.state, managed->file.name);
   snprintf(create->plan.folder, sizeof create->plan.folder, "%s", managed->folder);
-  reactor_run_blocking(manager->options.reactor, &create->work, prepare_work, prepared);
+  reactor_run_blocking(manager->options.reactor, NULL, &create->work, prepare_work, prepared);
 }

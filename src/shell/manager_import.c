@@ -313,7 +313,7 @@ static void examined(struct reactor_work *work) {
   }
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", managed->manager->options.state,
            managed->file.name);
-  reactor_run_blocking(managed->manager->options.reactor, &import->work, store_work, stored);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &import->work, store_work, stored);
 }
 
 static tarn_err import_parse(struct import *import, const struct request *request, struct why *why) {
@@ -366,5 +366,5 @@ void manager_mirror_import(struct manager *manager, struct call *call) {
   import->plan.node = manager->options.node;
   import->plan.warnings = json_array();
   import->plan.others = manager_files(manager);
-  reactor_run_blocking(manager->options.reactor, &import->work, examine_work, examined);
+  reactor_run_blocking(manager->options.reactor, NULL, &import->work, examine_work, examined);
 }

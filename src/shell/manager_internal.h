@@ -24,6 +24,7 @@
 #include "shell/manager.h"
 #include "shell/mirror_disks.h"
 #include "shell/mirror_file.h"
+#include "shell/stamp.h"
 
 #define STATE_PATH_MAX    512u                    /* of the state directory */
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
@@ -90,6 +91,7 @@ struct managed {
   struct disk_watch *watch;
   struct faults *faults[IMAGES_MAX]; /* manager_fault.c; NULL: none were asked for */
   struct list reopens;               /* manager_reopen.c */
+  struct list stampings;             /* stamp.h */
   uint32_t reopen_refused;           /* by image: to be answered that it cannot be */
 
   /* its exports: from the first activation on, also while it is in ATTENTION after that (manager_export.c) */
@@ -183,7 +185,7 @@ void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror
 /* Tells what is odd about the devices of an image that was opened, unless it was told. */
 void devices_note(struct managed *managed, uint32_t slot);
 /* What a mirror asks of its files (core/mirror.h: stamp). */
-void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp);
+void managed_stamp(struct mirror *mirror, uint32_t image, uint32_t round);
 /* Opens and activates it. Requires a closed mirror with an operation begun. On an error it is closed again, and `last` tells
  * what was seen. */
 void managed_up(struct managed *managed, const struct mirror_activation *how, bool wait_for_locks, managed_done *done);

@@ -64,9 +64,17 @@ void managed_config(const struct managed *managed, struct mirror_config *config)
   }
 }
 
-void managed_stamp(struct mirror *mirror, uint32_t image, struct image_stamp *stamp) {
-  const struct managed *managed = mirror_owner(mirror);
-  image_disks_stamp(&managed->disks.images[image], &managed->file, image, stamp);
+static void stamped(struct stamping *stamping) {
+  const struct managed *managed = stamping->owner;
+  mirror_stamped(managed->mirror, stamping->image, stamping->round, &stamping->stamp);
+}
+
+void managed_stamp(struct mirror *mirror, uint32_t image, uint32_t round) {
+  struct managed *managed = mirror_owner(mirror);
+  struct stamping as = {.owner = managed, .image = image, .round = round, .done = stamped};
+  if (!stamping_start(managed->manager->options.reactor, &managed->disks.images[image], &managed->file, &as,
+                      &managed->stampings))
+    mirror_stamped(mirror, image, round, &(struct image_stamp){0});
 }
 
 /* ---- which devices they are ---- */
@@ -99,6 +107,7 @@ void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror
   managed_config(managed, &config);
   managed->disks.meta = (struct meta_sizes){mirror_meta_bytes(&config), mirror_meta_bytes_best(&config)};
   managed->disks.opened = opened;
+  managed->disks.strays = &managed->manager->strays;
   snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
   arena_init(&managed->arena);
 }
@@ -150,6 +159,7 @@ static void close_now(struct managed *managed) {
   require(!managed->verifying);
   disk_watch_stop(managed->watch);
   managed->watch = NULL;
+  stampings_forget(&managed->stampings);
   if (managed->mirror) {
     if (mirror_may_have_lost(managed->mirror)) exports_lose(managed);
     mirror_close(managed->mirror);
@@ -414,7 +424,7 @@ static void activated(struct managed *managed, tarn_err err, const char *why) {
     return;
   }
   managed->file.stay_inactive = false;
-  reactor_run_blocking(manager->options.reactor, &managed->work, managed_store_work, activate_stored);
+  reactor_run_blocking(manager->options.reactor, NULL, &managed->work, managed_store_work, activate_stored);
 }
 
 void managed_activate(struct managed *managed, bool wait_for_locks) {

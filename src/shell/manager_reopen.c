@@ -69,7 +69,7 @@ static void reopen_work(struct reactor_work *work) {
 static void reopened(struct reactor_work *work);
 static void reopen_again(struct timer *timer) {
   struct reopen *reopen = CONTAINER_OF(timer, struct reopen, again);
-  reactor_run_blocking(reopen->manager->options.reactor, &reopen->work, reopen_work, reopened);
+  reactor_run_blocking(reopen->manager->options.reactor, NULL, &reopen->work, reopen_work, reopened);
 }
 
 static void reopen_free(struct reopen *reopen) {
@@ -127,7 +127,7 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   list_init(&reopen->link);
   timer_init(&reopen->again, reopen_again);
   list_push(&managed->reopens, &reopen->link);
-  reactor_run_blocking(managed->manager->options.reactor, &reopen->work, reopen_work, reopened);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &reopen->work, reopen_work, reopened);
 }
 
 static void reopen_refuse(struct managed *managed, uint32_t slot, const char *why) {

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/prng.h"
 #include "shell/data_disk.h"
 #include "shell/fault_disk.h"
 #include "shell/image_identity.h"
@@ -139,61 +138,6 @@ void image_disks_abort(struct image_disks *disks) {
   }
 }
 
-/* Neither a device's number, which changes with the order of disks at boot, nor a block device's name. */
-void stamp_identity_add(uint64_t *stamp, const struct file_identity *file, uint64_t device) {
-  uint64_t which = file->is_block_device ? device : file->inode;
-  *stamp = mix_u64(*stamp ^ mix_u64(which) ^ (uint64_t)file->birth_ns) | 1;
-}
-
-/* Adds one file of a disk, of a device with what is known of it. False: when it was changed cannot be told. */
-static bool stamp_add(struct image_stamp *stamp, const struct data_file *file, uint64_t device, bool as_opened) {
-  const struct file_identity *identity = file_disk_identity(file->file);
-  uint64_t modified = (uint64_t)(as_opened ? identity->mtime_ns : file_disk_modified_ns(file->file));
-  stamp_identity_add(&stamp->identity, identity, device);
-  stamp->modified = mix_u64(stamp->modified ^ modified) | 1;
-  /* Other parts of a file may be written to by others. */
-  return modified != 0 && !identity->is_block_device && file->whole;
-}
-
-/* `fact`: as in image_device_number(); NO_FACT: as if nothing were known of devices. */
-#define NO_FACT DEVICE_FACTS_MAX
-static void stamp_image(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot, uint32_t fact,
-                        bool as_opened, struct image_stamp *stamp) {
-  const struct mirror_file_image *image = &file->images[slot];
-  *stamp = (struct image_stamp){0};
-  bool known = true;
-  for (uint32_t i = 0; i < file->volume_count; i++) {
-    if (!disks->data[i]) return;
-    struct data_file files[DISK_PARTS_MAX];
-    uint32_t count = data_disk_files(disks->data[i], files);
-    for (uint32_t j = 0; j < count; j++) {
-      const char *path = disk_text_kind(image->paths[i]) == DISK_KIND_FILE ? image->paths[i] : files[j].path;
-      uint64_t device = fact == NO_FACT ? 0 : image_device_number(image->devices, disks->devices, path, fact);
-      known = stamp_add(stamp, &files[j], device, as_opened) && known;
-    }
-    if (count > 0) continue;
-    stamp->identity = mix_u64(stamp->identity) | 1; /* an NBD server: it tells nothing of what it is */
-    known = false;
-  }
-  if (!known) stamp->modified = 0;
-}
-
-void image_disks_stamp(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
-                       struct image_stamp *stamp) {
-  stamp_image(disks, file, slot, 0, false, stamp);
-}
-
-void image_disks_found(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
-                       uint64_t recorded, struct image_stamp *stamp) {
-  struct image_stamp maybe;
-  stamp_image(disks, file, slot, 0, true, stamp);
-  if (image_devices_compare(file->images[slot].devices, disks->devices) == DEVICE_OTHER) return;
-  for (uint32_t fact = 1; fact <= NO_FACT && recorded != 0; fact++) {
-    stamp_image(disks, file, slot, fact, true, &maybe);
-    if (maybe.identity == recorded) stamp->identity = recorded;
-  }
-}
-
 /* ---- all of a mirror ---- */
 
 void mirror_file_unsettled(const struct mirror_file *file) {
@@ -202,29 +146,133 @@ void mirror_file_unsettled(const struct mirror_file *file) {
       if (disk_text_kind(file->images[slot].paths[i]) == DISK_KIND_NBD) nbd_disk_unsettled(file->images[slot].paths[i]);
 }
 
+/* ---- opening, each image by itself: a thread, with copies of all that it needs ---- */
+
+#define HOME IMAGES_MAX /* the place of the state directory among the images */
+
+/* The opening of one image's disks, or of the record at home. It outlives its owner's interest: then it is a stray, and closes what
+ * it has opened when it ends. */
+struct opening {
+  struct list link; /* of a stray, in `strays` */
+  struct reactor_work work;
+  struct mirror_disks *owner; /* NULL: a stray */
+  struct reactor *reactor;
+  uint32_t *stray_count;
+  uint32_t slot;
+  struct meta_sizes meta;
+  struct mirror_file file;
+  char record_path[META_PATH_BYTES_MAX + 64];
+  struct image_disks disks; /* of home: `meta` */
+};
+
+static struct list strays = {&strays, &strays}; /* the reactor's thread's */
+
 /* The record in the state directory can be lost with that directory: the images tell then. */
-static void home_open(struct mirror_disks *disks) {
-  struct reactor *reactor = disks->reactor;
+static void home_open(struct opening *opening) {
+  struct image_disks *home = &opening->disks;
   const struct meta_sizes sizes = {RECORD_AREA_BYTES, RECORD_AREA_BYTES};
-  tarn_err err = file_open(reactor, disks->record_path, &sizes, &disks->home, &disks->home_why);
+  const char *path = opening->record_path;
+  tarn_err err = file_open(opening->reactor, path, &sizes, &home->meta, &home->why);
   if (err != TARN_NOT_FOUND) return;
-  err = file_create(disks->record_path, RECORD_AREA_BYTES, &disks->home_why);
-  if (err == TARN_OK) err = file_open(reactor, disks->record_path, &sizes, &disks->home, &disks->home_why);
+  err = file_create(path, RECORD_AREA_BYTES, &home->why);
+  if (err == TARN_OK) err = file_open(opening->reactor, path, &sizes, &home->meta, &home->why);
 }
 
-static void open_all(struct reactor_work *work) {
-  struct mirror_disks *disks = CONTAINER_OF(work, struct mirror_disks, work);
-  if (!disks->home) home_open(disks);
+static void open_work(struct reactor_work *work) {
+  struct opening *opening = CONTAINER_OF(work, struct opening, work);
+  if (opening->slot == HOME) home_open(opening);
+  else image_disks_open(opening->reactor, &opening->file, opening->slot, &opening->meta, &opening->disks);
+}
+
+static void opening_free(struct opening *opening) {
+  mirror_file_release(&opening->file);
+  free(opening);
+}
+
+static void opened(struct mirror_disks *disks);
+
+static struct image_disks *opening_place(struct mirror_disks *disks, uint32_t slot) {
+  return slot == HOME ? &disks->opening_home : &disks->opening[slot];
+}
+
+static void open_worked(struct reactor_work *work) {
+  struct opening *opening = CONTAINER_OF(work, struct opening, work);
+  struct mirror_disks *disks = opening->owner;
+  if (disks) {
+    *opening_place(disks, opening->slot) = opening->disks;
+    disks->jobs[opening->slot] = NULL;
+  } else {
+    list_remove(&opening->link);
+    image_disks_close(&opening->disks);
+    --*opening->stray_count;
+  }
+  opening_free(opening);
+  if (disks && --disks->pending == 0) opened(disks);
+}
+
+static bool is_stray(const struct mirror_file *file, uint32_t slot) {
+  LIST_EACH(&strays, node) {
+    const struct opening *opening = LIST_ENTRY(node, struct opening, link);
+    if (opening->slot == slot && strcmp(opening->file.name, file->name) == 0) return true;
+  }
+  return false;
+}
+
+static void opening_start(struct mirror_disks *disks, uint32_t slot) {
+  struct image_disks *place = opening_place(disks, slot);
+  struct opening *opening = is_stray(disks->file, slot) ? NULL : calloc(1, sizeof *opening);
+  if (!opening) {
+    because(&place->why, TARN_IO, "%s",
+            is_stray(disks->file, slot)
+                ? "what it lies on does not answer: an earlier try to open its files still waits"
+                : "no memory to open its files");
+    return;
+  }
+  opening->owner = disks;
+  opening->reactor = disks->reactor;
+  opening->stray_count = disks->strays;
+  opening->slot = slot;
+  opening->meta = disks->meta;
+  opening->disks = *place;
+  mirror_file_copy(&opening->file, disks->file);
+  memcpy(opening->record_path, disks->record_path, sizeof opening->record_path);
+  list_init(&opening->link);
+  disks->jobs[slot] = opening;
+  disks->pending++;
+  reactor_run_blocking(disks->reactor, NULL, &opening->work, open_work, open_worked);
+}
+
+/* An image whose files do not open in time is not there. */
+static void opening_give_up(struct mirror_disks *disks, uint32_t slot) {
+  struct opening *opening = disks->jobs[slot];
+  if (!opening) return;
+  disks->jobs[slot] = NULL;
+  opening->owner = NULL;
+  list_push(&strays, &opening->link);
+  ++*disks->strays;
+  *opening_place(disks, slot) = (struct image_disks){.locked = false};
+  because(&opening_place(disks, slot)->why, TARN_HUNG,
+          "what it lies on does not answer: its files did not open in %llu s", (unsigned long long)disks->wait_s);
+}
+
+static void open_too_late(struct timer *timer) {
+  struct mirror_disks *disks = CONTAINER_OF(timer, struct mirror_disks, limit);
+  for (uint32_t slot = 0; slot <= HOME; slot++) opening_give_up(disks, slot);
+  disks->pending = 0;
+  opened(disks);
+}
+
+static void open_all(struct mirror_disks *disks) {
+  struct env *env = reactor_env(disks->reactor);
+  disks->pending = 1; /* so that none ends it before all have begun */
+  if (!disks->opening_home.meta) opening_start(disks, HOME);
   for (uint32_t slot = 0; slot < disks->file->slot_count; slot++)
-    if (disks->file->images[slot].present)
-      image_disks_open(disks->reactor, disks->file, slot, &disks->meta, &disks->opening[slot]);
+    if (disks->file->images[slot].present) opening_start(disks, slot);
+  timer_set(env, &disks->limit, env->now_ns + (disks->hurry ? 1 : disks->wait_s) * NS_PER_S);
+  if (--disks->pending == 0) timer_set(env, &disks->limit, env->now_ns); /* the answer comes later */
 }
 
-static void opened(struct reactor_work *work);
-static void open_again(struct timer *timer) {
-  struct mirror_disks *disks = CONTAINER_OF(timer, struct mirror_disks, again);
-  reactor_run_blocking(disks->reactor, &disks->work, open_all, opened);
-}
+static void open_again(struct timer *timer) { open_all(CONTAINER_OF(timer, struct mirror_disks, again)); }
 
 /* An NBD server is given the time that its image's setting says; without it its image is not there. */
 static bool settle_wait(struct mirror_disks *disks) {
@@ -240,10 +288,10 @@ static bool settle_wait(struct mirror_disks *disks) {
   return true;
 }
 
-static void opened(struct reactor_work *work) {
-  struct mirror_disks *disks = CONTAINER_OF(work, struct mirror_disks, work);
+static void opened(struct mirror_disks *disks) {
   struct env *env = reactor_env(disks->reactor);
   bool retry = false;
+  timer_cancel(&disks->limit);
   if (settle_wait(disks)) return;
   for (uint32_t slot = 0; slot < disks->file->slot_count; slot++) {
     if (!disks->opening[slot].locked || !disks->wait_for_locks || env->now_ns >= disks->deadline_ns) continue;
@@ -257,6 +305,8 @@ static void opened(struct reactor_work *work) {
     timer_set(env, &disks->again, env->now_ns + LOCK_RETRY_MS * NS_PER_MS);
     return;
   }
+  disks->home = disks->opening_home.meta;
+  disks->home_why = disks->opening_home.why;
   memcpy(disks->images, disks->opening, sizeof disks->images);
   memset(disks->opening, 0, sizeof disks->opening);
   disks->opened(disks);
@@ -273,13 +323,18 @@ void mirror_disks_open(struct mirror_disks *disks) {
   disks->wait_s = (uint64_t)hang_s + LOCK_WAIT_MORE_S;
   disks->deadline_ns = reactor_env(disks->reactor)->now_ns + disks->wait_s * NS_PER_S;
   timer_init(&disks->again, open_again);
-  reactor_run_blocking(disks->reactor, &disks->work, open_all, opened);
+  timer_init(&disks->limit, open_too_late);
+  open_all(disks);
 }
 
 void mirror_disks_hurry(struct mirror_disks *disks) {
   disks->wait_for_locks = false;
   disks->hurry = true;
-  if (disks->reactor && timer_is_armed(&disks->again)) timer_set(reactor_env(disks->reactor), &disks->again, 0);
+  if (!disks->reactor) return;
+  struct env *env = reactor_env(disks->reactor);
+  if (timer_is_armed(&disks->again)) timer_set(env, &disks->again, 0);
+  if (timer_is_armed(&disks->limit))
+    timer_set(env, &disks->limit, min_u64(disks->limit.deadline_ns, env->now_ns + NS_PER_S));
 }
 
 void mirror_disks_close(struct mirror_disks *disks) {

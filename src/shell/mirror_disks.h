@@ -1,7 +1,9 @@
 /* mirror_disks.h - all files of one mirror, opened together and closed together; or those of one image by themselves.
  *
- * Opening runs in a worker thread. A file that cannot be opened leaves its disk NULL and says why, so that the mirror goes on
- * without that image. One that is locked by another process is tried again until its last I/O must be over (rule 7:
+ * Opening runs in threads, one for each image and one for the record at home, so that none waits for what another lies on. A file
+ * that cannot be opened leaves its disk NULL and says why, so that the mirror goes on without that image; so does one that has not
+ * opened after hang + 5 s (its file system, device or server does not answer): what is opened later is closed at once, and until
+ * then the image is not opened again. One that is locked by another process is tried again until its last I/O must be over (rule 7:
  * hang + 5 s after a kill), which is reported; only then it counts as absent. An NBD server that may still be doing requests of
  * a lost connection is waited for, as long as `nbd-settle` says. */
 #ifndef TARN_SHELL_MIRROR_DISKS_H
@@ -38,16 +40,6 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
 void image_disks_close(struct image_disks *disks);
 /* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */
 void image_disks_abort(struct image_disks *disks);
-/* Adds a file to the identity of an image's stamp: of a device what image_device_number() says, or 0. */
-void stamp_identity_add(uint64_t *stamp, const struct file_identity *file, uint64_t device);
-/* What an image's files are like now, as one number each (format/record.h). May block. */
-void image_disks_stamp(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
-                       struct image_stamp *stamp);
-/* ... and what they were like before they were opened. `recorded` is the identity that the mirror's record has of them: where
- * it is made of another fact that is true of them, or from before devices had any, that is what was found. */
-void image_disks_found(const struct image_disks *disks, const struct mirror_file *file, uint32_t slot,
-                       uint64_t recorded, struct image_stamp *stamp);
-
 /* A daemon before this one may have left requests under way on NBD servers: they settle from now on. */
 void mirror_file_unsettled(const struct mirror_file *file);
 
@@ -58,15 +50,17 @@ struct mirror_disks {
   char record_path[META_PATH_BYTES_MAX + 64];
   struct meta_sizes meta;
   bool wait_for_locks;
+  uint32_t *strays; /* counts openings that nobody waits for any more */
   void (*opened)(struct mirror_disks *disks);
   /* what was found, from `opened` on */
   struct disk *home;
   struct why home_why; /* when home is NULL */
   struct image_disks images[IMAGES_MAX];
   /* private */
-  struct image_disks opening[IMAGES_MAX]; /* the worker's */
-  struct reactor_work work;
-  struct timer again;
+  struct image_disks opening[IMAGES_MAX], opening_home; /* as far as they are open */
+  struct opening *jobs[IMAGES_MAX + 1];
+  uint32_t pending;
+  struct timer again, limit;
   uint64_t wait_s, deadline_ns;
   bool told, hurry;
 };

@@ -24,12 +24,11 @@
 
 #include "shell/disk_text.h"
 
-#define SLOT_COUNT     128u /* more would only wait in the server */
-#define BLOCK_DEFAULT  512u
-#define ZERO_BYTES_MAX (16u << 20) /* one request must not take so long that it looks like a hang */
-#define ASK_BYTES_MAX  (1u << 30)  /* of block status */
-#define REPLIES_MAX    64u         /* taken in a row before others get their turn */
-#define ALLOCATION     "base:allocation"
+#define SLOT_COUNT    128u /* more would only wait in the server */
+#define BLOCK_DEFAULT 512u
+#define ASK_BYTES_MAX (1u << 30) /* of block status */
+#define REPLIES_MAX   64u        /* taken in a row before others get their turn */
+#define ALLOCATION    "base:allocation"
 
 struct slot {
   struct list link; /* free or ended; not linked: with libnbd */
@@ -191,6 +190,7 @@ static void slot_send(struct slot *slot) {
 }
 
 static void slot_start(struct slot *slot, struct disk_io *io) {
+  disk_io_set_in_line(io, false);
   slot->io = io;
   slot->flushes = false;
   slot_send(slot);
@@ -276,6 +276,7 @@ static void nbd_submit(struct disk *disk, struct disk_io *io) {
   struct nbd_disk *nbd = nbd_of(disk);
   struct list *free = list_pop(&nbd->free);
   if (!free) {
+    disk_io_set_in_line(io, true);
     list_push(&nbd->waiting, &io->link);
     return;
   }
@@ -367,7 +368,7 @@ static tarn_err caps_learn(struct nbd_handle *handle, const char *uri, struct di
   *caps = (struct disk_caps){.size_bytes = (uint64_t)size,
                              .block_bytes = block > (int64_t)BLOCK_DEFAULT ? (uint32_t)block : BLOCK_DEFAULT,
                              .io_bytes_max = BUFFER_DATA_MAX,
-                             .zero_bytes_max = ZERO_BYTES_MAX,
+                             .zero_bytes_max = DISK_ZERO_BYTES_MAX,
                              .can_zero = can_zero,
                              .can_trim = can_zero,
                              .can_extents = nbd_can_meta_context(handle, ALLOCATION) == 1,

@@ -23,25 +23,23 @@
 
 #define RING_ENTRIES     1024u
 #define RING_COMPLETIONS 8192u
-/* Kernel threads for what has to block (fsync, fallocate, writes that allocate). By default four per core: a disk that
- * hangs would have them all, and hold up the others. They are made when needed. */
-#define KERNEL_WORKERS 256u
-#define RANDOM_WORDS   32u
+#define RANDOM_WORDS     32u
+#define THREAD_IDLE_S    10 /* a thread of ours that has nothing to do for so long ends; one stays */
 /* Events go on posting events: then the sockets get their turn all the same. An image that is copied in memory, where an I/O is
  * done inside submit, made clients wait for 512 copies of 256 KiB. */
 #define TURN_NS_MAX         (100 * 1000ull)
 #define EVENTS_PER_LOOK_MAX 8u             /* at the clock, which costs a part of what a short event does; */
 #define SLOW_NS             (20 * 1000ull) /* after each event while they take as long as a copy does */
 
-/* The threads' side of blocking work; everything is under the lock. */
+/* The threads' side of blocking work; everything is under the lock, and so is what lanes have. */
 struct workers {
   pthread_mutex_t lock;
-  pthread_cond_t wanted;
-  struct list waiting, finished; /* struct reactor_work */
-  uint32_t waiting_count, idle_count, thread_count;
+  pthread_cond_t wanted, ended;
+  struct list ready;    /* struct reactor_work that may run, of any lane */
+  struct list finished; /* struct reactor_work */
+  uint32_t ready_count, idle_count, thread_count;
   bool stop;
   int event_fd;
-  pthread_t threads[REACTOR_THREADS_MAX];
 };
 
 struct reactor {
@@ -181,10 +179,12 @@ void reactor_poll(struct reactor *reactor, struct reactor_op *op, int fd, unsign
   io_uring_sqe_set_data(sqe, op);
 }
 
-void reactor_read(struct reactor *reactor, struct reactor_op *op, int fd, void *where, size_t bytes, uint64_t offset) {
+void reactor_read(struct reactor *reactor, struct reactor_op *op, int fd, void *where, size_t bytes, uint64_t offset,
+                  int rw_flags) {
   require(bytes <= UINT32_MAX);
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_read(sqe, fd, where, (unsigned)bytes, offset);
+  sqe->rw_flags = rw_flags;
   io_uring_sqe_set_data(sqe, op);
 }
 
@@ -194,20 +194,6 @@ void reactor_write(struct reactor *reactor, struct reactor_op *op, int fd, const
   struct io_uring_sqe *sqe = op_start(reactor, op);
   io_uring_prep_write(sqe, fd, data, (unsigned)bytes, offset);
   sqe->rw_flags = rw_flags;
-  io_uring_sqe_set_data(sqe, op);
-}
-
-void reactor_fdatasync(struct reactor *reactor, struct reactor_op *op, int fd) {
-  struct io_uring_sqe *sqe = op_start(reactor, op);
-  io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
-  io_uring_sqe_set_data(sqe, op);
-}
-
-void reactor_fallocate(struct reactor *reactor, struct reactor_op *op, int fd, int mode, uint64_t offset,
-                       uint64_t bytes) {
-  struct io_uring_sqe *sqe = op_start(reactor, op);
-  /* Older headers of the library take off_t here, newer ones __u64. */
-  io_uring_prep_fallocate(sqe, fd, mode, (off_t)offset, (off_t)bytes);
   io_uring_sqe_set_data(sqe, op);
 }
 
@@ -299,26 +285,57 @@ struct env *reactor_env(struct reactor *reactor) {
 
 /* ---- blocking work ---- */
 
+static void make_ready(struct workers *workers, struct reactor_work *work) {
+  if (work->lane) work->lane->busy++;
+  list_push(&workers->ready, &work->link);
+  workers->ready_count++;
+}
+
+/* The next of this lane may run, behind what other lanes have. */
+static void lane_next(struct workers *workers, struct reactor_lane *lane) {
+  require(lane->busy > 0);
+  lane->busy--;
+  struct list *next = list_pop(&lane->waiting);
+  if (next) make_ready(workers, LIST_ENTRY(next, struct reactor_work, link));
+}
+
+/* After this neither the work nor its lane is ours. */
+static void work_ended(struct workers *workers, struct reactor_work *work) {
+  if (work->lane) lane_next(workers, work->lane);
+  bool first = list_is_empty(&workers->finished);
+  list_push(&workers->finished, &work->link);
+  if (first) (void)eventfd_write(workers->event_fd, 1);
+}
+
+/* Waits until there is something to do; false: this thread is to end. */
+static bool worker_wait(struct workers *workers) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += THREAD_IDLE_S;
+  workers->idle_count++;
+  int error = pthread_cond_timedwait(&workers->wanted, &workers->lock, &until);
+  workers->idle_count--;
+  return !list_is_empty(&workers->ready) || !(workers->stop || (error == ETIMEDOUT && workers->idle_count > 0));
+}
+
 static void *worker_thread(void *argument) {
   struct workers *workers = argument;
   pthread_mutex_lock(&workers->lock);
   for (;;) {
-    struct list *link = list_pop(&workers->waiting);
+    struct list *link = list_pop(&workers->ready);
     if (!link) {
-      if (workers->stop) break;
-      workers->idle_count++;
-      pthread_cond_wait(&workers->wanted, &workers->lock);
-      workers->idle_count--;
+      if (workers->stop || !worker_wait(workers)) break;
       continue;
     }
-    workers->waiting_count--;
+    workers->ready_count--;
     pthread_mutex_unlock(&workers->lock);
     struct reactor_work *work = LIST_ENTRY(link, struct reactor_work, link);
     work->work(work);
     pthread_mutex_lock(&workers->lock);
-    list_push(&workers->finished, &work->link);
-    (void)eventfd_write(workers->event_fd, 1);
+    work_ended(workers, work);
   }
+  workers->thread_count--;
+  pthread_cond_signal(&workers->ended);
   pthread_mutex_unlock(&workers->lock);
   return NULL;
 }
@@ -351,33 +368,46 @@ static void worker_poll_done(struct reactor_op *op, int result) {
 
 /* Under the lock, or before anybody else knows of it. 0 or an errno. */
 static int worker_start(struct workers *workers) {
-  int error = pthread_create(&workers->threads[workers->thread_count], NULL, worker_thread, workers);
-  if (!error) workers->thread_count++;
-  return error;
+  pthread_t thread;
+  int error = pthread_create(&thread, NULL, worker_thread, workers);
+  if (error) return error;
+  workers->thread_count++;
+  pthread_detach(thread);
+  return 0;
 }
 
-void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, void (*run)(struct reactor_work *),
-                          void (*done)(struct reactor_work *)) {
+void reactor_lane_init(struct reactor_lane *lane, uint32_t most) {
+  require(most > 0);
+  *lane = (struct reactor_lane){.most = most};
+  list_init(&lane->waiting);
+}
+
+void reactor_run_blocking(struct reactor *reactor, struct reactor_lane *lane, struct reactor_work *work,
+                          void (*run)(struct reactor_work *), void (*done)(struct reactor_work *)) {
   struct workers *workers = &reactor->workers;
+  require(!lane || lane->most > 0);
   list_init(&work->link);
   event_init(&work->event, work_run_done);
+  work->lane = lane;
   work->work = run;
   work->done = done;
   reactor->work_busy++;
   pthread_mutex_lock(&workers->lock);
-  list_push(&workers->waiting, &work->link);
-  workers->waiting_count++;
-  /* One there is always; that there cannot be more is no error. */
-  if (workers->waiting_count > workers->idle_count && workers->thread_count < REACTOR_THREADS_MAX)
-    (void)worker_start(workers);
-  pthread_cond_signal(&workers->wanted);
+  if (!lane || lane->busy < lane->most) make_ready(workers, work);
+  else list_push(&lane->waiting, &work->link);
+  /* That there cannot be more now is no error: it is tried again with the next work, and some thread ends its own. */
+  if (workers->ready_count > workers->idle_count) (void)worker_start(workers);
+  if (workers->idle_count > 0) pthread_cond_signal(&workers->wanted);
   pthread_mutex_unlock(&workers->lock);
 }
+
+bool reactor_has_work(const struct reactor *reactor) { return reactor->work_busy > 0; }
 
 static void workers_init(struct workers *workers) {
   pthread_mutex_init(&workers->lock, NULL);
   pthread_cond_init(&workers->wanted, NULL);
-  list_init(&workers->waiting);
+  pthread_cond_init(&workers->ended, NULL);
+  list_init(&workers->ready);
   list_init(&workers->finished);
 }
 
@@ -385,8 +415,9 @@ static void workers_stop(struct workers *workers) {
   pthread_mutex_lock(&workers->lock);
   workers->stop = true;
   pthread_cond_broadcast(&workers->wanted);
+  while (workers->thread_count > 0) pthread_cond_wait(&workers->ended, &workers->lock);
   pthread_mutex_unlock(&workers->lock);
-  for (uint32_t i = 0; i < workers->thread_count; i++) pthread_join(workers->threads[i], NULL);
+  pthread_cond_destroy(&workers->ended);
   pthread_cond_destroy(&workers->wanted);
   pthread_mutex_destroy(&workers->lock);
 }
@@ -441,8 +472,6 @@ static int ring_open(struct io_uring *ring) {
   }
   if (result < 0) return result;
   (void)io_uring_register_ring_fd(ring); /* saves a look-up per turn where it exists */
-  unsigned workers[2] = {KERNEL_WORKERS, 0};
-  (void)io_uring_register_iowq_max_workers(ring, workers);
   return 0;
 }
 

@@ -62,29 +62,45 @@ void reactor_sendmsg(struct reactor *reactor, struct reactor_op *op, int fd, con
 /* Once, for any of `events` (POLLIN, ...). */
 void reactor_poll(struct reactor *reactor, struct reactor_op *op, int fd, unsigned events);
 
-/* ---- files; `rw_flags` is RWF_DSYNC or 0 ---- */
-void reactor_read(struct reactor *reactor, struct reactor_op *op, int fd, void *where, size_t bytes, uint64_t offset);
+/* ---- files. `rw_flags` are RWF_NOWAIT, and RWF_DSYNC or not. What would wait ends with -EAGAIN, or with -EOPNOTSUPP where
+ * the file system cannot tell: it is for a thread (below). Without RWF_NOWAIT the kernel would use threads of its own, which all
+ * files share. ---- */
+void reactor_read(struct reactor *reactor, struct reactor_op *op, int fd, void *where, size_t bytes, uint64_t offset,
+                  int rw_flags);
 void reactor_write(struct reactor *reactor, struct reactor_op *op, int fd, const void *data, size_t bytes,
                    uint64_t offset, int rw_flags);
-void reactor_fdatasync(struct reactor *reactor, struct reactor_op *op, int fd);
-void reactor_fallocate(struct reactor *reactor, struct reactor_op *op, int fd, int mode, uint64_t offset,
-                       uint64_t bytes);
 
 /* Asks the kernel to give an operation up: it ends with -ECANCELED, or as it would have. Harmless when it is not under
  * way. For socket operations; an I/O on a file is never cancelled. */
 void reactor_cancel(struct reactor *reactor, struct reactor_op *op);
 
-/* ---- work that may block (open, stat, close, fsync of a folder, getaddrinfo): a few threads run it ---- */
+/* ---- work that may block (open, stat, fsync, getaddrinfo, and I/O that the kernel cannot do without waiting): in other threads.
+ *
+ * A *lane* is whatever may hang as a whole: a disk, an image's files, a mirror's. Of the work of one lane at most `most` runs at once,
+ * the rest stands in the lane's own line, first come first served. Threads are made on demand, and end when there is nothing for
+ * them to do for a while; so a lane that hangs keeps `most` threads, and no other lane waits for it. What is bounded is each lane: a
+ * process whose threads are limited from outside (RLIMIT_NPROC, a cgroup) can run out of them when many lanes hang, and work
+ * waits then until one of them ends. ---- */
+struct reactor_lane {
+  uint32_t most, busy; /* busy: given to the threads and not yet ended */
+  struct list waiting; /* struct reactor_work */
+};
 struct reactor_work {
   struct list link;
   struct event event;
+  struct reactor_lane *lane;
   void (*work)(struct reactor_work *work); /* in another thread: touches only what its owner lent it */
   void (*done)(struct reactor_work *work); /* in the reactor's, from the event queue */
 };
-/* The struct must stay until `done`. Work that hangs keeps its thread; REACTOR_THREADS_MAX can hang at once. */
-#define REACTOR_THREADS_MAX 16
-void reactor_run_blocking(struct reactor *reactor, struct reactor_work *work, void (*run)(struct reactor_work *),
-                          void (*done)(struct reactor_work *));
+/* The lane is the owner's, and stays until the last `done` of its work has begun. All its fields are private. */
+void reactor_lane_init(struct reactor_lane *lane, uint32_t most);
+/* The struct must stay until `done`. A lane belongs to one reactor; this is for the reactor's thread. Without a lane (NULL) it runs
+ * at once: for work of which its owner never has more than one, such as the operation on a mirror, or the opening of an image. */
+void reactor_run_blocking(struct reactor *reactor, struct reactor_lane *lane, struct reactor_work *work,
+                          void (*run)(struct reactor_work *), void (*done)(struct reactor_work *));
+
+/* Is there work whose `done` has not run? For the end: what hangs cannot be waited for. */
+bool reactor_has_work(const struct reactor *reactor);
 
 /* ---- signals: `caught` runs from the event queue for each SIGTERM, SIGINT, SIGHUP ---- */
 void reactor_on_signal(struct reactor *reactor, void *owner, void (*caught)(void *owner, int signal_number));

@@ -289,7 +289,11 @@ int main(int argc, char **argv) {
   reactor_on_signal(daemon->reactor, daemon, signalled);
   if (start(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   reactor_run(daemon->reactor);
-  if (!manager_is_quiet(daemon->manager)) { /* what a dead disk still has cannot be waited for */
+  uint64_t deadline_ns = daemon->env->now_ns + NS_PER_S; /* a look at files that just began, and the like */
+  while (reactor_has_work(daemon->reactor) && daemon->env->now_ns < deadline_ns)
+    reactor_turn(daemon->reactor, 10 * NS_PER_MS);
+  if (!manager_is_quiet(daemon->manager) ||
+      reactor_has_work(daemon->reactor)) { /* what a dead disk still has cannot be waited for */
     report(daemon->env, REPORT_WARNING, "tarnd", "stopped; a disk has not answered all that it was asked");
     fflush(NULL);
     _exit(0);

@@ -138,24 +138,40 @@ static void job_done(struct reactor_work *work) {
   (*job->done)++;
 }
 
-static void test_blocking_work_does_not_stop_the_reactor_nor_other_work(void **state) {
+static void jobs_release(int pipe_in, int count) {
+  for (int i = 0; i < count; i++) assert_int_equal(write(pipe_in, "x", 1), 1);
+}
+
+/* However much of one lane hangs, and however much stands behind it: another lane, and work without one, goes on. */
+static void test_a_lane_that_hangs_keeps_its_own_threads_only(void **state) {
   (void)state;
-  enum { COUNT = 40 }; /* more than there are threads */
+  enum { LANES = 6, EACH = 20, MOST = 3, READY = 10 };
   struct reactor *reactor = reactor_new();
-  struct job jobs[COUNT];
+  static struct job hanging[LANES][EACH], jobs[READY];
+  struct reactor_lane lanes[LANES], other;
   int hung[2], ready[2], hung_done = 0, ready_done = 0;
   assert_int_equal(pipe(hung), 0);
   assert_int_equal(pipe(ready), 0);
-  for (int i = 0; i < COUNT; i++) {
-    bool hangs = i < REACTOR_THREADS_MAX - 1;
-    jobs[i] = (struct job){.fd = hangs ? hung[0] : ready[0], .done = hangs ? &hung_done : &ready_done};
-    reactor_run_blocking(reactor, &jobs[i].work, job_work, job_done);
-    if (!hangs) assert_int_equal(write(ready[1], "x", 1), 1);
+  reactor_lane_init(&other, 1);
+  for (int l = 0; l < LANES; l++) {
+    reactor_lane_init(&lanes[l], MOST);
+    for (int i = 0; i < EACH; i++) {
+      hanging[l][i] = (struct job){.fd = hung[0], .done = &hung_done};
+      reactor_run_blocking(reactor, &lanes[l], &hanging[l][i].work, job_work, job_done);
+    }
+    assert_int_equal(lanes[l].busy, MOST);
   }
-  turn_until(reactor, &ready_done, COUNT - (REACTOR_THREADS_MAX - 1));
+  for (int i = 0; i < READY; i++) {
+    jobs[i] = (struct job){.fd = ready[0], .done = &ready_done};
+    reactor_run_blocking(reactor, i % 2 ? &other : NULL, &jobs[i].work, job_work, job_done);
+  }
+  jobs_release(ready[1], READY);
+  turn_until(reactor, &ready_done, READY);
   assert_int_equal(hung_done, 0);
-  for (int i = 0; i < REACTOR_THREADS_MAX - 1; i++) assert_int_equal(write(hung[1], "x", 1), 1);
-  turn_until(reactor, &hung_done, REACTOR_THREADS_MAX - 1);
+  assert_true(reactor_has_work(reactor));
+  jobs_release(hung[1], LANES * EACH); /* the line of each lane, too */
+  turn_until(reactor, &hung_done, LANES * EACH);
+  assert_false(reactor_has_work(reactor));
   for (int i = 0; i < 2; i++) {
     close(hung[i]);
     close(ready[i]);
@@ -223,7 +239,7 @@ int main(void) {
       cmocka_unit_test(test_a_cancelled_receive_comes_back),
       cmocka_unit_test(test_more_operations_than_ring_entries),
       cmocka_unit_test(test_the_wait_ends_at_the_next_timer_and_not_before),
-      cmocka_unit_test(test_blocking_work_does_not_stop_the_reactor_nor_other_work),
+      cmocka_unit_test(test_a_lane_that_hangs_keeps_its_own_threads_only),
       cmocka_unit_test(test_events_leave_time_for_the_outside),
       cmocka_unit_test(test_a_signal_is_an_event),
   };

@@ -1,0 +1,216 @@
+"""One disk that hangs harms nobody else (thesis 8): devices, file systems and servers that keep what they were asked, under load,
+beside mirrors that lie elsewhere. What must go on is waited for while the hang still holds; nothing is measured."""
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+
+import nbd
+
+from lib import images
+from lib.context import check, limit, wait_for
+from lib.disks import NbdServer
+from lib.images import KIB, MIB
+from lib.load import open_handle
+from lib.mirror import SIZE, Mirror
+from lib.volatile_disk import VolatileDisk
+
+CONNECTIONS, DEPTH = 4, 420  # the kernel has 256 threads for all files
+
+
+def other_mirror(mirror, name="other", *settings):
+    """A mirror in the same daemon that has nothing to do with the first one."""
+    paths = [os.path.join(mirror.folder, f"{name}-{image}.img") for image in "ab"]
+    mirror.daemon.create(name, paths, size=4 * MIB)
+    for image in "ab":
+        mirror.daemon.tarn("image", "set", name, image, *settings)
+    return name
+
+
+def use(mirror, name):
+    """Everything that a client can ask, on this mirror: all of it is answered, and no image is the worse for it."""
+    handle = nbd.NBD()
+    handle.add_meta_context("base:allocation")
+    handle.connect_uri(mirror.daemon.uri(name))
+    for start in range(0, MIB, 64 * KIB):
+        handle.pwrite(b"\x5a" * 64 * KIB, start)
+        handle.flush()
+        check(handle.pread(64 * KIB, start) == b"\x5a" * 64 * KIB, f"{name} reads back something else")
+    handle.trim(256 * KIB, 2 * MIB)
+    handle.zero(256 * KIB, 3 * MIB)
+    handle.block_status(4 * MIB, 0, lambda *_: 0)
+    handle.flush()
+    handle.shutdown()
+
+
+def check_well(mirror, name):
+    for image in mirror.daemon.mirror(name)["images"]:
+        check(not image["missing"], f"image {image['name']} of {name} is out: {image['reason']}")
+
+
+class Flood:
+    """Many writes in flight to a mirror at once, sent and taken by threads until they are told to end."""
+
+    def __init__(self, mirror, connections, depth):
+        self.handles = [open_handle(mirror.daemon.uri("vol0")) for _ in range(connections)]
+        self.depth, self.done, self.over = depth, 0, False
+        self.threads = [threading.Thread(target=self.run, args=(handle, i), daemon=True) for i, handle in enumerate(self.handles)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, handle, index):
+        """Each in a part of the volume of its own: writes that overlap would wait for each other."""
+        buffer, part, sent = nbd.Buffer.from_bytearray(bytearray(os.urandom(4 * KIB))), SIZE // len(self.handles), 0
+        while not self.over or handle.aio_in_flight() > 0:
+            while not self.over and handle.aio_in_flight() < self.depth:
+                sent += 1
+                handle.aio_pwrite(buffer, index * part + sent * 4 * KIB % part, self.ended)
+            handle.poll(100)
+
+    def ended(self, error):
+        check(error.value == 0, f"a write failed: {os.strerror(error.value)}")
+        self.done += 1
+        return 1
+
+    def end(self):
+        self.over = True
+        for thread in self.threads:
+            thread.join()
+        for handle in self.handles:
+            handle.shutdown()
+
+
+@limit(180)
+def test_a_device_that_hangs_under_load_is_alone(t):
+    """Rule 7, thesis 8: a block device hangs with as many requests as a client sends at once. Its image is put out, the other image of
+    its mirror goes on, and so does a mirror on other files. 256 kernel threads for all files, and 1,024 requests for a file, were
+    enough to take the healthy images of both out."""
+    disk = VolatileDisk(t, "d", SIZE)
+    disk.power_on()
+    mirror = Mirror(t, count=1)
+    mirror.daemon.tarn("image", "add", "vol0", f"d={disk.path},overwrite", "--wait")
+    for name in "ad":
+        mirror.op("set", name, "hang=2", "return=manual")
+    mirror.wait_in("d")
+    other = other_mirror(mirror, "other", "hang=2", "return=manual")
+    flood = Flood(mirror, CONNECTIONS, DEPTH)
+    wait_for("writes under way", lambda: flood.done > 1000)
+    disk.hang()
+    image = mirror.wait_out("d")
+    check(image["held_requests"] > 0, f"it holds no requests: {image}")
+    before = flood.done
+    wait_for("the mirror to go on", lambda: flood.done > before + 1000)
+    use(mirror, other)
+    check_well(mirror, other)
+    check(not mirror.image("a")["missing"], f"the healthy image is out: {mirror.image('a')['reason']}")
+    check(mirror.image("d")["held_requests"] > 0, "the hang is over already")
+    disk.go_on()
+    flood.end()
+    mirror.wait_image("d", "quiet", lambda image: image["held_requests"] == 0)
+    mirror.op("restore", "d", "--wait")
+    mirror.daemon.stop()
+    images.check_same([mirror.path("a"), disk.medium], SIZE)
+
+
+@contextlib.contextmanager
+def gated_disk(t, size):
+    """A file whose fsync waits as long as a gate is shut: nbdfuse over nbdkit. Gives its path, and the gate's."""
+    disk = VolatileDisk(t, "gated", size, kind="fuse")  # its folder and its mounts
+    gate, file = t.path("gate"), disk.medium
+    server = t.spawn("nbdkit", "--foreground", "--unix", disk._socket(), "eval", "thread_model=echo parallel",
+                     f"get_size=echo {size}", "can_write=exit 0", "can_flush=exit 0", "can_zero=exit 0", "can_trim=exit 3",
+                     f"pread=dd if={file} iflag=skip_bytes,count_bytes skip=$4 count=$3 status=none",
+                     f"pwrite=dd of={file} oflag=seek_bytes conv=notrunc seek=$4 status=none",
+                     f"zero=dd if=/dev/zero of={file} iflag=count_bytes count=$3 oflag=seek_bytes conv=notrunc seek=$4 status=none",
+                     f"flush=while test -e {gate}; do touch {gate}.met; sleep 0.05; done")
+    wait_for("nbdkit to listen", lambda: os.path.exists(disk._socket()))
+    t.spawn("nbdfuse", f"{disk._mountpoint()}/gated", disk.uri())
+    path = os.path.join(disk._mountpoint(), "gated")
+    wait_for("the file", lambda: os.path.exists(path))
+    try:
+        yield path, gate
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(gate)
+        check(server.poll() is None, "nbdkit ended")
+
+
+@limit(180)
+def test_an_fsync_that_hangs_holds_nobody_else(t):
+    """Thesis 8: what an image's files are like is asked for at an activation, and their time is durable only after an fsync. On a file
+    system where that hangs it kept the reactor, and with it every client of every mirror."""
+    with gated_disk(t, MIB) as (path, gate):
+        mirror = Mirror(t, count=2)
+        mirror.daemon.create("slow", [f"g={path},meta={mirror.folder}/g.tarn,overwrite"], size=MIB, activate=False)
+        mirror.daemon.tarn("image", "set", "slow", "g", "hang=600")
+        open(gate, "wb").close()
+        activating = subprocess.Popen(mirror.daemon.tarn_argv("mirror", "activate", "slow"))
+        wait_for("an fsync under way", lambda: os.path.exists(f"{gate}.met"))
+        use(mirror, "vol0")
+        check_well(mirror, "vol0")
+        check(mirror.daemon.mirror("slow")["state"] != "ACTIVE", "the fsync did not hang")
+        os.unlink(gate)
+        activating.wait()
+        mirror.daemon.wait_state("slow", "ACTIVE")
+        mirror.daemon.stop()
+
+
+@contextlib.contextmanager
+def mute_server(t):
+    """Takes connections, and says nothing. Gives its address, and the list of those that it has."""
+    path, connections = t.path("mute.sock"), []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(100)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connections.append(server.accept()[0])
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"nbd+unix:///?socket={path}", connections
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+@limit(180)
+def test_a_mute_server_holds_nobody_else(t):
+    """Thesis 8: each connect to an NBD server that says nothing waits for 10 s. As many as there were threads for all that
+    blocks kept a question about holes waiting, and the healthy file that it was about was put out for it."""
+    count = 24
+    mirror = Mirror(t, count=2, image_settings=("hang=2", "return=manual"))
+    for i in range(count):
+        mirror.daemon.create(f"m{i}", [f"{mirror.folder}/m{i}.img"], size=MIB, activate=True)
+    with mute_server(t) as (uri, connections):
+        adding = [subprocess.Popen(mirror.daemon.tarn_argv("image", "add", f"m{i}", f"n={uri}"), stderr=subprocess.DEVNULL)
+                  for i in range(count)]
+        wait_for("connects under way", lambda: len(connections) >= 16)
+        while any(one.poll() is None for one in adding):
+            use(mirror, "vol0")
+        check_well(mirror, "vol0")
+        check(len(connections) == count, f"{len(connections)} connects of {count}")
+    mirror.daemon.stop()
+
+
+@limit(180)
+def test_much_long_work_is_no_hang(t):
+    """Rule 7: a server that zeroes 2 MiB in 0.4 s, four at a time, gets 32 of these at once. It does what it can, and its mirror does
+    not fall with hang=1: it is given a little at a time, and its clock runs for that."""
+    count, piece = 32, 2 * MIB
+    server = NbdServer(t, size=count * piece, options=["--threads", "4", "--filter=delay"])
+    server.plugin += ["delay-zero=400ms"]
+    server.start()
+    mirror = Mirror(t)
+    mirror.daemon.create("long", [f"n={server.uri()},overwrite"], size=count * piece)
+    mirror.daemon.tarn("image", "set", "long", "n", "hang=1")
+    handle = open_handle(mirror.daemon.uri("long"))
+    cookies = [handle.aio_zero(piece, i * piece) for i in range(count)]
+    while cookies:
+        handle.poll(100)
+        cookies = [cookie for cookie in cookies if not handle.aio_command_completed(cookie)]
+    check(mirror.daemon.mirror("long")["state"] == "ACTIVE", "the mirror fell")
+    handle.shutdown()
+    mirror.daemon.stop()

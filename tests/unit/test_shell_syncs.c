@@ -1,0 +1,181 @@
+/* file_disk.h: a sync that fails is told to all whom it may concern. Linux tells a lost write-back once to an open file, and here one
+ * open file has the I/O of many: so fdatasync() is ours in this program, and tells it as the kernel does. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "shell/file_share.h"
+#include "unit.h"
+
+#define HALF (1u << 20)
+
+/* ---- the kernel: calls wait, by the order in which they come, until they are told how they end ---- */
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static int came, results[16];
+#define WAITS (-1)
+
+int fdatasync(int fd) {
+  (void)fd;
+  pthread_mutex_lock(&mutex);
+  int mine = came++;
+  while (results[mine] == WAITS) pthread_cond_wait(&changed, &mutex);
+  int error = results[mine];
+  pthread_mutex_unlock(&mutex);
+  errno = error;
+  return error ? -1 : 0;
+}
+
+static int calls(void) {
+  pthread_mutex_lock(&mutex);
+  int count = came;
+  pthread_mutex_unlock(&mutex);
+  return count;
+}
+
+static void call_end(int which, int error) {
+  pthread_mutex_lock(&mutex);
+  results[which] = error;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&mutex);
+}
+
+/* ---- two users of one file ---- */
+
+static struct reactor *reactor;
+static char path[] = "/tmp/tarn-test-syncs-XXXXXX";
+static struct file_use *uses[3];
+static struct why why;
+
+static int setup(void **state) {
+  (void)state;
+  came = 0;
+  for (int i = 0; i < 16; i++) results[i] = WAITS;
+  strcpy(path, "/tmp/tarn-test-syncs-XXXXXX");
+  int fd = mkstemp(path);
+  reactor = reactor_create(&why);
+  if (fd < 0 || !reactor || ftruncate(fd, 3 * HALF) != 0) return -1;
+  close(fd);
+  for (uint32_t i = 0; i < 2; i++)
+    if (file_share_open(reactor, path, i * HALF, HALF, &uses[i], &why) != TARN_OK) return -1;
+  /* As on a file system that is not known to obey RWF_DSYNC. */
+  ((struct file_identity *)(uintptr_t)file_disk_identity(file_use_disk(uses[0])))->keeps_dsync = false;
+  return 0;
+}
+
+static int teardown(void **state) {
+  (void)state;
+  file_share_close(uses[0]);
+  file_share_close(uses[1]);
+  reactor_destroy(reactor);
+  return unlink(path);
+}
+
+struct io {
+  struct disk_io io;
+  struct buffer buffer;
+  bool done;
+};
+static void io_done(struct disk_io *io) { CONTAINER_OF(io, struct io, io)->done = true; }
+
+static void io_start(struct io *io, uint32_t user, enum disk_op op) {
+  static _Alignas(4096) uint8_t block[8192];
+  *io = (struct io){.io = {.op = op, .offset = user * HALF, .done = io_done},
+                    .buffer = {.base = block, .bytes = sizeof block, .refs = 1}};
+  disk_io_init(&io->io);
+  io->io.user = file_use_user(uses[user]);
+  if (op == DISK_WRITE) {
+    io->io.flags = DISK_FUA;
+    io->io.length = 4096;
+    io->io.buffer = &io->buffer;
+    io->io.data = block;
+  }
+  disk_submit(file_use_disk(uses[user]), &io->io);
+}
+
+static void turn_until_calls(int count) {
+  while (calls() < count) reactor_turn(reactor, NS_PER_MS);
+}
+
+static tarn_err io_end(struct io *io) {
+  while (!io->done) reactor_turn(reactor, NS_PER_MS);
+  return io->io.err;
+}
+
+/* Alone, and the kernel says so much of it. */
+static tarn_err run(uint32_t user, enum disk_op op, int error) {
+  struct io io;
+  int which = calls();
+  call_end(which, error);
+  io_start(&io, user, op);
+  return io_end(&io);
+}
+
+static void of_two_under_way_both_fail(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    enum disk_op first, second;
+    int first_error, second_error;
+  } rows[] = {
+      {"two flushes, and the first is told", DISK_FLUSH, DISK_FLUSH, EIO, 0},
+      {"two flushes, and the second is told", DISK_FLUSH, DISK_FLUSH, 0, EIO},
+      {"a FUA beside a flush, which is told", DISK_WRITE, DISK_FLUSH, 0, EIO},
+      {"a flush beside a FUA, which is told", DISK_WRITE, DISK_FLUSH, EIO, 0},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    for (uint32_t other = 0; other < 2; other++) { /* of one user, and of two */
+      struct io first, second;
+      int which = calls();
+      io_start(&first, 0, rows[i].first);
+      turn_until_calls(which + 1);
+      io_start(&second, other, rows[i].second);
+      turn_until_calls(which + 2);
+      bool first_told =
+          rows[i].first_error != 0; /* the one that is told comes back first: the other waited for the same writes */
+      call_end(which + !first_told, EIO);
+      row_true(rows[i].why, io_end(first_told ? &first : &second) == TARN_IO);
+      call_end(which + first_told, 0);
+      row_true(rows[i].why, io_end(first_told ? &second : &first) == TARN_IO);
+      came = 0;
+      for (int r = 0; r < 16; r++) results[r] = WAITS;
+      (void)run(0, DISK_FLUSH, 0); /* whoever has still to be told is */
+      (void)run(1, DISK_FLUSH, 0);
+    }
+  }
+}
+
+static void each_user_is_told_once(void **state) {
+  (void)state;
+  assert_int_equal(run(0, DISK_FLUSH, EIO), TARN_IO);
+  assert_int_equal(run(0, DISK_FLUSH, 0), TARN_OK);
+  assert_int_equal(run(1, DISK_WRITE, 0), TARN_OK); /* what was begun after it cannot be lost by it */
+  assert_int_equal(run(1, DISK_FLUSH, 0), TARN_IO);
+  assert_int_equal(run(1, DISK_FLUSH, 0), TARN_OK);
+  assert_int_equal(run(1, DISK_WRITE, EIO), TARN_IO); /* a FUA that is told instead of them */
+  assert_int_equal(run(1, DISK_FLUSH, 0), TARN_IO);
+  assert_int_equal(run(0, DISK_FLUSH, 0), TARN_IO);
+  assert_int_equal(run(0, DISK_FLUSH, 0), TARN_OK);
+  assert_int_equal(run(1, DISK_FLUSH, 0), TARN_OK);
+}
+
+static void who_comes_later_has_lost_nothing(void **state) {
+  (void)state;
+  assert_int_equal(run(0, DISK_FLUSH, EIO), TARN_IO);
+  assert_int_equal(file_share_open(reactor, path, 2 * HALF, HALF, &uses[2], &why), TARN_OK);
+  assert_int_equal(run(2, DISK_FLUSH, 0), TARN_OK);
+  assert_int_equal(run(1, DISK_FLUSH, 0), TARN_IO);
+  file_share_close(uses[2]);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(of_two_under_way_both_fail, setup, teardown),
+      cmocka_unit_test_setup_teardown(each_user_is_told_once, setup, teardown),
+      cmocka_unit_test_setup_teardown(who_comes_later_has_lost_nothing, setup, teardown),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
