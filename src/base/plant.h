@@ -60,8 +60,7 @@
   X(replaced_known, "an image that was replaced while it was out is believed by its map")               \
   X(old_home_confirms, "a home store of an earlier life confirms that nothing newer is away")           \
   X(witness_ignored, "disks are not looked at before what was recorded of them is believed")            \
-  X(line_counts_as_hang, "an I/O that stands in a line of ours is held against the disk")               \
-  X(failed_fua_forgotten, "a flush is believed after a FUA failed, which may have been told of its loss")
+  X(line_counts_as_hang, "an I/O that stands in a line of ours is held against the disk")
 
 enum plant {
   PLANT_none,
