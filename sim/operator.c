@@ -124,7 +124,7 @@ static void do_settings(struct operator* operator) {
   struct image_policy *policy = &mirror->images[i].policy;
   mirror->world->counters.op_limits++;
   if (prng_one_in(prng, 2) && mirror->images[i].configured) {
-    policy->hang_ns = prng_between(prng, NS_PER_S / 10, 2 * NS_PER_S);
+    policy->hang_ns = prng_between(prng, HANG_MIN_NS, 2 * NS_PER_S);
     policy->return_by_itself = !prng_one_in(prng, 3);
     policy->return_after_ns = prng_between(prng, NS_PER_S / 50, 2 * NS_PER_S);
     policy->rate = prng_one_in(prng, 4) ? prng_between(prng, 4u << 20, 64u << 20) : 0;

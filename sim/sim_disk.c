@@ -71,7 +71,7 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->caps.can_extents = !prng_one_in(&prng, 4);
   struct prng depths = world_stream(world, "depth", index);
-  if (prng_one_in(&depths, 3)) drive->depth = (uint32_t)prng_between(&depths, 1, 4);
+  if (prng_one_in(&depths, 3)) drive->depth = prng_one_in(&depths, 2) ? 1 : (uint32_t)prng_between(&depths, 2, 4);
   if (drive->depth == 1) drive->latency_ns = 6 * NS_PER_MS; /* its line may be longer than patience */
   drive->medium = medium_new(world, name, index, align_up(size_bytes, MEDIUM_PAGE), drive->caps.volatile_cache);
   if (drive->caps.block_bytes == MEDIUM_PAGE) drive->medium->sector_bytes = MEDIUM_PAGE;

@@ -48,7 +48,7 @@ static void drive_init(struct sim_mirror *mirror, struct sim_drive *drive, const
 
 /* Patience is short, so that lives of seconds see its end. */
 static void draw_policy(struct image_policy *policy, struct prng *prng) {
-  policy->hang_ns = prng_between(prng, NS_PER_S / 10, 2 * NS_PER_S);
+  policy->hang_ns = prng_between(prng, HANG_MIN_NS, 2 * NS_PER_S);
   policy->return_by_itself = !prng_one_in(prng, 5);
   policy->return_after_ns = prng_between(prng, NS_PER_S / 50, prng_one_in(prng, 2) ? NS_PER_S / 5 : 3 * NS_PER_S);
   policy->rate = prng_one_in(prng, 8) ? prng_between(prng, 1u << 20, 64u << 20) : 0;
@@ -97,6 +97,8 @@ static void image_init(struct sim_mirror *mirror, uint32_t i) {
              ROLE_META);
   image->meta.layout = &mirror->layout;
   if (mirror->slow_metadata) image->meta.latency_ns = SLOW_METADATA_NS;
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (image->data[v].depth == 1) image->policy.hang_ns = HANG_MIN_NS; /* its line is longer than that */
 }
 
 /* A sector of a volume is as large as the smallest of its disks. */

@@ -14,6 +14,7 @@
 #define SIM_IMAGES_MAX  8
 #define SIM_VOLUMES_MAX 2
 #define SIM_CLIENTS_MAX 6
+#define HANG_MIN_NS     (NS_PER_S / 10) /* the shortest `hang` that is drawn */
 
 /* What lay on an image's disks some time ago (strangers.h). */
 struct sim_past {

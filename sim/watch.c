@@ -97,7 +97,7 @@ static void watch_moment(struct sim_mirror *mirror, uint32_t i, const struct mir
 static void watch_hang(struct sim_mirror *mirror, const struct sim_image *image) {
   uint64_t hung_ns = sim_drive_hung_ns(&image->meta);
   for (uint32_t v = 0; v < mirror->volume_count; v++) hung_ns = max_u64(hung_ns, sim_drive_hung_ns(&image->data[v]));
-  if (hung_ns < NS_PER_S / 10)
+  if (hung_ns < HANG_MIN_NS)
     world_fail(mirror->world, "image %s was put out as one that hangs, after no more than %" PRIu64 " us of an I/O",
                image->label, hung_ns / 1000);
 }

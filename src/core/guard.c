@@ -26,7 +26,8 @@ struct guard_io {
   struct disk_io *upper; /* NULL: held, its submitter was answered */
   bool referenced;       /* held, with a reference to io.buffer */
   bool in_doubt;         /* a FLUSH, and a FUA failed while it was under way */
-  uint64_t step;         /* when it was submitted, or seen in line last */
+  uint64_t step;         /* when it was submitted, or seen in line or in another piece last */
+  const struct disk_io *lowest;
   struct disk_io io;
 };
 
@@ -117,6 +118,12 @@ static tarn_err flush_judge(struct guard *guard, const struct guard_io *place, t
   return err;
 }
 
+/* The I/O that it depends on now: one of several, where it was cut into pieces. */
+static const struct disk_io *lowest_of(const struct disk_io *io) {
+  while (io->under) io = io->under;
+  return io;
+}
+
 static void begin(struct guard *guard, struct guard_io *place) {
   place->step = guard->step;
   place->in_doubt = false;
@@ -124,6 +131,7 @@ static void begin(struct guard *guard, struct guard_io *place) {
   list_push(&guard->active, &place->link);
   if (!timer_is_armed(&guard->timer)) arm(guard);
   disk_submit(guard->lower, &place->io);
+  place->lowest = lowest_of(&place->io);
 }
 
 static void long_ended(struct guard *guard, bool lost) {
@@ -179,12 +187,16 @@ static void guard_submit(struct disk *disk, struct disk_io *upper) {
   else begin(guard, place);
 }
 
-/* The disk has had one of these for too long. One that it has not got, because it stands in a line of ours, is as young as any. */
+/* The disk has had one of these for too long. One that it has not got, because it stands in a line of ours, is as young as any; so
+ * is one that has come to another of its pieces. */
 static bool is_hanging(struct guard *guard) {
   bool hangs = false;
   LIST_EACH(&guard->active, node) {
     struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
-    if (disk_io_waits(&place->io) && !PLANTED(line_counts_as_hang)) place->step = guard->step;
+    const struct disk_io *lowest = lowest_of(&place->io);
+    bool fresh = disk_io_waits(&place->io) && !PLANTED(line_counts_as_hang);
+    if (fresh || lowest != place->lowest) place->step = guard->step;
+    place->lowest = lowest;
     hangs |= guard->step - place->step > HANG_STEPS;
   }
   return hangs;

@@ -494,6 +494,23 @@ static void what_stands_in_line_does_not_age(void **state) {
   assert_true(said_so("quiet "));
 }
 
+/* As over parts of one disk that does one thing at a time: each piece takes less than `hang`, all of them more. */
+static void each_piece_has_its_own_time(void **state) {
+  (void)state;
+  struct disk_io pieces[4] = {{.in_line = false}};
+  flush(0);
+  for (uint32_t i = 0; i < 4; i++) {
+    held_disk_io(&lower, 0)->under = &pieces[i];
+    pass(&env, HANG / 2);
+    assert_false(guard.dead);
+  }
+  pass(&env, HANG);
+  assert_true(said_so("died a:hung "));
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+}
+
 static void it_fails_with_those_that_it_waits_for(void **state) {
   (void)state;
   flush(0);
@@ -621,6 +638,7 @@ int main(void) {
       GUARD_TEST(a_stopped_process_hears_its_disks_first),
       GUARD_TEST(a_new_patience),
       GUARD_TEST(what_stands_in_line_does_not_age),
+      GUARD_TEST(each_piece_has_its_own_time),
       GUARD_TEST(it_fails_with_those_that_it_waits_for),
       GUARD_TEST(long_work_is_given_out_by_and_by),
       GUARD_TEST(long_work_in_line_dies_with_the_rest),
