@@ -201,9 +201,10 @@ struct image_stamp sim_image_stamp(const struct sim_image *image) {
   return image->mirror->stampless ? (struct image_stamp){0} : stamp;
 }
 
-static void stamp_image(struct mirror *core, uint32_t image, struct image_stamp *stamp) {
+static void stamp_image(struct mirror *core, uint32_t image, uint32_t round) {
   const struct sim_mirror *mirror = mirror_owner(core);
-  *stamp = sim_image_stamp(&mirror->images[image]);
+  struct image_stamp stamp = sim_image_stamp(&mirror->images[image]);
+  mirror_stamped(core, image, round, &stamp);
 }
 
 void sim_image_open(struct sim_image *image) {

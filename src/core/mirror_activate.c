@@ -443,8 +443,7 @@ static void stamped(struct mirror *m) {
   if (m->recovered) {
     m->doubt_is_loss = m->record.doubt;
     m->record.doubt = true;
-    for (uint32_t v = 0; v < m->geometry.volume_count; v++)
-      m->volumes[v].written_tick = intent_next_tick(&m->intent);
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) m->volumes[v].written_tick = intent_next_tick(&m->intent);
   }
   if (m->recovered) {
     if (m->log_sound) recover_marked(m);
