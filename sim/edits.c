@@ -77,13 +77,13 @@ static void replace(struct sim_image *image, struct prng *prng) {
 
 /* ---- and back ---- */
 
-struct kept {
+struct kept_bytes {
   uint64_t identity;
   uint32_t sequence[SIM_VOLUMES_MAX];
   uint8_t *data[SIM_VOLUMES_MAX];
 };
 
-static void keep(const struct sim_image *image, struct kept *kept) {
+static void keep(const struct sim_image *image, struct kept_bytes *kept) {
   kept->identity = image->identity;
   for (uint32_t v = 0; v < image->mirror->volume_count; v++) {
     const struct medium *medium = image->data[v].medium;
@@ -93,7 +93,7 @@ static void keep(const struct sim_image *image, struct kept *kept) {
   }
 }
 
-static void put_back(struct sim_image *image, const struct kept *kept) {
+static void put_back(struct sim_image *image, const struct kept_bytes *kept) {
   image->identity = kept->identity;
   for (uint32_t v = 0; v < image->mirror->volume_count; v++) {
     struct medium *medium = image->data[v].medium;
@@ -102,7 +102,7 @@ static void put_back(struct sim_image *image, const struct kept *kept) {
   }
 }
 
-static void forget(const struct sim_image *image, const struct kept *kept) {
+static void forget(const struct sim_image *image, const struct kept_bytes *kept) {
   for (uint32_t v = 0; v < image->mirror->volume_count; v++) world_free(kept->data[v]);
 }
 
@@ -153,7 +153,7 @@ static uint32_t draw_bit(uint32_t bits, struct prng *prng) {
 static void change_one(struct sim_mirror *mirror, const struct look *look, struct prng *prng) {
   struct sim_image *image = &mirror->images[draw_bit(look->current, prng)];
   bool replaced = !look->best.clean || prng_one_in(prng, 2), forced = !mirror->calm && prng_one_in(prng, 2);
-  struct kept kept;
+  struct kept_bytes kept;
   if (look->current == (look->current & -look->current)) return; /* the only one */
   keep(image, &kept);
   if (replaced) replace(image, prng);
