@@ -1,7 +1,9 @@
-/* mirror_world.h - a mirror of one volume on disks of memory, in virtual time: for tests of what the core does with them.
+/* mirror_world.h - a mirror on disks of memory, in virtual time: for tests of what the core does with them. It has one volume, or
+ * two after world_add_volume().
  *
  * A RAM disk answers from the event queue at once, unless the test holds its answers back; places of it can be made to fail.
- * What a process leaves behind is the disks: world_die() forgets the mirror as a crash does, and world_open() begins anew. */
+ * What a process leaves behind is the disks: world_die() forgets the mirror, and what its disks hold back, as a crash does, and
+ * world_open() begins anew. A test program has one world, `w`, which WORLD_TEST() ends after each test, also after one that failed. */
 #ifndef TARN_TESTS_MIRROR_WORLD_H
 #define TARN_TESTS_MIRROR_WORLD_H
 
@@ -38,6 +40,8 @@ struct mirror_world {
   struct mirror_config config;
   struct mirror_limits limits; /* no witnesses, unless the test says otherwise: they read by themselves */
   struct ram_disk data[WORLD_IMAGES], meta[WORLD_IMAGES], home;
+  struct ram_disk second[WORLD_IMAGES]; /* of the second volume */
+  uint32_t volume;                      /* that clients use */
   struct mirror *m;
   bool open;
   uint64_t random;
@@ -157,6 +161,30 @@ static inline void ram_answer(struct ram_disk *ram) {
   ram_do(ram, LIST_ENTRY(list_pop(&ram->held), struct disk_io, link));
 }
 
+/* And the one that came last. */
+static inline void ram_answer_last(struct ram_disk *ram) {
+  struct list *node = ram->held.prev;
+  require(ram->held_count > 0);
+  list_remove(node);
+  ram->held_count--;
+  ram_do(ram, LIST_ENTRY(node, struct disk_io, link));
+}
+
+static inline void ram_answer_all(struct ram_disk *ram) {
+  while (ram->held_count > 0) ram_answer(ram);
+}
+
+/* All that it holds is done now, and so is what comes from now on. */
+static inline void ram_release(struct ram_disk *ram) {
+  ram->holds = 0;
+  ram_answer_all(ram);
+}
+
+static inline void ram_forget(struct ram_disk *ram) {
+  list_init(&ram->held);
+  ram->held_count = ram->disk.in_flight = 0;
+}
+
 /* ---- time ---- */
 
 static inline void world_run(struct mirror_world *w) {
@@ -252,11 +280,37 @@ static inline void world_init(struct mirror_world *w, uint32_t images, uint64_t 
   for (uint64_t at = 0; at < bytes; at++) w->data[0].bytes[at] = (uint8_t)(1 + (at * 7 + at / 4096) % 251);
 }
 
-/* Forgotten, as when the process dies; disks must hold nothing. */
+/* To be called before world_format(). */
+static inline void world_add_volume(struct mirror_world *w) {
+  struct mirror_config *c = &w->config;
+  uint64_t bytes = c->volumes[0].size_bytes;
+  c->volumes[c->volume_count++] = c->volumes[0];
+  c->volumes[1].name[3] = '1';
+  for (uint32_t i = 0; i < c->image_count; i++) {
+    ram_init(&w->second[i], &w->disks, bytes, w->data[i].disk.caps.block_bytes);
+    ram_init(&w->meta[i], &w->disks, mirror_meta_bytes(c), 512);
+    w->second[i].disk.env = w->meta[i].disk.env = &w->env;
+    c->images[i].data[1] = &w->second[i].disk;
+  }
+}
+
+/* Forgotten, as when the process dies. */
 static inline void world_die(struct mirror_world *w) {
+  for (uint32_t i = 0; i < WORLD_IMAGES; i++) {
+    ram_forget(&w->data[i]);
+    ram_forget(&w->second[i]);
+    ram_forget(&w->meta[i]);
+  }
+  ram_forget(&w->home);
   arena_destroy(&w->arena);
   w->m = NULL;
   w->open = false;
+}
+
+/* What is over is closed. */
+static inline void world_close(struct mirror_world *w) {
+  mirror_close(w->m);
+  world_die(w);
 }
 
 static inline void world_end(struct mirror_world *w) {
@@ -280,8 +334,7 @@ static inline void world_format(struct mirror_world *w) {
   world_open(w);
   mirror_format(w->m, false, world_done, w);
   assert_int_equal(world_wait(w), TARN_OK);
-  mirror_close(w->m);
-  world_die(w);
+  world_close(w);
 }
 
 static inline void world_activate(struct mirror_world *w) {
@@ -294,8 +347,7 @@ static inline void world_deactivate(struct mirror_world *w) {
   mirror_deactivate(w->m, false, world_done, w);
   assert_int_equal(world_wait(w), TARN_OK);
   assert_true(buffer_pool_is_whole(&w->pool));
-  mirror_close(w->m);
-  world_die(w);
+  world_close(w);
 }
 
 static inline struct mirror_image_status world_image(const struct mirror_world *w, uint32_t i) {
@@ -313,6 +365,19 @@ static inline void world_settle(struct mirror_world *w) {
   world_pass(w, 5 * NS_PER_S);
   world_check_synchronized(w);
 }
+/* All images hold what image a does, and the mirror serves. */
+static inline void world_begin(struct mirror_world *w, uint32_t images, uint64_t bytes) {
+  world_init(w, images, bytes, 512);
+  world_format(w);
+  world_settle(w);
+}
+/* Image `i` is out, and wanted back, by itself or by command: its owner opens its disks anew. */
+static inline void world_bring_back(struct mirror_world *w, uint32_t i) {
+  for (uint32_t step = 0; step < 1000 && !(w->reopened & 1u << i); step++) world_pass(w, NS_PER_S / 10);
+  assert_true(w->reopened & 1u << i);
+  w->reopened = 0;
+  mirror_image_reopened(w->m, i, &w->config.images[i]);
+}
 static inline bool world_said(const struct mirror_world *w, const char *text) { return strstr(w->log, text) != NULL; }
 
 /* ---- clients ---- */
@@ -325,11 +390,12 @@ struct client_io {
 static void client_done(struct disk_io *io) { CONTAINER_OF(io, struct client_io, io)->done = true; }
 
 /* Submits; `fill` is what a write writes. */
-static inline void client_begin(struct mirror_world *w, struct client_io *client, enum disk_op op, uint64_t offset,
-                                uint64_t length, uint8_t fill) {
+static inline void client_begin_with(struct mirror_world *w, struct client_io *client, enum disk_op op, uint32_t flags,
+                                     uint64_t offset, uint64_t length, uint8_t fill) {
   memset(client, 0, sizeof *client);
   disk_io_init(&client->io);
   client->io.op = op;
+  client->io.flags = flags;
   client->io.offset = offset;
   client->io.length = length;
   client->io.done = client_done;
@@ -343,7 +409,12 @@ static inline void client_begin(struct mirror_world *w, struct client_io *client
     assert_non_null(client->io.buffer);
     client->io.data = client->io.buffer->base;
   }
-  disk_submit(mirror_volume(w->m, 0), &client->io);
+  disk_submit(mirror_volume(w->m, w->volume), &client->io);
+}
+
+static inline void client_begin(struct mirror_world *w, struct client_io *client, enum disk_op op, uint64_t offset,
+                                uint64_t length, uint8_t fill) {
+  client_begin_with(w, client, op, 0, offset, length, fill);
 }
 
 static inline tarn_err client_end(struct mirror_world *w, struct client_io *client) {
@@ -359,5 +430,22 @@ static inline tarn_err client_do(struct mirror_world *w, enum disk_op op, uint64
   client_begin(w, &client, op, offset, length, fill);
   return client_end(w, &client);
 }
+
+static inline tarn_err world_write(struct mirror_world *w, uint64_t offset, uint64_t length) {
+  return client_do(w, DISK_WRITE, offset, length, 0x55);
+}
+static inline tarn_err world_flush(struct mirror_world *w) { return client_do(w, DISK_FLUSH, 0, 0, 0); }
+
+/* ---- the world of a test program ---- */
+
+static struct mirror_world w;
+
+static inline int world_teardown(void **state) {
+  (void)state;
+  world_end(&w);
+  return 0;
+}
+
+#define WORLD_TEST(name) cmocka_unit_test_teardown(name, world_teardown)
 
 #endif

@@ -4,14 +4,6 @@
 
 #define MIB (1u << 20)
 
-static struct mirror_world w;
-
-static int teardown(void **state) {
-  (void)state;
-  world_end(&w);
-  return 0;
-}
-
 /* Image a holds data, b nothing, and is copied to when the mirror is activated. */
 static void begin(uint32_t images, uint64_t bytes, uint32_t block) {
   world_init(&w, images, bytes, block);
@@ -28,7 +20,6 @@ static bool same(uint32_t a, uint32_t b, uint64_t start, uint64_t length) {
 }
 
 static tarn_err read_at(uint64_t offset, uint64_t length) { return client_do(&w, DISK_READ, offset, length, 0); }
-static tarn_err write_at(uint64_t offset, uint64_t length) { return client_do(&w, DISK_WRITE, offset, length, 0x55); }
 static uint64_t lost_bytes(void) { return world_image(&w, 0).unreadable_bytes; }
 
 /* A place of image a cannot be read, and so is on none; so many bytes are named as unreadable. */
@@ -87,15 +78,14 @@ static void progress_is_told_in_bytes_of_data(void **state) {
   assert_true(same(0, 1, 0, bytes));
   /* What it missed is less. */
   mirror_image_failed(w.m, 1, "a test");
-  assert_int_equal(write_at(MIB, 4096), TARN_OK);
+  assert_int_equal(world_write(&w, MIB, 4096), TARN_OK);
   world_deactivate(&w);
   w.data[0].holds = RAM_READS;
   world_activate(&w);
   world_run(&w);
   assert_int_equal(world_image(&w, 1).sync.kind, SYNC_MISSED);
   assert_true(world_image(&w, 1).sync.total_bytes <= 65536);
-  w.data[0].holds = 0;
-  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  ram_release(&w.data[0]);
   world_pass(&w, 5 * NS_PER_S);
   assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
   world_deactivate(&w);
@@ -165,10 +155,10 @@ static void a_place_in_a_large_extent(void **state) {
 static void a_write_heals_what_it_covers(void **state) {
   (void)state;
   begin_losing(512, 20480, 4096, 4096);
-  assert_int_equal(write_at(0, 512), TARN_OK); /* elsewhere: nothing changes, no FUA */
+  assert_int_equal(world_write(&w, 0, 512), TARN_OK); /* elsewhere: nothing changes, no FUA */
   assert_int_equal(w.data[0].last_flags & DISK_FUA, 0);
   assert_int_equal(lost_bytes(), 4096);
-  assert_int_equal(write_at(21504, 1024), TARN_OK);
+  assert_int_equal(world_write(&w, 21504, 1024), TARN_OK);
   assert_int_equal(w.data[0].last_flags & DISK_FUA, DISK_FUA); /* stable, before the record says that it is healed */
   assert_int_equal(w.data[1].last_flags & DISK_FUA, DISK_FUA);
   assert_int_equal(lost_bytes(), 3072);
@@ -195,12 +185,12 @@ static void a_write_heals_what_it_covers(void **state) {
 static void a_merge_does_not_take_what_nobody_can_read(void **state) {
   (void)state;
   begin_losing(4096, 20480, 4096, 4096);
-  assert_int_equal(write_at(20480, 512), TARN_IO);
-  assert_int_equal(write_at(24000, 5000), TARN_IO);
-  assert_int_equal(write_at(16000, 4096), TARN_OK); /* ends before it */
-  assert_int_equal(write_at(24576, 100), TARN_OK);  /* begins behind it */
+  assert_int_equal(world_write(&w, 20480, 512), TARN_IO);
+  assert_int_equal(world_write(&w, 24000, 5000), TARN_IO);
+  assert_int_equal(world_write(&w, 16000, 4096), TARN_OK); /* ends before it */
+  assert_int_equal(world_write(&w, 24576, 100), TARN_OK);  /* begins behind it */
   assert_int_equal(lost_bytes(), 4096);
-  assert_int_equal(write_at(20000, 5000), TARN_OK); /* covers it: only good bytes are merged */
+  assert_int_equal(world_write(&w, 20000, 5000), TARN_OK); /* covers it: only good bytes are merged */
   assert_int_equal(lost_bytes(), 0);
   world_pass(&w, 5 * NS_PER_S);
   assert_true(same(0, 1, 0, MIB));
@@ -248,12 +238,12 @@ static void a_full_list(void **state) {
   assert_int_equal(lost_bytes(), UNREADABLE_MAX * 4096);
   /* What would make two of one is refused before it is issued; what makes none, or less, is not. */
   uint32_t writes = w.data[0].writes;
-  assert_int_equal(write_at(1024, 512), TARN_IO);
+  assert_int_equal(world_write(&w, 1024, 512), TARN_IO);
   assert_int_equal(w.data[0].writes, writes);
   assert_int_equal(lost_bytes(), UNREADABLE_MAX * 4096);
-  assert_int_equal(write_at(0, 512), TARN_OK);
+  assert_int_equal(world_write(&w, 0, 512), TARN_OK);
   assert_int_equal(lost_bytes(), UNREADABLE_MAX * 4096 - 512);
-  assert_int_equal(write_at(8192, 4096), TARN_OK);
+  assert_int_equal(world_write(&w, 8192, 4096), TARN_OK);
   world_pass(&w, 60 * NS_PER_S);
   assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
   assert_int_equal(lost_bytes(), UNREADABLE_MAX * 4096 - 512);
@@ -322,8 +312,7 @@ static void copies_give_way_to_clients(void **state) {
   world_run(&w);
   assert_int_equal(w.data[0].held_count, 3);
   assert_int_equal(client_end(&w, &client), TARN_OK);
-  w.data[0].holds = 0;
-  while (w.data[0].held_count) ram_answer(&w.data[0]);
+  ram_release(&w.data[0]);
   world_pass(&w, 5 * NS_PER_S);
   assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
   world_deactivate(&w);
@@ -357,7 +346,7 @@ static void a_source_leaves_in_the_middle_of_a_read(void **state) {
   w.config.images[2].data[0] = NULL;
   w.config.images[2].error = "away";
   world_activate(&w);
-  assert_int_equal(write_at(0, 4096), TARN_OK); /* c misses it */
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK); /* c misses it */
   world_deactivate(&w);
   w.config.images[2].data[0] = &w.data[2].disk;
   w.data[0].holds = RAM_READS;
@@ -383,7 +372,7 @@ static void an_image_that_comes_back_is_recorded_first(void **state) {
   mirror_image_do(w.m, 1, IMAGE_OP_FRACTURE, false, world_done, &w);
   assert_int_equal(world_wait(&w), TARN_OK);
   assert_int_equal(world_image(&w, 1).state, IMAGE_CONSISTENT);
-  assert_int_equal(write_at(0, 65536), TARN_OK);
+  assert_int_equal(world_write(&w, 0, 65536), TARN_OK);
   world_pass(&w, 5 * NS_PER_S);
   uint32_t writes = w.data[1].writes;
   mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
@@ -398,8 +387,7 @@ static void an_image_that_comes_back_is_recorded_first(void **state) {
   assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
   assert_true(w.home.held_count > 0);
   assert_int_equal(w.data[1].writes, writes);
-  w.home.holds = 0;
-  while (w.home.held_count > 0) ram_answer(&w.home);
+  ram_release(&w.home);
   for (uint32_t k = 0; k < 2; k++) assert_int_equal(client_end(&w, &client[k]), TARN_OK);
   assert_int_equal(world_wait(&w), TARN_OK);
   world_pass(&w, 5 * NS_PER_S);
@@ -413,7 +401,7 @@ static void an_image_that_comes_back_is_recorded_first(void **state) {
 static void recovery_takes_a_bad_block_from_another_image(void **state) {
   (void)state;
   begin_equal(2, MIB, 512);
-  assert_int_equal(write_at(65536, 65536), TARN_OK);
+  assert_int_equal(world_write(&w, 65536, 65536), TARN_OK);
   world_die(&w);
   ram_spoil(&w.data[0], 69632, 4096, RAM_READS);
   world_activate(&w);
@@ -430,7 +418,7 @@ static void recovery_takes_a_bad_block_from_another_image(void **state) {
 static void a_merge_forgets_an_image_that_is_out(void **state) {
   (void)state;
   begin_equal(2, MIB, 4096);
-  for (uint64_t region = 1; region <= 4; region++) assert_int_equal(write_at(region * 65536, 4096), TARN_OK);
+  for (uint64_t region = 1; region <= 4; region++) assert_int_equal(world_write(&w, region * 65536, 4096), TARN_OK);
   world_die(&w);
   memset(w.data[1].bytes + 262144, 0xbb, 4096);
   w.data[0].holds = RAM_READS;
@@ -441,8 +429,7 @@ static void a_merge_forgets_an_image_that_is_out(void **state) {
   world_pass(&w, NS_PER_S / 100); /* ... and so does the merge in the fourth */
   assert_int_equal(w.data[0].held_count, 4);
   mirror_image_failed(w.m, 0, "it was taken away");
-  w.data[0].holds = 0;
-  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  ram_release(&w.data[0]);
   assert_int_equal(client_end(&w, &client), TARN_OK);
   world_pass(&w, NS_PER_S);
   const uint8_t *block = w.data[1].bytes + 262144;
@@ -453,7 +440,7 @@ static void a_merge_forgets_an_image_that_is_out(void **state) {
 static void recovery_leaves_behind_what_nobody_can_read(void **state) {
   (void)state;
   begin_equal(2, MIB, 512);
-  assert_int_equal(write_at(65536, 65536), TARN_OK);
+  assert_int_equal(world_write(&w, 65536, 65536), TARN_OK);
   world_die(&w);
   ram_spoil(&w.data[0], 69632, 4096, RAM_READS);
   ram_spoil(&w.data[1], 69632 + 512, 512, RAM_READS);
@@ -467,10 +454,10 @@ static void recovery_leaves_behind_what_nobody_can_read(void **state) {
   assert_int_equal(lost_bytes(), 4096);
   assert_true(world_said(&w, "recovery is complete"));
   assert_true(same(0, 1, 0, 69632) && same(0, 1, 73728, MIB - 73728));
-  assert_int_equal(client_do(&w, DISK_FLUSH, 0, 0, 0), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
   assert_int_equal(read_at(73728, 4096), TARN_OK);
   assert_int_equal(read_at(65536, 65536), TARN_IO);
-  assert_int_equal(write_at(69632, 4096), TARN_OK);
+  assert_int_equal(world_write(&w, 69632, 4096), TARN_OK);
   assert_int_equal(read_at(65536, 65536), TARN_OK);
   assert_int_equal(lost_bytes(), 0);
   world_deactivate(&w);
@@ -489,7 +476,7 @@ static void what_is_left_behind_is_recorded_first(void **state) {
     bool recovers = round & 1, dies = round & 2;
     if (recovers) {
       begin_equal(2, 65536, 512);
-      assert_int_equal(write_at(0, 65536), TARN_OK);
+      assert_int_equal(world_write(&w, 0, 65536), TARN_OK);
       world_die(&w);
     } else {
       begin(2, 65536, 512);
@@ -512,7 +499,7 @@ static void what_is_left_behind_is_recorded_first(void **state) {
       world_activate(&w);
       assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
     }
-    while (w.home.held_count > 0) ram_answer(&w.home);
+    ram_answer_all(&w.home);
     world_pass(&w, 5 * NS_PER_S);
     assert_int_equal(lost_bytes(), 4096);
     assert_int_equal(recovering_bytes(), 0);
@@ -545,7 +532,7 @@ static void what_is_left_behind_is_recorded_at_last(void **state) {
 static void recovery_looks_beside_what_is_lost(void **state) {
   (void)state;
   begin_losing(512, 20480, 512, 4096);
-  assert_int_equal(write_at(21504, 512), TARN_OK);
+  assert_int_equal(world_write(&w, 21504, 512), TARN_OK);
   assert_int_equal(lost_bytes(), 3584);
   world_die(&w);
   ram_spoil(&w.data[1], 20480, 512, RAM_READS);
@@ -596,12 +583,10 @@ static void a_repair_is_marked_first(void **state) {
   world_run(&w);
   assert_true(w.meta[0].held_count > 0 && w.meta[1].held_count > 0);
   assert_int_equal(w.data[1].writes, writes);
-  w.meta[0].holds = 0;
-  while (w.meta[0].held_count > 0) ram_answer(&w.meta[0]);
+  ram_release(&w.meta[0]);
   world_run(&w);
   assert_int_equal(w.data[1].writes, writes); /* one of them has not got it */
-  w.meta[1].holds = 0;
-  while (w.meta[1].held_count > 0) ram_answer(&w.meta[1]);
+  ram_release(&w.meta[1]);
   world_run(&w);
   assert_int_equal(w.data[1].writes, writes + 1);
   world_deactivate(&w);
@@ -644,8 +629,7 @@ static void many_failed_reads(void **state) {
   struct client_io reads[120];
   for (uint32_t k = 0; k < 120; k++) client_begin(&w, &reads[k], DISK_READ, k / 2 * 65536, 4096, 0);
   for (uint32_t k = 0; k < 120; k++) assert_int_equal(client_end(&w, &reads[k]), TARN_OK);
-  w.meta[1].holds = 0;
-  while (w.meta[1].held_count > 0) ram_answer(&w.meta[1]);
+  ram_release(&w.meta[1]);
   world_pass(&w, 20 * NS_PER_S);
   uint64_t repaired = world_image(&w, 1).repaired_blocks;
   assert_true(repaired >= 16 && repaired <= 17);
@@ -666,7 +650,7 @@ static void a_source_is_repaired(void **state) {
   w.config.images[2].data[0] = NULL;
   w.config.images[2].error = "away";
   world_activate(&w);
-  assert_int_equal(write_at(0, 16384), TARN_OK);
+  assert_int_equal(world_write(&w, 0, 16384), TARN_OK);
   world_deactivate(&w);
   w.config.images[2].data[0] = &w.data[2].disk;
   ram_spoil(&w.data[0], 4096, 512, RAM_READS);
@@ -754,8 +738,7 @@ static void a_hung_read_waits_for_a_buffer(void **state) {
     if (stops) {
       assert_int_equal(world_wait(&w), TARN_OK);
       assert_true(buffer_pool_is_whole(&w.pool));
-      mirror_close(w.m);
-      world_die(&w);
+      world_close(&w);
     } else {
       world_deactivate(&w);
     }
@@ -787,8 +770,7 @@ static void a_read_without_a_buffer_makes_way_for_an_operation(void **state) {
   }
   assert_int_equal(world_wait(&w), TARN_OK);
   for (uint32_t k = 0; k < count; k++) assert_int_equal(client_end(&w, &writes[k]), TARN_OK);
-  w.data[1].holds = 0;
-  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  ram_release(&w.data[1]);
   for (uint32_t k = 0; k < 3; k++) assert_int_equal(client_end(&w, &reads[k]), TARN_OK);
   world_deactivate(&w);
 }
@@ -801,7 +783,7 @@ static void a_hung_copy_gets_another_buffer(void **state) {
   w.config.images[2].data[0] = NULL;
   w.config.images[2].error = "away";
   world_activate(&w);
-  for (uint32_t k = 0; k < 4; k++) assert_int_equal(write_at(k * 65536, 65536), TARN_OK);
+  for (uint32_t k = 0; k < 4; k++) assert_int_equal(world_write(&w, k * 65536, 65536), TARN_OK);
   world_deactivate(&w);
   w.config.images[2].data[0] = &w.data[2].disk;
   w.data[0].holds = RAM_READS;
@@ -814,50 +796,48 @@ static void a_hung_copy_gets_another_buffer(void **state) {
   assert_int_equal(w.data[2].held_count, 3); /* with what was read from b */
   memset(w.data[0].bytes, 0x99, MIB);
   w.data[0].holds = w.data[2].holds = 0;
-  while (w.data[0].held_count) ram_answer(&w.data[0]);
-  while (w.data[2].held_count) ram_answer(&w.data[2]);
+  ram_answer_all(&w.data[0]);
+  ram_answer_all(&w.data[2]);
   world_pass(&w, 5 * NS_PER_S);
   assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
   assert_true(same(1, 2, 0, MIB));
   world_deactivate(&w);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, teardown)
-
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(a_copy_makes_images_equal),
-      TEST(progress_is_told_in_bytes_of_data),
-      TEST(a_place_is_left_behind),
-      TEST(a_place_in_a_large_extent),
-      TEST(a_write_heals_what_it_covers),
-      TEST(a_merge_does_not_take_what_nobody_can_read),
-      TEST(an_ill_disk_is_waited_for),
-      TEST(a_read_that_fails_for_a_while_is_no_bad_block),
-      TEST(a_full_list),
-      TEST(a_rate_is_kept),
-      TEST(a_copy_that_is_killed_again_and_again_goes_on),
-      TEST(copies_give_way_to_clients),
-      TEST(a_target_leaves_during_a_checkpoint),
-      TEST(a_source_leaves_in_the_middle_of_a_read),
-      TEST(an_image_that_comes_back_is_recorded_first),
-      TEST(recovery_takes_a_bad_block_from_another_image),
-      TEST(a_merge_forgets_an_image_that_is_out),
-      TEST(recovery_leaves_behind_what_nobody_can_read),
-      TEST(what_is_left_behind_is_recorded_first),
-      TEST(what_is_left_behind_is_recorded_at_last),
-      TEST(recovery_looks_beside_what_is_lost),
-      TEST(a_failed_read_is_repaired),
-      TEST(a_repair_is_marked_first),
-      TEST(what_cannot_be_repaired_puts_the_image_out),
-      TEST(the_last_image_is_not_repaired),
-      TEST(many_failed_reads),
-      TEST(a_source_is_repaired),
-      TEST(reads_from_the_master),
-      TEST(a_hung_read_gets_another_buffer),
-      TEST(a_hung_read_waits_for_a_buffer),
-      TEST(a_read_without_a_buffer_makes_way_for_an_operation),
-      TEST(a_hung_copy_gets_another_buffer),
+      WORLD_TEST(a_copy_makes_images_equal),
+      WORLD_TEST(progress_is_told_in_bytes_of_data),
+      WORLD_TEST(a_place_is_left_behind),
+      WORLD_TEST(a_place_in_a_large_extent),
+      WORLD_TEST(a_write_heals_what_it_covers),
+      WORLD_TEST(a_merge_does_not_take_what_nobody_can_read),
+      WORLD_TEST(an_ill_disk_is_waited_for),
+      WORLD_TEST(a_read_that_fails_for_a_while_is_no_bad_block),
+      WORLD_TEST(a_full_list),
+      WORLD_TEST(a_rate_is_kept),
+      WORLD_TEST(a_copy_that_is_killed_again_and_again_goes_on),
+      WORLD_TEST(copies_give_way_to_clients),
+      WORLD_TEST(a_target_leaves_during_a_checkpoint),
+      WORLD_TEST(a_source_leaves_in_the_middle_of_a_read),
+      WORLD_TEST(an_image_that_comes_back_is_recorded_first),
+      WORLD_TEST(recovery_takes_a_bad_block_from_another_image),
+      WORLD_TEST(a_merge_forgets_an_image_that_is_out),
+      WORLD_TEST(recovery_leaves_behind_what_nobody_can_read),
+      WORLD_TEST(what_is_left_behind_is_recorded_first),
+      WORLD_TEST(what_is_left_behind_is_recorded_at_last),
+      WORLD_TEST(recovery_looks_beside_what_is_lost),
+      WORLD_TEST(a_failed_read_is_repaired),
+      WORLD_TEST(a_repair_is_marked_first),
+      WORLD_TEST(what_cannot_be_repaired_puts_the_image_out),
+      WORLD_TEST(the_last_image_is_not_repaired),
+      WORLD_TEST(many_failed_reads),
+      WORLD_TEST(a_source_is_repaired),
+      WORLD_TEST(reads_from_the_master),
+      WORLD_TEST(a_hung_read_gets_another_buffer),
+      WORLD_TEST(a_hung_read_waits_for_a_buffer),
+      WORLD_TEST(a_read_without_a_buffer_makes_way_for_an_operation),
+      WORLD_TEST(a_hung_copy_gets_another_buffer),
   };
   return cmocka_run_group_tests_name("mirror_copy", tests, NULL, NULL);
 }

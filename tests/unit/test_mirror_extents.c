@@ -4,14 +4,6 @@
 
 #define MIB (1u << 20)
 
-static struct mirror_world w;
-
-static int teardown(void **state) {
-  (void)state;
-  world_end(&w);
-  return 0;
-}
-
 /* The first quarter of the volume is zero. */
 static void begin(uint32_t images) {
   world_init(&w, images, MIB, 512);
@@ -328,24 +320,22 @@ static void ranges_name_unreadable_places(void **state) {
   world_deactivate(&w);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, teardown)
-
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(an_image_says_it),
-      TEST(one_that_cannot_say_is_not_asked_twice_nor_put_out),
-      TEST(disks_that_do_not_know_are_not_asked),
-      TEST(a_write_under_way_is_data),
-      TEST(one_that_begins_meanwhile_is_data),
-      TEST(an_image_that_is_put_out_is_not_believed),
-      TEST(a_write_that_failed_everywhere_is_data),
-      TEST(what_has_still_to_be_recovered_is_data),
-      TEST(what_nobody_can_read_is_data),
-      TEST(a_disk_that_hangs_keeps_the_buffer),
-      TEST(one_at_a_time),
-      TEST(the_line_ends_with_the_mirror),
-      TEST(ranges_tell_what_is_marked_missed_and_unreadable),
-      TEST(ranges_name_unreadable_places),
+      WORLD_TEST(an_image_says_it),
+      WORLD_TEST(one_that_cannot_say_is_not_asked_twice_nor_put_out),
+      WORLD_TEST(disks_that_do_not_know_are_not_asked),
+      WORLD_TEST(a_write_under_way_is_data),
+      WORLD_TEST(one_that_begins_meanwhile_is_data),
+      WORLD_TEST(an_image_that_is_put_out_is_not_believed),
+      WORLD_TEST(a_write_that_failed_everywhere_is_data),
+      WORLD_TEST(what_has_still_to_be_recovered_is_data),
+      WORLD_TEST(what_nobody_can_read_is_data),
+      WORLD_TEST(a_disk_that_hangs_keeps_the_buffer),
+      WORLD_TEST(one_at_a_time),
+      WORLD_TEST(the_line_ends_with_the_mirror),
+      WORLD_TEST(ranges_tell_what_is_marked_missed_and_unreadable),
+      WORLD_TEST(ranges_name_unreadable_places),
   };
   return cmocka_run_group_tests_name("mirror_extents", tests, NULL, NULL);
 }

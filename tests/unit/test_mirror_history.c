@@ -4,8 +4,6 @@
 
 #define BYTES (1u << 20)
 
-static struct mirror_world w;
-
 static struct record record_of(const uint8_t *bytes) {
   struct record slots[2];
   for (uint32_t slot = 0; slot < 2; slot++)
@@ -124,14 +122,13 @@ static void one_that_nobody_remembers_is_not_taken_for_ours(void **state) {
   b_returns();
   assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(one_of_ours_is_known_however_long_it_was_away),
-      cmocka_unit_test(one_that_was_served_apart_is_never_equal),
-      cmocka_unit_test(one_that_nobody_remembers_is_not_taken_for_ours),
+      WORLD_TEST(one_of_ours_is_known_however_long_it_was_away),
+      WORLD_TEST(one_that_was_served_apart_is_never_equal),
+      WORLD_TEST(one_that_nobody_remembers_is_not_taken_for_ours),
   };
   return cmocka_run_group_tests_name("mirror_history", tests, NULL, NULL);
 }

@@ -3,14 +3,6 @@
 
 #define MIB (1u << 20)
 
-static struct mirror_world w;
-
-static int teardown(void **state) {
-  (void)state;
-  world_end(&w);
-  return 0;
-}
-
 /* All images hold what image a does. */
 static void begin(uint32_t images, uint64_t bytes, uint32_t block) {
   world_init(&w, images, bytes, block);
@@ -208,8 +200,7 @@ static void beside_clients(void **state) {
     assert_int_equal(client_end(&w, &other), TARN_OK);
   }
   w.data[0].holds = w.data[1].holds = 0;
-  for (uint32_t i = 0; i < 2; i++)
-    while (w.data[i].held_count > 0) ram_answer(&w.data[i]);
+  for (uint32_t i = 0; i < 2; i++) ram_answer_all(&w.data[i]);
   assert_int_equal(world_wait(&w), TARN_OK);
   assert_int_equal(mirror_verify_result(w.m)->difference_count, 0);
   assert_int_equal(mirror_verify_result(w.m)->done_bytes, MIB);
@@ -300,8 +291,7 @@ static void the_mirror_is_deactivated(void **state) {
     assert_true(verify_ended);
     assert_int_equal(verify_err, TARN_SHUTDOWN);
     assert_true(mirror_is_idle(w.m));
-    mirror_close(w.m);
-    world_die(&w);
+    world_close(&w);
     world_end(&w);
   }
   world_init(&w, 1, 65536, 512); /* for the teardown */
@@ -322,8 +312,7 @@ static void the_mirror_falls(void **state) {
   ram_answer(&w.data[1]);
   world_run(&w);
   assert_true(mirror_is_quiet(w.m));
-  mirror_close(w.m);
-  world_die(&w);
+  world_close(&w);
 }
 
 static void the_source_leaves(void **state) {
@@ -358,24 +347,22 @@ static void a_hung_image_is_left_out(void **state) {
   world_deactivate(&w);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, teardown)
-
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(equal_images),
-      TEST(differences),
-      TEST(repairs_from_the_image_that_it_is_told),
-      TEST(what_cannot_be_read),
-      TEST(what_was_left_behind),
-      TEST(images_that_are_away),
-      TEST(many_differences),
-      TEST(beside_clients),
-      TEST(one_at_a_time),
-      TEST(it_is_stopped),
-      TEST(the_mirror_is_deactivated),
-      TEST(the_mirror_falls),
-      TEST(the_source_leaves),
-      TEST(a_hung_image_is_left_out),
+      WORLD_TEST(equal_images),
+      WORLD_TEST(differences),
+      WORLD_TEST(repairs_from_the_image_that_it_is_told),
+      WORLD_TEST(what_cannot_be_read),
+      WORLD_TEST(what_was_left_behind),
+      WORLD_TEST(images_that_are_away),
+      WORLD_TEST(many_differences),
+      WORLD_TEST(beside_clients),
+      WORLD_TEST(one_at_a_time),
+      WORLD_TEST(it_is_stopped),
+      WORLD_TEST(the_mirror_is_deactivated),
+      WORLD_TEST(the_mirror_falls),
+      WORLD_TEST(the_source_leaves),
+      WORLD_TEST(a_hung_image_is_left_out),
   };
   return cmocka_run_group_tests_name("mirror_verify", tests, NULL, NULL);
 }

@@ -6,8 +6,6 @@
 #define BYTES  (1u << 20)
 #define BLOCKS (BYTES / 4096)
 
-static struct mirror_world w;
-
 /* ---- records on the disks ---- */
 
 static uint8_t *store_bytes(uint32_t store) {
@@ -140,8 +138,7 @@ static void refused(const char *why) {
   mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
   assert_int_equal(world_wait(&w), TARN_REFUSED);
   row_true(why, strstr(w.why, why) != NULL);
-  mirror_close(w.m);
-  world_die(&w);
+  world_close(&w);
 }
 
 static void to_more_space(struct record *record) {
@@ -200,10 +197,10 @@ static void metadata_without_room_for_the_maps(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(version_1_is_read_and_written_anew), cmocka_unit_test(version_1_after_a_crash),
-      cmocka_unit_test(second_maps_where_there_is_room),    cmocka_unit_test(moved_maps_are_found),
-      cmocka_unit_test(a_layout_that_is_not_for_us),        cmocka_unit_test(a_newer_version_is_left_alone),
-      cmocka_unit_test(metadata_without_room_for_the_maps),
+      WORLD_TEST(version_1_is_read_and_written_anew), WORLD_TEST(version_1_after_a_crash),
+      WORLD_TEST(second_maps_where_there_is_room),    WORLD_TEST(moved_maps_are_found),
+      WORLD_TEST(a_layout_that_is_not_for_us),        WORLD_TEST(a_newer_version_is_left_alone),
+      WORLD_TEST(metadata_without_room_for_the_maps),
   };
   return cmocka_run_group_tests_name("mirror_version", tests, NULL, NULL);
 }

@@ -6,8 +6,6 @@
 #define MIB   (1u << 20)
 #define BYTES (MIB + 512 * 5) /* the last unit is short */
 
-static struct mirror_world w;
-
 static void begin(uint32_t images) {
   world_init(&w, images, BYTES, 512);
   w.limits.witnesses = WITNESSES_MAX;
@@ -46,8 +44,7 @@ static void refused(const char *because) {
   assert_int_equal(activate(false), TARN_REFUSED);
   assert_non_null(strstr(w.why, because));
   world_run(&w);
-  mirror_close(w.m);
-  world_die(&w);
+  world_close(&w);
 }
 
 static bool same(uint32_t image, uint32_t other) {
@@ -86,7 +83,6 @@ static void a_clean_stop_fills_the_list(void **state) {
   assert_true(has_witness(&record, MIB)); /* which is short */
   world_settle(&w);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 static void a_mark_outlives_the_witnesses_of_its_region(void **state) {
@@ -117,7 +113,6 @@ static void a_mark_outlives_the_witnesses_of_its_region(void **state) {
   world_die(&w);
   world_settle(&w);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* Few writes in many regions: the record must not be written again and again. */
@@ -130,7 +125,6 @@ static void the_cost_is_bounded(void **state) {
   for (uint32_t k = 0; k < 400; k++) write_at(k % 17 * 65536, 512, (uint8_t)k);
   assert_true(record_of(0).sequence - before <= 2 * WITNESSES_MAX);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* ---- disks that changed places ---- */
@@ -155,7 +149,6 @@ static void swapped_disks(void **state) {
   world_activate(&w);
   assert_int_equal(w.data[0].bytes[65536], 7);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 static void swapped_disks_after_a_crash(void **state) {
@@ -170,7 +163,6 @@ static void swapped_disks_after_a_crash(void **state) {
   swap_data(0, 1);
   world_activate(&w);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* Equal disks may change places. */
@@ -182,7 +174,6 @@ static void equal_disks_change_places(void **state) {
   swap_data(0, 1);
   world_settle(&w);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* ---- what went back to an earlier state ---- */
@@ -201,7 +192,6 @@ static void one_disk_goes_back(void **state) {
   assert_true(same(0, 1));
   assert_int_equal(w.data[1].bytes[65536], 7);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* The state directory, with all metadata of devices, goes back to the last stop; the disks have gone on. */
@@ -226,7 +216,6 @@ static void all_metadata_goes_back(void **state) {
   world_deactivate(&w);
   world_settle(&w); /* no witness of before is left */
   world_deactivate(&w);
-  world_end(&w);
 }
 
 static void an_image_that_is_behind_goes_back(void **state) {
@@ -251,7 +240,6 @@ static void an_image_that_is_behind_goes_back(void **state) {
   world_check_synchronized(&w);
   assert_true(same(0, 1));
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* The same while the mirror serves: by itself it stays out, asked back it is copied in full. */
@@ -279,7 +267,6 @@ static void an_image_comes_back_with_other_bytes(void **state) {
   world_check_synchronized(&w);
   assert_true(same(0, 1));
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* ---- who may change it, and what says nothing ---- */
@@ -294,7 +281,6 @@ static void an_only_image_may_be_edited(void **state) {
   world_deactivate(&w);
   world_activate(&w);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* The only current one, or the only one of all, is on another device now: that it was looked at in vain does not speak for it, nor
@@ -354,11 +340,9 @@ static void what_cannot_be_read_says_nothing(void **state) {
   world_activate(&w);
   world_pass(&w, NS_PER_S);
   assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
-  w.data[1].holds = 0;
-  while (w.data[1].held_count > 0) ram_answer(&w.data[1]);
+  ram_release(&w.data[1]);
   world_run(&w);
   world_deactivate(&w);
-  world_end(&w);
 }
 
 /* After a crash a region's mark says that its bytes may be any: the witness there does not count. */
@@ -374,25 +358,24 @@ static void a_marked_region_has_no_witness(void **state) {
   struct record record = record_of(0);
   assert_false(has_witness(&record, 65536));
   world_deactivate(&w);
-  world_end(&w);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(a_clean_stop_fills_the_list),
-      cmocka_unit_test(a_mark_outlives_the_witnesses_of_its_region),
-      cmocka_unit_test(the_cost_is_bounded),
-      cmocka_unit_test(swapped_disks),
-      cmocka_unit_test(swapped_disks_after_a_crash),
-      cmocka_unit_test(equal_disks_change_places),
-      cmocka_unit_test(one_disk_goes_back),
-      cmocka_unit_test(all_metadata_goes_back),
-      cmocka_unit_test(an_image_that_is_behind_goes_back),
-      cmocka_unit_test(an_image_comes_back_with_other_bytes),
-      cmocka_unit_test(an_only_image_may_be_edited),
-      cmocka_unit_test(another_device_must_hold_something),
-      cmocka_unit_test(what_cannot_be_read_says_nothing),
-      cmocka_unit_test(a_marked_region_has_no_witness),
+      WORLD_TEST(a_clean_stop_fills_the_list),
+      WORLD_TEST(a_mark_outlives_the_witnesses_of_its_region),
+      WORLD_TEST(the_cost_is_bounded),
+      WORLD_TEST(swapped_disks),
+      WORLD_TEST(swapped_disks_after_a_crash),
+      WORLD_TEST(equal_disks_change_places),
+      WORLD_TEST(one_disk_goes_back),
+      WORLD_TEST(all_metadata_goes_back),
+      WORLD_TEST(an_image_that_is_behind_goes_back),
+      WORLD_TEST(an_image_comes_back_with_other_bytes),
+      WORLD_TEST(an_only_image_may_be_edited),
+      WORLD_TEST(another_device_must_hold_something),
+      WORLD_TEST(what_cannot_be_read_says_nothing),
+      WORLD_TEST(a_marked_region_has_no_witness),
   };
   return cmocka_run_group_tests_name("mirror_witness", tests, NULL, NULL);
 }

@@ -1,0 +1,147 @@
+/* Places where images may differ, after a crash or a write that failed on all of them, are copied from one source before they are
+ * read, and stay as they were read: rules 6 and 12. */
+#include "mirror_world.h"
+
+#define MIB (1u << 20)
+
+/* A write fails on every image, and has left something at one of them: a recovery decides what counts. A read that saw it there
+ * while the write was in flight is not answered before that is on all images. */
+static void a_read_does_not_tell_of_a_write_that_failed_everywhere(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  w.data[0].holds = RAM_READS | RAM_WRITES;
+  w.data[1].holds = RAM_WRITES;
+  struct client_io write, read;
+  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+  world_pass(&w, NS_PER_S / 100);
+  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S / 100);
+  assert_int_equal(w.data[0].held_count, 2);
+  memset(w.data[0].bytes + 65536, 0x66, 4096);
+  w.data[0].fails = w.data[1].fails = RAM_WRITES;
+  ram_answer(&w.data[0]);
+  ram_answer(&w.data[1]);
+  world_run(&w);
+  w.data[0].fails = w.data[1].fails = 0;
+  ram_release(&w.data[0]);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  assert_true(w.data[1].held_count > 0); /* the copy that makes b equal there */
+  assert_false(read.done);
+  ram_release(&w.data[1]);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_memory_equal(w.data[0].bytes + 65536, w.data[1].bytes + 65536, 4096);
+  world_deactivate(&w);
+}
+
+/* A write fails on every image, and a read that overlapped it is so late that the recovery is over: it is asked again, of another
+ * image, since the one that it was at is out. */
+static void a_read_of_before_a_recovery_is_asked_again(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  w.data[0].holds = RAM_READS | RAM_WRITES;
+  w.data[1].holds = w.data[2].holds = RAM_WRITES;
+  struct client_io write, read;
+  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+  world_pass(&w, NS_PER_S / 100);
+  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S / 100);
+  assert_int_equal(w.data[0].held_count, 2);
+  memset(w.data[0].bytes + 65536, 0x66, 4096);
+  mirror_image_failed(w.m, 0, "a test");
+  for (uint32_t i = 0; i < 3; i++) {
+    w.data[i].fails = RAM_WRITES;
+    ram_answer(&w.data[i]);
+  }
+  world_run(&w);
+  for (uint32_t i = 0; i < 3; i++) {
+    w.data[i].fails = w.data[i].holds = 0;
+    while (i > 0 && w.data[i].held_count > 0) ram_answer(&w.data[i]); /* the copy's */
+  }
+  world_pass(&w, 2 * NS_PER_S);
+  ram_answer_all(&w.data[0]);
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_memory_equal(read.io.data, w.data[1].bytes + 65536, 4096);
+  world_deactivate(&w);
+}
+
+/* A recovery has read a, which leaves then; what it writes to b, the only image left, nobody reads before it is there: the next read
+ * would see other bytes again. */
+static void a_read_does_not_pass_what_recovers_its_place(void **state) {
+  (void)state;
+  struct client_io read;
+  world_begin(&w, 2, MIB);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  world_die(&w);
+  memset(w.data[1].bytes + 65536, 0xbb, 4096);
+  w.data[1].holds = RAM_WRITES;
+  world_activate(&w);
+  world_run(&w);
+  assert_int_equal(w.data[1].held_count, 1); /* the copy of a's bytes */
+  mirror_image_failed(w.m, 0, "a test");
+  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S);
+  assert_false(read.done);
+  ram_release(&w.data[1]);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_int_equal(w.data[1].bytes[65536], 0x55);
+  world_deactivate(&w);
+}
+
+static void hold_metadata(void) { w.meta[0].holds = w.meta[1].holds = w.home.holds = RAM_WRITES; }
+
+/* A write fails on the only current image, and is good on one that is being copied to and had that place already: it is copied there
+ * once more. That outlives a crash: the place is in the map, durably, before its mark may go, however soon others want the mark. */
+static void what_failed_is_copied_again_to_an_image_that_had_it(void **state) {
+  (void)state;
+  struct client_io failed, others[16];
+  world_init(&w, 2, 2 * MIB, 512);
+  w.pool_bytes = 4 * MIB;
+  world_format(&w);
+  world_settle(&w);
+  w.config.images[1].policy.rate = 4096;
+  mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(world_write(&w, MIB, 2 * 65536), TARN_OK); /* the second half of which is copied a minute later */
+  world_bring_back(&w, 1);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  w.data[0].holds = w.data[1].holds = RAM_WRITES;
+  for (uint32_t k = 0; k < 15; k++)
+    client_begin(&w, &others[k], DISK_WRITE, k * 65536, 512, 1); /* in use: all marks but one */
+  world_run(&w);
+  w.data[1].holds = 0;
+  client_begin(&w, &failed, DISK_WRITE, 31 * 65536, 4096, 0x77);
+  world_run(&w);
+  assert_int_equal(w.data[0].held_count, 16);
+  w.data[0].holds = 0;
+  w.data[0].fails = RAM_WRITES;
+  ram_answer_last(&w.data[0]);
+  w.data[0].fails = 0;
+  hold_metadata();
+  client_begin(&w, &others[15], DISK_WRITE, 15 * 65536, 512, 1); /* which wants the last one */
+  world_run(&w);
+  assert_int_equal(failed.io.err, TARN_IO);
+  assert_int_equal(w.data[1].bytes[31 * 65536], 0x77);
+  assert_false(others[15].done);
+  ram_answer(&w.meta[0]); /* no more of that commit */
+  world_die(&w);
+  w.meta[0].holds = w.meta[1].holds = w.home.holds = 0;
+  w.config.images[1].policy = image_policy_default;
+  world_activate(&w);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, 2 * MIB);
+  world_deactivate(&w);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      WORLD_TEST(a_read_does_not_tell_of_a_write_that_failed_everywhere),
+      WORLD_TEST(a_read_of_before_a_recovery_is_asked_again),
+      WORLD_TEST(a_read_does_not_pass_what_recovers_its_place),
+      WORLD_TEST(what_failed_is_copied_again_to_an_image_that_had_it),
+  };
+  return cmocka_run_group_tests_name("mirror_recovery", tests, NULL, NULL);
+}
