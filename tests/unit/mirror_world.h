@@ -378,6 +378,11 @@ static inline void world_bring_back(struct mirror_world *w, uint32_t i) {
   w->reopened = 0;
   mirror_image_reopened(w->m, i, &w->config.images[i]);
 }
+static inline void world_restore(struct mirror_world *w, uint32_t i) {
+  mirror_image_do(w->m, i, IMAGE_OP_RESTORE, false, world_done, w);
+  world_bring_back(w, i);
+  assert_int_equal(world_wait(w), TARN_OK);
+}
 static inline bool world_said(const struct mirror_world *w, const char *text) { return strstr(w->log, text) != NULL; }
 
 /* ---- clients ---- */

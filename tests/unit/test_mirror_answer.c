@@ -56,14 +56,15 @@ static void an_image_is_not_dropped_without_the_state_directory(void **state) {
   begin(2);
   w.home.fails = RAM_WRITES;
   w.data[1].fails = RAM_WRITES;
-  assert_int_equal(world_write(&w, 0, 4096), TARN_IO);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_IO);
   assert_true(world_said(&w, "image b is out"));
   assert_int_equal(world_write(&w, 131072, 4096), TARN_IO);
   assert_int_equal(client_do(&w, DISK_READ, 262144, 4096, 0), TARN_OK); /* reads go on, */
-  assert_int_equal(client_do(&w, DISK_READ, 0, 4096, 0), TARN_IO);      /* but not of what only one image has */
+  assert_int_equal(client_do(&w, DISK_READ, 65536, 4096, 0), TARN_IO);  /* but not of what only one image has, */
+  assert_int_equal(client_do(&w, DISK_READ, 61440, 8192, 0), TARN_IO);  /* not even at their end */
   w.home.fails = 0;
   world_pass(&w, 5 * NS_PER_S);
-  assert_int_equal(client_do(&w, DISK_READ, 0, 4096, 0), TARN_OK);
+  assert_int_equal(client_do(&w, DISK_READ, 65536, 4096, 0), TARN_OK);
   assert_int_equal(world_write(&w, 131072, 4096), TARN_OK);
   world_deactivate(&w);
 }

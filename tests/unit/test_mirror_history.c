@@ -28,13 +28,30 @@ static void pass_generations(uint32_t count) {
   }
 }
 
+enum leaves { LEAVES_CURRENT, LEAVES_COPIED, FAILS_COPIED };
+
+/* What it missed of two regions is copied to b: of the second one not before it leaves. */
+static void copy_begins(void) {
+  struct image_policy *policy = &w.config.images[1].policy;
+  policy->rate = 4096;
+  mirror_set_policy(w.m, 1, policy);
+  mirror_image_failed(w.m, 1, "for the test");
+  assert_int_equal(world_write(&w, 0, 2 * 65536), TARN_OK);
+  world_bring_back(&w, 1);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  policy->rate = 0;
+}
+
 /* Image b leaves, and stays away for so many generations; it is not touched meanwhile. */
-static void b_leaves(const struct mirror_limits *limits, uint32_t generations) {
+static void b_leaves(const struct mirror_limits *limits, enum leaves how, uint32_t generations) {
   world_init(&w, 3, BYTES, 512);
   w.config.limits = limits;
   for (uint32_t i = 0; i < 3; i++) w.config.images[i].blank = i != 0;
   world_format(&w);
   world_settle(&w);
+  if (how != LEAVES_CURRENT) copy_begins();
+  if (how == FAILS_COPIED) mirror_image_failed(w.m, 1, "for the test");
   world_deactivate(&w);
   w.config.images[1].data[0] = w.config.images[1].meta = NULL;
   pass_generations(generations);
@@ -57,6 +74,7 @@ static void b_is_served_apart(void) {
   own.sequence += 3;
   own.completed = own.sequence;
   own.settled_number = own.generation.number;
+  own.images[1].state = IMAGE_SYNCHRONIZED;
   record_put(w.meta[1].bytes, &own);
   memset(w.data[1].bytes + 300000, 0x77, 4096);
 }
@@ -64,18 +82,21 @@ static void b_is_served_apart(void) {
 static const struct {
   const char *why;
   const struct mirror_limits *limits;
+  enum leaves how;
   uint32_t generations;
 } rows[] = {
-    {"while the history remembers", &mirror_limits_default, 5},
-    {"longer than eight generations, which was all that was remembered", &mirror_limits_default, 12},
-    {"longer than is remembered", &mirror_limits_default, 30},
-    {"a short history", &mirror_limits_tiny, 6},
+    {"while the history remembers", &mirror_limits_default, LEAVES_CURRENT, 5},
+    {"longer than eight generations, which was all that was remembered", &mirror_limits_default, LEAVES_CURRENT, 12},
+    {"longer than is remembered", &mirror_limits_default, LEAVES_CURRENT, 30},
+    {"a short history", &mirror_limits_tiny, LEAVES_CURRENT, 6},
+    {"it was being copied to when the mirror stopped", &mirror_limits_tiny, LEAVES_COPIED, 6},
+    {"it was being copied to when it failed", &mirror_limits_tiny, FAILS_COPIED, 6},
 };
 
 static void one_of_ours_is_known_however_long_it_was_away(void **state) {
   (void)state;
   for (size_t r = 0; r < COUNT_OF(rows); r++) {
-    b_leaves(rows[r].limits, rows[r].generations);
+    b_leaves(rows[r].limits, rows[r].how, rows[r].generations);
     uint64_t before = w.data[1].bytes_written;
     b_returns();
     row_true(rows[r].why, world_image(&w, 1).state == IMAGE_SYNCHRONIZED);
@@ -89,7 +110,7 @@ static void one_of_ours_is_known_however_long_it_was_away(void **state) {
 static void one_that_was_served_apart_is_never_equal(void **state) {
   (void)state;
   for (size_t r = 0; r < COUNT_OF(rows); r++) {
-    b_leaves(rows[r].limits, rows[r].generations);
+    b_leaves(rows[r].limits, rows[r].how, rows[r].generations);
     b_is_served_apart();
     b_returns();
     row_true(rows[r].why, world_image(&w, 1).state == IMAGE_UNSYNCHRONIZED);
@@ -112,7 +133,7 @@ static void one_that_was_served_apart_is_never_equal(void **state) {
 /* Its left_id is not known (version 1 had none), and nobody remembers its generation: asked for, since it was current. */
 static void one_that_nobody_remembers_is_not_taken_for_ours(void **state) {
   (void)state;
-  b_leaves(&mirror_limits_tiny, 6);
+  b_leaves(&mirror_limits_tiny, LEAVES_CURRENT, 6);
   for (uint32_t store = 0; store < 3; store++) {
     uint8_t *bytes = store == 1 ? w.home.bytes : w.meta[store].bytes;
     struct record record = record_of(bytes);

@@ -4,20 +4,25 @@
 
 #define MIB (1u << 20)
 
+/* A write is with all images, and a read that overlaps it with the master, where the write has taken effect already. */
+static void begin_write_and_read(uint32_t images, struct client_io *write, struct client_io *read) {
+  world_begin(&w, images, MIB);
+  for (uint32_t i = 0; i < images; i++) w.data[i].holds = RAM_WRITES;
+  w.data[0].holds |= RAM_READS;
+  client_begin(&w, write, DISK_WRITE, 65536, 4096, 0x66);
+  world_pass(&w, NS_PER_S / 100);
+  client_begin(&w, read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S / 100);
+  assert_int_equal(w.data[0].held_count, 2);
+  memset(w.data[0].bytes + 65536, 0x66, 4096);
+}
+
 /* A write fails on every image, and has left something at one of them: a recovery decides what counts. A read that saw it there
  * while the write was in flight is not answered before that is on all images. */
 static void a_read_does_not_tell_of_a_write_that_failed_everywhere(void **state) {
   (void)state;
-  world_begin(&w, 2, MIB);
-  w.data[0].holds = RAM_READS | RAM_WRITES;
-  w.data[1].holds = RAM_WRITES;
   struct client_io write, read;
-  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
-  world_pass(&w, NS_PER_S / 100);
-  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
-  world_pass(&w, NS_PER_S / 100);
-  assert_int_equal(w.data[0].held_count, 2);
-  memset(w.data[0].bytes + 65536, 0x66, 4096);
+  begin_write_and_read(2, &write, &read);
   w.data[0].fails = w.data[1].fails = RAM_WRITES;
   ram_answer(&w.data[0]);
   ram_answer(&w.data[1]);
@@ -38,16 +43,8 @@ static void a_read_does_not_tell_of_a_write_that_failed_everywhere(void **state)
  * image, since the one that it was at is out. */
 static void a_read_of_before_a_recovery_is_asked_again(void **state) {
   (void)state;
-  world_begin(&w, 3, MIB);
-  w.data[0].holds = RAM_READS | RAM_WRITES;
-  w.data[1].holds = w.data[2].holds = RAM_WRITES;
   struct client_io write, read;
-  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
-  world_pass(&w, NS_PER_S / 100);
-  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
-  world_pass(&w, NS_PER_S / 100);
-  assert_int_equal(w.data[0].held_count, 2);
-  memset(w.data[0].bytes + 65536, 0x66, 4096);
+  begin_write_and_read(3, &write, &read);
   mirror_image_failed(w.m, 0, "a test");
   for (uint32_t i = 0; i < 3; i++) {
     w.data[i].fails = RAM_WRITES;

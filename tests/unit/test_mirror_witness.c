@@ -218,6 +218,21 @@ static void all_metadata_goes_back(void **state) {
   world_deactivate(&w);
 }
 
+static void returns_by_itself(void) {
+  w.config.images[1].policy.return_by_itself = true;
+  if (w.open) mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+}
+
+static void is_copied_in_full(void) {
+  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_FULL);
+  world_pass(&w, 5 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_true(same(0, 1));
+  world_deactivate(&w);
+}
+
+/* It is not what it was when it left: nothing is copied to it before somebody asks for that; then everything is, also if no witness
+ * tells by then that it is another one. */
 static void an_image_that_is_behind_goes_back(void **state) {
   (void)state;
   begin(2);
@@ -229,17 +244,15 @@ static void an_image_that_is_behind_goes_back(void **state) {
   write_at(65536, 4096, 7);
   world_deactivate(&w);
   put_back(w.data[1].bytes, old, BYTES);
+  returns_by_itself();
   world_activate(&w); /* without it */
   assert_non_null(strstr(world_image(&w, 1).reason, "it holds other bytes"));
-  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
-  for (uint32_t step = 0; step < 100000 && !w.reopened; step++) world_pass(&w, NS_PER_MS);
-  mirror_image_reopened(w.m, 1, &w.config.images[1]);
-  assert_int_equal(world_wait(&w), TARN_OK);
-  assert_int_equal(world_image(&w, 1).sync.kind, SYNC_FULL);
-  world_pass(&w, 5 * NS_PER_S);
-  world_check_synchronized(&w);
-  assert_true(same(0, 1));
-  world_deactivate(&w);
+  uint32_t writes = w.data[1].writes;
+  write_at(5 * 65536 + 32768, 4096, 8); /* another extent of the region whose witness has told */
+  world_pass(&w, 20 * NS_PER_S);
+  assert_int_equal(w.data[1].writes, writes);
+  world_restore(&w, 1);
+  is_copied_in_full();
 }
 
 /* The same while the mirror serves: by itself it stays out, asked back it is copied in full. */
@@ -248,25 +261,16 @@ static void an_image_comes_back_with_other_bytes(void **state) {
   begin(2);
   write_at(5 * 65536, 4096, 6);
   world_pass(&w, 20 * NS_PER_S);
-  w.config.images[1].policy.return_by_itself = true;
-  mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+  returns_by_itself();
   mirror_image_failed(w.m, 1, "a test");
   write_at(65536, 4096, 7);
   memset(w.data[1].bytes + 5 * 65536, 0x55, 4096);
-  for (uint32_t step = 0; step < 1000 && !w.reopened; step++) world_pass(&w, NS_PER_S);
-  mirror_image_reopened(w.m, 1, &w.config.images[1]);
+  world_bring_back(&w, 1);
   world_run(&w);
   assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
   assert_non_null(strstr(world_image(&w, 1).reason, "'tarn image restore' copies it in full"));
-  w.reopened = 0;
-  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
-  for (uint32_t step = 0; step < 1000 && !w.reopened; step++) world_pass(&w, NS_PER_MS);
-  mirror_image_reopened(w.m, 1, &w.config.images[1]);
-  assert_int_equal(world_wait(&w), TARN_OK);
-  world_pass(&w, 5 * NS_PER_S);
-  world_check_synchronized(&w);
-  assert_true(same(0, 1));
-  world_deactivate(&w);
+  world_restore(&w, 1);
+  is_copied_in_full();
 }
 
 /* ---- who may change it, and what says nothing ---- */
@@ -327,6 +331,21 @@ static void another_device_must_hold_something(void **state) {
   }
 }
 
+/* By force an image is used that lacks what was written since it left: so no witness of that time is true any more. */
+static void what_is_used_as_it_is_needs_no_witness(void **state) {
+  (void)state;
+  begin(2);
+  one_behind();
+  world_deactivate(&w);
+  w.config.images[0].data[0] = NULL;
+  refused("no image that is here has the newest data");
+  assert_int_equal(activate(true), TARN_OK);
+  world_deactivate(&w);
+  world_activate(&w);
+  assert_true(world_image(&w, 1).master);
+  world_deactivate(&w);
+}
+
 static void what_cannot_be_read_says_nothing(void **state) {
   (void)state;
   begin(2);
@@ -360,6 +379,29 @@ static void a_marked_region_has_no_witness(void **state) {
   world_deactivate(&w);
 }
 
+/* Where no image can read they may hold anything, and may be read again one day. */
+static void a_place_that_nobody_can_read_has_no_witness(void **state) {
+  (void)state;
+  begin(2);
+  write_at(65536, 4096, 7);
+  world_deactivate(&w);
+  world_settle(&w);
+  ram_spoil(&w.data[0], 65536, 4096, RAM_READS);
+  mirror_image_do(w.m, 1, IMAGE_OP_SYNC, false, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 5 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_equal(world_image(&w, 0).unreadable_bytes, 4096);
+  world_deactivate(&w);
+  struct record record = record_of(0);
+  assert_true(has_witness(&record, 65536));
+  w.data[0].bad_count = 0;
+  memset(w.data[1].bytes + 65536, 0x99, 4096);
+  world_activate(&w);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_clean_stop_fills_the_list),
@@ -374,8 +416,10 @@ int main(void) {
       WORLD_TEST(an_image_comes_back_with_other_bytes),
       WORLD_TEST(an_only_image_may_be_edited),
       WORLD_TEST(another_device_must_hold_something),
+      WORLD_TEST(what_is_used_as_it_is_needs_no_witness),
       WORLD_TEST(what_cannot_be_read_says_nothing),
       WORLD_TEST(a_marked_region_has_no_witness),
+      WORLD_TEST(a_place_that_nobody_can_read_has_no_witness),
   };
   return cmocka_run_group_tests_name("mirror_witness", tests, NULL, NULL);
 }

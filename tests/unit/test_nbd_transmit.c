@@ -386,8 +386,8 @@ static void answers_come_when_they_are_true(void **state) {
   world_free(world);
 }
 
-static void flush_for_fua_waits_for_all_pieces(void **state) {
-  (void)state;
+/* `lost`: the disk loses what it has answered, before the last piece is there. */
+static void long_fua(bool lost, const char *reply) {
   struct world *world = transmitting(0, false);
   world->order = ORDER_HOLD;
   say_write(world, FUA, 7, 0, 700000, 1);
@@ -395,6 +395,7 @@ static void flush_for_fua_waits_for_all_pieces(void **state) {
   assert_string_equal(world_log(world), "write 0+262144\nwrite 262144+262144\nwrite 524288+175712\n");
   for (int i = 0; i < 3; i++) {
     assert_string_equal(world_log(world), "");
+    if (i == 2 && lost) world->disk.losses++;
     assert_true(world_disk_step(world, ORDER_LAST));
     world_run(world);
   }
@@ -402,8 +403,19 @@ static void flush_for_fua_waits_for_all_pieces(void **state) {
   assert_string_equal(world_replies(world), "");
   assert_true(world_disk_step(world, ORDER_FIRST));
   world_run(world);
-  assert_string_equal(world_replies(world), "simple 7 ok\n");
+  assert_string_equal(world_replies(world), reply);
   world_free(world);
+}
+
+static void flush_for_fua_waits_for_all_pieces(void **state) {
+  (void)state;
+  long_fua(false, "simple 7 ok\n");
+}
+
+/* The flush behind them is good, and proves nothing of those that were lost before it. */
+static void flush_for_fua_tells_of_a_loss(void **state) {
+  (void)state;
+  long_fua(true, "simple 7 EIO\n");
 }
 
 /* While a long simple reply is being sent, others wait; two long ones take turns. */
@@ -494,6 +506,7 @@ int main(void) {
       cmocka_unit_test(first_error_wins),
       cmocka_unit_test(answers_come_when_they_are_true),
       cmocka_unit_test(flush_for_fua_waits_for_all_pieces),
+      cmocka_unit_test(flush_for_fua_tells_of_a_loss),
       cmocka_unit_test(long_simple_replies_are_in_one_piece),
       cmocka_unit_test(disconnect_finishes_what_is_open),
       cmocka_unit_test(what_ends_a_session),

@@ -1,0 +1,130 @@
+/* Images that leave and come back: what is known of what they missed, and what they are taken for (rules 4, 9 and 13). */
+#include "core/meta.h"
+#include "mirror_world.h"
+
+#define MIB (1u << 20)
+
+/* From now on images come back by command only. */
+static void begin_commanded(uint32_t images) {
+  world_begin(&w, images, MIB);
+  for (uint32_t i = 0; i < images; i++) {
+    w.config.images[i].policy.return_by_itself = false;
+    mirror_set_policy(w.m, i, &w.config.images[i].policy);
+  }
+}
+
+/* Both copies of the page of image `of` in the metadata of image `i`, which has one. */
+static void spoil_page(uint32_t i, uint32_t of) {
+  struct geometry geometry;
+  uint64_t bytes = MIB;
+  geometry_init(&geometry, 1, &bytes, w.config.region_bytes, w.config.extent_bytes, w.config.mark_count, NULL);
+  for (uint32_t copy = 0; copy < 2; copy++)
+    w.meta[i].bytes[meta_map_offset(&geometry, of, MAP_PAGE, copy, 0) + 100] ^= 1;
+}
+
+/* What c misses is on a and b; then a leaves, and c misses more. b's page of it is damaged, so all of it counts as missed. a is back,
+ * and has the page of before still: where b's is damaged, that must not be taken for all that c misses. */
+static void an_old_page_does_not_stand_for_a_damaged_one(void **state) {
+  (void)state;
+  begin_commanded(3);
+  for (uint32_t k = 0; k < 2; k++) {
+    mirror_image_failed(w.m, k == 0 ? 2 : 0, "a test");
+    assert_int_equal(world_write(&w, k * MIB / 2, 4096), TARN_OK);
+    world_pass(&w, 10 * NS_PER_S);
+  }
+  world_deactivate(&w);
+  spoil_page(1, 2);
+  for (uint32_t life = 0; life < 2; life++) {
+    world_activate(&w);
+    assert_int_equal(world_image(&w, 2).missed_bytes, MIB);
+    world_restore(&w, life == 0 ? 0 : 2);
+    world_pass(&w, 10 * NS_PER_S);
+    world_deactivate(&w);
+  }
+  assert_memory_equal(w.data[1].bytes, w.data[2].bytes, MIB);
+}
+
+/* A mirror that stops, or falls, takes no image back, however far it has come. */
+static void an_image_does_not_come_back_to_a_mirror_that_stops(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    bool meta;
+    uint32_t reads; /* that are answered before */
+  } rows[] = {
+      {"its record is being read", true, 0},
+      {"it is tried whether it can be read", false, 0},
+      {"its witnesses are asked", false, 1},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows) * 2; i++) {
+    bool falls = i % 2;
+    const char *why = rows[i / 2].why;
+    struct ram_disk *ram = rows[i / 2].meta ? &w.meta[1] : &w.data[1];
+    world_init(&w, 2, MIB, 512);
+    w.limits.witnesses = WITNESSES_MAX;
+    world_format(&w);
+    world_settle(&w);
+    world_deactivate(&w); /* which makes witnesses */
+    world_settle(&w);
+    mirror_image_failed(w.m, 1, "a test");
+    world_run(&w);
+    ram->holds = RAM_READS;
+    world_bring_back(&w, 1);
+    world_run(&w);
+    for (uint32_t k = 0; k < rows[i / 2].reads; k++) ram_answer(ram);
+    world_run(&w);
+    row_true(why, ram->held_count > 0);
+    if (falls) mirror_set_limits(w.m, 0, -1, false);
+    else mirror_deactivate(w.m, false, world_done, &w);
+    ram_release(ram);
+    if (!falls) row_true(why, world_wait(&w) == TARN_OK);
+    world_pass(&w, NS_PER_S);
+    row_true(why, world_image(&w, 1).state == IMAGE_UNSYNCHRONIZED);
+    row_true(why, strcmp(world_image(&w, 1).reason, "the mirror stopped meanwhile") == 0);
+    mirror_close(w.m);
+    world_end(&w);
+  }
+}
+
+/* An image is on its way back when the process dies, or when it fails again: it has not got the record that says so. That is no
+ * older state than it left with: what it missed is copied, not all. */
+static void an_image_that_comes_back_twice_is_not_old(void **state) {
+  (void)state;
+  for (uint32_t dies = 0; dies < 2; dies++) {
+    begin_commanded(2);
+    mirror_image_failed(w.m, 1, "a test");
+    assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+    world_pass(&w, 10 * NS_PER_S);
+    w.meta[1].holds = RAM_WRITES;
+    mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+    world_bring_back(&w, 1);
+    world_run(&w);
+    assert_true(w.meta[1].held_count > 0);
+    if (dies) {
+      world_die(&w);
+      w.meta[1].holds = 0;
+      world_activate(&w);
+    } else {
+      w.meta[1].fails = RAM_WRITES;
+      ram_release(&w.meta[1]);
+      assert_int_equal(world_wait(&w), TARN_REFUSED);
+      w.meta[1].fails = 0;
+      world_restore(&w, 1);
+    }
+    assert_int_equal(world_image(&w, 1).sync.kind, SYNC_MISSED);
+    world_pass(&w, 10 * NS_PER_S);
+    world_check_synchronized(&w);
+    assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+    world_deactivate(&w);
+    world_end(&w);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      WORLD_TEST(an_old_page_does_not_stand_for_a_damaged_one),
+      WORLD_TEST(an_image_does_not_come_back_to_a_mirror_that_stops),
+      WORLD_TEST(an_image_that_comes_back_twice_is_not_old),
+  };
+  return cmocka_run_group_tests_name("mirror_return", tests, NULL, NULL);
+}
