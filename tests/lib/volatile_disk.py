@@ -122,6 +122,12 @@ class VolatileDisk:
             self.loop = None
         subprocess.run(["umount", "--lazy", self._mountpoint()], check=True)
 
+    def is_connected(self):
+        """Does a client have a connection to the server (kind "nbd")?"""
+        with open("/proc/net/unix", encoding="utf-8") as file:
+            sockets = [line.split() for line in file]  # the sixth word is the state, the last the path, if there is one
+        return any(words[-1] == self._socket() and words[5] == "03" for words in sockets)
+
     def hang(self):
         """The server answers nothing any more; requests stay in the kernel."""
         self.server.send_signal(signal.SIGSTOP)
