@@ -59,7 +59,7 @@ struct closing {
 struct file_disk {
   struct disk disk;
   struct reactor *reactor;
-  struct reactor_lane lane;
+  struct reactor_lane lane, writes; /* writes: into new blocks, where few at a time are best */
   int fd;
   bool no_zero_range;         /* this file cannot ZERO_RANGE: found out by the first try */
   bool only_waits[2];         /* reads, writes cannot be done without waiting: likewise */
@@ -340,8 +340,10 @@ static void thread_called(struct reactor_work *work) {
 }
 
 static void thread_start(struct file_disk *file, struct slot *slot) {
+  bool is_write = slot->step == STEP_DATA && slot->io->op == DISK_WRITE;
+  struct reactor_lane *lane = is_write && file->identity.allocates_alone ? &file->writes : &file->lane;
   disk_io_set_in_line(slot->io, true);
-  reactor_run_blocking(file->reactor, &file->lane, &slot->work, thread_call, thread_called);
+  reactor_run_blocking(file->reactor, lane, &slot->work, thread_call, thread_called);
 }
 
 static void ring_done(struct reactor_op *op, int result) {
@@ -595,6 +597,7 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   file->path = strdup(options->path);
   file->closing = calloc(1, sizeof *file->closing);
   reactor_lane_init(&file->lane, FILE_THREADS_MAX);
+  reactor_lane_init(&file->writes, FILE_WRITERS_MAX);
   list_init(&file->free);
   list_init(&file->waiting);
   list_init(&file->extents.waiting);

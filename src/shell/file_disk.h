@@ -11,8 +11,8 @@
  *
  * A disk that hangs holds nothing that another could want (thesis 8). Reads and writes are tried by io_uring with RWF_NOWAIT: the
  * kernel has them without a thread, or says that they would wait. What waits, and fdatasync, fallocate and EXTENTS always, is a
- * plain call in one of up to FILE_THREADS_MAX threads of the disk's own lane (reactor.h), so that the kernel's pool of threads,
- * which is one for all files, is never used. Of I/Os io_count_max are begun at once. What is not begun stands in a line of the
+ * plain call in one of up to FILE_THREADS_MAX threads of the disk's own lane (reactor.h; writes into new blocks of ext4 have a lane
+ * of FILE_WRITERS_MAX), so that the kernel's pool of threads, which is one for all files, is never used. Of I/Os io_count_max are begun at once. What is not begun stands in a line of the
  * disk's own, and does not count as being with the disk (disk_io_waits()).
  *
  * A sync that fails is told to all whom it may concern. The kernel tells a lost write-back once to a descriptor, and it
@@ -34,7 +34,9 @@
 #include "shell/reactor.h"
 
 #define FILE_THREADS_MAX 16u
-#define FILE_CLOSE_MS    100u
+#define FILE_WRITERS_MAX \
+  2u /* of writes where each keeps the others waiting (allocates_alone): more threads only cost more */
+#define FILE_CLOSE_MS 100u
 
 struct file_disk_options {
   struct reactor *reactor;

@@ -16,9 +16,10 @@ struct file_identity {
   int64_t birth_ns; /* 0 where the file system does not tell */
   int64_t mtime_ns;
   bool is_block_device;
-  bool has_data;    /* any data extent; true for block devices, and where the file system cannot tell */
-  bool is_memory;   /* tmpfs, ramfs */
-  bool keeps_dsync; /* RWF_DSYNC is known to be obeyed, also by direct and asynchronous writes; see file_disk.c */
+  bool has_data;        /* any data extent; true for block devices, and where the file system cannot tell */
+  bool is_memory;       /* tmpfs, ramfs */
+  bool keeps_dsync;     /* RWF_DSYNC is known to be obeyed, also by direct and asynchronous writes; see file_disk.c */
+  bool allocates_alone; /* a direct write that needs new blocks keeps all others out until it is on the disk: ext4 */
 };
 /* The same file: device, inode, kind and birth. Not its size or times. */
 bool file_identity_same(const struct file_identity *a, const struct file_identity *b);

@@ -299,12 +299,12 @@ static void lane_next(struct workers *workers, struct reactor_lane *lane) {
   if (next) make_ready(workers, LIST_ENTRY(next, struct reactor_work, link));
 }
 
-/* After this neither the work nor its lane is ours. */
-static void work_ended(struct workers *workers, struct reactor_work *work) {
+/* After this neither the work nor its lane is ours. True: the reactor is to be told. */
+static bool work_ended(struct workers *workers, struct reactor_work *work) {
   if (work->lane) lane_next(workers, work->lane);
   bool first = list_is_empty(&workers->finished);
   list_push(&workers->finished, &work->link);
-  if (first) (void)eventfd_write(workers->event_fd, 1);
+  return first;
 }
 
 /* Waits until there is something to do; false: this thread is to end. */
@@ -332,7 +332,10 @@ static void *worker_thread(void *argument) {
     struct reactor_work *work = LIST_ENTRY(link, struct reactor_work, link);
     work->work(work);
     pthread_mutex_lock(&workers->lock);
-    work_ended(workers, work);
+    if (!work_ended(workers, work)) continue;
+    pthread_mutex_unlock(&workers->lock); /* the reactor wants it as soon as it knows */
+    (void)eventfd_write(workers->event_fd, 1);
+    pthread_mutex_lock(&workers->lock);
   }
   workers->thread_count--;
   pthread_cond_signal(&workers->ended);
@@ -393,12 +396,14 @@ void reactor_run_blocking(struct reactor *reactor, struct reactor_lane *lane, st
   work->done = done;
   reactor->work_busy++;
   pthread_mutex_lock(&workers->lock);
-  if (!lane || lane->busy < lane->most) make_ready(workers, work);
+  bool ready = !lane || lane->busy < lane->most;
+  if (ready) make_ready(workers, work);
   else list_push(&lane->waiting, &work->link);
   /* That there cannot be more now is no error: it is tried again with the next work, and some thread ends its own. */
   if (workers->ready_count > workers->idle_count) (void)worker_start(workers);
-  if (workers->idle_count > 0) pthread_cond_signal(&workers->wanted);
+  bool wake = ready && workers->idle_count > 0;
   pthread_mutex_unlock(&workers->lock);
+  if (wake) pthread_cond_signal(&workers->wanted);
 }
 
 bool reactor_has_work(const struct reactor *reactor) { return reactor->work_busy > 0; }
