@@ -86,7 +86,9 @@ static void undo(struct mirror *m, uint32_t i) {
       *ri = m->admin_undo;
       image->present = true;
       image->online = m->paused && m->admin_online;
-      if (!image->online) { /* nobody noted what it missed since */
+      if (image->online) {
+        image->left_seq = 0;
+      } else { /* nobody noted what it missed since */
         ri->state = image_next(ri->state, IMAGE_FAILED);
         ri->missing = MISSING_FAILED;
         ri->all_missed = true;
@@ -151,8 +153,10 @@ static void fracture_unequal(struct mirror *m, uint32_t i) {
 
 static void remove_now(struct mirror *m, uint32_t i) {
   if (m->images[i].online) {
+    bool was_current = image_is_current(m, i);
     image_leave(m, i, IMAGE_FAILED, MISSING_NONE);
     m->drop_seq = commit_want(m);
+    if (was_current) m->images[i].left_seq = m->drop_seq;
   }
   m->record.images[i] = (struct record_image){0};
   m->images[i].present = false;

@@ -208,18 +208,22 @@ static bool differs_unrecorded(const struct op *op) {
   const struct mirror *m = op->m;
   uint64_t recorded = max_u64(m->commit.done, m->commit.home_done);
   uint64_t first = extent_first(m, op->start), count = extent_span(m, op->start, op->length);
-  EACH_IMAGE(m, i) {
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
     const struct image *image = &m->images[i];
-    if (image->left_seq > recorded && bitmap_any_in(&image->map.missed, first, count)) return true;
+    if (image->left_seq <= recorded) continue;
+    /* Of one that is removed nobody notes what it lacks. */
+    bool unknown = !image->present || m->record.images[i].all_missed;
+    if (unknown || bitmap_any_in(&image->map.missed, first, count)) return true;
   }
   return false;
 }
 
 /* What was read may be of a write that is not answered yet, because the record that puts a failed image out is not durable:
  * a crash could still undo it. If that record cannot be written the write is not answered, and neither is a read of what that
- * image lacks: the next process may find that image alone, and take it for current. Other reads go on, with two exceptions.
- * During a recovery the source may have changed with that record; and when the mirror has fallen the next one believes the records
- * that there are, and may go on from another image. */
+ * image lacks: the next process may find that image alone, and take it for current. Other reads go on, but for those during a
+ * recovery, or of a mirror that has fallen. No sequence is known that needs these two: whatever may differ then is marked, and so
+ * among what that image misses. They stay because the next process may choose another source then, and nothing should hang on this
+ * argument alone. */
 void read_answer(struct op *op, tarn_err err) {
   struct mirror *m = op->m;
   uint64_t seq = err == TARN_OK && !PLANTED(read_before_drop) ? commit_wait_for(m, answer_seq(m)) : 0;

@@ -385,6 +385,18 @@ static inline void world_restore(struct mirror_world *w, uint32_t i) {
 }
 static inline bool world_said(const struct mirror_world *w, const char *text) { return strstr(w->log, text) != NULL; }
 
+/* Up to where home has to take the record that says that image `i` is out; it holds that. */
+static inline void world_begin_removal(struct mirror_world *w, uint32_t i, bool force) {
+  w->home.holds = RAM_WRITES;
+  mirror_image_do(w->m, i, IMAGE_OP_REMOVE, force, world_done, w);
+  for (uint32_t slot = 0; slot < 2; slot++) { /* that something can be recorded is tried first */
+    world_run(w);
+    ram_answer(&w->home);
+  }
+  world_run(w);
+  assert_true(world_said(w, "is removed"));
+}
+
 /* ---- clients ---- */
 
 struct client_io {
