@@ -44,6 +44,37 @@ static void an_old_page_does_not_stand_for_a_damaged_one(void **state) {
   assert_memory_equal(w.data[1].bytes, w.data[2].bytes, MIB);
 }
 
+/* After it left, an image is put back, with its metadata, to what it was one record before that: no map tells what it lost by it. */
+static void one_that_was_put_back_by_one_record_is_copied_in_full(void **state) {
+  (void)state;
+  static uint8_t data[MIB];
+  struct client_io client;
+  begin_commanded(3);
+  uint8_t *meta = test_malloc(w.meta[1].disk.caps.size_bytes);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  w.meta[1].holds = RAM_WRITES;
+  mirror_image_failed(w.m, 2, "a test");
+  client_begin(&w, &client, DISK_READ, 0, 4096, 0); /* which waits for the record that says so */
+  for (world_run(&w); !client.done; world_run(&w)) ram_answer_all(&w.meta[1]);
+  assert_int_equal(client_end(&w, &client), TARN_OK);
+  assert_true(w.meta[1].held_count > 0); /* of the next record, which says that this one is complete */
+  memcpy(data, w.data[1].bytes, MIB);
+  memcpy(meta, w.meta[1].bytes, w.meta[1].disk.caps.size_bytes);
+  assert_int_equal(world_write(&w, 65536 + 8192, 4096), TARN_OK);
+  ram_release(&w.meta[1]);
+  world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, NS_PER_S);
+  memcpy(w.data[1].bytes, data, MIB);
+  memcpy(w.meta[1].bytes, meta, w.meta[1].disk.caps.size_bytes);
+  test_free(meta);
+  world_restore(&w, 1);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+  world_deactivate(&w);
+}
+
 /* A mirror that stops, or falls, takes no image back, however far it has come. */
 static void an_image_does_not_come_back_to_a_mirror_that_stops(void **state) {
   (void)state;
@@ -123,6 +154,7 @@ static void an_image_that_comes_back_twice_is_not_old(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(an_old_page_does_not_stand_for_a_damaged_one),
+      WORLD_TEST(one_that_was_put_back_by_one_record_is_copied_in_full),
       WORLD_TEST(an_image_does_not_come_back_to_a_mirror_that_stops),
       WORLD_TEST(an_image_that_comes_back_twice_is_not_old),
   };
