@@ -545,17 +545,13 @@ void mirror_fall(struct mirror *m, const char *format, ...) {
 
 bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
 
-/* What hung and was answered well in the end, on the same connection, has lost nothing. */
+/* Of a disk that hung at a stop the last flush fails, too, if it is the last image's; another one's takes that image out. */
 bool mirror_may_have_lost(const struct mirror *m) {
   if (m->fallen) return close_may_have_lost(m);
   bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);
   lost |= m->admin_flush_err != TARN_OK; /* the last flush of a deactivation, which says so */
   /* That flush was good, but proves nothing of what is in doubt and was not written again. */
   lost |= m->record.doubt && m->doubt_is_loss && !PLANTED(doubt_left_at_stop);
-  EACH_IMAGE(m, i) {
-    for (uint32_t v = 0; v < m->geometry.volume_count; v++)
-      lost |= m->images[i].online && m->images[i].data[v].held_failed;
-  }
   return lost;
 }
 

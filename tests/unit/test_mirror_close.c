@@ -249,6 +249,27 @@ static void a_disk_that_hung_is_flushed_when_it_answers(void **state) {
   }
 }
 
+/* A disk hangs while the mirror stops, and answers well after all: the stop has not waited for it. Where another image is left it
+ * is that one's flush that counts. */
+static void a_stop_says_what_a_hang_may_have_lost(void **state) {
+  (void)state;
+  for (uint32_t images = 1; images <= 2; images++) {
+    struct client_io held;
+    struct ram_disk *ram = &w.data[images - 1];
+    world_begin(&w, images, MIB);
+    assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+    ram->holds = RAM_WRITES;
+    client_begin(&w, &held, DISK_WRITE, 65536, 4096, 0x66);
+    world_run(&w);
+    mirror_deactivate(w.m, false, world_done, &w);
+    assert_int_equal(world_wait(&w), images == 1 ? TARN_HUNG : TARN_OK);
+    assert_int_equal(client_end(&w, &held), images == 1 ? TARN_HUNG : TARN_OK);
+    ram_release(ram);
+    ends(images == 1 ? "the last image hung" : "another one hung", images == 1);
+    world_end(&w);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_mirror_that_falls_flushes_what_it_answered),
@@ -260,6 +281,7 @@ int main(void) {
       WORLD_TEST(what_was_let_go_may_be_lost),
       WORLD_TEST(a_disk_that_hung_is_flushed_when_it_answers),
       WORLD_TEST(a_fall_flushes_what_the_process_before_answered),
+      WORLD_TEST(a_stop_says_what_a_hang_may_have_lost),
   };
   return cmocka_run_group_tests_name("mirror_close", tests, NULL, NULL);
 }
