@@ -16,7 +16,7 @@ from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
 from lib.volatile_disk import VolatileDisk
 
-CONNECTIONS, DEPTH = 4, 420  # the kernel has 256 threads for all files
+CONNECTIONS, DEPTH = 16, 128  # more than a disk takes and the kernel has threads for, of 256 for all files
 
 
 def other_mirror(mirror, name="other", *settings):
@@ -60,12 +60,13 @@ class Flood:
             thread.start()
 
     def run(self, handle, index):
-        """Each in a part of the volume of its own: writes that overlap would wait for each other."""
+        """Each in a part of the volume of its own, since writes that overlap would wait for each other, and leaving gaps: those that
+        meet would be merged into few, which a disk can hold all of."""
         buffer, part, sent = nbd.Buffer.from_bytearray(bytearray(os.urandom(4 * KIB))), SIZE // len(self.handles), 0
         while not self.over or handle.aio_in_flight() > 0:
             while not self.over and handle.aio_in_flight() < self.depth:
                 sent += 1
-                handle.aio_pwrite(buffer, index * part + sent * 4 * KIB % part, self.ended)
+                handle.aio_pwrite(buffer, index * part + sent * 8 * KIB % part, self.ended)
             handle.poll(100)
 
     def ended(self, error):
