@@ -2,6 +2,7 @@
  * and leave under its mutex, and never do anything that may block while they hold it. */
 #include "shell/file_share.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -82,12 +83,24 @@ static void share_free(struct share *share, struct disk *disk) {
   free(share);
 }
 
-static bool is_readable(const struct disk *disk) {
+/* What pread(2) says of the first block; -1: an error. */
+static ssize_t first_block_read(int fd) {
   void *block;
-  if (posix_memalign(&block, BUFFER_ALIGN, BUFFER_ALIGN) != 0) return true;
-  ssize_t got = pread(file_disk_fd(disk), block, BUFFER_ALIGN, 0);
+  if (fd < 0 || posix_memalign(&block, BUFFER_ALIGN, BUFFER_ALIGN) != 0) return -1;
+  ssize_t got = pread(fd, block, BUFFER_ALIGN, 0);
   free(block);
-  return got > 0;
+  return got;
+}
+
+/* It is empty now, or was removed and is back: then who opens it now can read it. A block that nobody can read is no sign of
+ * either: bad blocks are the mirror's business, wherever they lie. */
+static bool is_dead(const struct disk *disk, const char *path) {
+  ssize_t got = first_block_read(file_disk_fd(disk));
+  if (got >= 0) return got == 0;
+  int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+  bool back = first_block_read(fd) > 0;
+  if (fd >= 0) close(fd);
+  return back;
 }
 
 /* Nobody joins it any more; who comes opens the file anew. */
@@ -130,7 +143,7 @@ static tarn_err join_or_open(struct reactor *reactor, const char *path, struct f
   if (!share) return because(why, TARN_IO, "no memory to open %s", path);
   if (used) return because(why, TARN_FULL, "%s is in use there by another image of this node", path);
   if (!joins) return open_new(reactor, path, use, why);
-  if (is_readable(share->disk)) return TARN_OK;
+  if (!is_dead(share->disk, path)) return TARN_OK;
   share_give_up(use);
   return TARN_STALE;
 }

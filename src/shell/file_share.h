@@ -4,8 +4,8 @@
  * daemon: by one concat, or by images of different mirrors. Each use has a range of its own; two that overlap are refused.
  * Other processes see one lock on the whole file.
  *
- * What hangs in the file hangs for all of its users. A file that cannot be read any more when somebody joins (its device was
- * removed, and is back under the same number) is opened anew for who comes, and stays with those who have it.
+ * What hangs in the file hangs for all of its users. A file that is empty when somebody joins, or whose device was removed
+ * and is back under the same number, is opened anew for who comes, and stays with those who have it.
  *
  * file_share_open() blocks: for workers. file_share_close() may be called from any thread, by a user with no I/O in flight. */
 #ifndef TARN_SHELL_FILE_SHARE_H

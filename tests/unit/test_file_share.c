@@ -1,14 +1,25 @@
 /* Parts of one file for users that know nothing of each other: one descriptor, one lock, no range twice. */
 #include "shell/file_share.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 
 #include "shell/disk_space.h"
 #include "unit.h"
 
 #define MIB (1u << 20)
+
+/* A file whose first block is bad, for whoever reads it. */
+static bool first_block_is_bad;
+
+ssize_t pread(int fd, void *to, size_t bytes, off_t offset) {
+  if (!first_block_is_bad || offset != 0) return syscall(SYS_pread64, fd, to, bytes, offset);
+  errno = EIO;
+  return -1;
+}
 
 struct fixture {
   struct reactor *reactor;
@@ -133,6 +144,21 @@ static void a_replaced_file_is_not_shared(void **state) {
   fixture_free(&fixture);
 }
 
+/* Nobody can read the first block, whoever opens the file: bad blocks are the mirror's business, and keep nobody away. */
+static void a_bad_block_is_no_death(void **state) {
+  (void)state;
+  struct fixture fixture;
+  fixture_init(&fixture);
+  struct file_use *a = use_open(&fixture, fixture.path, 0, MIB);
+  first_block_is_bad = true;
+  struct file_use *b = use_open(&fixture, fixture.path, MIB, MIB);
+  first_block_is_bad = false;
+  assert_ptr_equal(file_use_disk(a), file_use_disk(b));
+  file_share_close(a);
+  file_share_close(b);
+  fixture_free(&fixture);
+}
+
 /* A file that cannot be read any more (here: it is empty) stays with who has it; who comes opens it anew. */
 static void a_dead_file_is_not_shared(void **state) {
   (void)state;
@@ -217,6 +243,7 @@ int main(void) {
       cmocka_unit_test(no_range_twice),
       cmocka_unit_test(what_cannot_be_opened),
       cmocka_unit_test(a_replaced_file_is_not_shared),
+      cmocka_unit_test(a_bad_block_is_no_death),
       cmocka_unit_test(a_dead_file_is_not_shared),
       cmocka_unit_test(many_at_once),
       cmocka_unit_test(spaces),
