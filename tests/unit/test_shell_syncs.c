@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shell/data_disk.h"
 #include "shell/file_share.h"
+#include "shell/stamp.h"
 #include "unit.h"
 
 #define HALF (1u << 20)
@@ -27,6 +29,14 @@ int fdatasync(int fd) {
   pthread_mutex_unlock(&mutex);
   errno = error;
   return error ? -1 : 0;
+}
+
+static int fsyncs;
+
+int fsync(int fd) {
+  (void)fd;
+  fsyncs++;
+  return 0;
 }
 
 static int calls(void) {
@@ -171,11 +181,34 @@ static void who_comes_later_has_lost_nothing(void **state) {
   file_share_close(uses[2]);
 }
 
+/* An fsync for the stamp of one mirror's image would be told what another mirror's next flush was to be told, and nobody would hear
+ * of it: there is none on a file that others use too. */
+static bool stamped;
+static void stamp_done(struct stamping *stamping) {
+  assert_true(stamping->stamp.identity != 0 && stamping->stamp.modified == 0);
+  stamped = true;
+}
+
+static void a_stamp_is_told_nothing(void **state) {
+  (void)state;
+  static struct mirror_file file = {.volume_count = 1};
+  struct image_disks disks = {.has_data = false};
+  struct list stampings;
+  bool has_data;
+  list_init(&stampings);
+  assert_int_equal(data_disk_open_part(reactor, path, 2 * HALF, HALF, HALF, &disks.data[0], &has_data, &why), TARN_OK);
+  assert_true(stamping_start(reactor, &disks, &file, &(struct stamping){.done = stamp_done}, &stampings));
+  while (!stamped) reactor_turn(reactor, NS_PER_MS);
+  assert_int_equal(fsyncs, 0);
+  image_disks_close(&disks);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(of_two_under_way_both_fail, setup, teardown),
       cmocka_unit_test_setup_teardown(each_user_is_told_once, setup, teardown),
       cmocka_unit_test_setup_teardown(who_comes_later_has_lost_nothing, setup, teardown),
+      cmocka_unit_test_setup_teardown(a_stamp_is_told_nothing, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
