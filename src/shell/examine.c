@@ -72,13 +72,15 @@ tarn_err examine(const char *path, const char *meta, struct examined *examined, 
   if (err != TARN_OK) return err;
   examined->in_use = is_in_use(path);
   if (meta) return found_at(examined, EXAMINED_GIVEN, meta, 0, why);
+  (void)snprintf(beside, sizeof beside, "%s.tarn", path);
+  bool is_beside = access(beside, F_OK) == 0;
+  if (is_beside && !examined->identity.is_block_device) return found_at(examined, EXAMINED_BESIDE, beside, 0, why);
   err = tail_find_at(path, &examined->tail);
   if (err == TARN_OK) return found_at(examined, EXAMINED_TAIL, path, examined->tail.offset, why);
   if (err == TARN_CORRUPT || err == TARN_VERSION)
     return because(why, err, "the locator in the tail of %s is %s", path,
                    err == TARN_CORRUPT ? "damaged" : "of a newer version of Tarn");
-  (void)snprintf(beside, sizeof beside, "%s.tarn", path);
-  if (access(beside, F_OK) == 0) return found_at(examined, EXAMINED_BESIDE, beside, 0, why);
+  if (is_beside) return found_at(examined, EXAMINED_BESIDE, beside, 0, why);
   return look_inside(path, examined, why);
 }
 

@@ -1,8 +1,10 @@
 /* examine.h - what a disk is, from what lies on it and beside it: for `tarn image examine`, which needs no daemon, and for
  * `tarn mirror import`.
  *
- * Metadata is looked for in this order: where it was said to be; in the tail of the disk (tail.h); in PATH.tarn; at the beginning
- * of the file itself, which then is metadata. Nothing is opened for writing and nothing is locked: while a daemon has the disk
+ * Metadata is looked for in this order: where it was said to be; of a file, in PATH.tarn; in the tail of the disk (tail.h); in
+ * PATH.tarn; at the beginning of the file itself, which then is metadata. What lies in the tail of a file may be a guest's, who has a
+ * mirror of his own on the disk that he is given; so it may on a device whose own metadata is elsewhere, which only
+ * ',meta=PATH' tells. Nothing is opened for writing and nothing is locked: while a daemon has the disk
  * open, what is read is that of some moment, and may be older than what the daemon knows.
  *
  * Blocks. */

@@ -707,6 +707,37 @@ def test_import_of_what_was_written_apart(t):
     daemon.stop()
 
 
+def guests_disk(t, size):
+    """What lies on a disk of `size` bytes on which a guest has a mirror of its own, with its metadata in the tail."""
+    file = images.make_sparse(t.path("guest.raw"), size)
+    with loop_device(t, file) as device:
+        guest = Daemon(t, state=t.path("guest-state")).start()
+        guest.tarn("mirror", "create", "inner", "--size", size - ROOM, "--image", f"{device},meta=tail", "--activate", quiet=True)
+        write(guest, 0, b"i" * MIB, "inner")
+        guest.stop()
+    return images.read_at(file, 0, size)
+
+
+@rows([("a mirror of its own", guests_disk), ("a locator that is damaged", lambda t, size: bytes(size - MIB) + b"TARNTAIL" + b"x" * 4088)])
+def test_import_of_files_whose_guest_has_a_tail(t, row):
+    """What a guest keeps at the end of the disk that it is given is at the end of the image's file, too: examined and imported is the
+    mirror whose metadata lies beside the file, and not the guest's."""
+    _, content = row
+    daemon = Daemon(t).start()
+    paths = file_mirror(t, daemon)
+    data = content(t, SIZE)
+    write(daemon, 0, data)
+    daemon.stop()
+    lose_state(daemon)
+    daemon.start()
+    for disk, name in zip(examine(daemon, *paths), "ab"):
+        check(disk["where"] == "beside" and disk["mirror"]["name"] == "vol0" and disk["image"]["name"] == name, f"{disk}")
+    daemon.tarn("mirror", "import", *paths, quiet=True)
+    daemon.tarn("mirror", "activate", "vol0")
+    check(read(daemon, 0, len(data)) == data, "the guest's disk is another one")
+    daemon.stop()
+
+
 @limit(180)
 def test_import_killed_in_its_middle(t):
     """SIGKILL while a mirror is imported: it is there, whole, or is not, and can be imported then."""
