@@ -35,9 +35,10 @@
 struct workers {
   pthread_mutex_t lock;
   pthread_cond_t wanted, ended;
-  struct list ready;    /* struct reactor_work that may run, of any lane */
-  struct list finished; /* struct reactor_work */
-  uint32_t ready_count, idle_count, thread_count;
+  struct list ready;                   /* struct reactor_work that may run, of any lane */
+  struct list finished;                /* struct reactor_work */
+  uint32_t ready_count, running_count; /* of work */
+  uint32_t idle_count, thread_count;
   bool stop;
   int event_fd;
 };
@@ -301,6 +302,7 @@ static void lane_next(struct workers *workers, struct reactor_lane *lane) {
 
 /* After this neither the work nor its lane is ours. True: the reactor is to be told. */
 static bool work_ended(struct workers *workers, struct reactor_work *work) {
+  workers->running_count--;
   if (work->lane) lane_next(workers, work->lane);
   bool first = list_is_empty(&workers->finished);
   list_push(&workers->finished, &work->link);
@@ -328,6 +330,7 @@ static void *worker_thread(void *argument) {
       continue;
     }
     workers->ready_count--;
+    workers->running_count++;
     pthread_mutex_unlock(&workers->lock);
     struct reactor_work *work = LIST_ENTRY(link, struct reactor_work, link);
     work->work(work);
@@ -399,8 +402,9 @@ void reactor_run_blocking(struct reactor *reactor, struct reactor_lane *lane, st
   bool ready = !lane || lane->busy < lane->most;
   if (ready) make_ready(workers, work);
   else list_push(&lane->waiting, &work->link);
-  /* That there cannot be more now is no error: it is tried again with the next work, and some thread ends its own. */
-  if (workers->ready_count > workers->idle_count) (void)worker_start(workers);
+  /* Who is on his way to look for work counts as one that is there: on a busy machine that takes a while. That there cannot be more
+   * now is no error: it is tried again with the next work, and some thread ends its own. */
+  if (workers->ready_count + workers->running_count > workers->thread_count) (void)worker_start(workers);
   bool wake = ready && workers->idle_count > 0;
   pthread_mutex_unlock(&workers->lock);
   if (wake) pthread_cond_signal(&workers->wanted);

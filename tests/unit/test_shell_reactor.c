@@ -1,14 +1,42 @@
 /* The reactor with the real kernel: order, timers, sockets, blocking work, cancel. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "shell/reactor.h"
 #include "unit.h"
+
+/* A thread begins when the gate is open: as on a busy machine. */
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static int threads_made;
+
+struct made {
+  void *(*run)(void *);
+  void *argument;
+};
+static void *made_run(void *argument) {
+  struct made made = *(struct made *)argument;
+  free(argument);
+  pthread_mutex_lock(&gate);
+  pthread_mutex_unlock(&gate);
+  return made.run(made.argument);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+  int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+  struct made *made = malloc(sizeof *made);
+  *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+  *made = (struct made){.run = run, .argument = argument};
+  threads_made++;
+  return real(thread, attributes, made_run, made);
+}
 
 struct seen {
   struct reactor_op op;
@@ -179,6 +207,42 @@ static void test_a_lane_that_hangs_keeps_its_own_threads_only(void **state) {
   reactor_destroy(reactor);
 }
 
+/* While a thread is on its way, no other one is made for the same work, though somebody else takes that first. */
+static void test_no_thread_is_made_for_work_that_has_one(void **state) {
+  (void)state;
+  enum { JOBS = 12, MORE = 4 };
+  struct reactor *reactor = reactor_new();
+  struct job jobs[JOBS];
+  int pipes[JOBS][2], done = 0, count = 0;
+  for (int i = 0; i < JOBS; i++) {
+    assert_int_equal(pipe(pipes[i]), 0);
+    jobs[i] = (struct job){.fd = pipes[i][0], .done = &done};
+  }
+  jobs_release(pipes[0][1], 1);
+  reactor_run_blocking(reactor, NULL, &jobs[count++].work, job_work, job_done);
+  turn_until(reactor, &done, 1);
+  pthread_mutex_lock(&gate);
+  int made = threads_made;
+  while (count + MORE < JOBS && threads_made == made) /* until all that there are have something to do */
+    reactor_run_blocking(reactor, NULL, &jobs[count++].work, job_work, job_done);
+  made = threads_made;
+  for (int i = 1; i <= MORE; i++) { /* who has done one takes the next, and another one comes */
+    jobs_release(pipes[i][1], 1);
+    turn_until(reactor, &done, i + 1);
+    reactor_run_blocking(reactor, NULL, &jobs[count++].work, job_work, job_done);
+  }
+  int made_since = threads_made - made;
+  pthread_mutex_unlock(&gate);
+  for (int i = MORE + 1; i < count; i++) jobs_release(pipes[i][1], 1);
+  turn_until(reactor, &done, count);
+  assert_int_equal(made_since, 0);
+  for (int i = 0; i < JOBS; i++) {
+    close(pipes[i][0]);
+    close(pipes[i][1]);
+  }
+  reactor_destroy(reactor);
+}
+
 static int signal_calls;
 static void signal_caught(void *owner, int signal_number) {
   assert_int_equal(signal_number, SIGTERM);
@@ -240,6 +304,7 @@ int main(void) {
       cmocka_unit_test(test_more_operations_than_ring_entries),
       cmocka_unit_test(test_the_wait_ends_at_the_next_timer_and_not_before),
       cmocka_unit_test(test_a_lane_that_hangs_keeps_its_own_threads_only),
+      cmocka_unit_test(test_no_thread_is_made_for_work_that_has_one),
       cmocka_unit_test(test_events_leave_time_for_the_outside),
       cmocka_unit_test(test_a_signal_is_an_event),
   };
