@@ -16,9 +16,9 @@
  * A crash in here is a crash of a fallen mirror: connections end with it, and what was not flushed is as after a power loss. */
 #include "core/mirror_int.h"
 
+/* Also of one that is being removed, and that is not recorded: it is not present any more. */
 static bool image_matters(const struct mirror *m, uint32_t i) {
   const struct image *image = &m->images[i];
-  if (!image->present) return false;
   return image->left_seq > m->commit.done || (m->close_current & 1u << i && image->left_seq == 0);
 }
 
@@ -45,7 +45,7 @@ static bool image_is_due(const struct mirror *m, uint32_t i) {
 bool close_is_over(const struct mirror *m) {
   if (!m->fallen) return true;
   if (event_is_posted(&m->close_event)) return false;
-  EACH_IMAGE(m, i) {
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
     if (m->images[i].closing == CLOSE_FLUSH || image_is_due(m, i)) return false;
   }
   return true;
@@ -54,7 +54,7 @@ bool close_is_over(const struct mirror *m) {
 bool close_may_have_lost(const struct mirror *m) {
   bool lost = false;
   bool doubt = m->record.doubt && m->doubt_is_loss; /* which no flush resolves */
-  EACH_IMAGE(m, i) {
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
     if (!image_matters(m, i) || !image_at_risk(m, i)) continue;
     lost |= doubt || m->images[i].closing != CLOSE_FLUSHED;
   }
@@ -104,7 +104,7 @@ static void close_image(struct mirror *m, uint32_t i) {
 static void close_run(struct event *event) {
   struct mirror *m = CONTAINER_OF(event, struct mirror, close_event);
   if (m->ops_busy != 0 || !copy_is_idle(m) || !images_are_idle(m) || !no_commit_or_flush(m)) return;
-  EACH_IMAGE(m, i) {
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
     if (image_is_due(m, i)) close_image(m, i);
   }
   mirror_changed(m);

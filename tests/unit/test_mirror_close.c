@@ -199,6 +199,26 @@ static void a_mirror_that_falls_says_what_it_may_have_lost(void **state) {
   }
 }
 
+/* It falls while an image is being removed by force, which cannot be recorded: that one is flushed like the others. */
+static void an_image_whose_removal_is_not_recorded_is_flushed(void **state) {
+  (void)state;
+  for (uint32_t fails = 0; fails < 2; fails++) {
+    world_begin(&w, 2, MIB);
+    assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+    world_begin_removal(&w, 1, true);
+    mirror_image_failed(w.m, 0, "its disk is gone");
+    assert_true(mirror_has_fallen(w.m));
+    w.data[1].fails = fails ? RAM_FLUSHES : 0;
+    w.home.fails = RAM_WRITES;
+    uint32_t flushes = w.data[1].flushes;
+    ram_release(&w.home);
+    assert_int_equal(world_wait(&w), TARN_IO);
+    ends(fails ? "its flush fails" : "its flush is good", fails);
+    assert_int_equal(w.data[1].flushes, flushes + 1);
+    world_end(&w);
+  }
+}
+
 /* An image that left, and that it did could not be recorded, was let go of: what its disks had in their caches nobody can ask for
  * any more, also when it is on its way back. */
 static void what_was_let_go_may_be_lost(void **state) {
@@ -278,6 +298,7 @@ int main(void) {
       WORLD_TEST(a_mirror_that_falls_says_what_it_may_have_lost),
       WORLD_TEST(every_volume_is_flushed),
       WORLD_TEST(an_image_that_came_back_is_flushed),
+      WORLD_TEST(an_image_whose_removal_is_not_recorded_is_flushed),
       WORLD_TEST(what_was_let_go_may_be_lost),
       WORLD_TEST(a_disk_that_hung_is_flushed_when_it_answers),
       WORLD_TEST(a_fall_flushes_what_the_process_before_answered),
