@@ -166,7 +166,8 @@ static void wake(struct mirror *m, tarn_err err) {
 static bool record_is_needed(const struct mirror *m) {
   bool needed = m->plan_record.generation.number != m->completed_generation.number;
   bool drops = m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
-  needed |= drops && !PLANTED(home_not_awaited);
+  needed |= drops; /* that of a current image is a new generation, too */
+  if (drops && PLANTED(home_not_awaited)) needed = false;
   needed |= m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
   EACH_IMAGE(m, i) needed |= m->images[i].coming == COMING_COMMIT;
   return needed;
