@@ -15,6 +15,8 @@ bool brink_draws_kind(struct weather *weather) {
     case BRINK_DOUBT:
     case BRINK_MAPS:
     case BRINK_READS:
+    case BRINK_CLOSE:
+    case BRINK_COPY:
     case BRINK_PLACES: weather->kind = weather->lives % 2 == 1 ? WEATHER_CHAOS : WEATHER_CALM; return true;
     case BRINK_BACK:
     case BRINK_AGAIN: weather->kind = WEATHER_CALM; return true;
@@ -34,9 +36,6 @@ static struct fault fault_of(uint32_t ops, uint64_t from_ns, uint64_t for_ns) {
                         .err = TARN_IO};
 }
 
-/* Long enough for what is submitted in one go to all images, too short for what follows. */
-static uint64_t draw_moment(struct prng *prng) { return prng_between(prng, NS_PER_MS / 20, NS_PER_MS / 2); }
-
 static void slow_for(struct weather *weather, uint32_t image, uint32_t ops, uint64_t from_ns, uint64_t for_ns) {
   struct fault fault = fault_of(ops, from_ns, for_ns);
   fault.kind = FAULT_SLOW;
@@ -47,10 +46,14 @@ static void slow_down(struct weather *weather, uint32_t image, uint64_t from_ns)
   slow_for(weather, image, FAULT_ALL, from_ns, prng_between(&weather->prng, NS_PER_MS, 20 * NS_PER_MS));
 }
 
+static void report_next(struct weather *weather);
+
 static void image_is_reported(struct sim_event *event) {
   struct weather *weather = CONTAINER_OF(event, struct weather, report);
   struct sim_mirror *mirror = weather->mirror;
-  if (mirror->core && mirror->serving) mirror_image_failed(mirror->core, weather->reported, "its file was removed");
+  if (!mirror->core || !mirror->serving) return;
+  mirror_image_failed(mirror->core, weather->reported, "its file was removed");
+  if (weather->brink == BRINK_CLOSE && mirror->serving) report_next(weather);
 }
 
 /* Its file is gone, and all that is under way with it succeeds. */
@@ -59,6 +62,11 @@ static void report_gone(struct weather *weather, uint32_t image, uint64_t at_ns)
   weather->reported = image;
   world_cancel(weather->mirror->world, &weather->report);
   world_at(weather->mirror->world, &weather->report, at_ns);
+}
+
+static void report_next(struct weather *weather) {
+  uint64_t at_ns = world_now(weather->mirror->world) + prng_between(&weather->prng, NS_PER_MS, 20 * NS_PER_MS);
+  report_gone(weather, weather_next_member(weather->mirror, weather->reported), at_ns);
 }
 
 /* ---- the master fails ---- */
@@ -162,27 +170,29 @@ void brink_watch(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   struct prng *prng = &weather->prng;
   uint32_t other = 0;
-  if (!weather->armed) return;
+  if (!weather->armed || weather->kind != WEATHER_CHAOS) return;
   while (other < mirror->image_count && mirror->images[other].state != IMAGE_SYNCHRONIZING) other++;
   if (other == mirror->image_count) return;
   weather->armed = false;
   for (uint64_t count = 14, at_ns = world_now(mirror->world); count > 0; count--) {
-    at_ns += prng_between(prng, NS_PER_MS / 2, 8 * NS_PER_MS);
-    struct fault fault = fault_of(FAULT_WRITE, at_ns, draw_moment(prng));
+    at_ns += prng_between(prng, NS_PER_MS / 2, (weather->brink == BRINK_COPY ? 40 : 8) * NS_PER_MS);
+    struct fault fault = fault_of(FAULT_WRITE, at_ns, NS_PER_S);
+    fault.kind = FAULT_ONCE; /* the same one of each disk */
     strike_disks(weather, &fault, other);
   }
   for (uint32_t c = 0; c < mirror->client_count; c++) client_more(&mirror->clients[c], 100);
 }
 
-/* Writes fail on all; a moment later the master is gone, and reads of it are still under way, clients' and merges', also when
- * what the writes have left is equal again. */
+/* Now and then one write fails on all; a moment later the master is gone, and reads of it are still under way, clients' and merges',
+ * also when what the write has left is equal again. */
 static void strike_and_lose_master(struct weather *weather) {
   struct prng *prng = &weather->prng;
   uint32_t master = weather_master(weather->mirror);
   uint64_t at_ns = world_now(weather->mirror->world);
   for (uint64_t count = 6; count > 0; count--) {
     at_ns += prng_between(prng, NS_PER_MS, 40 * NS_PER_MS);
-    struct fault fault = fault_of(FAULT_WRITE, at_ns, draw_moment(prng));
+    struct fault fault = fault_of(FAULT_WRITE, at_ns, NS_PER_S);
+    fault.kind = FAULT_ONCE; /* the same one of each disk */
     strike_disks(weather, &fault, IMAGES_MAX);
     slow_for(weather, master, FAULT_READ, at_ns, prng_between(prng, NS_PER_MS, 8 * NS_PER_MS));
   }
@@ -236,6 +246,21 @@ static void strike_home(struct weather *weather) {
   (void)faults_add(&mirror->images[victim].data[0].faults, &fault);
 }
 
+/* ---- disks are closed, with something in their caches ---- */
+
+/* A flush fails on all images, and the life is stopped in the recovery that this makes necessary; or one image is gone after the
+ * other, so that the mirror falls, and the last flushes of its images are good, or fail. */
+static void strike_closing(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  struct prng *prng = &weather->prng;
+  uint64_t at_ns = world_now(mirror->world) + prng_below(prng, 20 * NS_PER_MS);
+  struct fault fault = fault_of(FAULT_FLUSH, at_ns, 40 * NS_PER_MS);
+  fault.kind = FAULT_ONCE;
+  uint64_t kind = prng_below(prng, 3);
+  if (kind != 0) report_gone(weather, weather_next_member(mirror, weather_master(mirror)), at_ns);
+  if (kind != 1) strike_disks(weather, &fault, IMAGES_MAX);
+}
+
 /* ---- marks come and go, and an image is away ---- */
 
 static void strike_maps(struct weather *weather) {
@@ -286,6 +311,12 @@ void brink_strike(struct weather *weather) {
       break;
     case BRINK_READS:
       if (chaos) strike_and_lose_master(weather);
+      break;
+    case BRINK_CLOSE:
+      if (chaos) strike_closing(weather);
+      break;
+    case BRINK_COPY:
+      if (chaos) strike_copying(weather);
       break;
     case BRINK_PLACES:
     case BRINK_BACK:

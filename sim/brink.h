@@ -11,6 +11,9 @@
  *   BRINK_MAPS    an image is away, and marks are taken and cleared all the time, when the process dies (rule 3)
  *   BRINK_READS   a write fails on all images, and a moment later the master is lost that reads are under way at (rules 6 and 12)
  *   BRINK_BACK    an image is put back, data and metadata, to what it was a moment ago (rules 10 and 16); no disk fails
+ *   BRINK_CLOSE   a mirror falls, or is stopped behind a flush that failed on all images, and disks lose what they have in caches while
+ *                 they are closed (rules 5, 6 and 19)
+ *   BRINK_COPY    an image is copied to, and writes fail on all others (rules 6 and 13)
  *   BRINK_AGAIN   clients hang up and ask again, while what they had asked for waits for marks; no disk fails
  *
  * The kinds of weather take turns, so that what chaos has left is looked at in peace. */

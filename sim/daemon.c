@@ -42,6 +42,7 @@ static void has_fallen(struct sim_mirror *mirror) {
   mirror->fallen = true;
   mirror->world->counters.fallen++;
   if (!mirror->rules.errors_allowed) world_fail(mirror->world, "%s stopped, and nothing excuses it", mirror->name);
+  for (uint32_t v = 0; v < mirror->volume_count; v++) model_fell(mirror->models[v]);
   for (uint32_t v = 0; v < mirror->volume_count; v++)
     if (mirror->gates[v].state == GATE_OPEN) gate_shut(&mirror->gates[v], mirror->suspend_ns);
 }
@@ -218,6 +219,7 @@ static void deactivated(struct mirror *core, tarn_err err, const char *why, void
   struct sim_mirror *mirror = context;
   if (err == TARN_OK) mirror->world->counters.deactivated++;
   mirror->quiet = mirror->fallen = false;
+  mirror->stopped = err == TARN_OK;
   operation_done(core, err, why, context);
 }
 

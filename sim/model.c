@@ -216,6 +216,14 @@ static bool op_is_pending(const struct model *model, uint64_t id) {
   return false;
 }
 
+static bool op_comes_again(const struct model *model, uint64_t id) {
+  LIST_EACH(&model->pending, node) {
+    const struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    if (op->id == id) return op->again;
+  }
+  return false;
+}
+
 static uint64_t oldest_read(const struct model *model) {
   LIST_EACH(&model->pending, node) {
     const struct model_op *op = LIST_ENTRY(node, struct model_op, link);
@@ -375,7 +383,7 @@ static void read_settles(struct model *model, struct segment *segment, uint32_t 
     if (version->effective == NEVER || op_is_pending(model, version->op)) killer = version->op;
     if (version->effective > model->power_tick) durable = false;
   }
-  if (single) single->effective = min_u64(single->effective, model->tick);
+  if (single && single->effective == NEVER && !op_comes_again(model, single->op)) single->effective = model->tick;
   for (uint32_t i = 0; i < segment->count; i++) {
     struct version *version = &segment->versions[i];
     if (version->tag == tag || version->effective > floor) continue;
@@ -673,10 +681,13 @@ static const char *pending_again(struct model *model, struct segment *segment, u
   return NULL;
 }
 
+void model_fell(struct model *model) { model->fell_tick = ++model->tick; }
+
 void model_fall(struct model *model, bool lost) {
   model->tick++;
   LIST_EACH(&model->pending, node) {
     struct model_op *op = LIST_ENTRY(node, struct model_op, link);
+    op->again |= op->begun < model->fell_tick;
     if (op->kind != MODEL_READ && op->kind != MODEL_FLUSH) (void)walk(model, op->offset, op->length, pending_again, op);
   }
   if (!lost) return;

@@ -19,7 +19,8 @@
  * process even if its write was not answered; and a value from before a power loss that was read after it survives the next.
  *
  * A mirror that falls and comes back is like the death of the process, but its clients stay, and so do their requests: each
- * of them may have happened, may happen once more, and may have been seen and be gone again until then.
+ * of them may have happened, may happen once more, and may have been seen and be gone again until then. Until it is answered it
+ * may be seen, overwritten by another such, and seen again.
  *
  * An aligned sector (`sector_bytes`: 512, or 4096 where all disks have such blocks) is one write's: a read that returns
  * it whole may not show a write at one byte of it, and, where that write has written too, something that is older than
@@ -52,6 +53,7 @@ struct model_op {
   uint64_t id, begun; /* `begun` is a tick of the model: the order of begins and ends */
   uint64_t ended;     /* its session ended then, and the op goes on; 0: no */
   uint32_t tag;
+  bool again;   /* a mirror had it that has fallen: it may be done once more until it is answered */
   bool excused; /* when it began, its place could not be read: not the model's affair */
 };
 
@@ -69,6 +71,7 @@ struct model {
   uint64_t flush_failed_tick;
   uint32_t ended_count; /* pending ops whose session has ended */
   uint64_t loss_tick;   /* of the last fall that lost something */
+  uint64_t fell_tick;   /* of the last fall */
   char error[400];
 };
 
@@ -92,7 +95,9 @@ void model_op_ended(struct model *model, struct model_op *op);
 void model_never(struct model *model, struct model_op *op);
 /* The process died: all pending ops are abandoned (their memory is the caller's again). */
 void model_crash(struct model *model, bool power);
-/* The mirror fell, and will serve again: what is pending may be done from now on, or once more. `lost`: what was answered and
+/* The mirror falls now: what is pending may have been done. */
+void model_fell(struct model *model);
+/* It will serve again: what is pending may be done from now on, or once more. `lost`: what was answered and
  * not flushed may be gone, also if the answer is still on its way. */
 void model_fall(struct model *model, bool lost);
 

@@ -111,7 +111,7 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t cou
 
 static bool is_slow(const struct mix *mix) {
   return mix->brink == BRINK_SOURCE || mix->brink == BRINK_ALL || mix->brink == BRINK_DOUBT ||
-         mix->brink == BRINK_READS;
+         mix->brink == BRINK_READS || mix->brink == BRINK_CLOSE || mix->brink == BRINK_COPY;
 }
 
 /* Small writes about boundaries of regions, of which there are more than marks. */
@@ -125,9 +125,13 @@ static void set_boundaries(struct workload *workload, struct prng *prng, uint64_
   memcpy(workload->weight, (const uint32_t[]){20, 75, 0, 0, 5}, sizeof workload->weight);
 }
 
-/* Many reads, all of them at the master, and few writes. */
+/* Many reads, all of them at the master, and few writes, mostly of the same two places. */
 static void set_reads_of_master(struct workload *workload, struct mirror_config *config) {
   config->read_master = true;
+  for (uint32_t i = 0; i < COUNT_OF(workload->hot); i++) {
+    workload->hot[i].start = i % 2 * (128u << 10) + (16u << 10);
+    workload->hot[i].bytes = 16u << 10;
+  }
   workload->hot_percent = 90;
   workload->aligned_percent = 60;
   workload->rest_one_in = 0;
@@ -144,6 +148,20 @@ static void set_pressure(struct workload *workload) {
   memcpy(workload->weight, (const uint32_t[]){5, 70, 0, 0, 25}, sizeof workload->weight);
 }
 
+/* Small ones, everywhere. */
+static void set_small_writes(struct workload *workload) {
+  workload->hot_percent = 0;
+  workload->write_bytes_max = 16u << 10;
+  memcpy(workload->weight, (const uint32_t[]){40, 55, 0, 0, 5}, sizeof workload->weight);
+}
+
+/* Much is written, and little flushed. */
+static void set_caches(struct workload *workload) {
+  workload->hot_percent = 30;
+  workload->rest_one_in = 0;
+  memcpy(workload->weight, (const uint32_t[]){40, 50, 0, 0, 10}, sizeof workload->weight);
+}
+
 static void set_workload(struct mix *mix, struct sim_mirror *mirror) {
   struct workload *workload = &mirror->workloads[0];
   if (mix->brink) workload->weight[MODEL_FLUSH] += 20;
@@ -151,6 +169,8 @@ static void set_workload(struct mix *mix, struct sim_mirror *mirror) {
   if (mix->brink == BRINK_READS) set_reads_of_master(workload, &mirror->config);
   if (mix->brink == BRINK_MAPS) set_pressure(workload);
   if (mix->brink == BRINK_SOURCE) workload->aligned_percent = 30;
+  if (mix->brink == BRINK_CLOSE) set_caches(workload);
+  if (mix->brink == BRINK_COPY) set_small_writes(workload);
   if (mix->brink != BRINK_DOUBT) return;
   workload->hot_percent = 0; /* all over the volume, so that there is never room for marks */
   memcpy(workload->weight, (const uint32_t[]){5, 50, 0, 0, 40}, sizeof workload->weight);
@@ -176,7 +196,8 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_MAPS; i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS / 100; /* a flush is over long before a round is */
-  if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS) set_policies(mix, mirror);
+  if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_COPY)
+    set_policies(mix, mirror);
   adopt_data(mix, mirror);
   add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
   struct weather *weather = weather_of(mix, mirror);
@@ -226,9 +247,12 @@ static bool any_busy(const struct node *node) {
   return false;
 }
 
+/* Those of a mirror that serves are still to come before load_begins(). */
 static bool all_done(const struct node *node) {
-  for (uint32_t k = 0; k < node->mirror_count; k++)
-    if (node->mirrors[k].clients_started && !sim_mirror_clients_done(&node->mirrors[k])) return false;
+  for (uint32_t k = 0; k < node->mirror_count; k++) {
+    const struct sim_mirror *mirror = &node->mirrors[k];
+    if (mirror->clients_started ? !sim_mirror_clients_done(mirror) : mirror->serving) return false;
+  }
   return true;
 }
 
@@ -321,16 +345,26 @@ static void run_until_gone(struct mix *mix, struct sim_mirror *mirror) {
   }
 }
 
+/* One that has fallen, or was refused, is not tried again, and who waits at its gates is told so. */
+static bool fallen_stops(struct mix *mix, struct sim_mirror *mirror) {
+  world_cancel(mix->world, &mirror->again);
+  mirror->rules.stopping = true;
+  for (uint32_t v = 0; v < mirror->volume_count; v++) gate_fail(&mirror->gates[v]);
+  run_until_gone(mix, mirror);
+  weather_end(weather_of(mix, mirror), false);
+  return closes(mix, mirror);
+}
+
 /* In chaos, or with a failing home store, nothing promises that a stop succeeds: then false. */
 static bool mirror_stops(struct mix *mix, struct sim_mirror *mirror) {
   struct weather *weather = weather_of(mix, mirror);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   mirror->keep = false;
-  if (mirror->fallen && !closes(mix, mirror)) return false;
-  if (!mirror->core) return true;
-  bool under_load = prng_one_in(&mix->prng, 3);
+  if (mirror->fallen || !mirror->core) return fallen_stops(mix, mirror);
+  bool under_load = mix->brink == BRINK_CLOSE || prng_one_in(&mix->prng, 3);
   if (under_load) mirror->rules.stopping = true;
   else run_until_gone(mix, mirror);
+  if (mirror->fallen || !mirror->core) return fallen_stops(mix, mirror); /* meanwhile */
   sim_mirror_deactivate(mirror);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   if (mirror->err != TARN_OK && !in_chaos(mix, mirror) && !weather->home_troubled)
@@ -423,6 +457,12 @@ static uint64_t crash_after_flush(struct mix *mix, const struct sim_counters *be
   return min_u64(steps, prng_between(&mix->prng, 1, 60));
 }
 
+/* What a flush has lost that failed on all images is being written again. */
+static uint64_t stop_after_error(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  bool error = mix->world->counters.client_error != before->client_error;
+  return error && !mix->node->mirrors[0].fallen ? min_u64(steps, prng_between(&mix->prng, 1, 100)) : steps;
+}
+
 /* The same where all lives are about the failure of the master: a flush has failed, and nobody was told; the failed image is being
  * taken out; a flush was answered that may rest on what the process before has left in doubt. */
 static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
@@ -435,6 +475,11 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
     return steps;
   }
   if (mix->brink == BRINK_MAPS) return crash_after_flush(mix, before, steps);
+  if (mix->brink == BRINK_CLOSE) return stop_after_error(mix, before, steps);
+  if (mix->brink == BRINK_COPY) {
+    brink_watch(weather_of(mix, &mix->node->mirrors[0]));
+    return steps;
+  }
   if (mix->brink == BRINK_ALL) return crash_after_all(mix, before, steps);
   if (mix->brink == BRINK_HOME || mix->brink == BRINK_PLACES) return crash_after_healing(mix, before, steps);
   if (mix->brink == BRINK_SOURCE) {
@@ -540,7 +585,7 @@ static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   if (!mirror->serving || mirror->clients_started) return;
   mirror->clients_started = true;
   uint32_t budget = (uint32_t)prng_between(&mix->prng, 10, mix->budget_max);
-  if (mix->brink == BRINK_ALL) budget *= 3;
+  if (mix->brink == BRINK_ALL || mix->brink == BRINK_CLOSE || mix->brink == BRINK_COPY) budget *= 3;
   sim_mirror_clients_start(mirror, mix->brink ? 0 : budget);
   for (uint32_t c = 0; c < mirror->client_count && mix->brink == BRINK_AGAIN; c++) mirror->clients[c].drop_one_in = 0;
   if (mix->brink) prepare_brink(mix, mirror);
@@ -577,7 +622,8 @@ static void one_life(struct mix *mix) {
   EACH_MIRROR(node, mirror) aimed &= !in_chaos(mix, mirror); /* how it goes on there is what counts */
   bool quick = prng_below(&mix->prng, 100) < mix->quick_crash_percent;
   bool stop = prng_below(&mix->prng, 100) < mix->stop_percent;
-  if (mix->brink == BRINK_ALL) stop = !in_chaos(mix, &node->mirrors[0]); /* so that no mark is left to the next life */
+  if (mix->brink == BRINK_ALL || mix->brink == BRINK_COPY)
+    stop = !in_chaos(mix, &node->mirrors[0]); /* so that no mark is left to the next life */
   uint64_t steps = prng_between(&mix->prng, 1, quick ? 400 : mix->brink == BRINK_SOURCE ? 1000 : 12000);
   uint64_t keep_at = steps - prng_below(&mix->prng, min_u64(steps, 3000));
   EACH_MIRROR(node, mirror) mirror->clients_started = false;
@@ -623,13 +669,22 @@ static void wait_until_well(struct mix *mix, struct sim_mirror *mirror) {
   }
 }
 
+/* It may be reading still what its witnesses are to be. */
+static void wait_until_equal(struct mix *mix, struct sim_mirror *mirror) {
+  uint64_t deadline_ns = world_now(mix->world) + HEAL_NS;
+  uint32_t count = (uint32_t)__builtin_popcount(sim_mirror_members(mirror));
+  while (count > 1 && sim_mirror_compare(mirror) < count) {
+    if (world_now(mix->world) > deadline_ns)
+      world_fail(mix->world, "all is quiet, and the mirror does not call its images equal");
+    node_step(mix->node);
+  }
+}
+
 static void mirror_ends(struct mix *mix, struct sim_mirror *mirror) {
   wait_until_well(mix, mirror);
   for (uint32_t v = 0; v < mirror->volume_count; v++) read_volume(mix, mirror, v);
   run_until_gone(mix, mirror);
-  uint32_t count = (uint32_t)__builtin_popcount(sim_mirror_members(mirror));
-  if (sim_mirror_compare(mirror) < count && count > 1)
-    world_fail(mix->world, "all is quiet, and the mirror does not call its images equal");
+  wait_until_equal(mix, mirror);
   sim_mirror_deactivate(mirror);
   (void)sim_mirror_wait(mirror, UINT64_MAX);
   if (mirror->err != TARN_OK) world_fail(mix->world, "deactivation failed, though all is healed: %s", mirror->why);
@@ -772,6 +827,16 @@ static void set_reads(struct mix *mix, struct sim_mirror_options *options) {
   set_brink_of(mix, options, BRINK_READS);
   options->volume_bytes[0] = 256 << 10;
 }
+/* Disks are closed, with something in their caches. */
+static void set_close(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_CLOSE);
+  mix->stop_percent = 70;
+}
+/* Writes fail on all images but one that is copied to. */
+static void set_copy(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_COPY);
+  options->tiny = false; /* so that no checkpoint comes in between */
+}
 /* An image goes back in time. */
 static void set_back(struct mix *mix, struct sim_mirror_options *options) {
   set_brink_of(mix, options, BRINK_BACK);
@@ -862,9 +927,9 @@ void scenario_hung_disk(struct world *world, struct node *node) {
  * for a disk that hangs beside others. */
 void scenario_mix(struct world *world, struct node *node) {
   static void (*const brinks[])(struct mix *, struct sim_mirror_options *) = {
-      set_brink,    set_brink, set_brink, set_source_lost, set_source_lost, set_all_fail, set_all_fail,
-      set_all_fail, set_reads, set_reads, set_home_fails,  set_home_fails,  set_places,   set_doubt,
-      set_doubt,    set_maps,  set_maps,  set_back,        set_back,        set_again};
+      set_brink, set_brink, set_brink,      set_source_lost, set_source_lost, set_all_fail, set_all_fail, set_all_fail,
+      set_reads, set_reads, set_home_fails, set_home_fails,  set_places,      set_doubt,    set_doubt,    set_maps,
+      set_maps,  set_back,  set_back,       set_again,       set_close,       set_close,    set_copy,     set_copy};
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
@@ -876,7 +941,7 @@ void scenario_mix(struct world *world, struct node *node) {
   }
   struct mix mix = mix_begin(world, node);
   void (*set)(struct mix *, struct sim_mirror_options *) = NULL;
-  uint64_t pick = prng_below(&mix.prng, 36); /* docs/fault-model.md gives the shares */
+  uint64_t pick = prng_below(&mix.prng, 40); /* docs/fault-model.md gives the shares */
   bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
   if (pick < 4) set = set_crash_recovery;
   if (brink) set = brinks[pick - 7];
@@ -926,6 +991,8 @@ void scenario_places(struct world *world, struct node *node) { run_one(world, no
 void scenario_maps(struct world *world, struct node *node) { run_one(world, node, set_maps); }
 void scenario_reads(struct world *world, struct node *node) { run_one(world, node, set_reads); }
 void scenario_put_back(struct world *world, struct node *node) { run_one(world, node, set_back); }
+void scenario_close(struct world *world, struct node *node) { run_one(world, node, set_close); }
+void scenario_copy(struct world *world, struct node *node) { run_one(world, node, set_copy); }
 void scenario_again(struct world *world, struct node *node) { run_one(world, node, set_again); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }

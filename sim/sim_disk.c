@@ -132,6 +132,7 @@ struct disk *sim_disk_open(struct sim_drive *drive) {
   list_init(&disk->in_flight);
   list_init(&disk->line);
   drive->longest_ns = 0;
+  drive->fua_failed = false;
   drive->open = disk;
   return &disk->disk;
 }
@@ -330,6 +331,12 @@ static void sim_io_end(struct sim_io *sim_io) {
   if (next) sim_io_begin(disk, LIST_ENTRY(next, struct disk_io, link));
 }
 
+/* The next flush must not be believed: trouble lasts until it has ended. */
+static void note_fua(struct sim_drive *drive, const struct sim_io *sim_io) {
+  if (sim_io->io->op == DISK_FLUSH) drive->fua_failed = false;
+  else if (sim_io->err != TARN_OK && sim_io->io->flags & DISK_FUA) drive->fua_failed = true;
+}
+
 static void sim_io_run(struct sim_event *event) {
   struct sim_io *sim_io = CONTAINER_OF(event, struct sim_io, event);
   struct sim_disk *disk = sim_io->disk;
@@ -346,6 +353,7 @@ static void sim_io_run(struct sim_event *event) {
   if (sim_io->hung && world_now(world) - io->submitted_ns > LATE_NS) world->counters.hung_io_lands_late++;
   if (sim_io->late) late_begin(disk->drive, io);
   if (sim_io->hung || err != TARN_OK) disk->drive->ill_count--;
+  note_fua(disk->drive, sim_io);
   sim_io_end(sim_io);
   disk_complete(io, err);
 }

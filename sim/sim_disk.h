@@ -36,6 +36,7 @@ struct sim_drive {
   uint64_t longest_at_ns; /* and when that ended */
   uint64_t cache_losses;
   uint64_t ill_count; /* I/Os in flight that hang, or will fail */
+  bool fua_failed;    /* the next flush is to fail for that (rule 5) */
   bool lands_late;    /* a write that fails may land later: whoever is told of it takes the image out */
   struct list late;   /* struct late_write: such that are on their way */
   struct prng late_prng;

@@ -273,7 +273,7 @@ void sim_mirror_open(struct sim_mirror *mirror) {
                                    .reopen = sim_mirror_reopens};
   mirror->core = mirror_open(&options);
   mirror->done_at_fall = UINT64_MAX;
-  mirror->served = false;
+  mirror->served = mirror->stopped = false;
   if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
   arena_freeze(&mirror->arena);
   mirror->status_stale = true;
@@ -288,12 +288,12 @@ bool sim_mirror_can_close(const struct sim_mirror *mirror) {
   return true;
 }
 
-/* Servers of disks restart while nobody has them open, and nobody sees it: what was not flushed is gone. Of a mirror that has fallen:
- * before one that was refused a process may have died, and what that has left in caches is not its affair. */
+/* Servers of disks restart while nobody has them open, and nobody sees it: what was not flushed is gone. Behind a fall, or a stop
+ * that succeeded: one that was refused has flushed nothing, and says so; and before an activation that was refused a process may
+ * have died, and what that has left in caches is not its affair. */
 static void lose_closed_caches(struct sim_mirror *mirror) {
   struct prng *prng = &mirror->closed_prng;
   uint64_t sectors = 0;
-  if (!prng_one_in(prng, 2)) return;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     if (!prng_one_in(prng, 2)) continue;
     for (uint32_t v = 0; v < mirror->volume_count; v++) sectors += medium_power_loss(mirror->images[i].data[v].medium);
@@ -317,7 +317,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   require(!mirror->serving);
   if (mirror_may_have_lost(mirror->core)) tell_loss(mirror);
   else if (mirror_has_fallen(mirror->core)) mirror->world->counters.fallen_whole++;
-  bool fell = mirror_has_fallen(mirror->core);
+  bool flushed = mirror_has_fallen(mirror->core) || mirror->stopped;
   sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
@@ -328,7 +328,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   }
   disk_close(mirror->config.home);
   arena_destroy(&mirror->arena);
-  if (fell) lose_closed_caches(mirror);
+  if (flushed) lose_closed_caches(mirror);
 }
 
 /* An image that lost its cache with a connection may become the source of the recovery, so the death of the process is like a power
@@ -414,7 +414,7 @@ void sim_mirror_heal(struct sim_mirror *mirror) {
 }
 
 static bool drive_is_troubled(const struct sim_drive *drive) {
-  return drive->lost || drive->ill_count > 0 || faults_any(&drive->faults);
+  return drive->lost || drive->fua_failed || drive->ill_count > 0 || faults_any(&drive->faults);
 }
 
 bool sim_mirror_is_troubled(const struct sim_mirror *mirror) {

@@ -88,6 +88,7 @@ struct sim_mirror {
   struct arena arena;
   struct mirror *core;   /* NULL: closed */
   bool served;           /* this object has, some time */
+  bool stopped;          /* it was deactivated, and said that all is well */
   bool serving;          /* it was activated, and its gates are open */
   bool fallen;           /* it stopped by itself, or was refused: to be closed, and tried again while `keep` */
   uint64_t done_at_fall; /* writes and flushes that were answered as done until the core fell; UINT64_MAX: it has not */

@@ -15,8 +15,8 @@
 /* A story is a word per step. Writes are a, b, c: "+a" begins, "-a" is answered, "!a" is answered with an error, "~a" is
  * abandoned (its connection is gone). "+fa" begins with FUA. Likewise z (write zeroes), t (trim), F and G (flush). "ra" is a read
  * that begins, returns a, and ends at once; "r0" one that returns what was there first. "+r" begins a read that "=a" ends.
- * "K" the process dies, "P" power is lost, "X" the mirror falls and
- * comes back, "Y" the same with a cache lost. */
+ * "K" the process dies, "P" power is lost, "V" the mirror falls, and "W" comes back; "X" is both, "Y" the same with a cache
+ * lost. */
 static const struct {
   const char *why;
   bool calm;
@@ -73,6 +73,9 @@ static const struct {
     {"a mirror falls: a write in flight may be done again over a later one", false, "+a +b rb +c rc -c X -b", "bc",
      "0"},
     {"a mirror falls: also over one that made it gone", false, "+b rb +fc -c X -b", "bc", "0"},
+    {"a mirror falls: two writes in flight are done again, and seen before", false, "+a +b X rb ra rb", "ab", "0"},
+    {"a mirror falls: that ends with the answer", false, "+a +b X rb ra -a -b rb", "b", "a0"},
+    {"a mirror falls: what came later is done once", false, "+a -a +b -b V +b +c W rb rc", "c", "ab0"},
     {"a mirror falls and loses a cache: what was not flushed may be gone", false, "+a -a Y", "a0", "b"},
     {"a mirror falls and loses a cache: what was flushed stays", false, "+a -a +F -F Y", "a", "0"},
     {"a mirror falls and loses a cache: so may a write whose answer was on its way", false, "+a Y -a", "a0", "b"},
@@ -125,8 +128,16 @@ static void step(struct story *story, const char *word) {
       break;
     case 'K': model_crash(story->model, false); break;
     case 'P': model_crash(story->model, true); break;
-    case 'X': model_fall(story->model, false); break;
-    case 'Y': model_fall(story->model, true); break;
+    case 'V': model_fell(story->model); break;
+    case 'W': model_fall(story->model, false); break;
+    case 'X':
+      model_fell(story->model);
+      model_fall(story->model, false);
+      break;
+    case 'Y':
+      model_fell(story->model);
+      model_fall(story->model, true);
+      break;
     default: fail_msg("no such step: %s", word);
   }
   model_check(story->model);
