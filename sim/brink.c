@@ -184,26 +184,35 @@ void brink_watch(struct weather *weather) {
 }
 
 /* Now and then one write fails on all; a moment later the master is gone, and reads of it are still under way, clients' and merges',
- * also when what the write has left is equal again. */
+ * also when what the write has left is equal again. Or the master has the write, and is gone a moment before it fails on all others:
+ * reads that saw it wait for the record of that. */
 static void strike_and_lose_master(struct weather *weather) {
   struct prng *prng = &weather->prng;
   uint32_t master = weather_master(weather->mirror);
   uint64_t at_ns = world_now(weather->mirror->world);
+  weather->master_first = prng_one_in(prng, 2);
   for (uint64_t count = 6; count > 0; count--) {
     at_ns += prng_between(prng, NS_PER_MS, 40 * NS_PER_MS);
     struct fault fault = fault_of(FAULT_WRITE, at_ns, NS_PER_S);
     fault.kind = FAULT_ONCE; /* the same one of each disk */
-    strike_disks(weather, &fault, IMAGES_MAX);
-    slow_for(weather, master, FAULT_READ, at_ns, prng_between(prng, NS_PER_MS, 8 * NS_PER_MS));
+    strike_disks(weather, &fault, weather->master_first ? master : IMAGES_MAX);
+    if (!weather->master_first)
+      slow_for(weather, master, FAULT_READ, at_ns, prng_between(prng, NS_PER_MS, 8 * NS_PER_MS));
   }
 }
 
+static void lose_master(struct weather *weather, uint64_t within_ns) {
+  if (weather->kind != WEATHER_CHAOS || world_is_set(&weather->report)) return;
+  uint64_t at_ns = world_now(weather->mirror->world) + prng_below(&weather->prng, within_ns);
+  report_gone(weather, weather_master(weather->mirror), at_ns);
+}
+
 void brink_error(struct weather *weather) {
-  struct prng *prng = &weather->prng;
-  if (weather->brink != BRINK_READS || weather->kind != WEATHER_CHAOS || world_is_set(&weather->report)) return;
-  uint64_t within_ns = (prng_one_in(prng, 2) ? 2 : 8) * NS_PER_MS;
-  report_gone(weather, weather_master(weather->mirror),
-              world_now(weather->mirror->world) + prng_below(prng, within_ns));
+  lose_master(weather, (prng_one_in(&weather->prng, 2) ? 2 : 8) * NS_PER_MS);
+}
+
+void brink_struck(struct weather *weather) {
+  if (weather->master_first) lose_master(weather, NS_PER_MS);
 }
 
 static void strike_all_images(struct weather *weather) {

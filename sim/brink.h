@@ -29,7 +29,8 @@ void brink_begin(struct weather *weather);
 void brink_strike(struct weather *weather);
 /* After each event. */
 void brink_watch(struct weather *weather);
-/* A client was told of an error. */
+/* BRINK_READS: a client was told of an error; an I/O has begun that will fail. */
 void brink_error(struct weather *weather);
+void brink_struck(struct weather *weather);
 
 #endif

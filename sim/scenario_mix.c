@@ -471,7 +471,9 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
   uint64_t sooner = steps;
   if (mix->brink == BRINK_BACK || mix->brink == BRINK_AGAIN) return steps;
   if (mix->brink == BRINK_READS) {
-    if (now->client_error != before->client_error) brink_error(weather_of(mix, &mix->node->mirrors[0]));
+    struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
+    if (now->client_error != before->client_error) brink_error(weather);
+    if (faults_struck(now) != faults_struck(before)) brink_struck(weather);
     return steps;
   }
   if (mix->brink == BRINK_MAPS) return crash_after_flush(mix, before, steps);
@@ -927,9 +929,10 @@ void scenario_hung_disk(struct world *world, struct node *node) {
  * for a disk that hangs beside others. */
 void scenario_mix(struct world *world, struct node *node) {
   static void (*const brinks[])(struct mix *, struct sim_mirror_options *) = {
-      set_brink, set_brink, set_brink,      set_source_lost, set_source_lost, set_all_fail, set_all_fail, set_all_fail,
-      set_reads, set_reads, set_home_fails, set_home_fails,  set_places,      set_doubt,    set_doubt,    set_maps,
-      set_maps,  set_back,  set_back,       set_again,       set_close,       set_close,    set_copy,     set_copy};
+      set_brink,    set_brink, set_brink, set_source_lost, set_source_lost, set_all_fail, set_all_fail,
+      set_all_fail, set_reads, set_reads, set_home_fails,  set_home_fails,  set_places,   set_doubt,
+      set_doubt,    set_maps,  set_maps,  set_back,        set_back,        set_again,    set_close,
+      set_close,    set_copy,  set_copy,  set_reads};
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
@@ -941,7 +944,7 @@ void scenario_mix(struct world *world, struct node *node) {
   }
   struct mix mix = mix_begin(world, node);
   void (*set)(struct mix *, struct sim_mirror_options *) = NULL;
-  uint64_t pick = prng_below(&mix.prng, 40); /* docs/fault-model.md gives the shares */
+  uint64_t pick = prng_below(&mix.prng, 41); /* docs/fault-model.md gives the shares */
   bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
   if (pick < 4) set = set_crash_recovery;
   if (brink) set = brinks[pick - 7];

@@ -31,7 +31,8 @@ struct weather {
   enum brink brink;                      /* every life has one kind of trouble only */
   enum story { STORY_DOUBT, STORY_MARKS, STORY_COPYING, STORY_COUNT } story; /* BRINK_ALL: this life's */
   bool armed;                                                                /* it waits for an image to be copied to */
-  uint32_t lives;                                                            /* of a brink whose kinds take turns */
+  bool master_first;       /* it is lost before the write has failed on the others */
+  uint32_t lives;          /* of a brink whose kinds take turns */
   struct sim_event report; /* somebody else notices that the files of image `reported` are gone */
   uint32_t reported;
   uint32_t anchor;    /* the image that is in the set for sure, and is kept whole in storms */

@@ -46,6 +46,7 @@
   X(healed_not_awaited, "what heals an unreadable place is answered before that is recorded")           \
   X(copied_kept, "what an image misses again stays copied")                                             \
   X(read_not_repeated, "a read that overlapped a write that failed everywhere is answered")             \
+  X(read_outwaits_failure, "a read that waits for a record is answered, whatever failed meanwhile")     \
   X(clear_before_map, "a mark is cleared before the map of an absent image is durable")                 \
   X(read_before_drop, "a read is answered before the record that puts a failed image out")              \
   X(read_unrecorded, "what only one image has is read, though nobody records that the other is out")    \

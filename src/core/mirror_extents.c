@@ -86,6 +86,7 @@ static void extents_unknown(struct op *op, uint64_t length) {
     return;
   }
   disk_extents_unknown(op->client, length);
+  op->tick = op->m->recover_sets; /* whatever fails from now on, too */
   read_answer(op, TARN_OK);
 }
 

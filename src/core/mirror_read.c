@@ -218,18 +218,33 @@ static bool differs_unrecorded(const struct op *op) {
   return false;
 }
 
+/* A write has failed everywhere since the read was asked. What it saw of that need not be what recovery will choose, or has chosen
+ * already, from another image. */
+static bool failed_meanwhile(const struct op *op) {
+  return op->tick != op->m->recover_sets && !PLANTED(read_over_recovery) && !PLANTED(read_not_repeated);
+}
+
+static void ask_again(struct op *op) {
+  if (op->kind == OP_EXTENTS) op_extents(op);
+  else op_read(op);
+}
+
 /* What was read may be of a write that is not answered yet, because the record that puts a failed image out is not durable:
  * a crash could still undo it. If that record cannot be written the write is not answered, and neither is a read of what that
  * image lacks: the next process may find that image alone, and take it for current. Other reads go on, but for those during a
  * recovery, or of a mirror that has fallen. No sequence is known that needs these two: whatever may differ then is marked, and so
  * among what that image misses. They stay because the next process may choose another source then, and nothing should hang on this
- * argument alone. */
+ * argument alone. And while a read waits for that record a write that it saw at the image which is out may fail on those that are
+ * left: its client is told so, and the read is asked again. */
 void read_answer(struct op *op, tarn_err err) {
   struct mirror *m = op->m;
   uint64_t seq = err == TARN_OK && !PLANTED(read_before_drop) ? commit_wait_for(m, answer_seq(m)) : 0;
+  bool refused =
+      err != TARN_OK && (m->fallen || m->recovering || (differs_unrecorded(op) && !PLANTED(read_unrecorded)));
   if (seq != 0) commit_wait(m, op, seq, read_answer);
-  else if (err == TARN_OK || m->fallen || m->recovering) op_end(op, err);
-  else op_end(op, differs_unrecorded(op) && !PLANTED(read_unrecorded) ? err : TARN_OK);
+  else if (refused) op_end(op, err);
+  else if (failed_meanwhile(op) && !PLANTED(read_outwaits_failure)) ask_again(op);
+  else op_end(op, TARN_OK);
 }
 
 static void read_done(struct disk_io *io) {
@@ -244,10 +259,8 @@ static void read_done(struct disk_io *io) {
       op->client->data = io->data + (op->start - op->outer_start);
     }
     if (op->unread) repair_ask(op->m, op->unread, op->outer_start, op->outer_length);
-    /* A write that it overlapped has failed everywhere meanwhile: what it saw need not be what recovery will choose, or has chosen
-     * already, from another image. */
-    bool recovered = op->tick != op->m->recover_sets && !PLANTED(read_over_recovery);
-    if ((recovered || touches_recovery(op)) && !PLANTED(read_not_repeated)) op_read(op);
+    bool in_doubt = touches_recovery(op) && !PLANTED(read_not_repeated);
+    if (in_doubt || failed_meanwhile(op)) op_read(op);
     else read_answer(op, TARN_OK);
     return;
   }

@@ -4,6 +4,8 @@
 
 #define MIB (1u << 20)
 
+static void hold_metadata(void) { w.meta[0].holds = w.meta[1].holds = w.home.holds = RAM_WRITES; }
+
 /* A write is with all images, and a read that overlaps it with the master, where the write has taken effect already. */
 static void begin_write_and_read(uint32_t images, struct client_io *write, struct client_io *read) {
   world_begin(&w, images, MIB);
@@ -63,6 +65,33 @@ static void a_read_of_before_a_recovery_is_asked_again(void **state) {
   world_deactivate(&w);
 }
 
+/* The master has a write that overlaps, tells a read of it, and is put out; and while the read waits for the record that says so, the
+ * write fails on the image that is left. Its client was told, so the read is asked again, there. */
+static void a_read_that_waits_does_not_tell_of_a_write_that_has_failed(void **state) {
+  (void)state;
+  struct client_io write, read;
+  begin_write_and_read(2, &write, &read);
+  ram_answer(&w.data[0]);
+  hold_metadata();
+  mirror_image_failed(w.m, 0, "a test");
+  ram_answer(&w.data[0]);
+  world_run(&w);
+  assert_false(read.done);
+  w.data[1].fails = RAM_WRITES;
+  ram_answer(&w.data[1]);
+  world_run(&w);
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  assert_false(read.done);
+  w.data[1].fails = 0;
+  ram_release(&w.data[1]);
+  ram_release(&w.meta[1]);
+  ram_release(&w.home);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_memory_equal(read.io.data, w.data[1].bytes + 65536, 4096);
+  w.data[0].holds = w.meta[0].holds = 0;
+  world_deactivate(&w);
+}
+
 /* A recovery has read a, which leaves then; what it writes to b, the only image left, nobody reads before it is there: the next read
  * would see other bytes again. */
 static void a_read_does_not_pass_what_recovers_its_place(void **state) {
@@ -85,8 +114,6 @@ static void a_read_does_not_pass_what_recovers_its_place(void **state) {
   assert_int_equal(w.data[1].bytes[65536], 0x55);
   world_deactivate(&w);
 }
-
-static void hold_metadata(void) { w.meta[0].holds = w.meta[1].holds = w.home.holds = RAM_WRITES; }
 
 /* A write fails on the only current image, and is good on one that is being copied to and had that place already: it is copied there
  * once more. That outlives a crash: the place is in the map, durably, before its mark may go, however soon others want the mark. */
@@ -137,6 +164,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_read_does_not_tell_of_a_write_that_failed_everywhere),
       WORLD_TEST(a_read_of_before_a_recovery_is_asked_again),
+      WORLD_TEST(a_read_that_waits_does_not_tell_of_a_write_that_has_failed),
       WORLD_TEST(a_read_does_not_pass_what_recovers_its_place),
       WORLD_TEST(what_failed_is_copied_again_to_an_image_that_had_it),
   };
