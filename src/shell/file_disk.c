@@ -33,7 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define IO_COUNT_DEFAULT 128u          /* well below what a ring, and a device, take: the rest would wait there */
+#define IO_COUNT_DEFAULT 128u /* well below what a ring, and a device, take: the rest would wait there */
+#define TRIES_MAX        100u
 #define SEEK_BYTES_MAX   (64ull << 30) /* of one EXTENTS: it must not look like a hang; the first run may reach beyond */
 
 enum step { STEP_DATA, STEP_PUNCH, STEP_ZERO, STEP_ALLOCATE, STEP_SYNC };
@@ -46,6 +47,7 @@ struct slot {
   struct disk_io *io;
   enum step step;
   uint64_t done_bytes; /* of a read or write */
+  uint32_t tries;      /* calls of a thread that were to be made again */
   uint64_t losses;     /* of the disk, when the I/O began */
 };
 
@@ -177,7 +179,8 @@ static bool data_next(const struct file_disk *file, struct slot *slot, int resul
 
 /* A step ended. True: there is another one to do now. False: the I/O is over, with *err. */
 static bool step_next(struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
-  if (result == -EINTR || result == -EAGAIN) return true; /* once more */
+  /* Once more; but no clock runs for who begins again, and a FUSE server may answer so for ever. */
+  if ((result == -EINTR || result == -EAGAIN) && slot->tries++ < TRIES_MAX) return true;
   switch (slot->step) {
     case STEP_DATA: return data_next(file, slot, result, err);
     case STEP_PUNCH:
@@ -372,6 +375,7 @@ static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io
   disk_io_set_in_line(io, false);
   slot->io = io;
   slot->done_bytes = 0;
+  slot->tries = 0;
   slot->losses = file->losses;
   slot->step = step_first(file, io);
   slot_start(file, slot);

@@ -20,8 +20,14 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int came, results[16];
 #define WAITS (-1)
 
+static int always; /* an error of each call, at once */
+
 int fdatasync(int fd) {
   (void)fd;
+  if (always) {
+    errno = always;
+    return -1;
+  }
   pthread_mutex_lock(&mutex);
   int mine = came++;
   while (results[mine] == WAITS) pthread_cond_wait(&changed, &mutex);
@@ -181,6 +187,21 @@ static void who_comes_later_has_lost_nothing(void **state) {
   file_share_close(uses[2]);
 }
 
+/* As a FUSE server may say for ever: that is an error then, and no I/O that begins again and again. */
+static void again_and_again_is_an_error(void **state) {
+  (void)state;
+  static const int errors[] = {EAGAIN, EINTR};
+  for (size_t i = 0; i < COUNT_OF(errors); i++) {
+    struct io io;
+    always = errors[i];
+    io_start(&io, 0, DISK_FLUSH);
+    for (uint32_t turns = 0; turns < 10000 && !io.done; turns++) reactor_turn(reactor, NS_PER_MS);
+    assert_true(io.done);
+    assert_int_equal(io.io.err, TARN_IO);
+    always = 0;
+  }
+}
+
 /* An fsync for the stamp of one mirror's image would be told what another mirror's next flush was to be told, and nobody would hear
  * of it: there is none on a file that others use too. */
 static bool stamped;
@@ -208,6 +229,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(of_two_under_way_both_fail, setup, teardown),
       cmocka_unit_test_setup_teardown(each_user_is_told_once, setup, teardown),
       cmocka_unit_test_setup_teardown(who_comes_later_has_lost_nothing, setup, teardown),
+      cmocka_unit_test_setup_teardown(again_and_again_is_an_error, setup, teardown),
       cmocka_unit_test_setup_teardown(a_stamp_is_told_nothing, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
