@@ -28,8 +28,9 @@ struct sim_disk {
   struct disk disk;
   struct sim_drive *drive;
   struct list in_flight; /* struct sim_io */
-  uint32_t begun;        /* of them; the disk may have no more than the drive's depth */
-  struct list line;      /* struct disk_io */
+  uint64_t line_moved;
+  uint32_t begun;   /* of them; the disk may have no more than the drive's depth */
+  struct list line; /* struct disk_io */
 };
 
 /* A write that failed, and is on its way all the same. */
@@ -325,6 +326,7 @@ static void sim_io_end(struct sim_io *sim_io) {
     disk->drive->longest_at_ns = now_ns;
   }
   disk->begun--;
+  disk->line_moved++;
   list_remove(&sim_io->link);
   world_free(sim_io);
   struct list *next = list_pop(&disk->line);
@@ -398,7 +400,7 @@ static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
 static void sim_io_begin(struct sim_disk *disk, struct disk_io *io) {
   struct sim_drive *drive = disk->drive;
   struct world *world = drive->medium->world;
-  disk_io_set_in_line(io, false);
+  disk_io_set_line(io, NULL);
   disk->begun++;
   struct sim_io *sim_io = world_alloc(world, sizeof *sim_io);
   list_init(&sim_io->link);
@@ -432,7 +434,7 @@ static void sim_disk_submit(struct disk *base, struct disk_io *io) {
     return;
   }
   world->counters.io_in_line++;
-  disk_io_set_in_line(io, true);
+  disk_io_set_line(io, &disk->line_moved);
   list_push(&disk->line, &io->link);
 }
 

@@ -31,7 +31,7 @@ struct sim_drive {
   const struct geometry *layout; /* of a metadata disk: so that a misdirected write does not hit its own second copy */
   struct sim_event loss;         /* of the connection */
   bool lost;                     /* and nobody was told yet: I/Os fail until one that failed has been answered */
-  uint32_t depth;         /* so many I/Os are begun at once, the rest stands in a line (disk_io_waits()); 0: all are */
+  uint32_t depth;         /* so many I/Os are begun at once, the rest stands in a line (disk_io_line()); 0: all are */
   uint64_t longest_ns;    /* that it has taken for an I/O lately, without the line, */
   uint64_t longest_at_ns; /* and when that ended */
   uint64_t cache_losses;

@@ -28,6 +28,7 @@ struct line {
   struct place *places;
   struct list free;    /* struct place; none, or else nobody waits */
   struct list waiting; /* struct disk_io */
+  uint64_t moved;
 };
 
 struct concat {
@@ -111,7 +112,7 @@ static void place_submit(struct place *place, struct disk_io *upper) {
     }
   }
   place->pending = count;
-  disk_io_set_in_line(upper, false);
+  disk_io_set_line(upper, NULL);
   upper->under = &place->pieces[0].io;
   for (uint32_t i = 0; i < count; i++) {
     place->pieces[i].pending = true;
@@ -142,6 +143,7 @@ static void piece_done(struct disk_io *io) {
     return;
   }
   tarn_err err = place->err;
+  line->moved++;
   struct list *next = list_pop(&line->waiting);
   if (next) place_submit(place, LIST_ENTRY(next, struct disk_io, link));
   else list_push_front(&line->free, &place->link);
@@ -160,7 +162,7 @@ static void concat_submit(struct disk *disk, struct disk_io *upper) {
     place_submit(LIST_ENTRY(free, struct place, link), upper);
     return;
   }
-  disk_io_set_in_line(upper, true);
+  disk_io_set_line(upper, &line->moved);
   list_push(&line->waiting, &upper->link);
 }
 

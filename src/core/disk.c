@@ -148,7 +148,7 @@ void disk_submit(struct disk *disk, struct disk_io *io) {
   io->err = TARN_OK;
   io->extent_count = 0;
   io->disk = disk;
-  io->in_line = false;
+  io->line = NULL;
   io->under = NULL;
   io->submitted_ns = disk->env->now_ns;
   disk->in_flight++;
@@ -171,9 +171,9 @@ void disk_complete_now(struct disk_io *io, tarn_err err) {
   io_done(&io->event);
 }
 
-bool disk_io_waits(const struct disk_io *io) {
+const uint64_t *disk_io_line(const struct disk_io *io) {
   while (io->under) io = io->under;
-  return __atomic_load_n(&io->in_line, __ATOMIC_RELAXED);
+  return __atomic_load_n(&io->line, __ATOMIC_RELAXED);
 }
 
 void disk_close(struct disk *disk) {

@@ -18,7 +18,7 @@
  * Ownership
  *   - From disk_submit() until `done` runs, the disk_io, its buffer reference and data belong to the disk. `done` always
  *     runs from the event queue of the disk's env, exactly once, never inside disk_submit().
- *   - A disk that takes only so many at a time keeps the others in a line of its own, and says so (disk_io_waits()).
+ *   - A disk that takes only so many at a time keeps the others in a line of its own, and says so (disk_io_line()).
  *   - There is no cancel. A disk that hangs keeps the I/O; the submitter may judge it failed, answer its own client and
  *     go on, but it must leave the disk_io and the buffer alone until `done` has run (rule 7). That is why `buffer` is
  *     reference counted and why a disk_io lives in its owner's pool rather than on its client.
@@ -102,8 +102,8 @@ struct disk_io {
   uint8_t *data;
   void (*done)(struct disk_io *io);
   struct disk_user *user; /* NULL: there is one */
-  /* set by the disk; disk_io_waits() */
-  bool in_line;          /* by any thread */
+  /* set by the disk; disk_io_line() */
+  const uint64_t *line;  /* by any thread */
   struct disk_io *under; /* of a disk that passes it on: the I/O below that it depends on now, perhaps one of several */
   /* set by the disk, when it is done */
   tarn_err err;
@@ -153,12 +153,14 @@ static inline void disk_io_pass_back(struct disk_io *io, const struct disk_io *f
   io->data = from->data;
   io->extent_count = from->extent_count;
 }
-/* Does this I/O, which is in flight, stand in a line of ours still? Then no hardware, kernel or server has been asked, and it is not
- * to be held against any that it takes long. */
-bool disk_io_waits(const struct disk_io *io);
-/* For implementations: it does, or not any more. From any thread. */
-static inline void disk_io_set_in_line(struct disk_io *io, bool in_line) {
-  __atomic_store_n(&io->in_line, in_line, __ATOMIC_RELAXED);
+/* The line of ours that this I/O, which is in flight, stands in still: how often that has moved, which is for the reactor's thread to
+ * read. Then no hardware, kernel or server has been asked, and it is not to be held against any that it takes long, as long as the
+ * line moves. NULL: it stands in none. */
+const uint64_t *disk_io_line(const struct disk_io *io);
+/* For implementations: it stands in this line, or (NULL) in none any more. From any thread. `*moved` is the disk's, and goes up
+ * whenever one of those that the line waits for has ended. */
+static inline void disk_io_set_line(struct disk_io *io, const uint64_t *moved) {
+  __atomic_store_n(&io->line, moved, __ATOMIC_RELAXED);
 }
 /* Requires an I/O within the rules above. */
 void disk_submit(struct disk *disk, struct disk_io *io);

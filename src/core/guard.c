@@ -23,11 +23,13 @@
 struct guard_io {
   struct list link; /* free or active */
   struct guard *guard;
-  struct disk_io *upper; /* NULL: held, its submitter was answered */
-  bool referenced;       /* held, with a reference to io.buffer */
-  bool in_doubt;         /* a FLUSH, and a FUA failed while it was under way */
-  uint64_t step;         /* when it was submitted, or seen in line or in another piece last */
-  const struct disk_io *lowest;
+  struct disk_io *upper;        /* NULL: held, its submitter was answered */
+  bool referenced;              /* held, with a reference to io.buffer */
+  bool in_doubt;                /* a FLUSH, and a FUA failed while it was under way */
+  uint64_t step;                /* when it was submitted, or has come on last: */
+  const struct disk_io *lowest; /* the I/O that it depends on, */
+  const uint64_t *line;         /* the line where that stands, */
+  uint64_t moved;               /* and how often the line had moved */
   struct disk_io io;
 };
 
@@ -124,6 +126,18 @@ static const struct disk_io *lowest_of(const struct disk_io *io) {
   return io;
 }
 
+/* Where it stands now. False: where it stood before. */
+static bool comes_on(struct guard_io *place) {
+  const struct disk_io *lowest = lowest_of(&place->io);
+  const uint64_t *line = PLANTED(line_counts_as_hang) ? NULL : disk_io_line(lowest);
+  uint64_t moved = line ? *line : 0;
+  bool on = lowest != place->lowest || line != place->line || moved != place->moved;
+  place->lowest = lowest;
+  place->line = line;
+  place->moved = moved;
+  return on;
+}
+
 static void begin(struct guard *guard, struct guard_io *place) {
   place->step = guard->step;
   place->in_doubt = false;
@@ -131,7 +145,7 @@ static void begin(struct guard *guard, struct guard_io *place) {
   list_push(&guard->active, &place->link);
   if (!timer_is_armed(&guard->timer)) arm(guard);
   disk_submit(guard->lower, &place->io);
-  place->lowest = lowest_of(&place->io);
+  (void)comes_on(place);
 }
 
 static void long_ended(struct guard *guard, bool lost) {
@@ -187,16 +201,13 @@ static void guard_submit(struct disk *disk, struct disk_io *upper) {
   else begin(guard, place);
 }
 
-/* The disk has had one of these for too long. One that it has not got, because it stands in a line of ours, is as young as any; so
- * is one that has come to another of its pieces. */
+/* The disk has had one of these for too long. One that it has not got, because it stands in a line of ours, is as young as any as long
+ * as that line moves; so is one that has come to another of its pieces. */
 static bool is_hanging(struct guard *guard) {
   bool hangs = false;
   LIST_EACH(&guard->active, node) {
     struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
-    const struct disk_io *lowest = lowest_of(&place->io);
-    bool fresh = disk_io_waits(&place->io) && !PLANTED(line_counts_as_hang);
-    if (fresh || lowest != place->lowest) place->step = guard->step;
-    place->lowest = lowest;
+    if (comes_on(place)) place->step = guard->step;
     hangs |= guard->step - place->step > HANG_STEPS;
   }
   return hangs;

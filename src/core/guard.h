@@ -14,7 +14,8 @@
  *
  * Time is counted in steps of a quarter of `hang`, and a step counts only once per timer: a process that was stopped for an
  * hour finds its disks' answers before it judges them. In a process that runs, an I/O fails between hang and 1.5 x hang after the
- * disk has got it: what stands in a line of ours (disk_io_waits()) does not age, but fails with the I/Os that it waits for.
+ * disk has got it: what stands in a line of ours (disk_io_line()) does not age while that line moves, but fails with the I/Os that it
+ * waits for; also where those are another mirror's, with a part of the same file, and its own guard waits longer.
  *
  * Long work, TRIM and WRITE_ZEROES, goes to the disk GUARD_LONG_MAX at a time, the rest waits here: a disk may take its time for each
  * piece, and does many one after the other, so that the last of them would look like a hang.

@@ -37,6 +37,7 @@ struct fault_disk {
   struct place *places;
   struct list free, delayed, waiting, kept;
   uint32_t kept_count;
+  uint64_t line_moved;
   struct timer timer;
 };
 
@@ -154,6 +155,7 @@ static void again(struct fault_disk *disk, struct list *ios) {
 static struct disk_io *vacate(struct place *place) {
   struct disk_io *upper = place->upper;
   place->upper = NULL;
+  place->owner->line_moved++;
   list_push_front(&place->owner->free, &place->link);
   return upper;
 }
@@ -206,7 +208,7 @@ static void delay_over(struct timer *timer) {
 }
 
 static void begin(struct fault_disk *disk, struct disk_io *upper) {
-  disk_io_set_in_line(upper, false);
+  disk_io_set_line(upper, NULL);
   struct judgement judgement = judge(disk, upper);
   if (judgement.hangs) {
     list_push(&disk->kept, &upper->link);
@@ -215,7 +217,7 @@ static void begin(struct fault_disk *disk, struct disk_io *upper) {
   }
   struct list *node = list_pop(&disk->free); /* none is free while others wait */
   if (!node) {
-    disk_io_set_in_line(upper, true);
+    disk_io_set_line(upper, &disk->line_moved);
     list_push(&disk->waiting, &upper->link);
     return;
   }

@@ -73,11 +73,13 @@ struct file_disk {
   struct closing *closing; /* for the end */
   struct list free;        /* struct slot */
   struct list waiting;     /* struct disk_io, for a slot */
+  uint64_t slots_moved;    /* I/Os that have ended in a slot */
   struct {
     struct reactor_work work;
     struct disk_io *io; /* that a worker has; NULL: none */
     tarn_err err;
     struct list waiting; /* struct disk_io */
+    uint64_t moved;
   } extents;
 };
 
@@ -210,7 +212,7 @@ static uint64_t seek_run(int fd, uint64_t at, uint64_t end, uint32_t *flags) {
 static void extents_look(struct reactor_work *work) {
   struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
   struct disk_io *io = file->extents.io;
-  disk_io_set_in_line(io, false);
+  disk_io_set_line(io, NULL);
   uint64_t at = io->offset, end = io->offset + io->length;
   bool room = true;
   file->extents.err = TARN_OK;
@@ -233,6 +235,7 @@ static void extents_looked(struct reactor_work *work);
 
 static void extents_start(struct file_disk *file, struct disk_io *io) {
   file->extents.io = io;
+  disk_io_set_line(io, &file->lane.moved);
   reactor_run_blocking(file->reactor, &file->lane, &file->extents.work, extents_look, extents_looked);
 }
 
@@ -240,15 +243,19 @@ static void extents_looked(struct reactor_work *work) {
   struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
   struct disk_io *io = file->extents.io;
   file->extents.io = NULL;
+  file->extents.moved++;
   struct list *next = list_pop(&file->extents.waiting);
   disk_complete(io, file->extents.err);
   if (next) extents_start(file, LIST_ENTRY(next, struct disk_io, link));
 }
 
 static void submit_extents(struct file_disk *file, struct disk_io *io) {
-  disk_io_set_in_line(io, true);
-  if (file->extents.io) list_push(&file->extents.waiting, &io->link);
-  else extents_start(file, io);
+  if (!file->extents.io) {
+    extents_start(file, io);
+    return;
+  }
+  disk_io_set_line(io, &file->extents.moved);
+  list_push(&file->extents.waiting, &io->link);
 }
 
 /* Does the file system tell holes from data? One that does not calls everything data, and is not worth asking. */
@@ -316,6 +323,7 @@ static void slot_end(struct file_disk *file, struct slot *slot, tarn_err err) {
   struct disk_io *io = slot->io;
   err = losses_tell(file, slot, err);
   slot->io = NULL;
+  file->slots_moved++;
   struct list *next = list_pop(&file->waiting);
   if (next) slot_begin(file, slot, LIST_ENTRY(next, struct disk_io, link));
   else list_push_front(&file->free, &slot->link); /* the warmest first */
@@ -333,7 +341,7 @@ static void slot_step(struct slot *slot, int result) {
 
 static void thread_call(struct reactor_work *work) {
   struct slot *slot = CONTAINER_OF(work, struct slot, work);
-  disk_io_set_in_line(slot->io, false);
+  disk_io_set_line(slot->io, NULL);
   slot->result = step_call(file_of(slot->io->disk), slot);
 }
 
@@ -345,7 +353,7 @@ static void thread_called(struct reactor_work *work) {
 static void thread_start(struct file_disk *file, struct slot *slot) {
   bool is_write = slot->step == STEP_DATA && slot->io->op == DISK_WRITE;
   struct reactor_lane *lane = is_write && file->identity.allocates_alone ? &file->writes : &file->lane;
-  disk_io_set_in_line(slot->io, true);
+  disk_io_set_line(slot->io, &lane->moved);
   reactor_run_blocking(file->reactor, lane, &slot->work, thread_call, thread_called);
 }
 
@@ -372,7 +380,7 @@ static void slot_start(struct file_disk *file, struct slot *slot) {
 }
 
 static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io) {
-  disk_io_set_in_line(io, false);
+  disk_io_set_line(io, NULL);
   slot->io = io;
   slot->done_bytes = 0;
   slot->tries = 0;
@@ -392,7 +400,7 @@ static void submit_ring(struct disk *disk, struct disk_io *io) {
     slot_begin(file, LIST_ENTRY(link, struct slot, link), io);
     return;
   }
-  disk_io_set_in_line(io, true);
+  disk_io_set_line(io, &file->slots_moved);
   list_push(&file->waiting, &io->link);
 }
 

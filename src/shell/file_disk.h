@@ -13,7 +13,7 @@
  * kernel has them without a thread, or says that they would wait. What waits, and fdatasync, fallocate and EXTENTS always, is a
  * plain call in one of up to FILE_THREADS_MAX threads of the disk's own lane (reactor.h; writes into new blocks of ext4 have a lane
  * of FILE_WRITERS_MAX), so that the kernel's pool of threads, which is one for all files, is never used. Of I/Os io_count_max are begun at once. What is not begun stands in a line of the
- * disk's own, and does not count as being with the disk (disk_io_waits()).
+ * disk's own, and does not count as being with the disk as long as that line moves (disk_io_line()).
  *
  * A sync that fails is told to all whom it may concern. The kernel tells a lost write-back once to a descriptor, and it
  * is one that has all our I/O: so when a FLUSH or FUA fails, those under way at that moment fail too, and so does the next FLUSH

@@ -53,6 +53,7 @@ struct nbd_disk {
   struct slot slots[SLOT_COUNT];
   struct list free, ended; /* struct slot */
   struct list waiting;     /* struct disk_io, for a slot */
+  uint64_t line_moved;     /* what has ended in a slot */
 };
 
 static struct nbd_disk *nbd_of(const struct disk *disk) {
@@ -190,7 +191,7 @@ static void slot_send(struct slot *slot) {
 }
 
 static void slot_start(struct slot *slot, struct disk_io *io) {
-  disk_io_set_in_line(io, false);
+  disk_io_set_line(io, NULL);
   slot->io = io;
   slot->flushes = false;
   slot_send(slot);
@@ -214,6 +215,7 @@ static void slot_finish(struct slot *slot) {
   if (io->op == DISK_EXTENTS && err == TARN_OK && io->extent_count == 0)
     (void)disk_extents_add(io, io->length, 0); /* it said nothing: data */
   slot->io = NULL;
+  nbd->line_moved++;
   struct list *next = list_pop(&nbd->waiting);
   if (next) slot_start(slot, LIST_ENTRY(next, struct disk_io, link));
   else list_push_front(&nbd->free, &slot->link);
@@ -276,7 +278,7 @@ static void nbd_submit(struct disk *disk, struct disk_io *io) {
   struct nbd_disk *nbd = nbd_of(disk);
   struct list *free = list_pop(&nbd->free);
   if (!free) {
-    disk_io_set_in_line(io, true);
+    disk_io_set_line(io, &nbd->line_moved);
     list_push(&nbd->waiting, &io->link);
     return;
   }

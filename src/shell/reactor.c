@@ -348,6 +348,7 @@ static void *worker_thread(void *argument) {
 
 static void work_run_done(struct event *event) {
   struct reactor_work *work = CONTAINER_OF(event, struct reactor_work, event);
+  if (work->lane) work->lane->moved++;
   work->done(work);
 }
 

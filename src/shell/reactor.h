@@ -84,6 +84,7 @@ void reactor_cancel(struct reactor *reactor, struct reactor_op *op);
 struct reactor_lane {
   uint32_t most, busy; /* busy: given to the threads and not yet ended */
   struct list waiting; /* struct reactor_work */
+  uint64_t moved;      /* how much of its work has ended: for the reactor's thread */
 };
 struct reactor_work {
   struct list link;
@@ -92,7 +93,7 @@ struct reactor_work {
   void (*work)(struct reactor_work *work); /* in another thread: touches only what its owner lent it */
   void (*done)(struct reactor_work *work); /* in the reactor's, from the event queue */
 };
-/* The lane is the owner's, and stays until the last `done` of its work has begun. All its fields are private. */
+/* The lane is the owner's, and stays until the last `done` of its work has begun. But for `moved` its fields are private. */
 void reactor_lane_init(struct reactor_lane *lane, uint32_t most);
 /* The struct must stay until `done`. A lane belongs to one reactor; this is for the reactor's thread. Without a lane (NULL) it runs
  * at once: for work of which its owner never has more than one, such as the operation on a mirror, or the opening of an image. */

@@ -215,3 +215,30 @@ def test_much_long_work_is_no_hang(t):
     check(mirror.daemon.mirror("long")["state"] == "ACTIVE", "the mirror fell")
     handle.shutdown()
     mirror.daemon.stop()
+
+
+@limit(180)
+def test_a_shared_device_that_hangs_is_noticed_by_all(t):
+    """Rule 7: two mirrors have images on parts of one device, and it hangs with all that it takes from the first one. What the second
+    one asks of it stands in a line of ours; but nothing moves there, so its image is put out, too, and its clients are answered."""
+    disk = VolatileDisk(t, "d", 2 * SIZE)
+    disk.power_on()
+    mirror = Mirror(t, count=1)
+    mirror.daemon.tarn("image", "add", "vol0", f"d=concat:{disk.path}@0+{SIZE},meta={mirror.folder}/d.tarn,overwrite", "--wait")
+    mirror.daemon.create("other", [f"{mirror.folder}/other-a.img",
+                                   f"d=concat:{disk.path}@{SIZE}+4M,meta={mirror.folder}/other-d.tarn,overwrite"], size=4 * MIB)
+    for name, image in (("vol0", "a"), ("vol0", "d"), ("other", "a"), ("other", "d")):
+        mirror.daemon.tarn("image", "set", name, image, "hang=2", "return=manual")
+    mirror.wait_in("d")
+    flood = Flood(mirror, CONNECTIONS, DEPTH)
+    wait_for("writes under way", lambda: flood.done > 1000)
+    disk.hang()
+    mirror.wait_out("d")
+    using = threading.Thread(target=use, args=(mirror, "other"), daemon=True)
+    using.start()
+    using.join(60)
+    check(not using.is_alive(), "the clients of the other mirror wait for a disk that hangs")
+    check(mirror.image("d")["held_requests"] > 0, "the hang is over already")
+    disk.go_on()
+    flood.end()
+    mirror.daemon.stop()

@@ -474,17 +474,18 @@ static void before_its_first_disk(void **state) {
 
 /* ---- lines of ours ---- */
 
-static void what_stands_in_line_does_not_age(void **state) {
+static void what_stands_in_a_line_that_moves_does_not_age(void **state) {
   (void)state;
+  uint64_t moved = 7;
   flush(0);
   flush(1);
-  struct disk_io *waits = held_disk_io(&lower, 1), behind = {.in_line = true};
+  struct disk_io *waits = held_disk_io(&lower, 1), behind = {.line = &moved};
   waits->under = &behind; /* of a disk that has passed it on */
   answer(0, TARN_OK);
-  pass(&env, 5 * HANG);
+  for (uint32_t i = 0; i < 10; i++, moved++) pass(&env, HANG / 2);
   assert_true(said_so("a:ok "));
   assert_false(guard.dead);
-  disk_io_set_in_line(&behind, false); /* the disk has it: now it counts, and from now on */
+  disk_io_set_line(&behind, NULL); /* the disk has it: now it counts, and from now on */
   pass(&env, HANG / 2);
   assert_false(guard.dead);
   pass(&env, HANG);
@@ -497,7 +498,7 @@ static void what_stands_in_line_does_not_age(void **state) {
 /* As over parts of one disk that does one thing at a time: each piece takes less than `hang`, all of them more. */
 static void each_piece_has_its_own_time(void **state) {
   (void)state;
-  struct disk_io pieces[4] = {{.in_line = false}};
+  struct disk_io pieces[4] = {{.line = NULL}};
   flush(0);
   for (uint32_t i = 0; i < 4; i++) {
     held_disk_io(&lower, 0)->under = &pieces[i];
@@ -511,12 +512,30 @@ static void each_piece_has_its_own_time(void **state) {
   assert_true(said_so("quiet "));
 }
 
+/* All that the disk has is another user's, which waits longer, or has been answered by its own guard already: then nothing of this one's
+ * is with the disk, and the line does not move. */
+static void a_line_that_stands_still_hangs(void **state) {
+  (void)state;
+  uint64_t moved = 7;
+  flush(0);
+  disk_io_set_line(held_disk_io(&lower, 0), &moved);
+  pass(&env, HANG / 2);
+  assert_false(guard.dead);
+  pass(&env, HANG);
+  assert_true(said_so("died a:hung "));
+  assert_int_equal(guard.held, 1);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+}
+
 static void it_fails_with_those_that_it_waits_for(void **state) {
   (void)state;
+  uint64_t moved = 0;
   flush(0);
   flush(1);
-  disk_io_set_in_line(held_disk_io(&lower, 1), true);
-  pass(&env, 2 * HANG);
+  disk_io_set_line(held_disk_io(&lower, 1), &moved);
+  for (uint32_t i = 0; i < 4; i++, moved++) pass(&env, HANG / 2);
   assert_true(said_so("died a:hung b:hung "));
   answer(0, TARN_OK);
   answer(0, TARN_OK);
@@ -637,7 +656,8 @@ int main(void) {
       GUARD_TEST(a_disk_that_answers_always_is_never_judged),
       GUARD_TEST(a_stopped_process_hears_its_disks_first),
       GUARD_TEST(a_new_patience),
-      GUARD_TEST(what_stands_in_line_does_not_age),
+      GUARD_TEST(what_stands_in_a_line_that_moves_does_not_age),
+      GUARD_TEST(a_line_that_stands_still_hangs),
       GUARD_TEST(each_piece_has_its_own_time),
       GUARD_TEST(it_fails_with_those_that_it_waits_for),
       GUARD_TEST(long_work_is_given_out_by_and_by),
