@@ -274,6 +274,7 @@ void sim_mirror_open(struct sim_mirror *mirror) {
   mirror->core = mirror_open(&options);
   mirror->done_at_fall = UINT64_MAX;
   mirror->served = mirror->stopped = false;
+  mirror->ill_round = 0;
   if (!mirror->core) world_fail(mirror->world, "no memory for the mirror");
   arena_freeze(&mirror->arena);
   mirror->status_stale = true;
@@ -417,8 +418,18 @@ static bool drive_is_troubled(const struct sim_drive *drive) {
   return drive->lost || drive->fua_failed || drive->ill_count > 0 || faults_any(&drive->faults);
 }
 
-bool sim_mirror_is_troubled(const struct sim_mirror *mirror) {
-  bool troubled = !mirror->serving || mirror->fallen || mirror->recovering || drive_is_troubled(&mirror->home);
+/* One I/O has failed: those who wait for the round, also whoever comes later, are told when it is over everywhere. */
+static bool round_is_ill(struct sim_mirror *mirror) {
+  uint64_t ended = mirror->core ? mirror_rounds_ended(mirror->core) : 0;
+  bool ill = mirror->home.ill_count > 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++) ill |= mirror->images[i].meta.ill_count > 0;
+  if (ill) mirror->ill_round = ended + 1;
+  return mirror->core && mirror->ill_round > ended;
+}
+
+bool sim_mirror_is_troubled(struct sim_mirror *mirror) {
+  bool troubled = round_is_ill(mirror) || !mirror->serving || mirror->fallen || mirror->recovering;
+  troubled |= drive_is_troubled(&mirror->home);
   for (uint32_t i = 0; i < mirror->image_count && !troubled; i++) {
     const struct sim_image *image = &mirror->images[i];
     troubled = drive_is_troubled(&image->meta);

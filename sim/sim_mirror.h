@@ -83,6 +83,7 @@ struct sim_mirror {
   bool stalls; /* its clients stop in the middle of a payload now and then */
   struct prng prng, closed_prng;
   struct client_rules rules;
+  uint64_t ill_round; /* an I/O of this round of metadata has failed; see mirror_rounds_ended() */
 
   /* the mirror object */
   struct arena arena;
@@ -200,8 +201,9 @@ void sim_mirror_write_unreadable(struct sim_mirror *mirror);
 /* No faults, all images present, no error is excused. */
 void sim_mirror_heal(struct sim_mirror *mirror);
 
-/* Does any fault strike now, or what it has left: an I/O that hangs, a mirror that does not serve, or recovers? */
-bool sim_mirror_is_troubled(const struct sim_mirror *mirror);
+/* Does any fault strike now, or what it has left: an I/O that hangs, a round of metadata that will fail, a mirror that does not serve,
+ * or recovers? After every event. */
+bool sim_mirror_is_troubled(struct sim_mirror *mirror);
 
 /* ---- watch.c ---- */
 

@@ -249,6 +249,8 @@ struct mirror_image_status {
 };
 /* How many places the record has a witness of (rule 16). */
 uint32_t mirror_witness_count(const struct mirror *mirror);
+/* How many rounds of metadata have ended, well or not (mirror_commit.c). */
+uint64_t mirror_rounds_ended(const struct mirror *mirror);
 struct mirror_status {
   enum mirror_state state;
   char reason[240];

@@ -39,6 +39,8 @@ void commit_init(struct mirror *m) {
   m->plan.intent = &m->intent;
 }
 
+uint64_t mirror_rounds_ended(const struct mirror *m) { return m->commit.started - m->commit.running; }
+
 uint64_t commit_want(struct mirror *m) {
   m->commit.wanted = true;
   if (!m->commit.running && !event_is_posted(&m->commit.start)) event_post(&m->env->queue, &m->commit.start);
