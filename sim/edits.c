@@ -37,12 +37,6 @@ static bool look_at(const struct sim_mirror *mirror, struct look *look) {
   return look->current != 0;
 }
 
-static bool knows(const struct record *record, const struct generation *g) {
-  bool known = record->generation.id == g->id;
-  for (uint32_t h = 0; h < HISTORY_MAX && record->history[h].number != 0; h++) known |= record->history[h].id == g->id;
-  return known;
-}
-
 /* ---- somebody writes ---- */
 
 static void write_junk(struct sim_image *image, struct prng *prng) {
@@ -218,7 +212,7 @@ static bool past_home(const struct sim_mirror *mirror, struct record *record) {
 
 static bool is_known_to_all(const struct sim_mirror *mirror, const struct look *look, const struct record *home) {
   for (uint32_t i = 0; i < mirror->image_count; i++)
-    if (mirror->images[i].configured && !knows(&look->own[i], &home->generation)) return false;
+    if (mirror->images[i].configured && !sim_record_knows(&look->own[i], &home->generation)) return false;
   return true;
 }
 
@@ -241,7 +235,7 @@ static void home_back(struct sim_mirror *mirror, const struct look *look, struct
     return;
   bool forgotten = home.generation.number != 0 && home.sequence < look->best.completed;
   for (uint32_t i = 0; i < mirror->image_count; i++)
-    forgotten &= !mirror->images[i].configured || !knows(&look->own[i], &home.generation);
+    forgotten &= !mirror->images[i].configured || !sim_record_knows(&look->own[i], &home.generation);
   struct sim_image *away = NULL;
   if (!forgotten) {
     uint32_t victim = draw_bit(look->current, prng), others = look->current & ~(1u << victim);

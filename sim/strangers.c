@@ -115,6 +115,13 @@ bool sim_record_load(const struct sim_drive *drive, uint32_t self, struct record
   return record->self == self;
 }
 
+bool sim_record_knows(const struct record *record, const struct generation *generation) {
+  bool known = record->generation.id == generation->id;
+  for (uint32_t h = 0; h < HISTORY_MAX && record->history[h].number != 0; h++)
+    known |= record->history[h].id == generation->id;
+  return known;
+}
+
 /* Regions that some log calls marked, in any sound copy of a sector; false: a sector of some image has none. */
 static bool load_marks(const struct sim_mirror *mirror, uint32_t i, uint64_t mirror_id, struct bitmap *marked) {
   const struct geometry *layout = &mirror->layout;
@@ -154,14 +161,17 @@ static bool is_unreadable(const struct record *record, uint64_t address) {
 
 /* Differs one that counts for sure? Whatever is not quite clear counts as no. */
 static bool witnesses_tell(struct sim_mirror *mirror) {
-  struct record best, own[SIM_IMAGES_MAX];
+  struct record home, best, own[SIM_IMAGES_MAX];
   uint64_t mirror_id;
   uint32_t present = 0, current = 0;
-  if (!sim_record_load(&mirror->home, RECORD_SELF_HOME, &best)) return false;
+  if (!sim_record_load(&mirror->home, RECORD_SELF_HOME, &home)) return false;
+  best = home;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     if (!mirror->images[i].configured) continue;
     if (!sim_record_load(&mirror->images[i].meta, i, &own[i])) return false;
-    if (record_is_newer(&own[i], &best)) best = own[i];
+    if (!record_is_newer(&own[i], &best)) continue;
+    if (!sim_record_knows(&own[i], &home.generation)) return false; /* of a line that nothing was answered from */
+    best = own[i];
   }
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     if (!best.images[i].present) continue;

@@ -16,6 +16,8 @@
 bool sim_all_is_still(const struct sim_mirror *mirror);
 /* The newer one of both slots; false: neither is sound, or it lies in the wrong place. */
 bool sim_record_load(const struct sim_drive *drive, uint32_t self, struct record *record);
+/* Is this its generation, or one before? */
+bool sim_record_knows(const struct record *record, const struct generation *generation);
 /* Runs a process to an activation, which must be refused since `what` is so. */
 void sim_must_be_refused(struct sim_mirror *mirror, const char *what);
 
