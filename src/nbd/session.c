@@ -162,7 +162,8 @@ void nbd_hang_up(struct nbd_session *session, const char *why) {
   if (session->hung_up) return;
   session->hung_up = true;
   session->needs_input = false;
-  report(session->options.env, REPORT_WARNING, session->options.peer, "the client %s; hanging up", why);
+  if (session->options.blamed) session->options.blamed(session, why);
+  else report(session->options.env, REPORT_WARNING, session->options.peer, "the client %s; hanging up", why);
 }
 
 void nbd_close_check(struct nbd_session *session) {

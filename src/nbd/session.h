@@ -67,6 +67,8 @@ struct nbd_session_options {
   void *owner;      /* the driver's */
   void (*wake)(struct nbd_session *session);
   void (*closed)(struct nbd_session *session); /* from the event queue; the session is gone after it returns */
+  /* It does not go on with this client, who `why`: the driver reports it. May be NULL: then the session does. */
+  void (*blamed)(struct nbd_session *session, const char *why);
 };
 
 /* Bytes of memory that a session needs, for the driver's arena of slots. */

@@ -21,6 +21,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "shell/client_reports.h"
+
 #define LISTENERS_MAX   16u
 #define VECTORS_MAX     64u
 #define FILES_KEPT      16u
@@ -79,6 +81,7 @@ struct nbd_server {
   struct timer stall;     /* armed while something is under way that holds buffers, or a payload is */
   uint64_t stall_tick_ns; /* when it fired last, or was armed */
   uint64_t full_report_ns;
+  struct client_reports reports;
   bool stopping;
   void *stop_owner;
   void (*stopped)(void *owner);
@@ -129,6 +132,12 @@ tarn_err nbd_server_add(struct nbd_server *server, struct nbd_server_export *exp
 
 /* ---- connections ---- */
 
+static void blame(struct connection *connection, const char *why) {
+  client_report(&connection->server->reports, connection->peer, why);
+}
+
+static void session_blamed(struct nbd_session *session, const char *why) { blame(nbd_session_owner(session), why); }
+
 static void hang_up(struct connection *connection) {
   if (connection->hanging_up) return;
   connection->hanging_up = true;
@@ -151,9 +160,10 @@ static bool silence_check(struct connection *connection, uint64_t passed_ns) {
   if (!connection->receive.busy || !nbd_session_in_payload(connection->session)) return false;
   connection->silent_ns += min_u64(passed_ns, 2 * STALL_TICK_NS);
   if (connection->silent_ns < server->silent_ns) return true;
-  report(server->env, REPORT_WARNING, connection->peer,
-         "the client sends nothing more of a write that it began %llu s ago; hanging up",
-         (unsigned long long)(connection->silent_ns / NS_PER_S));
+  char why[80];
+  snprintf(why, sizeof why, "sends nothing more of a write that it began %llu s ago",
+           (unsigned long long)(connection->silent_ns / NS_PER_S));
+  blame(connection, why);
   hang_up(connection);
   return false;
 }
@@ -179,8 +189,7 @@ static bool stall_check(struct connection *connection, uint64_t passed_ns) {
   if (fills && now - connection->receive_ns >= (crowd_ns ? STALL_CROWDED_NS : STALL_NS))
     reactor_cancel(server->reactor, &connection->receive); /* receive_done() tells the session */
   if (deaf && crowd_ns && now - max_u64(connection->send_ns, crowd_ns) >= server->deaf_ns) {
-    report(server->env, REPORT_WARNING, connection->peer,
-           "the client takes nothing of its answers while others wait for memory; hanging up");
+    blame(connection, "takes nothing of its answers while others wait for memory");
     hang_up(connection);
     return false;
   }
@@ -344,6 +353,7 @@ static void connection_open(struct nbd_server *server, int fd) {
       .owner = connection,
       .wake = session_wake,
       .closed = session_closed,
+      .blamed = session_blamed,
   };
   connection->session = nbd_session_open(connection->memory, &options);
   pump(connection);
@@ -509,6 +519,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   list_init(&server->removing);
   event_init(&server->sweep, sweep);
   timer_init(&server->stall, stall_tick);
+  client_reports_init(&server->reports, server->env);
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
     connection->server = server;
@@ -556,6 +567,7 @@ void nbd_server_destroy(struct nbd_server *server) {
   require(list_is_empty(&server->removing));
   event_cancel(&server->sweep);
   timer_cancel(&server->stall);
+  client_reports_end(&server->reports);
   struct arena arena = server->arena;
   arena_destroy(&arena);
 }

@@ -10,6 +10,8 @@
  * nobody learns. With answers that it does not take: it is hung up on if it has taken nothing for ten seconds and
  * others wait for buffers all that time. Between requests it may be silent for ever.
  *
+ * Clients that break the protocol are reported, but not more than a few each minute (client_reports.h).
+ *
  * An export is a struct inside its owner. It is in the table from nbd_server_add() on; nbd_server_remove() takes it out, so
  * that nobody new finds it, hangs up on the clients that it has, and says when the last one is gone: only then may its
  * disk be closed. While a client's request hangs in a disk its session is not gone. */

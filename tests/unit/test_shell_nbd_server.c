@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "shell/client_reports.h"
 #include "shell/nbd_server.h"
 #include "unit.h"
 
@@ -327,6 +328,62 @@ static void test_an_export_without_clients_is_removed_at_once(void **state) {
   assert_int_equal(fixture.removed, 1);
 }
 
+/* ---- what clients do wrong ---- */
+
+static struct {
+  int lines;
+  char subject[64], text[200]; /* of the last one */
+} reported;
+
+static void keep_report(struct env *env, enum report_level level, const char *subject, const char *text) {
+  (void)env, (void)level;
+  reported.lines++;
+  snprintf(reported.subject, sizeof reported.subject, "%s", subject);
+  snprintf(reported.text, sizeof reported.text, "%s", text);
+}
+
+/* Each of a crowd sends garbage: the events have room for other things, all the same. */
+static void test_a_crowd_of_bad_clients_is_not_all_reported(void **state) {
+  (void)state;
+  reported.lines = 0;
+  reactor_env(fixture.reactor)->report = keep_report;
+  for (uint32_t i = 0; i < CLIENT_REPORTS_MAX + 5; i++) {
+    int fd = client_open();
+    client_write(fd, "\0\0\0\3GET / HTTP/1.1\r\n", 20);
+    close(fd);
+    turns(2);
+  }
+  assert_int_equal(reported.lines, CLIENT_REPORTS_MAX);
+  assert_string_equal(reported.text, "the client does not speak NBD; hanging up");
+}
+
+static void test_how_many_were_left_out_is_reported(void **state) {
+  (void)state;
+  struct env env;
+  struct client_reports reports;
+  env_init(&env);
+  env.report = keep_report;
+  client_reports_init(&reports, &env);
+  reported.lines = 0;
+  for (uint32_t i = 0; i < CLIENT_REPORTS_MAX; i++) client_report(&reports, "peer", "sings");
+  assert_string_equal(reported.subject, "peer");
+  assert_string_equal(reported.text, "the client sings; hanging up");
+  env.now_ns += CLIENT_REPORTS_NS;
+  timers_run(&env);
+  assert_int_equal(reported.lines, CLIENT_REPORTS_MAX); /* nothing was left out: there is nothing to add */
+
+  for (uint32_t i = 0; i < CLIENT_REPORTS_MAX + 2; i++) client_report(&reports, "peer", "sings");
+  assert_int_equal(reported.lines, 2 * CLIENT_REPORTS_MAX);
+  env.now_ns += CLIENT_REPORTS_NS;
+  timers_run(&env);
+  assert_int_equal(reported.lines, 2 * CLIENT_REPORTS_MAX + 1);
+  assert_string_equal(reported.text, "2 more clients were hung up on, within a minute; they are not listed");
+  client_report(&reports, "peer", "sings");
+  assert_int_equal(reported.lines, 2 * CLIENT_REPORTS_MAX + 2); /* the next minute begins anew */
+  client_reports_end(&reports);
+  assert_int_equal(reported.lines, 2 * CLIENT_REPORTS_MAX + 2);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_names, setup, teardown),
@@ -337,6 +394,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_a_deaf_client_gives_way_to_others, setup, teardown),
       cmocka_unit_test_setup_teardown(test_removal_waits_for_a_request_that_hangs, setup, teardown),
       cmocka_unit_test_setup_teardown(test_an_export_without_clients_is_removed_at_once, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_crowd_of_bad_clients_is_not_all_reported, setup, teardown),
+      cmocka_unit_test(test_how_many_were_left_out_is_reported),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
