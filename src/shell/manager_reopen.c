@@ -23,6 +23,7 @@ struct reopen {
   struct meta_sizes meta;
   uint32_t slot;
   bool make;
+  uint8_t uuid[16]; /* the mirror's */
   struct image_disks disks;
   struct timer again; /* armed: no worker has it, it waits for an NBD server to settle */
 };
@@ -64,6 +65,7 @@ static void reopen_work(struct reactor_work *work) {
   struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
   if (reopen->make && !reopen->file.images[reopen->slot].unknown) metadata_make(reopen);
   image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, &reopen->meta, &reopen->disks);
+  image_disks_check(&reopen->file, reopen->slot, reopen->uuid, &reopen->disks);
 }
 
 static void reopened(struct reactor_work *work);
@@ -110,6 +112,7 @@ static void reopened(struct reactor_work *work) {
 
 void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   struct managed *managed = mirror_owner(mirror);
+  struct mirror_status status;
   if (managed->watch) disk_watch_set(managed->watch, slot, NULL, 0);
   image_disks_close(&managed->disks.images[slot]);
   struct reopen *reopen = managed_runs(managed) ? calloc(1, sizeof *reopen) : NULL;
@@ -122,6 +125,8 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   reopen->manager = managed->manager;
   reopen->slot = slot;
   reopen->make = make;
+  mirror_status(mirror, &status);
+  memcpy(reopen->uuid, status.uuid, sizeof reopen->uuid);
   reopen->meta = managed->disks.meta;
   mirror_file_copy(&reopen->file, &managed->file);
   list_init(&reopen->link);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "shell/data_disk.h"
+#include "shell/examine.h"
 #include "shell/fault_disk.h"
 #include "shell/image_identity.h"
 #include "shell/nbd_disk.h"
@@ -131,6 +132,26 @@ void image_disks_close(struct image_disks *disks) {
   disks->devices = NULL;
 }
 
+/* A name says nothing: an imported mirror may have another one than its images remember. */
+static bool is_of_another(const struct record *record, uint32_t slot, const uint8_t *uuid) {
+  if (record->self >= IMAGES_MAX || !record->images[record->self].present) return false;
+  return record->self != slot || (uuid && memcmp(record->mirror_uuid, uuid, sizeof record->mirror_uuid) != 0);
+}
+
+void image_disks_check(const struct mirror_file *file, uint32_t slot, const uint8_t *uuid, struct image_disks *disks) {
+  const struct mirror_file_image *image = &file->images[slot];
+  struct examined *found = disks->meta && !image->tail.length ? malloc(sizeof *found) : NULL;
+  if (!found) return;
+  if (examine(image->meta, image->meta, found, NULL) == TARN_OK && is_of_another(&found->record, slot, uuid)) {
+    const struct record *record = &found->record;
+    image_disks_close(disks);
+    disks->locked = false;
+    because(&disks->why, TARN_REFUSED, "%s is the metadata of image %s of mirror %s: have files changed places?",
+            image->meta, record->images[record->self].name, record->name);
+  }
+  free(found);
+}
+
 void image_disks_abort(struct image_disks *disks) {
   for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
     struct disk *disk = disks->data[i] ? fault_disk_lower(disks->data[i]) : NULL;
@@ -181,7 +202,10 @@ static void home_open(struct opening *opening) {
 static void open_work(struct reactor_work *work) {
   struct opening *opening = CONTAINER_OF(work, struct opening, work);
   if (opening->slot == HOME) home_open(opening);
-  else image_disks_open(opening->reactor, &opening->file, opening->slot, &opening->meta, &opening->disks);
+  else {
+    image_disks_open(opening->reactor, &opening->file, opening->slot, &opening->meta, &opening->disks);
+    image_disks_check(&opening->file, opening->slot, NULL, &opening->disks);
+  }
 }
 
 static void opening_free(struct opening *opening) {

@@ -36,6 +36,9 @@ struct image_disks {
 /* Opens what is not open yet, as `file` has it. Blocks: for a worker, with `file` and `disks` lent to it. */
 void image_disks_open(struct reactor *reactor, const struct mirror_file *file, uint32_t slot,
                       const struct meta_sizes *meta, struct image_disks *disks);
+/* What is open belongs to another image, because files have changed places: then all is closed again, and `why` says whose it is.
+ * `uuid`: the mirror's, or NULL while that is not known. For metadata in files; a tail is known by its own uuid. Blocks. */
+void image_disks_check(const struct mirror_file *file, uint32_t slot, const uint8_t *uuid, struct image_disks *disks);
 /* Requires disks with no I/O in flight. */
 void image_disks_close(struct image_disks *disks);
 /* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */

@@ -383,6 +383,9 @@ static void attention_by_itself(const struct topic *topic) {
 static const struct {
   const char *cause, *remedy;
 } remedies[] = {
+    {"is the metadata of image",
+     "put each file back at its own path, with its metadata ('tarn image examine PATH' says whose it is); then: tarn "
+     "mirror activate %s"},
     {"/proc/",
      "do not stop tarnd, which alone still reaches the data: first put the file back, or copy it from that place; "
      "'tarn mirror "

@@ -103,6 +103,60 @@ def test_swapped_files(t):
     daemon.stop()
 
 
+def exchange_images(first, second):
+    exchange_files(first, second)
+    exchange_files(f"{first}.tarn", f"{second}.tarn")
+
+
+@limit(240)
+def test_swapped_files_with_their_metadata(t):
+    """File systems are mounted in each other's place: what lies at each path is said, also to --force, and putting them back is enough."""
+    paths = [t.path("a.img"), t.path("b.img")]
+    daemon = Daemon(t).start()
+    daemon.create("vol0", paths, size=SIZE)
+    make_b_old(daemon)
+    daemon.stop()
+    exchange_images(*paths)
+    before = [images.digest(path) for path in paths]
+    daemon.start()
+    check_refused(daemon, "a.img.tarn is the metadata of image b of mirror vol0", "have files changed places?")
+    daemon.tarn("mirror", "activate", "--force", "vol0", status=1)
+    said = daemon.tarn("status").out
+    check("put each file back at its own path" in said, said)
+    check([images.digest(path) for path in paths] == before, "an image was written to")
+    daemon.stop()
+    exchange_images(*paths)
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    check(read(daemon, 0, 8) == b"new new ", "not what was written last")
+    daemon.stop()
+
+
+@limit(240)
+@rows([("its slot is the same", "b"), ("its slot is another one", "a")])
+def test_an_image_of_another_mirror_is_not_copied_over(t, row):
+    """The only copy of another mirror lies at an image's path: neither `restore` nor `sync` writes to it."""
+    daemon = Daemon(t).start()
+    paths = {name: t.path(f"{name}.img") for name in ("a", "b", "other-a", "other-b")}
+    daemon.create("vol0", [paths["a"], paths["b"]], size=SIZE)
+    daemon.create("other", [paths["other-a"], paths["other-b"]], size=SIZE, activate=False)
+    daemon.stop()
+    stranger = paths[f"other-{row[1]}"]
+    exchange_images(paths["b"], stranger)
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    before = images.digest(paths["b"]), images.digest(paths["b"] + ".tarn")
+    for command in ("restore", "sync"):
+        refused = daemon.tarn("image", command, "vol0", "b", status=1)
+        check(f"is the metadata of image {row[1]} of mirror other" in refused.err, f"{command}: {refused}")
+    check((images.digest(paths["b"]), images.digest(paths["b"] + ".tarn")) == before, "the other mirror's image was written to")
+    daemon.stop()
+    exchange_images(paths["b"], stranger)
+    daemon.start()
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+
+
 @limit(240)
 @rows([("by force", True), ("put right", False)])
 def test_a_state_directory_that_was_rolled_back(t, row):
