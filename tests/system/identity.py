@@ -537,6 +537,35 @@ def test_import_after_the_state_is_lost(t, row):
         daemon.stop()
 
 
+@rows([("a sound one", False), ("a damaged one", True)])
+def test_a_guest_writes_what_looks_like_a_tail(t, row):
+    """What lies at the end of a volume is its guest's: an image in a file is what the metadata beside it says, whatever that looks like."""
+    with two_devices(t, SIZE + ROOM) as (devices, files):
+        daemon = Daemon(t).start()
+        tail_mirror(t, daemon, devices)
+        daemon.stop()
+        forged = bytearray(images.read_at(files[0], SIZE, ROOM))
+    check(examine(daemon, files[0])[0]["where"] == "tail", "a copy of a device is not known by its tail")
+    if row[1]:
+        for place in range(0, ROOM, 4096):  # the locators among them, too
+            forged[place + 40] ^= 1
+    lose_state(daemon)
+    daemon.start()
+    paths = [t.path(f"{name}.img") for name in "ab"]
+    daemon.create("guest", paths, size=SIZE + ROOM)
+    daemon.wait_synchronized("guest")
+    write(daemon, SIZE, bytes(forged), "guest")
+    daemon.stop()
+    for path, name in zip(paths, "ab"):
+        found = examine(daemon, path)[0]
+        check(found["where"] == "beside" and found["mirror"]["name"] == "guest" and found["image"]["name"] == name, f"{found}")
+    lose_state(daemon)
+    daemon.start()
+    daemon.tarn("mirror", "import", *paths, quiet=True)
+    check([one["name"] for one in daemon.json("status")["mirrors"]] == ["guest"], "what the guest wrote was imported")
+    daemon.stop()
+
+
 def test_import_without_an_image(t):
     """An image is missing for good: named; --force goes on, activation asks once more, and the image is removed as one that is lost."""
     daemon = Daemon(t).start()
