@@ -46,6 +46,7 @@ static void deactivate_end(struct managed *managed) {
   struct why why;
   if (managed->end_err != TARN_OK) {
     because(&why, managed->end_err, "is closed, but could not be deactivated cleanly: %s", managed->end_why.text);
+    report(managed->manager->env, REPORT_ERROR, managed->file.name, "%s", why.text);
     managed_refuse(managed, why.text);
   } else {
     report(managed->manager->env, REPORT_INFO, managed->file.name, "is INACTIVE");

@@ -104,9 +104,21 @@ static const struct {
     {"image demote", IMAGE_OP_DEMOTE, "is having its master demoted", true, false},
 };
 
+/* What the core does not report. */
+static void operation_report(const struct managed *managed) {
+  const struct image_task *task = managed->task;
+  const char *image = managed->file.images[task->slot].name;
+  if (task->op == IMAGE_OP_PROMOTE)
+    report(managed->manager->env, REPORT_INFO, managed->file.name, "image %s is the master", image);
+  if (task->op == IMAGE_OP_DEMOTE)
+    report(managed->manager->env, REPORT_INFO, managed->file.name, "image %s is not the master any more: there is none",
+           image);
+}
+
 static void operation_finish(struct managed *managed) {
   struct image_task *task = managed->task;
   bool done = task->err == TARN_OK;
+  if (done) operation_report(managed);
   if (done) managed_answer(managed);
   else managed_fail(managed, task->why.text);
   managed->task = NULL;

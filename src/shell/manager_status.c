@@ -52,12 +52,22 @@ static void status_from_record(const struct managed *managed, struct mirror_stat
              file->name);
 }
 
-/* And what its disks still hold now. */
+/* And what its disks still hold now. When it could not be activated its maps were never read. */
 static void status_when_it_fell(const struct managed *managed, struct mirror_status *status) {
   struct mirror_status now = {.image_count = 0};
   *status = managed->last;
   if (managed->mirror) mirror_status(managed->mirror, &now);
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) status->images[slot].io_held = now.images[slot].io_held;
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {
+    struct mirror_image_status *image = &status->images[slot];
+    image->io_held = now.images[slot].io_held;
+    bool unread = !managed->fallen && image->missed_bytes == 0;
+    if (image->present && image->state != IMAGE_SYNCHRONIZED && unread) image->missed_bytes = MISSED_UNKNOWN;
+  }
+}
+
+/* What its disks still hold is a reason of the mirror's (reason_of). */
+static bool is_removed(const struct managed *managed, uint32_t slot) {
+  return (managed->leaving & ~managed->undecided & 1u << slot) != 0;
 }
 
 static void managed_status(const struct managed *managed, struct mirror_status *status) {
@@ -65,6 +75,8 @@ static void managed_status(const struct managed *managed, struct mirror_status *
   if (open) mirror_status(managed->mirror, status);
   else if (managed->attention && managed->last.image_count > 0) status_when_it_fell(managed, status);
   else status_from_record(managed, status);
+  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
+    if (is_removed(managed, slot)) status->images[slot].present = false;
   if (open && !managed->fallen && !managed->attention) return; /* the core knows, also while it is on its way down */
   status->state = managed->attention ? MIRROR_ATTENTION : MIRROR_INACTIVE;
 }
@@ -276,7 +288,8 @@ json_t *managed_status_json(const struct managed *managed) {
   reason_of(managed, &status, reason);
   json_t *images = json_array();
   for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
-    if (managed->file.images[slot].present && (status.images[slot].present || !managed_runs(managed)))
+    if (managed->file.images[slot].present && !is_removed(managed, slot) &&
+        (status.images[slot].present || !managed_runs(managed)))
       json_array_append_new(images, image_json(managed, slot, &status.images[slot]));
   snprintf(epoch, sizeof epoch, "%" PRIu64 "@%s", status.epoch,
            status.epoch_node[0] ? status.epoch_node : managed->manager->options.node);

@@ -31,6 +31,7 @@ enum matter {
   MATTER_IDLE,       /* INACTIVE, as somebody wanted it */
   MATTER_VERIFY,     /* being compared */
   MATTER_ERRORS,     /* all copies are good, but a disk could not read something */
+  MATTER_HELD,       /* INACTIVE, and cannot be activated before a disk has answered */
   MATTER_UNCLEAN,    /* INACTIVE, and its copies may differ where something was being written */
   MATTER_RECOVERY,   /* copies are being made equal after a crash */
   MATTER_COPYING,    /* an image is being copied to; two or more are good */
@@ -107,6 +108,11 @@ static bool is_recovering(const json_t *mirror) {
 
 static bool is_unclean(const json_t *mirror) { return json_is_true(json_object_get(mirror, "unclean")); }
 
+/* It is closed, as far as it can be: a disk still has requests. */
+static bool is_held(const json_t *mirror) {
+  return is(mirror, "state", "INACTIVE") && strstr(text_of(mirror, "reason"), "a disk has not answered");
+}
+
 static enum matter matter_of(const json_t *mirror, const struct copies *copies) {
   if (is(mirror, "state", "ATTENTION")) return MATTER_ATTENTION;
   if (unreadable_of(mirror) > 0) return MATTER_UNREADABLE;
@@ -116,6 +122,7 @@ static enum matter matter_of(const json_t *mirror, const struct copies *copies) 
   if (json_is_true(json_object_get(mirror, "log_off"))) return MATTER_LOG_OFF;
   if (is_recovering(mirror) && copies->out == 0) return MATTER_RECOVERY;
   if (copies->unknown == copies->all && copies->all > 0) return MATTER_UNCLEAN;
+  if (copies->out == 0 && is_held(mirror)) return MATTER_HELD;
   if (is_unclean(mirror) && copies->out == 0 && copies->all > 1) return MATTER_UNCLEAN;
   if (copies->good < copies->all && copies->good <= 1) return MATTER_LAST_COPY;
   if (copies->out > 0) return MATTER_FEWER;
@@ -285,6 +292,9 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
   else if (number_of(image, "held_requests") > 0)
     say(topic->out, topic->look, "by itself", "nothing, before the disk of image %s has answered%s", name,
         is(image, "return", "auto") ? "; then it comes back" : "");
+  else if (text_of(topic->mirror, "busy")[0] && is(topic->mirror, "state", "INACTIVE"))
+    say(topic->out, topic->look, "by itself", "the mirror %s; then image %s is seen to", text_of(topic->mirror, "busy"),
+        name);
   else if (json_is_integer(soon))
     say(topic->out, topic->look, "by itself",
         "image %s is tried again in %s; if that works, what it missed (%s) is copied to it", name,
@@ -298,7 +308,8 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
 
 static void image_to_do(const struct topic *topic, const json_t *image) {
   const char *name = text_of(image, "name"), *mirror = topic->name;
-  if (is_good(image) || is_copied_to(image)) return;
+  bool busy = text_of(topic->mirror, "busy")[0] && is(topic->mirror, "state", "INACTIVE");
+  if (is_good(image) || is_copied_to(image) || busy) return;
   if (is_unknown(image))
     say(topic->out, topic->look, "to do",
         "forget the image whose disk is unknown: tarn image remove %s %s; and add another: tarn image add %s PATH",
@@ -386,6 +397,10 @@ static const struct {
     {"is the metadata of image",
      "put each file back at its own path, with its metadata ('tarn image examine PATH' says whose it is); then: tarn "
      "mirror activate %s"},
+    {"locked) by another process",
+     "stop the process that has it open ('fuser -v FILE' names it; it may be another tarnd); then: tarn mirror "
+     "activate "
+     "%s"},
     {"/proc/",
      "do not stop tarnd, which alone still reaches the data: first put the file back, or copy it from that place; "
      "'tarn mirror "
@@ -411,13 +426,22 @@ static const struct {
     {"", "do what it says; then: tarn mirror activate %s"},
 };
 
-static void attention_to_do(const struct topic *topic) {
-  const char *reason = text_of(topic->mirror, "reason");
+/* Force helps only where the cause says so: without a sound record of any image there is nothing that it could go on with. */
+static const char *remedy_of(const char *reason) {
   size_t i = 0;
   while (!strstr(reason, remedies[i].cause)) i++;
   while (!remedies[i].remedy) i++; /* that of the next that has one */
-  char text[400], *out = text;
-  for (const char *at = remedies[i].remedy; *at; at++) {
+  if (strcmp(remedies[i].cause, "--force") != 0 || strstr(reason, "--force")) return remedies[i].remedy;
+  return "bring back what is named, with its metadata (PATH.tarn); only if the metadata of all images is lost for "
+         "good, "
+         "make the mirror anew of the image that is right: tarn mirror deactivate %s; tarn mirror destroy --force %s; "
+         "tarn mirror create %s --image PATH, and each other one with --image PATH,overwrite";
+}
+
+static void attention_to_do(const struct topic *topic) {
+  const char *reason = text_of(topic->mirror, "reason");
+  char text[1000], *out = text;
+  for (const char *at = remedy_of(reason); *at; at++) {
     size_t room = sizeof text - (size_t)(out - text);
     require(room > 80);
     if (at[0] == '%' && at[1] == 's') out += snprintf(out, room, "%s", topic->name), at++;
@@ -447,20 +471,33 @@ static void unclean_print(const struct topic *topic) {
   const char *busy = text_of(topic->mirror, "busy");
   unclean_wrong(topic);
   say(topic->out, topic->look, "at risk",
-      "nothing that was answered; but before it was active again, its images may differ where it was being written");
+      "nothing that was flushed; but before it was active again, its images may differ where it was being written");
   if (busy[0]) say(topic->out, topic->look, "by itself", "it %s", busy);
   else say(topic->out, topic->look, "by itself", "nothing, before it is activated");
   if (!busy[0]) say(topic->out, topic->look, "to do", "tarn mirror activate %s", topic->name);
 }
 
+static void held_print(const struct topic *topic) {
+  say(topic->out, topic->look, "wrong", "%s", text_of(topic->mirror, "reason"));
+  say(topic->out, topic->look, "at risk",
+      "nothing that was flushed; but the mirror cannot be activated before that disk has answered");
+  say(topic->out, topic->look, "by itself", "its files are closed when the disk has answered");
+  say(topic->out, topic->look, "to do",
+      "see to that disk; when it has answered: tarn mirror activate %s; if it never will: stop tarnd, take the disk "
+      "away, start tarnd",
+      topic->name);
+}
+
 static void recovery_print(const struct topic *topic) {
   say(topic->out, topic->look, "wrong",
-      "the daemon ended without a word (a crash, a power cut): what was being written then is made equal on all "
-      "images");
+      "the mirror was not closed cleanly (a crash, a power cut, a flush that failed): what was being written then is "
+      "made equal on all images");
   each_image(topic, image_wrong);
-  say(topic->out, topic->look, "at risk",
-      "nothing that was answered; until it is done image %s is the only copy that is complete everywhere",
-      text_of(topic->copies.last_good, "name"));
+  if (topic->copies.all > 1)
+    say(topic->out, topic->look, "at risk",
+        "nothing that was flushed; until it is done image %s is the only copy that is complete everywhere",
+        text_of(topic->copies.last_good, "name"));
+  else say(topic->out, topic->look, "at risk", "nothing that was flushed");
   say(topic->out, topic->look, "by itself", "it ends soon; clients are served meanwhile");
 }
 
@@ -568,6 +605,7 @@ static const char *matter_text(enum matter matter) {
     case MATTER_IDLE: return "INACTIVE";
     case MATTER_VERIFY: return "well, its images are being compared";
     case MATTER_ERRORS: return "a disk has errors";
+    case MATTER_HELD: return "INACTIVE, and a disk has not answered yet";
     case MATTER_UNCLEAN: return "INACTIVE, and its images are not known to be equal";
     case MATTER_RECOVERY: return "recovering from a crash";
     case MATTER_COPYING: return "an image is being copied to";
@@ -615,6 +653,7 @@ void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const 
     case MATTER_IDLE:
     case MATTER_VERIFY: break;
     case MATTER_ERRORS: errors_print(&topic); break;
+    case MATTER_HELD: held_print(&topic); break;
     case MATTER_UNCLEAN: unclean_print(&topic); break;
     case MATTER_RECOVERY: recovery_print(&topic); break;
     case MATTER_COPYING:

@@ -1,11 +1,13 @@
 """`tarn status` as somebody reads it who was called at night: for each situation the sentences that must be there, with
 since when, what is at risk, what happens by itself and which command helps; and what a terminal gets."""
+import fcntl
 import os
 import re
 import threading
 
 import nbd
 
+from lib import images
 from lib.context import Failed, check, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
@@ -236,6 +238,53 @@ def test_attention_newest_is_away(t):
     mirror.daemon.wait_state("vol0", "ACTIVE")
 
 
+def test_attention_all_metadata_is_lost(t):
+    """No image has a sound record, so force does not help: what `status` says instead works, and keeps the data of the right image."""
+    mirror = Mirror(t)
+    mirror.write(4)
+    mirror.daemon.stop()
+    paths = [mirror.path(name) for name in "ab"]
+    for path in paths:
+        os.unlink(path + ".tarn")
+    before = images.digest(paths[0])
+    mirror.daemon.start()
+    check_sentences(mirror, "NOT WELL: mirror vol0: STOPPED",
+                    r"  to do +bring back what is named, with its metadata .*; only if the metadata of all images is lost for good, .*"
+                    r": tarn mirror deactivate vol0; tarn mirror destroy --force vol0; tarn mirror create vol0 --image PATH, .*,overwrite$")
+    mirror.daemon.tarn("mirror", "activate", "--force", "vol0", status=1)
+    mirror.daemon.tarn("mirror", "deactivate", "vol0")
+    mirror.daemon.tarn("mirror", "destroy", "--force", "vol0", quiet=True)
+    mirror.daemon.create("vol0", [paths[0], f"{paths[1]},overwrite"])
+    mirror.daemon.wait_synchronized("vol0")
+    check(images.digest(paths[0]) == before and images.digest(paths[1]) == before, "the data of the right image is not there")
+
+
+def test_attention_a_file_is_locked(t):
+    """Another process has the metadata open: that is to be ended, no disk is to be brought back, and nothing is to be forced."""
+    mirror = Mirror(t, count=1, settings=("auto=off",))
+    mirror.daemon.tarn("image", "set", "vol0", "a", "hang=1")
+    mirror.daemon.tarn("mirror", "deactivate", "vol0")
+    with open(mirror.path("a") + ".tarn", "r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        mirror.daemon.tarn("mirror", "activate", "vol0", status=1)
+        check_sentences(mirror, "NOT WELL: mirror vol0: STOPPED",
+                        r"  to do +stop the process that has it open \('fuser -v FILE' names it; .*\); then: tarn mirror activate vol0$")
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+
+
+def test_attention_says_nothing_of_maps_that_nobody_has_read(t):
+    """An image that is behind has missed something, also while its mirror cannot be opened."""
+    mirror = Mirror(t)
+    mirror.op("fracture", "b")
+    mirror.write(4)
+    mirror.daemon.stop()
+    os.rename(mirror.path("a"), mirror.path("a") + ".away")
+    mirror.daemon.start()
+    mirror.daemon.wait_state("vol0", "ATTENTION")
+    check(mirror.image("b")["missed_bytes"] is None, f"how much it misses nobody knows: {mirror.image('b')}")
+    check("has missed nothing" not in shown(mirror), shown(mirror))
+
+
 def test_attention_last_file_is_unlinked(t):
     """Issue 4: the last good file has lost its name: the daemon must not be stopped before its data is saved, and that is said."""
     mirror = Mirror(t, count=1, settings=("suspend=600",))
@@ -341,11 +390,53 @@ def test_recovering(t):
     if not re.match(pattern, text):  # so quick that nobody sees it: then it says what was done
         check(re.search(r"recovery after crash: \S+ marked, \S+ copied", text), f"it says nothing of it: {text}")
         return
-    for sentence in (r"  wrong +the daemon ended without a word \(a crash, a power cut\)",
+    for sentence in (r"  wrong +the mirror was not closed cleanly \(a crash, a power cut, a flush that failed\)",
                      r"  wrong +image b is not complete yet: what was being written at the crash is being copied to it, \d+%",
-                     r"  at risk +nothing that was answered",
+                     r"  at risk +nothing that was flushed",
                      r"  by itself +it ends soon; clients are served meanwhile$"):
         check(re.search(sentence, text, re.M), f"it does not say /{sentence}/: {text}")
+
+
+def test_a_mirror_that_is_not_closed_cleanly(t):
+    """The last flush of a deactivation fails: the events tell it, too, and the recovery that follows does not speak of the daemon's end."""
+    mirror = Mirror(t)
+    mirror.write(4, flush=False)
+    for name in "ab":
+        mirror.fault(name, "fail", "--on", "flush")
+    mirror.daemon.tarn("mirror", "deactivate", "vol0", status=1)
+    check("error vol0: is closed, but could not be deactivated cleanly: the last flush failed" in mirror.daemon.log(), "no event")
+    check_sentences(mirror, "not quite well: mirror vol0: INACTIVE, and its images", r"  at risk +nothing that was flushed; but before")
+
+
+def test_events_of_the_master(t):
+    """Who became the master, and that there is none, is in the events."""
+    mirror = Mirror(t)
+    mirror.op("promote", "b")
+    mirror.daemon.tarn("mirror", "deactivate", "vol0")
+    mirror.op("demote", "b")
+    log = mirror.daemon.log()
+    check("info vol0: image b is the master\n" in log, log)
+    check("info vol0: image b is not the master any more: there is none\n" in log, log)
+
+
+def test_a_removed_image_that_hangs(t):
+    """Its disk has not answered: it is named as a reason, not as an image of the mirror; and activation comes after the answer."""
+    mirror = Mirror(t)
+    for name in "ab":
+        mirror.daemon.tarn("image", "set", "vol0", name, "hang=1")
+    mirror.fault("b", "hang")
+    mirror.write(1, flush=False)
+    mirror.daemon.tarn("image", "remove", "vol0", "b", quiet=True)
+    mirror.fault("a", "hang")
+    in_background(lambda: mirror.write(1))
+    text = check_sentences(mirror, "NOT WELL: mirror vol0: STOPPED", r"image b is removed, and its files are released once")
+    check(not re.search(r"^  wrong +image b", text, re.M), f"it is called an image of the mirror: {text}")
+    check([image["name"] for image in mirror.status()["images"]] == ["a"], f"{mirror.status()}")
+    mirror.daemon.tarn("mirror", "deactivate", "--force", "vol0", quiet=True)
+    check_sentences(mirror, "not quite well: mirror vol0: INACTIVE, and a disk has not answered yet$",
+                    r"  wrong +a disk has not answered yet, .*image b \(",
+                    r"  to do +see to that disk; when it has answered: tarn mirror activate vol0; if it never will: stop tarnd")
+    mirror.fault("a", "heal")
 
 
 def test_inactive_after_a_crash(t):
@@ -357,7 +448,7 @@ def test_inactive_after_a_crash(t):
     check(mirror.status()["unclean"], "unclean")
     check_sentences(mirror, r"not quite well: mirror vol0: INACTIVE, and its images are not known to be equal$",
                     r"  wrong +it was ACTIVE when the daemon ended; activation makes its images equal$",
-                    r"  at risk +nothing that was answered; but before it was active again, its images may differ where it was being written$",
+                    r"  at risk +nothing that was flushed; but before it was active again, its images may differ where it was being written$",
                     r"  by itself +nothing, before it is activated$", r"  to do +tarn mirror activate vol0$")
     mirror.daemon.tarn("mirror", "activate", "vol0")
     check(not mirror.status()["unclean"], "unclean")
