@@ -23,6 +23,7 @@
 #include <time.h>
 
 #include "shell/disk_text.h"
+#include "shell/own_server.h"
 
 #define SLOT_COUNT    128u /* more would only wait in the server */
 #define BLOCK_DEFAULT 512u
@@ -348,6 +349,9 @@ static tarn_err handle_connect(struct nbd_handle *handle, const char *uri, struc
       return because(why, TARN_HUNG, "%s: the server does not answer within %u s", uri, NBD_CONNECT_S);
     if (nbd_poll(handle, (int)((deadline_ns - now_ns) / NS_PER_MS) + 1) == -1) return connect_failed(uri, why);
   }
+  if (own_server_is_at(nbd_aio_get_fd(handle)))
+    return because(why, TARN_REFUSED,
+                   "%s is served by this tarnd itself: a mirror cannot lie on its own daemon's export", uri);
   return TARN_OK;
 }
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "shell/client_reports.h"
+#include "shell/own_server.h"
 
 #define LISTENERS_MAX   16u
 #define VECTORS_MAX     64u
@@ -407,6 +408,7 @@ static void accept_done(struct reactor_op *op, int result) {
     if (result >= 0) close(result);
     if (listener->caller >= 0) close(listener->caller);
     listener->caller = -1;
+    own_server_ends(listener->fd);
     listen_close(&listener->address, listener->fd);
     listener->fd = -1;
     if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
@@ -443,6 +445,7 @@ tarn_err nbd_server_listen(struct nbd_server *server, struct address *address, s
   reactor_op_init(&listener->accept, accept_done);
   timer_init(&listener->retry, accept_again);
   server->listener_count++;
+  own_server_listens(fd);
   reactor_accept(server->reactor, &listener->accept, fd);
   return TARN_OK;
 }
@@ -549,6 +552,7 @@ void nbd_server_stop(struct nbd_server *server, void *owner, void (*stopped)(voi
       timer_cancel(&listener->retry);
       if (listener->caller >= 0) close(listener->caller);
       listener->caller = -1;
+      own_server_ends(listener->fd);
       listen_close(&listener->address, listener->fd);
       listener->fd = -1;
     } else {

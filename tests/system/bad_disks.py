@@ -1,6 +1,7 @@
 """Bad disks: parts that overlap, devices in use, NBD servers of every bad kind. Each is refused in one clear line, in bounded time,
 and nothing is changed; or its image is out, and the others go on."""
 import os
+import re
 import time
 
 from lib import images
@@ -245,6 +246,23 @@ def test_nobody_there(t, row):
     else:
         words = world.create(world.path("new.img"), f"{uri},overwrite")
     world.check_refused(words, (1,), saying)
+
+
+@rows([("a Unix socket", "unix", "vol0"), ("a port", "tcp", "vol0"), ("another mirror's export", "unix", "small")])
+def test_an_export_of_its_own(t, row):
+    """An image that lies on an export of the same daemon would wait for itself: refused, by whatever address; another daemon's is a disk."""
+    _, kind, export = row
+    world = World(t)
+    daemon = Daemon(t, state=t.path("served"), arguments=("--nbd", f"unix:{t.path('n.sock')}", "--nbd", "127.0.0.1:0")).start()
+    port = re.search(r"serves NBD at 127\.0\.0\.1:(\d+)", daemon.log()).group(1)
+    for name in ("vol0", "small"):
+        daemon.create(name, [t.path(f"{name}-{letter}.img") for letter in "ab"], size=16 * MIB)
+    uri = f"nbd+unix:///{export}?socket={t.path('n.sock')}" if kind == "unix" else f"nbd://127.0.0.1:{port}/{export}"
+    refused = daemon.tarn("image", "add", "vol0", f"c={uri},overwrite", status=1)
+    check("is served by this tarnd itself" in refused.err and len(refused.err.splitlines()) == 1, f"{refused}")
+    check([image["name"] for image in daemon.mirror("vol0")["images"]] == ["a", "b"], "it was added")
+    world.daemon.create("over", [world.path("over.img"), f"{uri},overwrite"], size=16 * MIB)
+    world.daemon.wait_synchronized("over")
 
 
 # ---- servers that turn out to be bad ----
