@@ -235,6 +235,23 @@ def test_mirrors_that_cannot_be_read(t):
     world.activate()
 
 
+@rows([("everybody may write there", 0o777, 0, "chmod o-w"), ("as in /tmp", 0o1777, 0, "chmod o-w"),
+       ("it belongs to another user", 0o700, 65534, "belongs to another user")])
+def test_a_state_directory_of_others(t, row):
+    """Who may write to the state directory commands the daemon (its options, which image is current): nobody else may."""
+    _, mode, owner, saying = row
+    state = t.path("theirs")
+    os.mkdir(state)
+    os.chown(state, owner, -1)
+    os.chmod(state, mode)
+    refused = t.run("timeout", "-k", "1", "20", t.program("tarnd"), "--state", state, status=1)
+    check_message(refused.err, [re.escape(saying)])
+    check(os.listdir(state) == [], "something was made there")
+    os.chown(state, 0, -1)
+    os.chmod(state, 0o775)  # a group is the administrator's choice
+    Daemon(t, state=state).start().stop()
+
+
 def test_the_state_directory_vanishes(t):
     """Issue 4, bad input: the state directory is moved away while a mirror serves: what needs it is refused in one line,
     clients go on, and all is well when it is back."""
