@@ -37,7 +37,7 @@ static tarn_err volume_add(struct mirror_file *file, const char *name, size_t na
   if (size) {
     tarn_err err = size_parse(size, &bytes, why);
     if (err != TARN_OK) return err;
-    if (bytes % 512 != 0) return because(why, TARN_INVALID, "the size %s is no multiple of 512", size);
+    if (bytes % 512 != 0) return because(why, TARN_INVALID, "the size %s is not a multiple of 512", size);
   }
   file->volumes[file->volume_count++].size_bytes = bytes;
   return TARN_OK;
@@ -391,6 +391,14 @@ static tarn_err part_look(struct plan_file *part, struct plan_disk *disk, struct
   return TARN_OK;
 }
 
+/* Of a file the file system knows where it has data; of a device nobody does, and it counts as full. */
+static bool may_be_empty(const struct create_plan *plan, const struct plan_disk *disk) {
+  if (disk->kind == DISK_KIND_NBD) return true;
+  for (uint32_t i = 0; i < disk->count; i++)
+    if (plan->files[disk->first + i].identity.is_block_device) return true;
+  return false;
+}
+
 static tarn_err parts_look(struct create_plan *plan, const char *owner, const struct disk_text *text,
                            struct plan_disk *disk, struct why *why) {
   disk->first = plan->file_count;
@@ -453,7 +461,7 @@ static tarn_err sizes_decide(struct create_plan *plan, struct why *why) {
       return because(why, TARN_REFUSED, "image %s: %s is empty (0 bytes)", owner, first->text);
     if (first->size_bytes % 512 != 0)
       return because(why, TARN_REFUSED,
-                     "image %s: the size of %s, %llu, is no multiple of 512; say with --size how much of it to use",
+                     "image %s: the size of %s, %llu, is not a multiple of 512; say with --size how much of it to use",
                      owner, first->text, (unsigned long long)first->size_bytes);
     file->volumes[i].size_bytes = first->size_bytes;
   }
@@ -469,7 +477,7 @@ static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i,
     return because(why, TARN_REFUSED, "image %s: %s does not exist, so it cannot be equal", owner, disk->text);
   if (disk->kind == DISK_KIND_CONCAT && volume_bytes % PART_ALIGN != 0)
     return because(why, TARN_REFUSED,
-                   "image %s: the size of volume %s, %llu, is no multiple of %u, which a disk made of parts needs",
+                   "image %s: the size of volume %s, %llu, is not a multiple of %u, which a disk made of parts needs",
                    owner, plan->file->volumes[i].name, (unsigned long long)volume_bytes, PART_ALIGN);
   if (!made && disk->size_bytes < volume_bytes)
     return because(why, TARN_REFUSED, "image %s: %s is too small: it has %llu bytes, volume %s has %llu", owner,
@@ -478,7 +486,7 @@ static tarn_err data_decide(struct create_plan *plan, uint32_t slot, uint32_t i,
   if (!first && !plan->assume && disk->has_data && !plan->overwrite[slot])
     return because(why, TARN_REFUSED,
                    "image %s: %s %s, which would be lost; write ',overwrite' behind the image if that is meant", owner,
-                   disk->text, disk->kind == DISK_KIND_NBD ? "may hold data" : "holds data");
+                   disk->text, may_be_empty(plan, disk) ? "may hold data" : "holds data");
   if (!made && disk->size_bytes > volume_bytes && !(i == 0 && plan->places[slot].tail)) /* the tail is written */
     json_array_append_new(
         plan->warnings,

@@ -532,7 +532,7 @@ static tarn_err size_check(const struct file_disk *file, uint64_t wanted, bool w
   *size = wanted && !whole ? wanted : whole ? align_down(have, BUFFER_ALIGN) : have;
   if (*size == 0) return because(why, TARN_INVALID, "%s is empty", file->path);
   if (*size % 512 != 0)
-    return because(why, TARN_INVALID, "the size of %s, %llu bytes, is no multiple of 512", file->path,
+    return because(why, TARN_INVALID, "the size of %s, %llu bytes, is not a multiple of 512", file->path,
                    (unsigned long long)*size);
   return TARN_OK;
 }

@@ -395,7 +395,7 @@ static tarn_err size_set(struct disk_caps *caps, const char *uri, uint64_t wante
   if (wanted > 0) caps->size_bytes = wanted;
   if (caps->size_bytes == 0) return because(why, TARN_INVALID, "%s is empty (0 bytes)", uri);
   if (caps->size_bytes % caps->block_bytes == 0) return TARN_OK;
-  return because(why, TARN_INVALID, "%s: the size %llu is no multiple of the server's blocks of %u bytes", uri,
+  return because(why, TARN_INVALID, "%s: the size %llu is not a multiple of the server's blocks of %u bytes", uri,
                  (unsigned long long)caps->size_bytes, caps->block_bytes);
 }
 

@@ -17,7 +17,7 @@ static tarn_err check_size(char **text, struct why *why) {
   uint64_t bytes;
   tarn_err err = size_parse(*text, &bytes, why);
   if (err == TARN_OK && bytes % 512 != 0)
-    err = because(why, TARN_INVALID, "the size %.40s is no multiple of 512", *text);
+    err = because(why, TARN_INVALID, "the size %.40s is not a multiple of 512", *text);
   return err;
 }
 

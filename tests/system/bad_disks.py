@@ -248,6 +248,15 @@ def test_nobody_there(t, row):
     world.check_refused(words, (1,), saying)
 
 
+def test_a_device_that_was_never_written_to(t):
+    """Nobody knows what a device holds: it may be data, which is not said to be there."""
+    world = World(t)
+    with loop_device(t, images.make_sparse(t.path("empty.raw"), 16 * MIB)) as device:
+        world.check_refused(world.create(world.path("new.img"), device, size=16 * MIB), (1,), [f"{device} may hold data", ",overwrite"])
+        world.check_refused(world.create(world.path("new.img"), f"concat:{device}@1M+15M", size=15 * MIB), (1,), ["may hold data"])
+    world.check_refused(world.create(world.path("new.img"), world.full("full.img", MIB), size=MIB), (1,), [r"full\.img holds data"])
+
+
 @rows([("a Unix socket", "unix", "vol0"), ("a port", "tcp", "vol0"), ("another mirror's export", "unix", "small")])
 def test_an_export_of_its_own(t, row):
     """An image that lies on an export of the same daemon would wait for itself: refused, by whatever address; another daemon's is a disk."""

@@ -81,7 +81,7 @@ static void test_refusals(void **state) {
       {"a socket", make_socket, 0, TARN_INVALID, "is a socket"},
       {"too small by a sector", make_file, SIZE + 512, TARN_INVALID, "is too small"},
       {"empty", make_empty, 0, TARN_INVALID, "is empty"},
-      {"no multiple of 512", make_odd, 0, TARN_INVALID, "no multiple of 512"},
+      {"no multiple of 512", make_odd, 0, TARN_INVALID, "not a multiple of 512"},
       {"of an odd file a part that is a multiple will do", make_odd, 512, TARN_OK, ""},
       {"all of a file", make_file, 0, TARN_OK, ""},
       {"a part of a file", make_file, SIZE / 2, TARN_OK, ""},
