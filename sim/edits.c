@@ -188,9 +188,9 @@ static void change_behind(struct sim_mirror *mirror, const struct look *look, st
   uint32_t i = (uint32_t)prng_below(prng, mirror->image_count);
   struct sim_image *image = &mirror->images[i];
   const struct record_image *recorded = &look->best.images[i];
-  bool fractured = recorded->missing == MISSING_FRACTURED && recorded->stamp.modified != 0;
+  bool is_dated = recorded->stamp.modified != 0;
   if (!recorded->present || recorded->state == IMAGE_SYNCHRONIZED || recorded->stamp.identity == 0) return;
-  if (fractured && prng_one_in(prng, 2)) write_junk(image, prng);
+  if (is_dated && prng_one_in(prng, 2)) write_junk(image, prng);
   else replace(image, prng);
   image->cut_off = image->had_moment = false;
   mirror->world->counters.edit_behind++;

@@ -434,6 +434,9 @@ static void stamped(struct mirror *m) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
     if (m->load_torn & 1u << i) image_new_epoch(m, i);
   if (!image_is_current(m, m->record.master)) m->record.master = (uint8_t)__builtin_ctz(mirror_current_mask(m));
+  EACH_IMAGE(m, i) {
+    if (m->images[i].online) stamp_outdates(m, i);
+  }
   m->recovered = !m->record.clean;
   m->recover_start_ns = m->recover_end_ns = m->env->now_ns;
   m->recover_copied = m->recover_marked = 0;

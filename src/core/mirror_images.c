@@ -145,7 +145,7 @@ static void fracture_now(struct mirror *m, uint32_t i) {
 
 /* It may not be equal to the others now: it is of no definite moment, and misses all that is marked. */
 static void fracture_unequal(struct mirror *m, uint32_t i) {
-  m->record.images[i].stamp.modified = 0; /* writes are still in flight: no stamp would be right */
+  stamp_outdates(m, i); /* writes are still in flight */
   image_drop(m, i, MISSING_FRACTURED, "it was fractured before it was whole: 'tarn image restore' brings it back",
              NULL);
   op_commit(m);
@@ -399,6 +399,7 @@ static void add_loaded(struct store *store, tarn_err err) {
   memcpy(ri->node, config->node, sizeof ri->node);
   random_uuid(m, ri->uuid);
   ri->stamp = config->found;
+  stamp_outdates(m, i);
   m->admin_undo = (struct record_image){0};
   m->admin_online = false;
   image->present = image->online = true;

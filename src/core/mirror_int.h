@@ -635,6 +635,8 @@ bool close_may_have_lost(const struct mirror *m);
 void stamps_init(struct mirror *m);
 /* Asks for the stamps of these images and puts them in the record; `taken` runs then, perhaps at once. One asker at a time. */
 void stamps_take(struct mirror *m, uint32_t images, void (*taken)(struct mirror *m));
+/* The image is written to from now on. */
+void stamp_outdates(struct mirror *m, uint32_t i);
 
 /* mirror_images.c */
 /* An operation waits until nothing is in flight. */

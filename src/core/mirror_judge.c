@@ -110,6 +110,12 @@ bool image_is_replaced(const struct mirror *m, uint32_t i) {
   return was != 0 && now != 0 && was != now;
 }
 
+/* By somebody else, since we last had all of it. */
+static bool was_written_to(const struct mirror *m, uint32_t i) {
+  uint64_t was = m->record.images[i].stamp.modified, now = m->config.images[i].found.modified;
+  return was != 0 && now != 0 && was != now;
+}
+
 /* Of one that is too old to be known, what only it can have is what it was current with: a copy that was never finished has
  * nothing. */
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
@@ -122,21 +128,16 @@ bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
 
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
   const struct record_image *ri = &m->record.images[i];
-  struct image_stamp now = m->config.images[i].found;
   if (image_is_replaced(m, i) && !PLANTED(replaced_known)) return "its file is another one than it was";
   if (own->sequence < ri->seen_sequence) return "it holds an older state than it left with";
-  if (ri->missing == MISSING_FRACTURED && ri->stamp.modified != 0 && now.modified != 0 &&
-      ri->stamp.modified != now.modified)
-    return "its file was written to while it was fractured";
+  if (was_written_to(m, i) && (ri->missing == MISSING_FRACTURED || !PLANTED(away_edit_unseen)))
+    return "its file was written to while it was away";
   return NULL;
 }
 
 /* It is the same file, and somebody wrote to it after a clean stop (after a crash that cannot be told). */
 static bool was_edited(const struct mirror *m, uint32_t i) {
-  const struct record_image *ri = &m->record.images[i];
-  struct image_stamp now = m->config.images[i].found;
-  return m->record.clean && !image_is_replaced(m, i) && ri->stamp.modified != 0 && now.modified != 0 &&
-         ri->stamp.modified != now.modified;
+  return m->record.clean && !image_is_replaced(m, i) && was_written_to(m, i);
 }
 
 static bool holds_other(const struct mirror *m, uint32_t i) { return m->looked && witness_differs(m, i); }

@@ -172,6 +172,9 @@ static const char *come_verdict(struct mirror *m, uint32_t i) {
   bool replaced = image_is_replaced(m, i);
   bool unreadable = store->record_err == TARN_NOT_FOUND || store->record_err == TARN_CORRUPT;
   if (store->record_err == TARN_VERSION) return "its metadata is of a newer version";
+  bool foreign = store->record_err == TARN_OK &&
+                 memcmp(store->record.mirror_uuid, m->record.mirror_uuid, sizeof m->record.mirror_uuid) != 0;
+  if (foreign) return "its metadata is of another mirror";
   if (unreadable || replaced) {
     image->coming_full = true;
     if (image->coming_asked) return NULL;
@@ -179,8 +182,6 @@ static const char *come_verdict(struct mirror *m, uint32_t i) {
                     : "its metadata is damaged or empty: 'tarn image restore' copies it in full";
   }
   if (store->record_err != TARN_OK) return "its metadata cannot be read";
-  if (memcmp(store->record.mirror_uuid, m->record.mirror_uuid, sizeof m->record.mirror_uuid) != 0)
-    return "its metadata is of another mirror";
   if (judge_apart(m, i, &store->record) && !image->coming_full)
     return "it was written apart from the others: 'tarn image sync' gives up what only it has";
   if (!judge_knows(m, i, &store->record)) image->coming_full = true;
@@ -209,6 +210,7 @@ static void come_online(struct mirror *m, uint32_t i) {
   if (image->coming_full) ri->all_missed = true;
   image_start_syncing(m, i);
   ri->stamp = m->config.images[i].found;
+  stamp_outdates(m, i);
   bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   EACH_IMAGE(m, k) missed_dirty_all(&m->images[k].map);
   m->record_dirty = true;

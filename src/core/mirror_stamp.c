@@ -4,6 +4,9 @@
  * file had none. So a file system that hangs keeps an activation, a stop or a fracture waiting as long as an I/O of that
  * image may take, and nothing else at all.
  *
+ * When a file was last written to counts as long as we do not write to it ourselves: from a clean stop, or from a fracture, until the
+ * image takes part again. So of an image that left while it was written to nothing is known, nor of any after a crash.
+ *
  * Crash argument: a stamp counts by the record that carries it, which is written after it was taken. */
 #include "core/mirror_int.h"
 
@@ -25,6 +28,8 @@ void mirror_stamped(struct mirror *m, uint32_t image, uint32_t round, const stru
   m->stamps.wanted &= ~(1u << image);
   if (m->stamps.wanted == 0 && m->stamps.taken) stamps_end(m);
 }
+
+void stamp_outdates(struct mirror *m, uint32_t i) { m->record.images[i].stamp.modified = 0; }
 
 void stamps_take(struct mirror *m, uint32_t images, void (*taken)(struct mirror *m)) {
   require(m->stamps.wanted == 0 && !m->stamps.taken);

@@ -39,7 +39,8 @@ struct generation {
 /* What an image's files were like when they were last in our hands; 0: not known. */
 struct image_stamp {
   uint64_t identity; /* changes when a file is replaced by another */
-  uint64_t modified; /* changes when a file is written to; counts after a clean stop only */
+  uint64_t
+      modified; /* changes when a file is written to; known of an image only that no activation writes to: 0 in each that does */
 };
 
 struct record_image {

@@ -8,6 +8,7 @@ from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.load import open_handle
+from lib.mirror import spoil
 
 SIZE = 16 * MIB
 SEED = 21
@@ -257,6 +258,34 @@ def test_changed_while_the_good_one_is_away(t, row):
     daemon.wait_synchronized("vol0")
     daemon.stop()
     images.check_same(paths, SIZE)
+
+
+@rows([("back after a restart", True, True), ("restored", False, True), ("the time of the write is set back", False, False)])
+def test_written_to_while_it_was_away(t, row):
+    """Thesis 3, rule 13: an image that was not there at a start is written to before it comes back. What it missed is not all that is to
+    be copied to it. That is told by the time of the file alone."""
+    _, restart, is_seen = row
+    daemon, paths = new_mirror(t)
+    daemon.tarn("image", "set", "vol0", "b", "return=manual")
+    daemon.stop()
+    take_away(paths[1])
+    before = os.stat(paths[1] + ".away")
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    write(daemon, 0, b"newer")
+    spoil(paths[1] + ".away", SIZE - 4096, 4096)
+    if not is_seen:
+        os.utime(paths[1] + ".away", ns=(before.st_atime_ns, before.st_mtime_ns))
+    bring_back(paths[1])
+    if restart:
+        daemon.stop()
+        daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    daemon.tarn("image", "restore", "vol0", "b", "--wait")
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+    is_copied = images.read_at(paths[1], SIZE - 4096, 4096) == bytes(4096)
+    check(is_copied == is_seen, "everything was copied" if is_copied else "what somebody wrote there is still there")
 
 
 def test_an_only_image_may_be_edited_while_inactive(t):

@@ -151,12 +151,42 @@ static void an_image_that_comes_back_twice_is_not_old(void **state) {
   }
 }
 
+static void give_to_another_mirror(uint8_t *meta) {
+  struct record record;
+  assert_int_equal(record_decode(&record, meta), TARN_OK);
+  record.mirror_uuid[0] ^= 1;
+  for (uint32_t slot = 0; slot < 2; slot++) record_encode(&record, meta + slot * RECORD_SLOT_BYTES);
+}
+
+/* At an image's place is another file, which a command would copy over in full; but its metadata says whose it is. */
+static void an_image_of_another_mirror_is_not_copied_over(void **state) {
+  (void)state;
+  begin_commanded(2);
+  w.config.images[1].found.identity = 1;
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, 10 * NS_PER_S);
+  world_restore(&w, 1);
+  world_pass(&w, 10 * NS_PER_S);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, 10 * NS_PER_S);
+  w.config.images[1].found.identity = 2;
+  give_to_another_mirror(w.meta[1].bytes);
+  memset(w.data[1].bytes, 0x77, MIB);
+  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+  world_bring_back(&w, 1);
+  assert_int_not_equal(world_wait(&w), TARN_OK);
+  assert_non_null(strstr(w.why, "another mirror"));
+  world_pass(&w, 10 * NS_PER_S);
+  for (uint32_t at = 0; at < MIB; at++) assert_int_equal(w.data[1].bytes[at], 0x77);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(an_old_page_does_not_stand_for_a_damaged_one),
       WORLD_TEST(one_that_was_put_back_by_one_record_is_copied_in_full),
       WORLD_TEST(an_image_does_not_come_back_to_a_mirror_that_stops),
       WORLD_TEST(an_image_that_comes_back_twice_is_not_old),
+      WORLD_TEST(an_image_of_another_mirror_is_not_copied_over),
   };
   return cmocka_run_group_tests_name("mirror_return", tests, NULL, NULL);
 }
