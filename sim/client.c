@@ -302,7 +302,8 @@ static void places_written(struct client *client, const struct model_op *op) {
 
 static bool error_is_fine(const struct client *client, const struct client_op *op, uint32_t error) {
   if (met_trouble(client, op) || is_unreadable(client, &op->op)) return true;
-  if (client->rules->errors_allowed && client->untold && op->op.kind == MODEL_FLUSH) return true;
+  bool may_tell = client->rules->errors_allowed || client->rules->in_doubt;
+  if (may_tell && client->untold && op->op.kind == MODEL_FLUSH) return true;
   return client->rules->stopping && error == ERROR_SHUTDOWN;
 }
 

@@ -16,6 +16,7 @@ struct client_rules {
   bool errors_allowed;  /* chaos: of what was asked for before the trouble had ended: */
   uint64_t troubled_ns; /* the last moment at which a fault struck, or the mirror did not serve, or recovered */
   bool stopping;        /* the mirror is being deactivated under load */
+  bool in_doubt;        /* it was closed before a recovery had ended that a process before had left, too */
 };
 
 /* What the clients of one volume have in common. */

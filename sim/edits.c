@@ -27,6 +27,8 @@ static bool look_at(const struct sim_mirror *mirror, struct look *look) {
     const struct record_image *recorded = &look->best.images[i];
     if (recorded->present != mirror->images[i].configured) return false;
     if (!recorded->present) continue;
+    if (!sim_record_knows(&look->best, &look->own[i].generation))
+      return false; /* written apart: which one counts is no matter of age */
     bool synchronized = recorded->state == IMAGE_SYNCHRONIZED;
     look->images++;
     look->recorded += synchronized;

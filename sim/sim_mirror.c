@@ -307,7 +307,9 @@ static void lose_closed_caches(struct sim_mirror *mirror) {
 
 /* What was answered and not flushed may be gone: whoever is connected is told by a flush that fails. */
 static void tell_loss(struct sim_mirror *mirror) {
+  struct record home;
   mirror->lost = true;
+  mirror->rules.in_doubt = sim_record_load(&mirror->home, RECORD_SELF_HOME, &home) && home.doubt;
   for (uint32_t v = 0; v < mirror->volume_count; v++) gate_lose(&mirror->gates[v]);
   for (uint32_t c = 0; c < mirror->client_count; c++) client_lose(&mirror->clients[c]);
 }
