@@ -22,6 +22,7 @@ static const struct scenario scenarios[] = {
     {"put-back", "an image is put back to what it was, with its metadata", scenario_put_back, SCENARIO_DRAWN},
     {"close", "caches are lost while disks are closed, behind a fall or a stop", scenario_close, SCENARIO_DRAWN},
     {"copy", "an image is copied to, and writes fail on all others", scenario_copy, SCENARIO_DRAWN},
+    {"apart", "images are served apart while generations go by", scenario_apart, SCENARIO_DRAWN},
     {"again", "clients hang up and ask again, and what they had asked for waits for marks", scenario_again,
      SCENARIO_DRAWN},
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,

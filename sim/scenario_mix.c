@@ -104,7 +104,7 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t cou
     client_init(&mirror->clients[c], mix->world, &options);
     if (mix->brink == BRINK_DOUBT || mix->brink == BRINK_MAPS)
       mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
-    if (mix->brink == BRINK_AGAIN || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS)
+    if (mix->brink == BRINK_AGAIN || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_DOUBT)
       mirror->clients[c].depth = CLIENT_DEPTH_MAX;
   }
 }
@@ -491,11 +491,12 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
     return chaos && mix->source_failed && seen ? min_u64(steps, prng_between(prng, 1, 100)) : steps;
   }
   if (mix->brink == BRINK_DOUBT) {
-    mix->flush_failed |= now->client_error != before->client_error;
+    mix->flush_failed |= now->client_error != before->client_error || now->flush_fails != before->flush_fails;
     if (!mix->flush_failed || now->flush_ok == before->flush_ok) return steps;
     mix->flush_failed = false;
     mix->next = CRASH_POWER;
-    return prng_one_in(prng, 4) ? steps : min_u64(steps, prng_between(prng, 1, 8));
+    bool in_doubt = sim_mirror_status(&mix->node->mirrors[0])->recovery.running; /* it comes too early */
+    return in_doubt || prng_one_in(prng, 4) ? min_u64(steps, prng_between(prng, 1, 8)) : steps;
   }
   if (now->flush_fails != before->flush_fails && prng_below(prng, 3) != 0) {
     mix->next = CRASH_KILL;
@@ -839,6 +840,17 @@ static void set_copy(struct mix *mix, struct sim_mirror_options *options) {
   set_brink_of(mix, options, BRINK_COPY);
   options->tiny = false; /* so that no checkpoint comes in between */
 }
+/* Images stay away while generations go by, and one is served apart meanwhile. */
+static void set_apart(struct mix *mix, struct sim_mirror_options *options) {
+  options->tiny = true;                            /* so that generations are forgotten */
+  options->witnesses = prng_one_in(&mix->prng, 4); /* which know better */
+  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 4);
+  options->volume_count = 1;
+  options->volume_bytes[0] = 3 << 20; /* of which little is missed */
+  mix->lives = 24;
+  mix->storm_percent = 90;
+  mix->chaos_percent = 0;
+}
 /* An image goes back in time. */
 static void set_back(struct mix *mix, struct sim_mirror_options *options) {
   set_brink_of(mix, options, BRINK_BACK);
@@ -932,7 +944,7 @@ void scenario_mix(struct world *world, struct node *node) {
       set_brink,    set_brink, set_brink, set_source_lost, set_source_lost, set_all_fail, set_all_fail,
       set_all_fail, set_reads, set_reads, set_home_fails,  set_home_fails,  set_places,   set_doubt,
       set_doubt,    set_maps,  set_maps,  set_back,        set_back,        set_again,    set_close,
-      set_close,    set_copy,  set_copy,  set_reads};
+      set_close,    set_copy,  set_copy,  set_reads,       set_doubt,       set_apart,    set_apart};
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
@@ -944,7 +956,7 @@ void scenario_mix(struct world *world, struct node *node) {
   }
   struct mix mix = mix_begin(world, node);
   void (*set)(struct mix *, struct sim_mirror_options *) = NULL;
-  uint64_t pick = prng_below(&mix.prng, 41); /* docs/fault-model.md gives the shares */
+  uint64_t pick = prng_below(&mix.prng, 44); /* docs/fault-model.md gives the shares */
   bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
   if (pick < 4) set = set_crash_recovery;
   if (brink) set = brinks[pick - 7];
@@ -996,6 +1008,7 @@ void scenario_reads(struct world *world, struct node *node) { run_one(world, nod
 void scenario_put_back(struct world *world, struct node *node) { run_one(world, node, set_back); }
 void scenario_close(struct world *world, struct node *node) { run_one(world, node, set_close); }
 void scenario_copy(struct world *world, struct node *node) { run_one(world, node, set_copy); }
+void scenario_apart(struct world *world, struct node *node) { run_one(world, node, set_apart); }
 void scenario_again(struct world *world, struct node *node) { run_one(world, node, set_again); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }
