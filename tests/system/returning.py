@@ -313,14 +313,20 @@ def test_metadata_is_damaged_while_running(t, row):
 @rows([("removed", lambda path: os.unlink(path)), ("damaged", lambda path: spoil(path, 0, 64 * KIB)),
        ("that of another image", lambda path: shutil.copy(path.replace("b.img", "a.img"), path))])
 def test_metadata_is_lost_at_start(t, row):
-    """Rule 10: an image with unreadable metadata is UNSYNCHRONIZED and never a source; restore copies it in full."""
+    """Rule 10: an image with unreadable metadata is UNSYNCHRONIZED and never a source; restore copies it in full. Not over a file that
+    may be another image's, as its metadata say."""
+    name, lose = row
     mirror = Mirror(t, image_settings=SOON)
     mirror.write(32)
     mirror.daemon.stop()
-    row[1](mirror.path("b") + ".tarn")
+    lose(mirror.path("b") + ".tarn")
     mirror.daemon.start()
     mirror.daemon.wait_state("vol0", "ACTIVE")
     mirror.check_content()
+    if name == "that of another image":
+        refused = mirror.op("restore", "b", "--wait", status=1)
+        check("is the metadata of image a" in refused.err, f"whose metadata it is is not said: {refused.err}")
+        os.unlink(mirror.path("b") + ".tarn")
     if mirror.image("b")["missing"]:
         mirror.op("restore", "b", "--wait")
     mirror.wait_in("b")
