@@ -547,7 +547,7 @@ bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
 
 /* Of a disk that hung at a stop the last flush fails, too, if it is the last image's; another one's takes that image out. */
 bool mirror_may_have_lost(const struct mirror *m) {
-  if (m->fallen) return close_may_have_lost(m);
+  if (m->fallen) return close_may_have_lost(m, UINT32_MAX);
   bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);
   lost |= m->admin_flush_err != TARN_OK; /* the last flush of a deactivation, which says so */
   /* That flush was good, but proves nothing of what is in doubt and was not written again. */

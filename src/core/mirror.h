@@ -18,8 +18,8 @@
  * Falling: when its last good image hangs or is gone, or more images are missing than max-missing allows, the mirror goes from
  * ACTIVE to ATTENTION by itself, as if its process had died: requests end with TARN_SHUTDOWN ("not done"), nothing is
  * recorded as clean; its images are flushed before it is idle (mirror_close.c). The owner sees it in `changed`, shuts the gates
- * of its clients (gate.h) first thing, closes the object once mirror_is_idle() and mirror_is_quiet(), and tries again with a
- * new one, which recovers as after a crash. One thing it must not close by itself: disks of the last good image whose files have left their paths, since they may be all that is left of it.
+ * of its clients (gate.h) first thing, closes the object once mirror_is_idle() and mirror_is_quiet(), or puts it aside, and tries
+ * again with a new one, which recovers as after a crash. One thing it must not close by itself: disks of the last good image whose files have left their paths, since they may be all that is left of it.
  *
  * Images leave by themselves and by command, and come back: the core decides when, the owner opens disks (`reopen`). An image's
  * disks are used through a guard (guard.h), so no I/O waits longer than `hang`; what a dead disk still holds keeps its place.
@@ -219,6 +219,27 @@ bool mirror_may_have_lost(const struct mirror *mirror);
  * hangs may have to wait for that. */
 bool mirror_is_quiet(const struct mirror *mirror);
 void mirror_close(struct mirror *mirror);
+
+/* What hangs must not keep the other disks of a mirror that is over: its owner may put it aside, and open a new object with the
+ * disks that it lets go of (rule 7, thesis 8). To the new one the images that are still aside are absent.
+ *
+ * Why no write that lands late can do harm: from the end of the old life on nobody reads the disks of such an image, nor writes to
+ * them, until they have answered all that they hold. So it makes no difference when in that time a held write lands, of data or of
+ * metadata. It is as if the process had been killed, with what has landed by the end on disk at that moment, and the image had been
+ * away since; and that is what recovery and a return are made for. A write is held where its region was marked, or missed already, when
+ * it was issued (rules 2, 5); a mark goes only once the map of an absent image has it (rule 3), and a map's bit once it is copied to
+ * that image. So whatever a late write has left is copied over when the image is back, and by then nothing can land any more. */
+
+/* Idle, but not quiet, and worth it: the state directory's disk is well; and if it fell, so is one of the images that were current
+ * then, since without any of them nothing could be activated. */
+bool mirror_can_be_put_aside(const struct mirror *mirror);
+/* Lets go of the home store, and of the images that hold nothing: their disks may be closed. Returns by image who still holds
+ * something; `*lost`: as mirror_may_have_lost(), of those that were let go of by this call. Its owner hears no more of it. To be
+ * called again, whenever it is idle, until nobody is left; then it may be closed. An image that may be believed by the next
+ * activation is flushed when it has answered, as at any fall. Requires mirror_can_be_put_aside(), or one that is aside and idle. */
+uint32_t mirror_put_aside(struct mirror *mirror, bool *lost);
+/* The disks of this image can be opened again, after they could not: if it waits to come back by itself, its patience begins anew. */
+void mirror_image_answered(struct mirror *mirror, uint32_t image);
 
 /* The volume as a disk for clients: block_bytes 1, serialised overlapping writes, alive until mirror_close(). */
 struct disk *mirror_volume(struct mirror *mirror, uint32_t volume);

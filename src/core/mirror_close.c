@@ -51,11 +51,11 @@ bool close_is_over(const struct mirror *m) {
   return true;
 }
 
-bool close_may_have_lost(const struct mirror *m) {
+bool close_may_have_lost(const struct mirror *m, uint32_t images) {
   bool lost = false;
   bool doubt = m->record.doubt && m->doubt_is_loss; /* which no flush resolves */
   for (uint32_t i = 0; i < IMAGES_MAX; i++) {
-    if (!image_matters(m, i) || !image_at_risk(m, i)) continue;
+    if (!(images & 1u << i) || !image_matters(m, i) || !image_at_risk(m, i)) continue;
     lost |= doubt || m->images[i].closing != CLOSE_FLUSHED;
   }
   return lost && !PLANTED(loss_untold);
@@ -121,4 +121,48 @@ void close_begin(struct mirror *m) { m->close_current = mirror_current_mask(m); 
 void close_guard_is_quiet(struct guard *guard) {
   struct image *image = guard->owner;
   close_look(image->m);
+}
+
+/* ---- aside ---- */
+
+static uint32_t held_mask(const struct mirror *m) {
+  uint32_t mask = 0;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++)
+    if (!image_holds_nothing(m, i)) mask |= 1u << i;
+  return mask;
+}
+
+bool mirror_can_be_put_aside(const struct mirror *m) {
+  uint32_t held = held_mask(m);
+  return held && mirror_is_idle(m) && guard_is_quiet(&m->home_guard) && implies(m->fallen, m->close_current & ~held);
+}
+
+/* Nobody hears of it any more, and nothing begins by itself but the last flush of an image that has answered. */
+static void aside_begin(struct mirror *m) {
+  require(mirror_can_be_put_aside(m));
+  m->aside = true;
+  m->aside_images = UINT32_MAX;
+  m->changed = NULL;
+  m->reopen = NULL;
+  m->stamp = NULL;
+  timer_cancel(&m->tick);
+  timer_cancel(&m->copy_timer);
+  event_cancel(&m->copy_event);
+  guard_let_go(&m->home_guard);
+}
+
+uint32_t mirror_put_aside(struct mirror *m, bool *lost) {
+  bool begins = !m->aside;
+  if (begins) aside_begin(m);
+  require(mirror_is_idle(m));
+  uint32_t held = held_mask(m), free = m->aside_images & ~held;
+  /* One that was deactivated knows at its end already. */
+  *lost = m->fallen ? close_may_have_lost(m, free) : begins && mirror_may_have_lost(m);
+  m->aside_images = held;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    if (!(free & 1u << i)) continue;
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_let_go(&m->images[i].data[v]);
+    guard_let_go(&m->images[i].meta);
+  }
+  return held;
 }

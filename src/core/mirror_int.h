@@ -309,6 +309,8 @@ struct mirror {
 
   /* its end (mirror_close.c) */
   uint32_t close_current; /* who was current when it fell */
+  bool aside;             /* a new object has taken its place; then by image: whose disks it has not let go of */
+  uint32_t aside_images;
   struct event close_event;
 
   /* copies (mirror_copy.c) */
@@ -613,6 +615,8 @@ bool images_are_idle(const struct mirror *m);
 void image_return(struct mirror *m, uint32_t i, bool asked, bool full);
 /* Lets go of its disks. */
 void image_detach(struct mirror *m, uint32_t i);
+/* No disk of it has an I/O of ours. */
+bool image_holds_nothing(const struct mirror *m, uint32_t i);
 /* How many I/Os its dead disks still have. */
 uint32_t image_held_count(const struct mirror *m, uint32_t i);
 /* Are all disks there? */
@@ -629,7 +633,8 @@ void close_look(struct mirror *m);
 void close_guard_is_quiet(struct guard *guard);
 /* Nothing is left to be flushed that can be now. */
 bool close_is_over(const struct mirror *m);
-bool close_may_have_lost(const struct mirror *m);
+/* Of these images. */
+bool close_may_have_lost(const struct mirror *m, uint32_t images);
 
 /* mirror_stamp.c */
 void stamps_init(struct mirror *m);

@@ -21,7 +21,8 @@ static void come_probe(struct mirror *m, uint32_t i);
 
 /* ---- quiet, idle ---- */
 
-static bool guards_are_quiet(const struct mirror *m, const struct image *image) {
+bool image_holds_nothing(const struct mirror *m, uint32_t i) {
+  const struct image *image = &m->images[i];
   for (uint32_t v = 0; v < m->geometry.volume_count; v++)
     if (!guard_is_quiet(&image->data[v])) return false;
   return guard_is_quiet(&image->meta);
@@ -30,12 +31,12 @@ static bool guards_are_quiet(const struct mirror *m, const struct image *image) 
 bool mirror_image_is_quiet(const struct mirror *m, uint32_t i) {
   const struct image *image = &m->images[i];
   return !image->online && image->coming == COMING_NOT && image->in_flight == 0 && !image->store.busy &&
-         guards_are_quiet(m, image);
+         image_holds_nothing(m, i);
 }
 
 bool mirror_is_quiet(const struct mirror *m) {
   for (uint32_t i = 0; i < IMAGES_MAX; i++)
-    if (!guards_are_quiet(m, &m->images[i])) return false;
+    if (!image_holds_nothing(m, i)) return false;
   return guard_is_quiet(&m->home_guard);
 }
 
@@ -59,6 +60,15 @@ void image_returns_later(struct mirror *m, uint32_t i) {
   if (image->joined_ns != 0 && m->env->now_ns - image->joined_ns > 10 * after_ns) image->relapses = 0;
   image->return_at_ns = m->env->now_ns + (after_ns << image->relapses);
   if (image->relapses < RELAPSES_MAX) image->relapses++;
+}
+
+void mirror_image_answered(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  bool waits = image->present && !image->online && m->record.images[i].missing == MISSING_FAILED;
+  if (!m->running || !waits || image->return_at_ns == 0) return;
+  text_set(image->reason, sizeof image->reason, "its disk did not answer for a while, and can be opened again");
+  image->relapses = 0;
+  image->return_at_ns = min_u64(image->return_at_ns, m->env->now_ns + m->config.images[i].policy.return_after_ns);
 }
 
 static bool admin_waits_for(const struct mirror *m, uint32_t i) {

@@ -53,7 +53,7 @@ struct managed *managed_new(struct manager *manager, const char *name) {
 }
 
 void managed_free(struct managed *managed) {
-  require(managed->mirror == NULL && !managed->busy);
+  require(managed->mirror == NULL && !managed->busy && !aside_has_any(managed));
   require(managed->export_count == 0 && list_is_empty(&managed->reopens));
   timer_cancel(&managed->retry);
   timer_cancel(&managed->grace);
@@ -309,6 +309,7 @@ struct manager *manager_create(const struct manager_options *options) {
   manager->env = reactor_env(options->reactor);
   list_init(&manager->mirrors);
   list_init(&manager->waiting);
+  list_init(&manager->asides);
   event_init(&manager->resume, resume_run);
   return manager;
 }
@@ -451,7 +452,7 @@ static void stop_next(struct manager *manager) {
 bool manager_is_quiet(const struct manager *manager) {
   LIST_EACH(&manager->mirrors, node)
   if (LIST_ENTRY(node, struct managed, link)->mirror) return false;
-  return manager->strays == 0 && !manager->creating;
+  return manager->strays == 0 && !manager->creating && list_is_empty(&manager->asides);
 }
 
 void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *owner)) {

@@ -10,8 +10,7 @@
 /* The quiet service that was in the way has ended. */
 static void activate_quiet_ended(struct managed *managed, tarn_err err, const char *why) {
   struct why text;
-  if (managed->mirror) {
-    (void)managed_is_stuck(managed, &text);
+  if (managed_is_stuck(managed, &text)) {
     managed_refuse(managed, text.text);
     managed_finish(managed);
     return;
@@ -50,7 +49,8 @@ static void deactivate_end(struct managed *managed) {
     managed_refuse(managed, why.text);
   } else {
     report(managed->manager->env, REPORT_INFO, managed->file.name, "is INACTIVE");
-    if (managed->mirror && managed_is_stuck(managed, &why) && managed->call) call_warn(managed->call, "%s", why.text);
+    bool hangs = managed_is_stuck(managed, &why) || aside_explain(managed, &why);
+    if (hangs && managed->call) call_warn(managed->call, "%s", why.text);
     managed_answer(managed);
   }
   managed_finish(managed);
@@ -186,8 +186,7 @@ static void destroy_begin(struct managed *managed) {
 static void destroy_quiet_ended(struct managed *managed, tarn_err err, const char *why) {
   struct why text;
   (void)err, (void)why;
-  if (managed->mirror) {
-    (void)managed_is_stuck(managed, &text);
+  if (managed_is_stuck(managed, &text) || aside_explain(managed, &text)) {
     managed_fail(managed, text.text);
     managed_finish(managed);
   } else destroy_begin(managed);
@@ -228,7 +227,8 @@ void manager_mirror_destroy(struct manager *manager, struct call *call) {
                 "mirror %s has more images than its master: %s; remove them first with 'tarn image remove %s IMAGE', "
                 "or destroy it with them with --force",
                 name, others, name);
-  else if (managed_is_stuck(managed, &why)) call_refuse(call, "mirror %s cannot be destroyed now: %s", name, why.text);
+  else if (managed_is_stuck(managed, &why) || aside_explain(managed, &why))
+    call_refuse(call, "mirror %s cannot be destroyed now: %s", name, why.text);
   else {
     managed_begin(managed, call, "is being destroyed");
     if (managed->mirror) managed_down(managed, false, true, destroy_quiet_ended);

@@ -2,6 +2,7 @@
  *
  *   manager.c           the set of mirrors; operations begin, wait and end; start and stop
  *   manager_life.c      one mirror's way up, down and back: opening, falling, closing
+ *   manager_aside.c     what a past life has left with a disk that hangs
  *   manager_export.c    what clients see of it: exports and their gates
  *   manager_reopen.c    an image that comes back; files that leave their paths
  *   manager_commands.c  commands on a mirror        manager_settings.c   set, get
@@ -74,10 +75,12 @@ struct managed {
   struct arena arena;
   struct mirror_disks disks;
   enum service service;
-  bool fallen, ending; /* ending: closed as soon as no disk holds a request of it */
-  bool close_wholly;   /* ... and only then `closed` runs */
-  struct timer settle; /* looks whether that is so */
-  uint64_t up_ns;      /* when it was activated */
+  bool fallen, ending;  /* ending: closed as soon as no disk holds a request of it */
+  bool close_wholly;    /* ... and only then `closed` runs */
+  struct timer settle;  /* looks whether that is so */
+  uint64_t up_ns;       /* when it was activated */
+  uint32_t life;        /* how often it was */
+  uint64_t aside_at_ns; /* it has not been quiet for long enough by then; 0: it is not idle yet */
   struct mirror_activation how;
   managed_done *up_done, *down_done;
   void (*closed)(struct managed *managed);
@@ -129,6 +132,7 @@ struct manager {
   struct env *env;
   struct list mirrors; /* struct managed */
   struct list waiting; /* struct call, each to be run again by call->again */
+  struct list asides;  /* manager_aside.c */
   struct event resume;
   struct managed *creating; /* not in the list yet; or NULL */
   bool stopping;
@@ -202,13 +206,30 @@ static inline bool managed_runs(const struct managed *managed) {
 bool managed_is_kept(const struct managed *managed);
 /* Why a mirror that does not run any more is still open, as a sentence; false: it is not. */
 bool managed_explain(const struct managed *managed, struct why *why);
-/* The same, after closing it if that is possible by now. */
+/* Adds "image b (2 requests)" to a list. */
+void held_name(char *names, size_t bytes, const char *image, uint32_t requests);
+/* A sentence about such a list. */
+void held_tell(const char *names, struct why *why);
+/* As managed_explain(), after closing it, or putting it aside, if that is possible by now. */
 bool managed_is_stuck(struct managed *managed, struct why *why);
 /* It is in ATTENTION from now on, or still. */
 void managed_attention(struct managed *managed, const char *why);
 /* The end of an activation that was not a quiet one. */
 void managed_activate(struct managed *managed, bool wait_for_locks);
 void managed_look(struct managed *managed);
+
+/* ---- manager_aside.c ---- */
+/* Takes over the mirror, which mirror_can_be_put_aside(), and the disks that have not answered; the others may be closed. False:
+ * there is not enough memory, and nothing has changed. */
+CHECKED bool aside_put(struct managed *managed);
+/* Has a past life left requests with this image's disk? How many. */
+bool aside_has(const struct managed *managed, uint32_t slot);
+uint32_t aside_requests(const struct managed *managed, uint32_t slot);
+bool aside_has_any(const struct managed *managed);
+/* Why its disks are not opened, as part of a sentence; false: they may be. */
+bool aside_image_explain(const struct managed *managed, uint32_t slot, struct why *why);
+/* Which images that are, as a sentence; false: there are none. */
+bool aside_explain(const struct managed *managed, struct why *why);
 
 /* ---- manager_export.c ---- */
 /* Takes the memory of its gates. */

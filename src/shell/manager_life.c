@@ -5,6 +5,10 @@
  *                                   |          `-- it falls --> fallen: exports stay, their gates shut --> ending
  *                                   `-- refused --> ending
  *     ending -- idle, and no disk holds a request of it --> closed
+ *            `- idle, and a disk keeps requests of it ----> closed, but for that disk: put aside (manager_aside.c)
+ *
+ * It is put aside when a disk has kept it for ASIDE_AFTER_NS, or when a command asks for what it is in the way of. A fallen mirror,
+ * too; but not while the disk of each image that was current hangs, because nothing can be activated without any of them.
  *
  * A mirror that fell is closed by itself and tried again, from a new start that recovers as after a crash. But when the files
  * of its last good image are not at their paths any more, the open descriptors are the only way to the data: then it is kept
@@ -16,8 +20,9 @@
 #include "shell/image_identity.h"
 #include "shell/manager_internal.h"
 
-#define SETTLE_NS (50 * NS_PER_MS)
-#define STEADY_NS (60 * NS_PER_S) /* a mirror that fell after less than this is not tried again at once */
+#define SETTLE_NS      (50 * NS_PER_MS)
+#define ASIDE_AFTER_NS NS_PER_S
+#define STEADY_NS      (60 * NS_PER_S) /* a mirror that fell after less than this is not tried again at once */
 
 /* ---- what the core is given ---- */
 
@@ -101,6 +106,10 @@ static void devices_look(struct managed *managed) {
   }
 }
 
+static bool is_aside(const struct mirror_disks *disks, uint32_t slot, struct why *why) {
+  return aside_image_explain(CONTAINER_OF(disks, const struct managed, disks), slot, why);
+}
+
 void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror_disks *disks)) {
   struct mirror_config config;
   managed->disks = (struct mirror_disks){.file = &managed->file, .reactor = managed->manager->options.reactor};
@@ -108,6 +117,7 @@ void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror
   managed->disks.meta = (struct meta_sizes){mirror_meta_bytes(&config), mirror_meta_bytes_best(&config)};
   managed->disks.opened = opened;
   managed->disks.strays = &managed->manager->strays;
+  managed->disks.is_kept = is_aside;
   snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
   arena_init(&managed->arena);
 }
@@ -170,24 +180,51 @@ static void close_now(struct managed *managed) {
   timer_cancel(&managed->settle);
   managed->service = SERVICE_NONE;
   managed->fallen = managed->ending = false;
+  managed->aside_at_ns = 0;
   managed->gone = managed->spoiled = 0;
   managed_record_load(managed);
 }
 
-/* "image b (2 requests)". */
+/* It is over, and only disks that hang are in the way. */
+static bool can_put_aside(const struct managed *managed) {
+  return !managed->close_wholly && !managed->verifying && list_is_empty(&managed->reopens) &&
+         mirror_can_be_put_aside(managed->mirror) && exports_are_idle(managed);
+}
+
+/* All that answers is closed. */
+static bool put_aside(struct managed *managed) {
+  if (!can_put_aside(managed) || !aside_put(managed)) return false;
+  close_now(managed);
+  return true;
+}
+
+/* The same, when the disks have had a while to answer: most that hang for a moment are best waited for. */
+static bool put_aside_in_time(struct managed *managed) {
+  uint64_t now_ns = managed->manager->env->now_ns;
+  if (!can_put_aside(managed)) managed->aside_at_ns = 0;
+  else if (managed->aside_at_ns == 0) managed->aside_at_ns = now_ns + ASIDE_AFTER_NS;
+  else if (now_ns >= managed->aside_at_ns) return put_aside(managed);
+  return false;
+}
+
+void held_name(char *names, size_t bytes, const char *image, uint32_t requests) {
+  size_t used = strlen(names);
+  snprintf(names + used, bytes - used, "%simage %s (%u request%s)", used ? ", " : "", image, requests,
+           requests == 1 ? "" : "s");
+}
+
+void held_tell(const char *names, struct why *why) {
+  because(why, TARN_REFUSED, "a disk has not answered yet, and its files stay open until it does: %s", names);
+}
+
 static void held_explain(const struct managed *managed, struct why *why) {
   struct mirror_status status;
   char names[sizeof why->text - 120] = "";
   mirror_status(managed->mirror, &status);
-  for (uint32_t slot = 0; slot < status.image_count; slot++) {
-    size_t used = strlen(names);
-    uint32_t held = status.images[slot].io_held;
-    if (held > 0)
-      snprintf(names + used, sizeof names - used, "%simage %s (%u request%s)", used ? ", " : "",
-               managed->file.images[slot].name, held, held == 1 ? "" : "s");
-  }
-  if (names[0])
-    because(why, TARN_REFUSED, "a disk has not answered yet, and its files stay open until it does: %s", names);
+  for (uint32_t slot = 0; slot < status.image_count; slot++)
+    if (status.images[slot].io_held > 0)
+      held_name(names, sizeof names, managed->file.images[slot].name, status.images[slot].io_held);
+  if (names[0]) held_tell(names, why);
   else because(why, TARN_REFUSED, "not all requests have ended yet: try again in a moment");
 }
 
@@ -199,10 +236,9 @@ bool managed_explain(const struct managed *managed, struct why *why) {
 }
 
 bool managed_is_stuck(struct managed *managed, struct why *why) {
-  bool over = managed->mirror && (managed->fallen || managed->ending);
-  if (over && !managed_is_kept(managed) && can_close(managed) && list_is_empty(&managed->reopens) &&
-      !managed->verifying)
-    close_now(managed);
+  bool over = managed->mirror && (managed->fallen || managed->ending) && !managed_is_kept(managed);
+  if (over && can_close(managed) && list_is_empty(&managed->reopens) && !managed->verifying) close_now(managed);
+  else if (over) (void)put_aside(managed);
   return managed_explain(managed, why);
 }
 
@@ -214,7 +250,8 @@ static void settle(struct managed *managed) {
     close_now(managed);
     if (late) report(env, REPORT_INFO, managed->file.name, "its disks have answered; its files are closed");
     managed_retry(managed, 1);
-  } else settle_later(managed);
+  } else if (!managed->closed && put_aside_in_time(managed)) managed_retry(managed, 1);
+  else settle_later(managed);
   void (*closed)(struct managed *) = managed->closed;
   if (managed->manager->stopping) manager_resume(managed->manager); /* which may wait for no more than this */
   if (!closed || (managed->mirror && (managed->close_wholly || !mirror_is_idle(managed->mirror)))) return;
@@ -240,11 +277,12 @@ static void fallen_look(struct managed *managed) {
   uint64_t ran_ns = managed->manager->env->now_ns - managed->up_ns;
   reopens_give_up(managed, "the mirror is in ATTENTION");
   if (managed->verifying) mirror_verify_stop(managed->mirror);
-  if (managed->busy || managed->verifying || managed_is_kept(managed) || !can_close(managed)) {
+  bool waits = managed->busy || managed->verifying || managed_is_kept(managed);
+  if (!waits && can_close(managed)) close_now(managed);
+  else if (waits || !put_aside_in_time(managed)) {
     settle_later(managed);
     return;
   }
-  close_now(managed);
   managed_retry(managed, ran_ns < STEADY_NS ? ATTENTION_RETRY_S * NS_PER_S : 1);
 }
 
@@ -300,6 +338,7 @@ static void up_activated(struct mirror *mirror, tarn_err err, const char *why, v
   because(&managed->end_why, TARN_OK, "%s", why ? why : "");
   managed->service = managed->how.quiet ? SERVICE_QUIET : SERVICE_CLIENTS;
   managed->up_ns = managed->manager->env->now_ns;
+  managed->life++;
   managed->quiet_for = 0;
   if (managed->how.force) managed->lost = true;
   watch_start(managed);

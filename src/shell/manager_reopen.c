@@ -115,7 +115,8 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   struct mirror_status status;
   if (managed->watch) disk_watch_set(managed->watch, slot, NULL, 0);
   image_disks_close(&managed->disks.images[slot]);
-  struct reopen *reopen = managed_runs(managed) ? calloc(1, sizeof *reopen) : NULL;
+  bool can = managed_runs(managed) && !aside_has(managed, slot);
+  struct reopen *reopen = can ? calloc(1, sizeof *reopen) : NULL;
   if (!reopen) { /* the answer must come later */
     managed->reopen_refused |= 1u << slot;
     managed_poke(managed);
@@ -162,7 +163,10 @@ void reopens_look(struct managed *managed) {
   while (managed->reopen_refused) {
     uint32_t slot = (uint32_t)__builtin_ctz(managed->reopen_refused);
     managed->reopen_refused &= managed->reopen_refused - 1;
-    reopen_refuse(managed, slot, managed_runs(managed) ? "there is not enough memory" : "the mirror is stopping");
+    struct why why;
+    if (!managed_runs(managed)) because(&why, TARN_REFUSED, "the mirror is stopping");
+    else if (!aside_image_explain(managed, slot, &why)) because(&why, TARN_REFUSED, "there is not enough memory");
+    reopen_refuse(managed, slot, why.text);
   }
 }
 

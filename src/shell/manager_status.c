@@ -93,6 +93,7 @@ static void reason_of(const struct managed *managed, const struct mirror_status 
   out[0] = 0;
   reason_add(out, managed->attention ? managed->attention_why.text : status->reason);
   if (managed_explain(managed, &more)) reason_add(out, more.text);
+  else if (!managed_runs(managed) && aside_explain(managed, &more)) reason_add(out, more.text);
   if (managed->loss_ns > 0) {
     char time[TIME_TEXT];
     because(&more, TARN_OK,
@@ -188,7 +189,7 @@ static json_t *image_json(const struct managed *managed, uint32_t slot, const st
     uint64_t value;
   } numbers[] = {{"queued_bytes", 0},
                  {"unreadable_bytes", image->unreadable_bytes},
-                 {"held_requests", image->io_held},
+                 {"held_requests", image->io_held + aside_requests(managed, slot)},
                  {"reads", image->reads},
                  {"writes", image->writes},
                  {"read_errors", image->read_errors},

@@ -109,7 +109,7 @@ static void added_stored(struct reactor_work *work) {
 }
 
 static bool is_free(const struct managed *managed, uint32_t slot) {
-  return !managed->mirror || mirror_image_is_quiet(managed->mirror, slot);
+  return !aside_has(managed, slot) && (!managed->mirror || mirror_image_is_quiet(managed->mirror, slot));
 }
 
 /* The operation under way waits for its image. */

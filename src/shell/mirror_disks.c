@@ -244,6 +244,7 @@ static bool is_stray(const struct mirror_file *file, uint32_t slot) {
 
 static void opening_start(struct mirror_disks *disks, uint32_t slot) {
   struct image_disks *place = opening_place(disks, slot);
+  if (slot != HOME && disks->is_kept && disks->is_kept(disks, slot, &place->why)) return;
   struct opening *opening = is_stray(disks->file, slot) ? NULL : calloc(1, sizeof *opening);
   if (!opening) {
     because(&place->why, TARN_IO, "%s",

@@ -54,6 +54,9 @@ struct mirror_disks {
   struct meta_sizes meta;
   bool wait_for_locks;
   uint32_t *strays; /* counts openings that nobody waits for any more */
+  /* Must the disks of this image not be opened, because something of before is still with them? `why`: as part of a sentence. May be
+   * NULL: no. */
+  bool (*is_kept)(const struct mirror_disks *disks, uint32_t slot, struct why *why);
   void (*opened)(struct mirror_disks *disks);
   /* what was found, from `opened` on */
   struct disk *home;

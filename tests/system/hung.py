@@ -9,9 +9,10 @@ import threading
 import nbd
 
 from lib import images
-from lib.context import check, limit, wait_for
+from lib.context import check, limit, rows, wait_for
 from lib.disks import NbdServer
 from lib.images import KIB, MIB
+from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
 from lib.volatile_disk import VolatileDisk
@@ -242,3 +243,158 @@ def test_a_shared_device_that_hangs_is_noticed_by_all(t):
     disk.go_on()
     flood.end()
     mirror.daemon.stop()
+
+
+# ---- what a past life of a mirror has left with a disk that hangs ----
+
+@contextlib.contextmanager
+def write_under_way(mirror):
+    """A write that nobody has answered yet; at the end it is, well."""
+    handle = open_handle(mirror.daemon.uri("vol0"))
+    ended = []
+    write = mirror.ledger.send(8192, 8)
+    handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(stamp(write.id, 8192, 8))), 8192 * SECTOR,
+                      lambda error: ended.append(error.value) or 1)
+    yield
+
+    def has_ended():
+        handle.poll(10)
+        return ended
+    wait_for("the write to be answered", has_ended)
+    check(ended == [0], f"the write failed: {ended}")
+    mirror.ledger.answered(write)
+    handle.flush()
+    handle.shutdown()
+
+
+def fall(mirror):
+    """The last good image hangs for a moment, and clients notice nothing but that it takes longer."""
+    lives = mirror.daemon.log().count("vol0: is ACTIVE")
+    mirror.fault("a", "hang")
+    with write_under_way(mirror):
+        mirror.daemon.wait_state("vol0", "ATTENTION")
+        mirror.fault("a", "heal")
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+    check(mirror.daemon.log().count("vol0: is ACTIVE") > lives, "it has not fallen")
+
+
+def check_aside(mirror, name):
+    """Its disk holds what a past life has asked, which everybody is told; and nobody opens or forgets it."""
+    image = mirror.image(name)
+    check(image["held_requests"] > 0, f"it holds no requests: {image}")
+    check(image["missing"] and "not answered" in str(image["error"]), f"it is shown as {image}")
+    check(f"disk of image {name} has answered" in mirror.daemon.tarn("status", "vol0").out, "people are not told who holds up what")
+    check("not answered" in mirror.op("restore", name, status=1).err, "it is not said why it cannot come back")
+
+
+@contextlib.contextmanager
+def device_that_hangs(t, mirror, meta):
+    """Image d of the mirror is on a device that hangs. Gives where its bytes are, and what lets it go on."""
+    disk = VolatileDisk(t, "d", SIZE + 16 * MIB)
+    disk.power_on()
+    mirror.daemon.tarn("image", "add", "vol0", f"d={disk.path},overwrite{meta}", "--wait")
+    yield disk.medium, disk.hang, disk.go_on
+
+
+@contextlib.contextmanager
+def part_that_hangs(t, mirror, meta):
+    """Image d is on a part of a file that image a of another mirror has another part of, which must go on."""
+    path = images.make_sparse(f"{mirror.folder}/shared", SIZE + 4 * MIB)
+    mirror.daemon.tarn("image", "add", "vol0", f"d=concat:{path}@0+{SIZE},meta={mirror.folder}/d.tarn,overwrite{meta}", "--wait")
+    mirror.daemon.create("other", [f"a=concat:{path}@{SIZE}+4M,meta={mirror.folder}/o.tarn,overwrite"], size=4 * MIB)
+    yield path, lambda: mirror.fault("d", "hang"), lambda: mirror.fault("d", "heal")
+    use(mirror, "other")
+    check_well(mirror, "other")
+
+
+@limit(180)
+@rows([("a device", device_that_hangs, ""), ("with its metadata", device_that_hangs, ",meta=tail"), ("a part of a file", part_that_hangs, "")])
+def test_a_fall_beside_a_hang(t, row):
+    """Rule 7, thesis 8: image d hangs for good, and then the last good one for a moment, so that the mirror falls. It comes back without
+    d, again and again, and its clients see no error. Only when d's disk has answered everything it is opened, and comes back by itself."""
+    _, place, meta = row
+    mirror = Mirror(t, count=1)
+    with place(t, mirror, meta) as (medium, hang, go_on):
+        mirror.op("set", "a", "hang=1")
+        mirror.op("set", "d", "hang=1", "return-after=1")
+        mirror.wait_in("d")
+        hang()
+        mirror.write(8)
+        held = mirror.wait_out("d")["held_requests"]
+        for life in range(2):
+            fall(mirror)
+            check(mirror.image("d")["held_requests"] == held, f"what it holds has changed: {mirror.image('d')}")
+            check_aside(mirror, "d")
+            mirror.write(8, seed=life)
+        go_on()
+        mirror.wait_in("d")
+        check(mirror.image("d")["held_requests"] == 0, "it is opened while its disk holds requests")
+        mirror.check_content()
+    mirror.daemon.stop()
+    images.check_same([mirror.path("a"), medium], SIZE)
+
+
+@limit(180)
+def test_deactivated_and_activated_beside_a_hang(t):
+    """Rule 7, thesis 8: a mirror is deactivated and activated as ever while a disk of it hangs, and what is done to the mirror or to that
+    image meanwhile leaves its files alone. Another image that hangs, too, is put aside beside the first one."""
+    mirror = Mirror(t, count=3, image_settings=("hang=1", "return=manual"))
+    for name, seed in (("b", 1), ("c", 2)):
+        mirror.fault(name, "hang")
+        mirror.write(8, seed=seed)
+        mirror.wait_out(name)
+        said = mirror.daemon.tarn("mirror", "deactivate", "vol0")
+        check(f"image {name} (" in said.err, f"the disk is not named: {said}")
+        refused = mirror.daemon.tarn("mirror", "destroy", "--force", "vol0", status=1)
+        check(f"image {name} (" in refused.err, f"the disk is not named: {refused.err}")
+        mirror.daemon.tarn("mirror", "activate", "vol0")
+        check_aside(mirror, name)
+    check_aside(mirror, "b")
+    mirror.write(8, seed=3)
+    mirror.op("remove", "c")
+    for name in "bc":
+        check(images.is_locked(mirror.path(name)), f"the files of image {name} were closed under the disk's feet")
+    mirror.fault("b", "heal")
+    mirror.wait_image("b", "nobody's", lambda image: image["held_requests"] == 0 and "not answered" not in str(image))
+    check(images.is_locked(mirror.path("c")), "the files of image c were closed with those of image b")
+    mirror.op("restore", "b", "--wait")
+    mirror.daemon.tarn("fault", "vol0", "c", "heal")
+    wait_for("image c to be forgotten", lambda: "c.img.tarn" not in mirror.files() and mirror.image("c") is None)
+    check(not images.is_locked(mirror.path("c")), "the files of image c are not released")
+    mirror.check_content()
+    mirror.stop_and_compare("ab")
+    check("panic" not in mirror.daemon.log(), "it panicked")
+
+
+@limit(180)
+def test_a_stop_while_something_is_aside(t):
+    """Rule 7: what a past life has left with a disk that hangs keeps the daemon from ending no more than the hang does."""
+    mirror = Mirror(t, image_settings=("hang=1", "return=manual"))
+    mirror.fault("b", "hang")
+    mirror.write(8)
+    mirror.wait_out("b")
+    fall(mirror)
+    check_aside(mirror, "b")
+    mirror.daemon.stop()
+    mirror.daemon.start()
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+    mirror.op("restore", "b", "--wait")
+    mirror.check_content()
+    mirror.stop_and_compare()
+
+
+@limit(180)
+def test_a_mirror_that_a_hang_makes_fall(t):
+    """B8, rule 7: one that needs all images falls when a disk hangs. Whoever then says that it may do without goes on without it."""
+    mirror = Mirror(t, settings=("max-missing=0", "suspend=600"), image_settings=("hang=1", "return-after=1"))
+    mirror.fault("b", "hang")
+    with write_under_way(mirror):
+        mirror.daemon.wait_state("vol0", "ATTENTION")
+        mirror.daemon.tarn("mirror", "set", "vol0", "max-missing=-1")
+        mirror.daemon.wait_state("vol0", "ACTIVE")
+    check_aside(mirror, "b")
+    mirror.write(8)
+    mirror.fault("b", "heal")
+    mirror.wait_in("b")
+    mirror.check_content()
+    mirror.stop_and_compare()

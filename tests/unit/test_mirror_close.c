@@ -290,6 +290,132 @@ static void a_stop_says_what_a_hang_may_have_lost(void **state) {
   }
 }
 
+/* ---- put aside beside a disk that hangs (rule 7) ---- */
+
+/* It lets go of all but image b's disks. */
+static struct mirror *put_aside(bool lost) {
+  struct mirror *past = w.m;
+  bool may_have_lost;
+  world_run(&w);
+  assert_true(mirror_can_be_put_aside(past));
+  assert_false(mirror_is_quiet(past));
+  assert_int_equal(mirror_put_aside(past, &may_have_lost), 1u << 1);
+  assert_int_equal(may_have_lost, lost);
+  return past;
+}
+
+/* A new object, in the same process. */
+static void open_without_b(void) {
+  w.config.images[1].data[0] = w.config.images[1].meta = NULL;
+  struct mirror_options options = {
+      .env = &w.env, .arena = &w.arena, .config = &w.config, .owner = &w, .reopen = world_reopen};
+  w.m = mirror_open(&options);
+  assert_non_null(w.m);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+}
+
+/* Image b's disk has answered, and nothing of the past is left. */
+static void ends_aside(struct mirror *past, bool lost) {
+  bool may_have_lost;
+  world_run(&w);
+  assert_true(mirror_is_idle(past) && mirror_is_quiet(past));
+  assert_int_equal(mirror_put_aside(past, &may_have_lost), 0);
+  assert_int_equal(may_have_lost, lost);
+  mirror_close(past);
+}
+
+static void bring_b_back(void) {
+  w.config.images[1].data[0] = &w.data[1].disk;
+  w.config.images[1].meta = &w.meta[1].disk;
+  world_bring_back(&w, 1);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+}
+
+/* Image b hangs for good, with a write to its data, or with a record or its log; then the last good one fails for a moment. The next
+ * life serves without b, and the late write lands on what is newer elsewhere. When b is back it holds what a does. */
+static void the_next_life_goes_on_beside_a_disk_that_hangs(void **state) {
+  (void)state;
+  for (uint32_t meta = 0; meta < 2; meta++) {
+    for (uint32_t stops = 0; stops < 2; stops++) {
+      struct client_io held;
+      world_begin(&w, 2, MIB);
+      struct ram_disk *ram = meta ? &w.meta[1] : &w.data[1];
+      ram->holds = RAM_WRITES;
+      client_begin(&w, &held, DISK_WRITE, 65536, 4096, 0x66);
+      world_pass(&w, 30 * NS_PER_S);
+      assert_int_equal(client_end(&w, &held), TARN_OK);
+      assert_true(ram->held_count > 0);
+      if (stops) {
+        mirror_deactivate(w.m, false, world_done, &w);
+        assert_int_equal(world_wait(&w), TARN_OK);
+      } else mirror_image_failed(w.m, 0, "a test");
+      struct mirror *past = put_aside(false);
+      open_without_b();
+      assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+      world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+      assert_false(mirror_is_quiet(past));
+      ram_release(ram);
+      ends_aside(past, false);
+      if (!meta) assert_memory_not_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+      bring_b_back();
+      world_deactivate(&w);
+      world_end(&w);
+    }
+  }
+}
+
+/* Image b hangs, and that makes the mirror fall, which nobody can record. What b may have lost counts no sooner than it has answered, and is flushed: if nobody
+ * has gone on without it, it is believed again. */
+static void one_that_is_aside_is_flushed_when_it_answers(void **state) {
+  (void)state;
+  for (uint32_t fails = 0; fails < 2; fails++) {
+    struct client_io held;
+    begin_brittle(2);
+    w.data[1].holds = RAM_WRITES;
+    client_begin(&w, &held, DISK_WRITE, 65536, 4096, 0x66);
+    world_run(&w);
+    w.home.fails = RAM_WRITES;
+    world_pass(&w, 30 * NS_PER_S);
+    assert_true(mirror_has_fallen(w.m));
+    (void)client_end(&w, &held);
+    struct mirror *past = put_aside(false);
+    uint32_t flushes = w.data[1].flushes;
+    w.data[1].fails = fails ? RAM_WRITES : 0;
+    ram_release(&w.data[1]);
+    ends_aside(past, fails);
+    assert_int_equal(w.data[1].flushes, flushes + !fails);
+    w.m = NULL;
+    world_end(&w);
+  }
+}
+
+/* Nothing is won when no image is left, or when the state directory hangs. */
+static void what_is_not_put_aside(void **state) {
+  (void)state;
+  for (uint32_t home = 0; home < 2; home++) {
+    struct client_io held;
+    world_begin(&w, home + 1, MIB);
+    struct ram_disk *ram = home ? &w.home : &w.data[0];
+    ram->holds = RAM_WRITES;
+    if (home) mirror_image_failed(w.m, 1, "a test");
+    client_begin(&w, &held, DISK_WRITE, 65536, 4096, 0x66);
+    world_pass(&w, 60 * NS_PER_S);
+    (void)client_end(&w, &held);
+    assert_true(mirror_has_fallen(w.m));
+    assert_true(ram->held_count > 0);
+    assert_false(mirror_can_be_put_aside(w.m));
+    ram_release(ram);
+    world_run(&w);
+    assert_false(mirror_can_be_put_aside(w.m)); /* it can be closed */
+    assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+    world_close(&w);
+    world_end(&w);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_mirror_that_falls_flushes_what_it_answered),
@@ -303,6 +429,9 @@ int main(void) {
       WORLD_TEST(a_disk_that_hung_is_flushed_when_it_answers),
       WORLD_TEST(a_fall_flushes_what_the_process_before_answered),
       WORLD_TEST(a_stop_says_what_a_hang_may_have_lost),
+      WORLD_TEST(the_next_life_goes_on_beside_a_disk_that_hangs),
+      WORLD_TEST(one_that_is_aside_is_flushed_when_it_answers),
+      WORLD_TEST(what_is_not_put_aside),
   };
   return cmocka_run_group_tests_name("mirror_close", tests, NULL, NULL);
 }
