@@ -451,22 +451,50 @@ static bool is_closing(const struct closing *one, const struct file_identity *id
   return false;
 }
 
-/* It takes microseconds, or else the file system hangs: close() sends a message there, or writes something back. */
-static void close_soon(struct closing *closing) {
+static uint64_t clock_now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+/* How long closings may still be waited for: FILE_CLOSE_MS, and as much again after each second. Many files are closed one after the
+ * other, and together they may hang for no longer than one. Under the mutex. */
+static uint64_t patience_ns = FILE_CLOSE_MS * NS_PER_MS, patience_at_ns;
+
+static uint64_t patience(void) {
+  uint64_t now_ns = clock_now_ns(), most_ns = FILE_CLOSE_MS * NS_PER_MS;
+  patience_ns = min_u64(most_ns, patience_ns + (now_ns - patience_at_ns) / (NS_PER_S / most_ns));
+  patience_at_ns = now_ns;
+  return patience_ns;
+}
+
+/* It takes microseconds, or else the file system hangs: close() sends a message there, or writes something back. Then
+ * it goes on without us. Under the mutex. */
+static void closing_watch(const struct closing *closing) {
+  uint64_t left_ns = patience(), began_ns = patience_at_ns;
   struct timespec until;
-  pthread_t thread;
   clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_nsec += FILE_CLOSE_MS * (long)NS_PER_MS;
-  until.tv_sec += until.tv_nsec / (long)NS_PER_S;
-  until.tv_nsec %= (long)NS_PER_S;
+  uint64_t end_ns = (uint64_t)until.tv_nsec + left_ns;
+  until.tv_sec += (time_t)(end_ns / NS_PER_S);
+  until.tv_nsec = (long)(end_ns % NS_PER_S);
+  int error = 0;
+  while (!error && is_closing(closing, NULL)) error = pthread_cond_timedwait(&closed, &closing_mutex, &until);
+  uint64_t took_ns = error ? left_ns : clock_now_ns() - began_ns;
+  patience_ns -= min_u64(patience_ns, took_ns);
+}
+
+static void close_soon(struct closing *closing) {
+  pthread_t thread;
   pthread_mutex_lock(&closing_mutex);
   list_push(&closings, &closing->link);
   int error = pthread_create(&thread, NULL, close_thread, closing);
   if (error) list_remove(&closing->link);
-  else pthread_detach(thread);
-  while (!error && is_closing(closing, NULL)) error = pthread_cond_timedwait(&closed, &closing_mutex, &until);
+  else {
+    pthread_detach(thread);
+    closing_watch(closing);
+  }
   pthread_mutex_unlock(&closing_mutex);
-  if (!error || error == ETIMEDOUT) return;
+  if (!error) return;
   close_unlocked(closing->fd);
   free(closing);
 }

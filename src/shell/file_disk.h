@@ -25,7 +25,8 @@
  *
  * file_disk_open() may block: call it from reactor_run_blocking(). It touches nothing of the reactor. Everything else is
  * for the reactor's thread. disk_close() gives the lock back before it returns, but for a file system that hangs: after a moment
- * (FILE_CLOSE_MS) the rest is left to a thread, and an open of the same file by this process waits for it. */
+ * (FILE_CLOSE_MS, of a second, for all disks together) the rest is left to a thread, and an open of the same file by this process waits
+ * for it. */
 #ifndef TARN_SHELL_FILE_DISK_H
 #define TARN_SHELL_FILE_DISK_H
 

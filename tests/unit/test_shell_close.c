@@ -1,0 +1,81 @@
+/* file_disk.h: many files are closed one after the other on the reactor, and where close() hangs they hold it up for no longer than one
+ * does. close() hangs here, in threads, until it is told otherwise; and whoever waits for that does not: what he would have waited
+ * for at most is added up. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shell/file_disk.h"
+#include "unit.h"
+
+#define FILES 40
+
+static pthread_t main_thread;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static bool hangs;
+static uint64_t waited_ns;
+
+int close(int fd) {
+  pthread_mutex_lock(&mutex);
+  while (hangs && !pthread_equal(pthread_self(), main_thread)) pthread_cond_wait(&changed, &mutex);
+  pthread_mutex_unlock(&mutex);
+  return (int)syscall(SYS_close, fd);
+}
+
+static int64_t ns_of(const struct timespec *time) { return time->tv_sec * (int64_t)NS_PER_S + time->tv_nsec; }
+
+int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict its,
+                           const struct timespec *restrict until) {
+  struct timespec now;
+  if (!hangs || !pthread_equal(pthread_self(), main_thread))
+    return pthread_cond_clockwait(cond, its, CLOCK_REALTIME, until);
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (ns_of(until) > ns_of(&now)) waited_ns += (uint64_t)(ns_of(until) - ns_of(&now));
+  return ETIMEDOUT;
+}
+
+static void set_hangs(bool value) {
+  pthread_mutex_lock(&mutex);
+  hangs = value;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&mutex);
+}
+
+static void many_hang_for_no_longer_than_one(void **state) {
+  (void)state;
+  struct why why;
+  struct reactor *reactor = reactor_create(&why);
+  struct disk *disks[FILES];
+  char paths[FILES][40];
+  assert_non_null(reactor);
+  for (int i = 0; i < FILES; i++) {
+    strcpy(paths[i], "/tmp/tarn-test-close-XXXXXX");
+    int fd = mkstemp(paths[i]);
+    assert_true(fd >= 0 && ftruncate(fd, 65536) == 0);
+    close(fd);
+    struct file_disk_options options = {.reactor = reactor, .path = paths[i]};
+    assert_int_equal(file_disk_open(&options, &disks[i], NULL, &why), TARN_OK);
+  }
+  set_hangs(true);
+  for (int i = 0; i < FILES; i++) disk_close(disks[i]);
+  assert_true(waited_ns > 0);
+  assert_true(waited_ns < 5 * FILE_CLOSE_MS * NS_PER_MS); /* it may be waited for again after a while */
+  set_hangs(false);
+  for (int i = 0; i < FILES; i++) { /* who opens one again waits until it is closed, and so until its lock is free */
+    struct file_disk_options options = {.reactor = reactor, .path = paths[i]};
+    assert_int_equal(file_disk_open(&options, &disks[i], NULL, &why), TARN_OK);
+    disk_close(disks[i]);
+    unlink(paths[i]);
+  }
+  reactor_destroy(reactor);
+}
+
+int main(void) {
+  main_thread = pthread_self();
+  const struct CMUnitTest tests[] = {cmocka_unit_test(many_hang_for_no_longer_than_one)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
