@@ -43,6 +43,12 @@ static bool wipe(const char *path) {
   return good;
 }
 
+/* Also by a link, as in /dev/disk/by-id, which is none of ours. */
+static bool is_block_device(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISBLK(info.st_mode);
+}
+
 static void remove_one(const char *text, json_t *warnings) {
   struct stat info = {0};
   struct why why;
@@ -55,7 +61,7 @@ static void remove_one(const char *text, json_t *warnings) {
     return;
   }
   if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR)) return;
-  bool good = S_ISBLK(info.st_mode) ? wipe(path) : unlink(path) == 0;
+  bool good = is_block_device(path) ? wipe(path) : unlink(path) == 0;
   if (good) {
     if (folder_sync(path, &why) == TARN_OK) return;
   } else because(&why, TARN_IO, "%s cannot be removed, remove it by hand: %s", path, strerror(errno));
