@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/mirror.h"
+#include "shell/blank.h"
 #include "shell/data_disk.h"
 #include "shell/device_identity.h"
 #include "shell/disk_space.h"
@@ -530,6 +531,17 @@ static tarn_err record_read(const char *path, struct record *record) {
   return errs[0] == TARN_NOT_FOUND && errs[1] == TARN_NOT_FOUND ? TARN_NOT_FOUND : TARN_CORRUPT;
 }
 
+/* Holds a file for metadata, where there will be some and where there is no record, what is none of ours? */
+static bool meta_holds_more(const struct create_plan *plan, const struct plan_file *meta) {
+  uint64_t at, end = min_u64(meta->identity.size_bytes, meta_sizes(plan).best);
+  if (!meta->identity.is_block_device) return meta->identity.has_data;
+  int fd = open(meta->path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return true;
+  tarn_err err = blank_look_for_meta(fd, 0, end, &at);
+  close(fd);
+  return err != TARN_OK || at < end;
+}
+
 /* Metadata that is there already. */
 static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why *why) {
   const struct plan_file *meta = &plan->files[plan->meta[slot]];
@@ -540,7 +552,6 @@ static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why 
                    (unsigned long long)meta_sizes(plan).least);
   struct record record;
   tarn_err err = record_read(meta->path, &record);
-  bool is_file = !meta->identity.is_block_device;
   if (err == TARN_VERSION)
     return because(why, TARN_REFUSED, "%s: %s was written by a newer version of Tarn and is not replaced", meta->owner,
                    meta->path);
@@ -552,7 +563,7 @@ static tarn_err meta_decide(struct create_plan *plan, uint32_t slot, struct why 
   if (err == TARN_CORRUPT && !plan->overwrite[slot])
     return because(why, TARN_REFUSED, "%s: %s is damaged metadata, or no metadata at all; %s", meta->owner, meta->path,
                    remedy);
-  if (err == TARN_NOT_FOUND && is_file && meta->identity.has_data && !plan->overwrite[slot])
+  if (err == TARN_NOT_FOUND && !plan->overwrite[slot] && meta_holds_more(plan, meta))
     return because(why, TARN_REFUSED, "%s: %s holds something that is no metadata; %s", meta->owner, meta->path,
                    remedy);
   return file_probe(meta, why);

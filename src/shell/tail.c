@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "shell/blank.h"
 #include "shell/file_identity.h"
 
 #define CHUNK_BYTES        (1u << 20)
@@ -95,28 +96,6 @@ static const char *what_is_there(int fd, uint64_t size) {
   return NULL;
 }
 
-/* The first byte from `from` on that is not zero; `end`: there is none. */
-static tarn_err first_byte(int fd, uint64_t from, uint64_t end, uint64_t *at) {
-  uint8_t *chunk = room_new(CHUNK_BYTES);
-  tarn_err err = chunk ? TARN_OK : TARN_IO;
-  for (*at = from; err == TARN_OK && *at < end;) {
-    size_t bytes = (size_t)min_u64(CHUNK_BYTES, end - *at);
-    ssize_t got = pread(fd, chunk, bytes, (off_t)*at);
-    if (got <= 0) err = TARN_IO;
-    if (err != TARN_OK) break;
-    bool zero = chunk[0] == 0 && memcmp(chunk, chunk + 1, (size_t)got - 1) == 0;
-    for (ssize_t i = 0; !zero; i++) {
-      if (chunk[i] == 0) continue;
-      *at += (uint64_t)i;
-      free(chunk);
-      return TARN_OK;
-    }
-    *at += (uint64_t)got;
-  }
-  free(chunk);
-  return err;
-}
-
 /* ---- planning ---- */
 
 tarn_err tail_plan(const char *path, uint64_t device_bytes, uint64_t data_bytes, uint64_t meta_bytes,
@@ -145,7 +124,7 @@ tarn_err tail_is_empty(const char *path, uint64_t device_bytes, const struct loc
   *ours = false;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return because(why, TARN_IO, "%s cannot be opened: %s", path, strerror(errno));
-  tarn_err err = first_byte(fd, locator->offset, device_bytes, &at);
+  tarn_err err = blank_look(fd, locator->offset, device_bytes, &at);
   const char *what = err == TARN_OK && at < device_bytes ? what_is_there(fd, device_bytes) : NULL;
   if (err == TARN_OK && at < device_bytes && !what) *ours = tail_find(fd, device_bytes, found) == TARN_OK;
   close(fd);

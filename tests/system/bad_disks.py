@@ -122,6 +122,41 @@ def test_mounted_device(t):
         t.run("e2fsck", "-fn", device)
 
 
+def test_a_metadata_device_that_holds_something(t):
+    """A device for metadata that holds a file system is refused, also one that leaves its first blocks empty, as Btrfs and ISO 9660 do.
+    What a mirror has left on it is no obstacle."""
+    world = World(t)
+    path, mark = world.file("meta.raw", 4 * MIB), b"_BHRfS_M"
+    with open(path, "r+b") as file:
+        file.seek(64 * KIB + 64)
+        file.write(mark)
+    with loop_device(t, path) as device:
+        image = f"{world.path('x.img')},meta={device}"
+        world.check_refused(world.create(image), (1,), [device, "holds something", "overwrite"])
+        check(images.read_at(device, 64 * KIB + 64, len(mark)) == mark, "it was written over")
+        with open(device, "r+b") as file:
+            file.write(bytes(MIB))
+        for _ in range(2):
+            world.daemon.tarn(*world.create(image))
+            for verb in ("activate", "deactivate"):
+                world.daemon.tarn("mirror", verb, "new")
+            world.daemon.tarn("mirror", "destroy", "new", "--force")
+            os.unlink(world.path("x.img"))
+
+
+def test_a_metadata_device_is_given_by_a_link(t):
+    """Names that stay are links, as in /dev/disk/by-id: with its mirror the record goes, and not the link."""
+    world = World(t)
+    link = world.path("by-id")
+    with loop_device(t, world.file("meta.raw", 4 * MIB)) as device:
+        os.symlink(device, link)
+        world.daemon.tarn(*world.create(f"{world.path('x.img')},meta={link}"))
+        check(images.read_at(device, 0, 16 * KIB) != bytes(16 * KIB), "there is no record")
+        world.daemon.tarn("mirror", "destroy", "new", "--force")
+        check(os.path.islink(link), "the link was removed")
+        check(images.read_at(device, 0, 16 * KIB) == bytes(16 * KIB), "the record is still there")
+
+
 # ---- NBD servers that are no use ----
 
 def closes(client):

@@ -1,0 +1,16 @@
+/* blank.h - does something lie there that somebody could miss? Before Tarn writes where it has not written yet, on a device that was
+ * given to it by its name alone. Blocks: for workers. `fd` may be open for direct I/O if the range allows it. */
+#ifndef TARN_SHELL_BLANK_H
+#define TARN_SHELL_BLANK_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* The first byte of [from, end) that is not zero; `end`: there is none. */
+CHECKED tarn_err blank_look(int fd, uint64_t from, uint64_t end, uint64_t *at);
+/* The same of sectors of 512 bytes, where those of a log or a map count as empty: without a record nobody needs them. Requires
+ * multiples of 512. */
+CHECKED tarn_err blank_look_for_meta(int fd, uint64_t from, uint64_t end, uint64_t *at);
+
+#endif
