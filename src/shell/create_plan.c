@@ -823,9 +823,21 @@ static tarn_err file_make(const struct plan_file *file, uint64_t bytes, size_t *
   return err;
 }
 
-static tarn_err meta_prepare(const struct plan_file *meta, uint64_t bytes, size_t *made, struct why *why) {
+/* A device keeps what an earlier mirror has left there until it is written over: its record must not be taken for ours. */
+static tarn_err device_give_up(const struct plan_file *meta, struct why *why) {
+  static const uint8_t zeroes[RECORD_AREA_BYTES];
+  int fd = open(meta->path, O_RDWR | O_CLOEXEC | O_EXCL);
+  bool good = fd >= 0 && pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0;
+  int error = errno;
+  if (fd >= 0) close(fd);
+  return good ? TARN_OK
+              : because(why, TARN_IO, "%s: %s cannot be written: %s", meta->owner, meta->path, strerror(error));
+}
+
+static tarn_err meta_prepare(const struct plan_file *meta, bool overwrite, uint64_t bytes, size_t *made,
+                             struct why *why) {
   if (is_missing(meta)) return file_make(meta, bytes, made, why);
-  if (meta->identity.is_block_device) return TARN_OK;
+  if (meta->identity.is_block_device) return overwrite ? device_give_up(meta, why) : TARN_OK;
   bool good = truncate(meta->path, 0) == 0 && truncate(meta->path, (off_t)bytes) == 0;
   return good ? TARN_OK
               : because(why, TARN_IO, "%s: %s cannot be resized: %s", meta->owner, meta->path, strerror(errno));
@@ -859,7 +871,8 @@ static tarn_err files_make(struct create_plan *plan, size_t *made, struct why *w
     }
     if (err == TARN_OK) err = old_tails_wipe(plan, slot, why);
     if (err == TARN_OK && plan->places[slot].tail) err = tail_prepare(plan, slot, why);
-    else if (err == TARN_OK) err = meta_prepare(&plan->files[plan->meta[slot]], bytes, made, why);
+    else if (err == TARN_OK)
+      err = meta_prepare(&plan->files[plan->meta[slot]], plan->overwrite[slot], bytes, made, why);
   }
   return err;
 }

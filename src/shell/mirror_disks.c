@@ -194,6 +194,10 @@ static void home_open(struct opening *opening) {
   const struct meta_sizes sizes = {RECORD_AREA_BYTES, RECORD_AREA_BYTES};
   const char *path = opening->record_path;
   tarn_err err = file_open(opening->reactor, path, &sizes, &home->meta, &home->why);
+  /* What is left of one that was cut may be older than what it was: it must not vouch for anything. */
+  struct why cut = home->why;
+  if (err == TARN_INVALID)
+    because(&home->why, err, "%s; move it away: then the records of the images tell who is current", cut.text);
   if (err != TARN_NOT_FOUND) return;
   err = file_create(path, RECORD_AREA_BYTES, &home->why);
   if (err == TARN_OK) err = file_open(opening->reactor, path, &sizes, &home->meta, &home->why);

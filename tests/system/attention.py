@@ -313,6 +313,22 @@ def test_the_record_in_the_state_directory_is_lost(t):
     mirror.stop_and_compare()
 
 
+def test_the_record_in_the_state_directory_is_cut(t):
+    """Rules 9, 10: a part of the record may be older than the whole was. It counts for nothing, and it is said what to do."""
+    mirror = new_mirror(t, count=2)
+    record = t.path("state/mirrors/vol0/record")
+    mirror.daemon.stop()
+    os.truncate(record, os.path.getsize(record) // 2)
+    mirror.daemon.start()
+    refused = mirror.daemon.tarn("mirror", "activate", "vol0", status=1)
+    check(record in refused.err and "move it away" in refused.err, f"it does not say what to do: {refused.err}")
+    os.rename(record, f"{record}.cut")
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+    mirror.check_content()
+    os.unlink(f"{record}.cut")
+    mirror.stop_and_compare()
+
+
 def test_two_mirrors_one_falls(t):
     """Thesis 5: a mirror in ATTENTION takes nothing from the others."""
     mirror = new_mirror(t)

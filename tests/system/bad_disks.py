@@ -1,6 +1,7 @@
 """Bad disks: parts that overlap, devices in use, NBD servers of every bad kind. Each is refused in one clear line, in bounded time,
 and nothing is changed; or its image is out, and the others go on."""
 import os
+import shutil
 import re
 import time
 
@@ -155,6 +156,22 @@ def test_a_metadata_device_is_given_by_a_link(t):
         world.daemon.tarn("mirror", "destroy", "new", "--force")
         check(os.path.islink(link), "the link was removed")
         check(images.read_at(device, 0, 16 * KIB) == bytes(16 * KIB), "the record is still there")
+
+
+def test_a_metadata_device_of_another_mirror_is_overwritten(t):
+    """What lies on a device for metadata is given up with ',overwrite', whichever image of whichever mirror it was of."""
+    world = World(t)
+    with loop_device(t, world.file("meta.raw", 4 * MIB)) as device:
+        world.daemon.create("old", [world.path("o.img"), f"{world.path('p.img')},meta={device}"], size=MIB, activate=False)
+        world.daemon.stop()
+        shutil.rmtree(os.path.join(world.daemon.state, "mirrors", "old"))
+        world.daemon.start()
+        image = f"{world.path('x.img')},meta={device}"
+        world.check_refused(world.create(image), (1,), [device, "belongs to image b of mirror old", "overwrite"])
+        world.daemon.tarn(*world.create(f"{image},overwrite"))
+        for verb in ("activate", "deactivate"):
+            world.daemon.tarn("mirror", verb, "new")
+        world.daemon.tarn("mirror", "destroy", "new", "--force")
 
 
 # ---- NBD servers that are no use ----
