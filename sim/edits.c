@@ -28,7 +28,7 @@ static bool look_at(const struct sim_mirror *mirror, struct look *look) {
     if (recorded->present != mirror->images[i].configured) return false;
     if (!recorded->present) continue;
     if (!sim_record_knows(&look->best, &look->own[i].generation))
-      return false; /* written apart: which one counts is no matter of age */
+      return false; /* written apart: the newest need not be the one that counts */
     bool synchronized = recorded->state == IMAGE_SYNCHRONIZED;
     look->images++;
     look->recorded += synchronized;

@@ -531,7 +531,7 @@ static tarn_err record_read(const char *path, struct record *record) {
   return errs[0] == TARN_NOT_FOUND && errs[1] == TARN_NOT_FOUND ? TARN_NOT_FOUND : TARN_CORRUPT;
 }
 
-/* Holds a file for metadata, where there will be some and where there is no record, what is none of ours? */
+/* Where metadata will lie, and no record lies yet: does that file hold anything that is not ours? */
 static bool meta_holds_more(const struct create_plan *plan, const struct plan_file *meta) {
   uint64_t at, end = min_u64(meta->identity.size_bytes, meta_sizes(plan).best);
   if (!meta->identity.is_block_device) return meta->identity.has_data;

@@ -27,7 +27,7 @@ struct watch_slot {
   struct watched *looked_at; /* NULL: no look at them is under way */
   /* the thread's, during a look */
   enum watch_verdict verdict;
-  bool unsure; /* what cannot be told is no reason to drop an image, nor to call it back */
+  bool unsure; /* as long as it cannot be told, an image is neither dropped nor called back */
   struct why why;
 };
 

@@ -3,7 +3,7 @@
  * Chosen at open:
  *   memory-backed (tmpfs, ramfs)  plain pread/pwrite inside submit, the completion posted as an event; any alignment
  *   O_DIRECT where it exists      block_bytes and align_bytes are the device's logical block
- *   elsewhere                     through the page cache; any alignment. Also when the size is no multiple of the logical block
+ *   elsewhere                     through the page cache; any alignment. Also when the size is not a multiple of the logical block
  * FLUSH is fdatasync (nothing on memory-backed files), FUA is RWF_DSYNC on block devices, ext4, XFS and Btrfs, and a write
  * with fdatasync behind it elsewhere. TRIM and WRITE_ZEROES are fallocate; what works is tried at open, on a range beyond the
  * end that leaves no trace, so can_zero and can_trim are true. A file never grows. EXTENTS is SEEK_DATA and SEEK_HOLE: a hole is

@@ -92,8 +92,8 @@ static ssize_t first_block_read(int fd) {
   return got;
 }
 
-/* It is empty now, or was removed and is back: then who opens it now can read it. A block that nobody can read is no sign of
- * either: bad blocks are the mirror's business, wherever they lie. */
+/* It is empty now, or was removed and is back: then who opens it now can read it. A block that nobody can read shows
+ * neither: bad blocks are the mirror's business, wherever they lie. */
 static bool is_dead(const struct disk *disk, const char *path) {
   ssize_t got = first_block_read(file_disk_fd(disk));
   if (got >= 0) return got == 0;
