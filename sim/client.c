@@ -249,8 +249,13 @@ void client_ask(struct client *client, enum model_kind kind, uint64_t offset, ui
   require(client->wire->ready);
   struct client_op *op = op_take(client);
   require(op != NULL);
-  op->op = (struct model_op){.kind = kind, .offset = offset, .length = length, .fua = fua};
-  require(model_begin(client->model, &op->op));
+  op->op = (struct model_op){.kind = kind, .offset = offset, .length = length, .fua = fua, .must = true};
+  bool begun = model_begin(client->model, &op->op);
+  if (!begun && kind == MODEL_WRITE) { /* every tag is taken by some byte there; zeroes need none */
+    op->op.kind = MODEL_ZERO;
+    begun = model_begin(client->model, &op->op);
+  }
+  require(begun);
   op_send(client, op, false);
 }
 
@@ -383,6 +388,7 @@ static void wire_answered(struct wire *wire, struct wire_request *request) {
   if (!ok) count_error(client, op);
   watch_loss(client, op, ok);
   bool read = op->op.kind == MODEL_READ;
+  op->op.lone = op->begun_ns <= client->rules->lone_ns;
   const char *wrong = op->asks_extents
                           ? model_end_extents(client->model, &op->op, op->runs, ok ? request->run_count : 0)
                           : model_end(client->model, &op->op, ok, ok && read ? op->data : NULL);

@@ -15,6 +15,7 @@
 struct client_rules {
   bool errors_allowed;  /* chaos: of what was asked for before the trouble had ended: */
   uint64_t troubled_ns; /* the last moment at which a fault struck, or the mirror did not serve, or recovered */
+  uint64_t lone_ns;     /* the last moment at which one image was current, or none */
   bool stopping;        /* the mirror is being deactivated under load */
   bool in_doubt;        /* it was closed before a recovery had ended that a process before had left, too */
 };

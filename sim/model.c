@@ -15,7 +15,9 @@ struct version {
   uint64_t firm;      /* from then on its death rests on answered writes; NEVER: not yet */
   uint64_t killer;    /* the pending write whose sight killed it; 0: none */
   uint32_t tag;
-  uint32_t gone; /* cannot come back by a power loss; no bool, so that there is no padding: segments_equal() */
+  /* No bools, so that there is no padding: segments_equal(). */
+  uint16_t gone;   /* cannot come back by a power loss */
+  uint16_t failed; /* its write was answered with an error */
 };
 _Static_assert(sizeof(struct version) == 56, "compared by memcmp");
 
@@ -329,6 +331,14 @@ static const char *write_never(struct model *model, struct segment *segment, uin
   return NULL;
 }
 
+/* A write that was answered with an error. */
+static const char *write_failed(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  const struct model_op *op = context;
+  struct version *mine = version_of(segment, op->id);
+  if (mine) mine->failed = 1;
+  return write_maybe(model, segment, start, context);
+}
+
 /* A trim that was answered: it may have done nothing, but what was seen of it stays. */
 static const char *trim_done(struct model *model, struct segment *segment, uint64_t start, void *context) {
   (void)start;
@@ -380,7 +390,8 @@ static void read_settles(struct model *model, struct segment *segment, uint32_t 
   for (uint32_t i = 0; i < segment->count; i++) {
     const struct version *version = &segment->versions[i];
     if (version->tag != tag || version->dead <= op->begun) continue;
-    if (version->effective == NEVER || op_is_pending(model, version->op)) killer = version->op;
+    bool unsure = version->failed && op->lone;
+    if (version->effective == NEVER || unsure || op_is_pending(model, version->op)) killer = version->op;
     if (version->effective > model->power_tick) durable = false;
   }
   if (single && single->effective == NEVER && !op_comes_again(model, single->op)) single->effective = model->tick;
@@ -565,7 +576,8 @@ static const char *collect_tags(struct model *model, struct segment *segment, ui
 static bool choose_tag(struct model *model, struct model_op *op) {
   struct tag_search search = {0};
   (void)walk(model, op->offset, op->length, collect_tags, &search);
-  if (search.version_count_max >= (op->kind == MODEL_TRIM ? MODEL_VERSIONS_HIGH : MODEL_VERSIONS_MAX)) return false;
+  if (!op->must && search.version_count_max >= (op->kind == MODEL_TRIM ? MODEL_VERSIONS_HIGH : MODEL_VERSIONS_MAX))
+    return false;
   op->tag = TAG_ZERO;
   if (op->kind != MODEL_WRITE) return true;
   for (uint32_t i = 0, first = (uint32_t)(mix_u64(model->id_next) % 255); i < 255; i++) {
@@ -595,6 +607,7 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
   model->tick++;
   const char *wrong = NULL;
   bool sure = ok && (op->fua || op->begun > model->loss_tick); /* it may have been done before the loss */
+  segment_each *unsure = ok ? write_maybe : write_failed;
   switch (op->kind) {
     case MODEL_READ: {
       struct read_context read = {.op = op, .data = data, .peek = false};
@@ -603,8 +616,8 @@ const char *model_end(struct model *model, struct model_op *op, bool ok, const u
       break;
     }
     case MODEL_WRITE:
-    case MODEL_ZERO: (void)walk(model, op->offset, op->length, sure ? write_done : write_maybe, op); break;
-    case MODEL_TRIM: (void)walk(model, op->offset, op->length, sure ? trim_done : write_maybe, op); break;
+    case MODEL_ZERO: (void)walk(model, op->offset, op->length, sure ? write_done : unsure, op); break;
+    case MODEL_TRIM: (void)walk(model, op->offset, op->length, sure ? trim_done : unsure, op); break;
     case MODEL_FLUSH:
       if (!ok) model->flush_failed_tick = model->tick;
       if (ok && op->begun < model->flush_failed_tick) model->world->counters.flush_over_failure++;

@@ -9,6 +9,8 @@
  *     read (or before v) began is dead; so no two reads see new and then old;
  *   - a write that failed, was cut off, or is a trim, is *optional*: it kills nothing until a read has returned it, and a
  *     read that begins after its end and returns something else kills it;
+ *   - where one image is current a read may show what a write left that failed there (`lone`): reads agree with it, but
+ *     until it is written over a power loss may undo it, whatever was flushed;
  *   - a flush that was answered makes versions gone which were dead, for sure, when it began; FUA does so for its bytes;
  *   - a power loss makes every version alive that is not gone; the death of a process revives only what was killed by the
  *     sight of a write that was never answered;
@@ -54,7 +56,9 @@ struct model_op {
   uint64_t ended;     /* its session ended then, and the op goes on; 0: no */
   uint32_t tag;
   bool again;   /* a mirror had it that has fallen: it may be done once more until it is answered */
+  bool must;    /* a write that cannot be held back, however many versions there are */
   bool excused; /* when it began, its place could not be read: not the model's affair */
+  bool lone;    /* a read: while it was under way one image was current, or none. Set before model_end() */
 };
 
 struct model_block;
@@ -79,7 +83,7 @@ struct model *model_new(struct world *world, uint32_t volume, uint64_t size_byte
 /* The volume began with these bytes: those of a write with this tag. Before any op. */
 void model_adopt(struct model *model, uint64_t offset, uint64_t length, uint32_t tag);
 
-/* `kind`, `offset`, `length`, `fua` are set. Gives a writing op its tag. False: it cannot begin now, too many versions. */
+/* `kind`, `offset`, `length`, `fua`, `must` are set. Gives a writing op its tag. False: it cannot begin now, too many versions. */
 bool model_begin(struct model *model, struct model_op *op);
 /* The op was answered. `data` is what a read returned, NULL if it failed. NULL, or what is wrong. */
 const char *model_end(struct model *model, struct model_op *op, bool ok, const uint8_t *data);

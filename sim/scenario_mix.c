@@ -5,39 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sim/brink.h"
-#include "sim/edits.h"
-#include "sim/operator.h"
+#include "sim/mix.h"
 #include "sim/scenario.h"
-#include "sim/strangers.h"
-#include "sim/weather.h"
 
 #define READ_ALL_BYTES (128u << 10)
 #define HEAL_NS        (900 * NS_PER_S)
 #define HUNG_NS        (300 * NS_PER_S) /* so long a client may take that rests now and then */
-
-struct mix {
-  struct world *world;
-  struct node *node;
-  struct prng prng, strange, edits;
-  struct weather weathers[NODE_MIRRORS_MAX]; /* of each mirror its own */
-  struct operator operators[NODE_MIRRORS_MAX];
-  uint32_t operator_percent; /* lives with an administrator at work */
-  bool source_failed;        /* in this life, at its brink */
-  bool flush_failed;         /* the same */
-  bool crash_is_aimed;       /* the same */
-  bool stopped;              /* the life before ended with a clean stop */
-  struct kept kept;          /* BRINK_BACK: an image, as it was */
-  uint64_t errors_before;    /* that clients were told of before this life */
-  uint32_t lives;
-  uint32_t storm_percent, chaos_percent; /* of the lives, unless the seed is calm throughout */
-  uint32_t budget_max;
-  uint32_t quick_crash_percent;                     /* crashes soon after an activation */
-  uint32_t stop_percent;                            /* lives that end with a clean stop */
-  uint32_t aimed_percent;                           /* lives whose crash is aimed: crash_sooner() */
-  enum brink brink;                                 /* crash upon crash around one kind of moment: brink.h */
-  enum { CRASH_ANY, CRASH_POWER, CRASH_KILL } next; /* the kind of crash that was aimed */
-};
 
 static struct weather *weather_of(struct mix *mix, const struct sim_mirror *mirror) {
   return &mix->weathers[mirror->index];
@@ -114,68 +87,6 @@ static bool is_slow(const struct mix *mix) {
          mix->brink == BRINK_READS || mix->brink == BRINK_CLOSE || mix->brink == BRINK_COPY;
 }
 
-/* Small writes about boundaries of regions, of which there are more than marks. */
-static void set_boundaries(struct workload *workload, struct prng *prng, uint64_t region_bytes) {
-  for (uint32_t i = 0; i < COUNT_OF(workload->hot); i++) {
-    workload->hot[i].start = prng_between(prng, 1, workload->size_bytes / region_bytes - 1) * region_bytes - 16384;
-    workload->hot[i].bytes = 32768;
-  }
-  workload->hot_percent = 70;
-  workload->aligned_percent = 100;
-  memcpy(workload->weight, (const uint32_t[]){20, 75, 0, 0, 5}, sizeof workload->weight);
-}
-
-/* Many reads, all of them at the master, and few writes, mostly of the same two places. */
-static void set_reads_of_master(struct workload *workload, struct mirror_config *config) {
-  config->read_master = true;
-  for (uint32_t i = 0; i < COUNT_OF(workload->hot); i++) {
-    workload->hot[i].start = i % 2 * (128u << 10) + (16u << 10);
-    workload->hot[i].bytes = 16u << 10;
-  }
-  workload->hot_percent = 90;
-  workload->aligned_percent = 60;
-  workload->rest_one_in = 0;
-  workload->write_bytes_max = 32u << 10;
-  memcpy(workload->weight, (const uint32_t[]){85, 12, 0, 0, 3}, sizeof workload->weight);
-}
-
-/* Large ones, which hold most marks, and small ones between them, all over the volume; and flushes. */
-static void set_pressure(struct workload *workload) {
-  workload->hot_percent = 0;
-  workload->aligned_percent = 20;
-  workload->write_bytes_max = 640u << 10;
-  workload->rest_one_in = 0;
-  memcpy(workload->weight, (const uint32_t[]){5, 70, 0, 0, 25}, sizeof workload->weight);
-}
-
-/* Small ones, everywhere. */
-static void set_small_writes(struct workload *workload) {
-  workload->hot_percent = 0;
-  workload->write_bytes_max = 16u << 10;
-  memcpy(workload->weight, (const uint32_t[]){40, 55, 0, 0, 5}, sizeof workload->weight);
-}
-
-/* Much is written, and little flushed. */
-static void set_caches(struct workload *workload) {
-  workload->hot_percent = 30;
-  workload->rest_one_in = 0;
-  memcpy(workload->weight, (const uint32_t[]){40, 50, 0, 0, 10}, sizeof workload->weight);
-}
-
-static void set_workload(struct mix *mix, struct sim_mirror *mirror) {
-  struct workload *workload = &mirror->workloads[0];
-  if (mix->brink) workload->weight[MODEL_FLUSH] += 20;
-  if (mix->brink == BRINK_AGAIN) set_boundaries(workload, &mix->prng, mirror->config.region_bytes);
-  if (mix->brink == BRINK_READS) set_reads_of_master(workload, &mirror->config);
-  if (mix->brink == BRINK_MAPS) set_pressure(workload);
-  if (mix->brink == BRINK_SOURCE) workload->aligned_percent = 30;
-  if (mix->brink == BRINK_CLOSE) set_caches(workload);
-  if (mix->brink == BRINK_COPY) set_small_writes(workload);
-  if (mix->brink != BRINK_DOUBT) return;
-  workload->hot_percent = 0; /* all over the volume, so that there is never room for marks */
-  memcpy(workload->weight, (const uint32_t[]){5, 50, 0, 0, 40}, sizeof workload->weight);
-}
-
 /* Images come back soon, and are copied to for a while; or stay away. */
 static void set_policies(struct mix *mix, struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) {
@@ -191,7 +102,7 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   struct node *node = mix->node;
   struct sim_mirror *mirror = &node->mirrors[node->mirror_count++];
   sim_mirror_init(mirror, node, node->mirror_count - 1, options);
-  set_workload(mix, mirror);
+  mix_set_workload(mix, mirror);
   for (uint32_t i = 0; i < mirror->image_count && is_slow(mix); i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_MAPS; i++)
@@ -762,109 +673,6 @@ static void run_mix(struct mix *mix) {
   mix_end(mix);
 }
 
-/* Recovery upon recovery, no disk fails. */
-static void set_crash_recovery(struct mix *mix, struct sim_mirror_options *options) {
-  options->calm = true;
-  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
-  mix->lives = 12;
-  mix->quick_crash_percent = 80;
-  mix->stop_percent = 5;
-  mix->aimed_percent = 90;
-}
-
-/* The moments around the failure of the master: what stands in no record yet, what is flushed and in doubt. */
-static void set_brink(struct mix *mix, struct sim_mirror_options *options) {
-  options->image_count = 2;
-  options->volume_count = 1;
-  options->volume_bytes[0] = 256 << 10;
-  options->slow_metadata = true;
-  mix->brink = BRINK_MASTER;
-  mix->storm_percent = 100;
-  mix->chaos_percent = 0;
-  mix->lives = 20;
-  mix->quick_crash_percent = 10;
-  mix->stop_percent = 5;
-}
-
-/* The same around the loss of a recovery's source, when often nothing can be recorded; around what all images fail at once; and so
- * on: the kinds of weather take turns. */
-static void set_brink_of(struct mix *mix, struct sim_mirror_options *options, enum brink brink) {
-  set_brink(mix, options);
-  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 3);
-  options->volume_bytes[0] = brink == BRINK_HOME ? 256u << 10 : 1u << 20;
-  if (brink == BRINK_ALL) options->volume_bytes[0] = 256u << 10 >> prng_below(&mix->prng, 3); /* one mark, or a few */
-  if (brink == BRINK_ALL || brink == BRINK_HOME) options->slow_metadata = prng_one_in(&mix->prng, 2);
-  mix->brink = brink;
-  mix->storm_percent = 0;
-  mix->chaos_percent = 50;
-}
-
-static void set_source_lost(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_SOURCE);
-}
-static void set_all_fail(struct mix *mix, struct sim_mirror_options *options) { set_brink_of(mix, options, BRINK_ALL); }
-static void set_home_fails(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_HOME);
-}
-static void set_places(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_PLACES);
-}
-/* A flush fails on all images, with others behind it: clients', and ours, which room for marks is made with. */
-static void set_doubt(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_DOUBT);
-  options->image_count = (uint32_t)prng_between(&mix->prng, 1, 2);
-  options->volume_bytes[0] = 4 << 20;
-  options->mark_count = 16;
-  options->slow_metadata = false;
-}
-
-/* An image is away, and marks are scarce and slow. */
-static void set_maps(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_MAPS);
-  options->image_count = 2;
-  options->volume_bytes[0] = 3 << 20;
-  options->mark_count = 16;
-}
-/* What was being read when a write failed everywhere and the master was lost. */
-static void set_reads(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_READS);
-  options->volume_bytes[0] = 256 << 10;
-}
-/* Disks are closed, with something in their caches. */
-static void set_close(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_CLOSE);
-  mix->stop_percent = 70;
-}
-/* Writes fail on all images but one that is copied to. */
-static void set_copy(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_COPY);
-  options->tiny = false; /* so that no checkpoint comes in between */
-}
-/* Images stay away while generations go by, and one is served apart meanwhile. */
-static void set_apart(struct mix *mix, struct sim_mirror_options *options) {
-  options->tiny = true;                            /* so that generations are forgotten */
-  options->witnesses = prng_one_in(&mix->prng, 4); /* which know better */
-  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 4);
-  options->volume_count = 1;
-  options->volume_bytes[0] = 3 << 20; /* of which little is missed */
-  mix->lives = 24;
-  mix->storm_percent = 90;
-  mix->chaos_percent = 0;
-}
-/* An image goes back in time. */
-static void set_back(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_BACK);
-  mix->chaos_percent = 0;
-  mix->stop_percent = 60;
-}
-/* Clients that hang up have more to ask. */
-static void set_again(struct mix *mix, struct sim_mirror_options *options) {
-  set_brink_of(mix, options, BRINK_AGAIN);
-  mix->chaos_percent = 0;
-  options->volume_bytes[0] = 3 << 20;
-  options->mark_count = 16;
-}
-
 /* Of several mirrors each has its own weather, and a life is shared. */
 static uint32_t draw_mirror_count(struct mix *mix) {
   if (!prng_one_in(&mix->prng, 8)) return 1;
@@ -940,11 +748,12 @@ void scenario_hung_disk(struct world *world, struct node *node) {
 /* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; and one in 25
  * for a disk that hangs beside others. */
 void scenario_mix(struct world *world, struct node *node) {
-  static void (*const brinks[])(struct mix *, struct sim_mirror_options *) = {
-      set_brink,    set_brink, set_brink, set_source_lost, set_source_lost, set_all_fail, set_all_fail,
-      set_all_fail, set_reads, set_reads, set_home_fails,  set_home_fails,  set_places,   set_doubt,
-      set_doubt,    set_maps,  set_maps,  set_back,        set_back,        set_again,    set_close,
-      set_close,    set_copy,  set_copy,  set_reads,       set_doubt,       set_apart,    set_apart};
+  static mix_setter *const brinks[] = {
+      mix_set_brink,    mix_set_brink,    mix_set_brink, mix_set_source_lost, mix_set_source_lost, mix_set_all_fail,
+      mix_set_all_fail, mix_set_all_fail, mix_set_reads, mix_set_reads,       mix_set_home_fails,  mix_set_home_fails,
+      mix_set_places,   mix_set_doubt,    mix_set_doubt, mix_set_maps,        mix_set_maps,        mix_set_back,
+      mix_set_back,     mix_set_again,    mix_set_close, mix_set_close,       mix_set_copy,        mix_set_copy,
+      mix_set_reads,    mix_set_doubt,    mix_set_apart, mix_set_apart};
   struct prng prng = world_stream(world, "share", 0);
   if (prng_one_in(&prng, 25)) {
     scenario_verify(world, node);
@@ -955,10 +764,10 @@ void scenario_mix(struct world *world, struct node *node) {
     return;
   }
   struct mix mix = mix_begin(world, node);
-  void (*set)(struct mix *, struct sim_mirror_options *) = NULL;
+  mix_setter *set = NULL;
   uint64_t pick = prng_below(&mix.prng, 44); /* docs/fault-model.md gives the shares */
   bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
-  if (pick < 4) set = set_crash_recovery;
+  if (pick < 4) set = mix_set_crash_recovery;
   if (brink) set = brinks[pick - 7];
   mix.storm_percent = 65;
   mix.chaos_percent = 20;
@@ -971,23 +780,8 @@ void scenario_mix(struct world *world, struct node *node) {
   run_mix(&mix);
 }
 
-static void set_failing_image(struct mix *mix, struct sim_mirror_options *options) {
-  options->image_count = (uint32_t)prng_between(&mix->prng, 2, 4);
-  mix->storm_percent = 70;
-}
-
-static void set_full_marks(struct mix *mix, struct sim_mirror_options *options) {
-  bool sectors = prng_one_in(&mix->prng, 2); /* so many marks that the log has several sectors */
-  options->calm = true;
-  options->image_count = 2;
-  options->volume_count = 1;
-  options->volume_bytes[0] = sectors ? 24u << 20 : 8u << 20;
-  options->mark_count = sectors ? 300 : 16;
-}
-
 /* One story of the mix, by itself. */
-static void run_one(struct world *world, struct node *node,
-                    void (*set)(struct mix *mix, struct sim_mirror_options *options)) {
+static void run_one(struct world *world, struct node *node, mix_setter *set) {
   struct mix mix = mix_begin(world, node);
   struct sim_mirror_options options = {0};
   draw_mirror(&mix, &options);
@@ -996,19 +790,19 @@ static void run_one(struct world *world, struct node *node,
   run_mix(&mix);
 }
 
-void scenario_crash_recovery(struct world *world, struct node *node) { run_one(world, node, set_crash_recovery); }
-void scenario_brink(struct world *world, struct node *node) { run_one(world, node, set_brink); }
-void scenario_source_lost(struct world *world, struct node *node) { run_one(world, node, set_source_lost); }
-void scenario_doubt(struct world *world, struct node *node) { run_one(world, node, set_doubt); }
-void scenario_all_fail(struct world *world, struct node *node) { run_one(world, node, set_all_fail); }
-void scenario_home_fails(struct world *world, struct node *node) { run_one(world, node, set_home_fails); }
-void scenario_places(struct world *world, struct node *node) { run_one(world, node, set_places); }
-void scenario_maps(struct world *world, struct node *node) { run_one(world, node, set_maps); }
-void scenario_reads(struct world *world, struct node *node) { run_one(world, node, set_reads); }
-void scenario_put_back(struct world *world, struct node *node) { run_one(world, node, set_back); }
-void scenario_close(struct world *world, struct node *node) { run_one(world, node, set_close); }
-void scenario_copy(struct world *world, struct node *node) { run_one(world, node, set_copy); }
-void scenario_apart(struct world *world, struct node *node) { run_one(world, node, set_apart); }
-void scenario_again(struct world *world, struct node *node) { run_one(world, node, set_again); }
-void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, set_failing_image); }
-void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, set_full_marks); }
+void scenario_crash_recovery(struct world *world, struct node *node) { run_one(world, node, mix_set_crash_recovery); }
+void scenario_brink(struct world *world, struct node *node) { run_one(world, node, mix_set_brink); }
+void scenario_source_lost(struct world *world, struct node *node) { run_one(world, node, mix_set_source_lost); }
+void scenario_doubt(struct world *world, struct node *node) { run_one(world, node, mix_set_doubt); }
+void scenario_all_fail(struct world *world, struct node *node) { run_one(world, node, mix_set_all_fail); }
+void scenario_home_fails(struct world *world, struct node *node) { run_one(world, node, mix_set_home_fails); }
+void scenario_places(struct world *world, struct node *node) { run_one(world, node, mix_set_places); }
+void scenario_maps(struct world *world, struct node *node) { run_one(world, node, mix_set_maps); }
+void scenario_reads(struct world *world, struct node *node) { run_one(world, node, mix_set_reads); }
+void scenario_put_back(struct world *world, struct node *node) { run_one(world, node, mix_set_back); }
+void scenario_close(struct world *world, struct node *node) { run_one(world, node, mix_set_close); }
+void scenario_copy(struct world *world, struct node *node) { run_one(world, node, mix_set_copy); }
+void scenario_apart(struct world *world, struct node *node) { run_one(world, node, mix_set_apart); }
+void scenario_again(struct world *world, struct node *node) { run_one(world, node, mix_set_again); }
+void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, mix_set_failing_image); }
+void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, mix_set_full_marks); }

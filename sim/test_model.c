@@ -14,7 +14,8 @@
 
 /* A story is a word per step. Writes are a, b, c: "+a" begins, "-a" is answered, "!a" is answered with an error, "~a" is
  * abandoned (its connection is gone). "+fa" begins with FUA. Likewise z (write zeroes), t (trim), F and G (flush). "ra" is a read
- * that begins, returns a, and ends at once; "r0" one that returns what was there first. "+r" begins a read that "=a" ends.
+ * that begins, returns a, and ends at once; "r0" one that returns what was there first; "la" is "ra" where one image is current.
+ * "+r" begins a read that "=a" ends.
  * "K" the process dies, "P" power is lost, "V" the mirror falls, and "W" comes back; "X" is both, "Y" the same with a cache
  * lost. */
 static const struct {
@@ -58,6 +59,14 @@ static const struct {
      "+a -a +F !F +F -F P", "a", "0"},
     {"a flush that had begun before another failed proves as much", false, "+a -a +F +G !F -G P", "a", "0b"},
     {"written again and flushed it is durable", false, "+a -a +F !F +b -b +F -F P", "b", "a0"},
+    {"what was seen of a failed write, and flushed, is durable: the mirror has written it again", false,
+     "+fa -a +b !b rb +F -F P", "b", "a0"},
+    {"where one image is current it need not be, though reads agree with it", false, "+fa -a +b !b lb", "b", "a0"},
+    {"where one image is current a power loss may undo it", false, "+fa -a +b !b lb +F -F P", "ab", "0"},
+    {"the death of the process may not", false, "+fa -a +b !b lb K", "b", "a0"},
+    {"where one image is current, but a write overwrites it", false, "+fa -a +b !b lb +c -c +F -F P", "c", "ab0"},
+    {"it is read again when there are several", false, "+fa -a +b !b lb rb +F -F P", "b", "a0"},
+    {"where one image is current an answered write is as durable as ever", false, "+fa -a +b -b lb +F -F P", "b", "a0"},
     {"a trim that was not seen is open after a power loss, flushed or not", false, "+fa -a +t -t +F -F P", "a0", "b"},
     {"a trim that was seen and flushed stays", false, "+fa -a +t -t r0 +F -F P", "0", "a"},
     {"what was seen of a write in flight, and flushed, may be lost with power", false, "+fa -a +b rb +F -F P", "ab",
@@ -124,6 +133,11 @@ static void step(struct story *story, const char *word) {
     case '=': read_ends(story, word[1]); break;
     case 'r':
       op_begin(story, "r");
+      read_ends(story, word[1]);
+      break;
+    case 'l':
+      op_begin(story, "r");
+      story->ops['r'].lone = true;
       read_ends(story, word[1]);
       break;
     case 'K': model_crash(story->model, false); break;

@@ -384,7 +384,14 @@ static void watch_witnesses(struct sim_mirror *mirror) {
   else mirror->world->counters.witness_made += count - before;
 }
 
+static bool is_lone(const struct sim_mirror *mirror) {
+  uint32_t current = 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++) current += mirror->images[i].state == IMAGE_SYNCHRONIZED;
+  return current <= 1;
+}
+
 void sim_mirror_watch(struct sim_mirror *mirror) {
+  if (is_lone(mirror)) mirror->rules.lone_ns = world_now(mirror->world);
   if (sim_mirror_is_troubled(mirror)) mirror->rules.troubled_ns = world_now(mirror->world);
   if (!mirror->core) return;
   mirror_check(mirror->core);
