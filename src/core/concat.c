@@ -26,9 +26,9 @@ struct place {
 struct line {
   struct concat *concat;
   struct place *places;
-  struct list free;    /* struct place; none, or else nobody waits */
-  struct list waiting; /* struct disk_io */
-  uint64_t moved;
+  struct list free;     /* struct place; none, or else nobody waits */
+  struct list waiting;  /* struct disk_io */
+  struct disk_io *last; /* begun last: not answered yet as long as anybody waits */
 };
 
 struct concat {
@@ -92,6 +92,12 @@ static bool is_untold(const struct concat *concat, struct disk_io *upper) {
   return true;
 }
 
+/* Those that wait depend on the one that was begun last, which may itself stand in a line further down: they are as young as that. */
+static void line_moves(struct line *line, struct disk_io *last) {
+  line->last = last;
+  LIST_EACH(&line->waiting, node) LIST_ENTRY(node, struct disk_io, link)->under = last;
+}
+
 static void place_submit(struct place *place, struct disk_io *upper) {
   struct concat *concat = place->line->concat;
   struct disk *below[CONCAT_PARTS_MAX];
@@ -112,8 +118,8 @@ static void place_submit(struct place *place, struct disk_io *upper) {
     }
   }
   place->pending = count;
-  disk_io_set_line(upper, NULL);
   upper->under = &place->pieces[0].io;
+  line_moves(place->line, upper);
   for (uint32_t i = 0; i < count; i++) {
     place->pieces[i].pending = true;
     disk_submit(below[i], &place->pieces[i].io);
@@ -143,7 +149,6 @@ static void piece_done(struct disk_io *io) {
     return;
   }
   tarn_err err = place->err;
-  line->moved++;
   struct list *next = list_pop(&line->waiting);
   if (next) place_submit(place, LIST_ENTRY(next, struct disk_io, link));
   else list_push_front(&line->free, &place->link);
@@ -162,7 +167,7 @@ static void concat_submit(struct disk *disk, struct disk_io *upper) {
     place_submit(LIST_ENTRY(free, struct place, link), upper);
     return;
   }
-  disk_io_set_line(upper, &line->moved);
+  upper->under = line->last;
   list_push(&line->waiting, &upper->link);
 }
 

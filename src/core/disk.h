@@ -103,8 +103,9 @@ struct disk_io {
   void (*done)(struct disk_io *io);
   struct disk_user *user; /* NULL: there is one */
   /* set by the disk; disk_io_line() */
-  const uint64_t *line;  /* by any thread */
-  struct disk_io *under; /* of a disk that passes it on: the I/O below that it depends on now, perhaps one of several */
+  const uint64_t *line; /* by any thread */
+  /* of a disk that passes it on, or keeps it in a line behind others: the I/O that it depends on now, perhaps one of several */
+  struct disk_io *under;
   /* set by the disk, when it is done */
   tarn_err err;
   uint32_t extent_count; /* of EXTENTS that is done well */

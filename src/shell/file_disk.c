@@ -78,8 +78,7 @@ struct file_disk {
     struct reactor_work work;
     struct disk_io *io; /* that a worker has; NULL: none */
     tarn_err err;
-    struct list waiting; /* struct disk_io */
-    uint64_t moved;
+    struct list waiting; /* struct disk_io, behind that one */
   } extents;
 };
 
@@ -235,6 +234,8 @@ static void extents_looked(struct reactor_work *work);
 
 static void extents_start(struct file_disk *file, struct disk_io *io) {
   file->extents.io = io;
+  io->under = NULL;
+  LIST_EACH(&file->extents.waiting, node) LIST_ENTRY(node, struct disk_io, link)->under = io;
   disk_io_set_line(io, &file->lane.moved);
   reactor_run_blocking(file->reactor, &file->lane, &file->extents.work, extents_look, extents_looked);
 }
@@ -242,11 +243,11 @@ static void extents_start(struct file_disk *file, struct disk_io *io) {
 static void extents_looked(struct reactor_work *work) {
   struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
   struct disk_io *io = file->extents.io;
+  tarn_err err = file->extents.err;
   file->extents.io = NULL;
-  file->extents.moved++;
   struct list *next = list_pop(&file->extents.waiting);
-  disk_complete(io, file->extents.err);
   if (next) extents_start(file, LIST_ENTRY(next, struct disk_io, link));
+  disk_complete(io, err);
 }
 
 static void submit_extents(struct file_disk *file, struct disk_io *io) {
@@ -254,7 +255,7 @@ static void submit_extents(struct file_disk *file, struct disk_io *io) {
     extents_start(file, io);
     return;
   }
-  disk_io_set_line(io, &file->extents.moved);
+  io->under = file->extents.io;
   list_push(&file->extents.waiting, &io->link);
 }
 

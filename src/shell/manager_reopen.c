@@ -1,8 +1,9 @@
 /* Files come and go while a mirror runs: what the watch has seen of them (disk_watch.h), and opening an image's disks anew
  * when the core asks for it.
  *
- * Opening may hang with its file system. So a job has a copy of all it needs; when the mirror must go on without it, the core is
- * answered that it failed, and the job, a stray from then on, closes what it has opened when it ends. */
+ * Opening may hang with its file system. So a job has a copy of all it needs; when it takes too long, or the mirror must go on without
+ * it, the core is answered that it failed, and the job, a stray from then on, closes what it has opened when it ends. Until then the
+ * image is not opened again here: a mirror that falls over and over beside a file system that hangs would leave a thread each time. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 #include "shell/tail.h"
 
 struct reopen {
-  struct list link;        /* in managed->reopens */
+  struct list link;        /* in managed->reopens, or in `strays` */
   struct managed *managed; /* NULL: a stray */
   struct manager *manager;
   struct reactor_work work;
@@ -26,7 +27,18 @@ struct reopen {
   uint8_t uuid[16]; /* the mirror's */
   struct image_disks disks;
   struct timer again; /* armed: no worker has it, it waits for an NBD server to settle */
+  struct timer limit; /* armed: a worker has it, and is waited for */
 };
+
+static struct list strays = {&strays, &strays}; /* the reactor's thread's */
+
+static bool is_stray(const struct managed *managed, uint32_t slot) {
+  LIST_EACH(&strays, node) {
+    const struct reopen *reopen = LIST_ENTRY(node, struct reopen, link);
+    if (reopen->slot == slot && strcmp(reopen->file.name, managed->file.name) == 0) return true;
+  }
+  return mirror_disks_are_stray(&managed->file, slot);
+}
 
 /* ---- opening ---- */
 
@@ -68,14 +80,21 @@ static void reopen_work(struct reactor_work *work) {
   image_disks_check(&reopen->file, reopen->slot, reopen->uuid, &reopen->disks);
 }
 
+static uint64_t wait_s(const struct reopen *reopen) {
+  return (uint64_t)reopen->file.images[reopen->slot].settings.values[SET_HANG] + LOCK_WAIT_MORE_S;
+}
+
 static void reopened(struct reactor_work *work);
-static void reopen_again(struct timer *timer) {
-  struct reopen *reopen = CONTAINER_OF(timer, struct reopen, again);
+static void reopen_start(struct reopen *reopen) {
+  struct env *env = reopen->manager->env;
+  timer_set(env, &reopen->limit, env->now_ns + wait_s(reopen) * NS_PER_S);
   reactor_run_blocking(reopen->manager->options.reactor, NULL, &reopen->work, reopen_work, reopened);
 }
 
+static void reopen_again(struct timer *timer) { reopen_start(CONTAINER_OF(timer, struct reopen, again)); }
+
 static void reopen_free(struct reopen *reopen) {
-  require(!timer_is_armed(&reopen->again));
+  require(!timer_is_armed(&reopen->again) && !timer_is_armed(&reopen->limit));
   mirror_file_release(&reopen->file);
   free(reopen);
 }
@@ -84,7 +103,9 @@ static void reopened(struct reactor_work *work) {
   struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
   struct managed *managed = reopen->managed;
   uint32_t slot = reopen->slot;
+  timer_cancel(&reopen->limit);
   if (!managed) {
+    list_remove(&reopen->link);
     image_disks_close(&reopen->disks);
     reopen->manager->strays--;
     manager_resume(reopen->manager);
@@ -110,12 +131,13 @@ static void reopened(struct reactor_work *work) {
   mirror_image_reopened(managed->mirror, slot, &config);
 }
 
+static void too_late(struct timer *timer);
 void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   struct managed *managed = mirror_owner(mirror);
   struct mirror_status status;
   if (managed->watch) disk_watch_set(managed->watch, slot, NULL, 0);
   image_disks_close(&managed->disks.images[slot]);
-  bool can = managed_runs(managed) && !aside_has(managed, slot);
+  bool can = managed_runs(managed) && !aside_has(managed, slot) && !is_stray(managed, slot);
   struct reopen *reopen = can ? calloc(1, sizeof *reopen) : NULL;
   if (!reopen) { /* the answer must come later */
     managed->reopen_refused |= 1u << slot;
@@ -132,8 +154,16 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   mirror_file_copy(&reopen->file, &managed->file);
   list_init(&reopen->link);
   timer_init(&reopen->again, reopen_again);
+  timer_init(&reopen->limit, too_late);
   list_push(&managed->reopens, &reopen->link);
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &reopen->work, reopen_work, reopened);
+  reopen_start(reopen);
+}
+
+static void refusal(const struct managed *managed, uint32_t slot, struct why *why) {
+  if (!managed_runs(managed)) because(why, TARN_REFUSED, "the mirror is stopping");
+  else if (is_stray(managed, slot))
+    because(why, TARN_HUNG, "what it lies on does not answer: an earlier try to open its files still waits");
+  else if (!aside_image_explain(managed, slot, why)) because(why, TARN_REFUSED, "there is not enough memory");
 }
 
 static void reopen_refuse(struct managed *managed, uint32_t slot, const char *why) {
@@ -142,6 +172,25 @@ static void reopen_refuse(struct managed *managed, uint32_t slot, const char *wh
   because(&managed->disks.images[slot].why, TARN_REFUSED, "%s", why);
   managed_image_config(managed, slot, &config);
   mirror_image_reopened(managed->mirror, slot, &config);
+}
+
+/* A worker has it, and nobody waits for that any more. */
+static void reopen_leave(struct reopen *reopen) {
+  timer_cancel(&reopen->limit);
+  reopen->managed = NULL;
+  list_push(&strays, &reopen->link);
+  reopen->manager->strays++;
+}
+
+static void too_late(struct timer *timer) {
+  struct reopen *reopen = CONTAINER_OF(timer, struct reopen, limit);
+  struct managed *managed = reopen->managed;
+  struct why why;
+  because(&why, TARN_HUNG, "what it lies on does not answer: its files did not open in %llu s",
+          (unsigned long long)wait_s(reopen));
+  list_remove(&reopen->link);
+  reopen_leave(reopen);
+  reopen_refuse(managed, reopen->slot, why.text);
 }
 
 /* What is with a disk that failed is given up where that can be done: else a server that never answers would keep its image
@@ -164,8 +213,7 @@ void reopens_look(struct managed *managed) {
     uint32_t slot = (uint32_t)__builtin_ctz(managed->reopen_refused);
     managed->reopen_refused &= managed->reopen_refused - 1;
     struct why why;
-    if (!managed_runs(managed)) because(&why, TARN_REFUSED, "the mirror is stopping");
-    else if (!aside_image_explain(managed, slot, &why)) because(&why, TARN_REFUSED, "there is not enough memory");
+    refusal(managed, slot, &why);
     reopen_refuse(managed, slot, why.text);
   }
 }
@@ -179,10 +227,7 @@ void reopens_give_up(struct managed *managed, const char *why) {
       timer_cancel(&reopen->again);
       image_disks_close(&reopen->disks);
       reopen_free(reopen);
-    } else {
-      reopen->managed = NULL;
-      managed->manager->strays++;
-    }
+    } else reopen_leave(reopen);
     reopen_refuse(managed, slot, why);
   }
   if (managed->mirror) reopens_look(managed);

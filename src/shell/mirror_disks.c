@@ -238,7 +238,7 @@ static void open_worked(struct reactor_work *work) {
   if (disks && --disks->pending == 0) opened(disks);
 }
 
-static bool is_stray(const struct mirror_file *file, uint32_t slot) {
+bool mirror_disks_are_stray(const struct mirror_file *file, uint32_t slot) {
   LIST_EACH(&strays, node) {
     const struct opening *opening = LIST_ENTRY(node, struct opening, link);
     if (opening->slot == slot && strcmp(opening->file.name, file->name) == 0) return true;
@@ -249,10 +249,10 @@ static bool is_stray(const struct mirror_file *file, uint32_t slot) {
 static void opening_start(struct mirror_disks *disks, uint32_t slot) {
   struct image_disks *place = opening_place(disks, slot);
   if (slot != HOME && disks->is_kept && disks->is_kept(disks, slot, &place->why)) return;
-  struct opening *opening = is_stray(disks->file, slot) ? NULL : calloc(1, sizeof *opening);
+  struct opening *opening = mirror_disks_are_stray(disks->file, slot) ? NULL : calloc(1, sizeof *opening);
   if (!opening) {
     because(&place->why, TARN_IO, "%s",
-            is_stray(disks->file, slot)
+            mirror_disks_are_stray(disks->file, slot)
                 ? "what it lies on does not answer: an earlier try to open its files still waits"
                 : "no memory to open its files");
     return;

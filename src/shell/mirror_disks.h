@@ -75,6 +75,8 @@ struct mirror_disks {
 void mirror_disks_open(struct mirror_disks *disks);
 /* Waits for no lock any more: `opened` comes soon. Harmless at any moment of its owner's life, once it was opened. */
 void mirror_disks_hurry(struct mirror_disks *disks);
+/* Does a thread still wait for the disks of that image to open, for which nobody waits any more? */
+bool mirror_disks_are_stray(const struct mirror_file *file, uint32_t slot);
 /* Closes what is open, and with it gives the locks back. Requires disks with no I/O in flight. */
 void mirror_disks_close(struct mirror_disks *disks);
 

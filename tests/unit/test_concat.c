@@ -255,6 +255,35 @@ static void who_waits_gets_its_turn(void **state) {
   fixture_free(&fixture);
 }
 
+/* Whose turn has not come stands where the one stands that was begun last: in a line further down, or with the disk. The guard would
+ * take it for a hang otherwise, as long as no turn ends. */
+static void who_waits_is_as_young_as_the_last(void **state) {
+  (void)state;
+  static struct one ones[4];
+  struct fixture fixture;
+  struct held_disk a, b;
+  uint64_t moved = 0;
+  fixture_init(&fixture);
+  held_disk_init(&a, &fixture.env);
+  held_disk_init(&b, &fixture.env);
+  struct disk *disk = concat(&fixture, two_parts(&a, &b), 2, 0, 2);
+  for (uint32_t i = 0; i < 4; i++) submit(disk, &ones[i], DISK_READ, i * 4096, 4096, fixture.buffer);
+  disk_io_set_line(held_disk_io(&a, 1), &moved);
+  assert_null(disk_io_line(&ones[0].io));
+  for (uint32_t i = 1; i < 4; i++) assert_ptr_equal(disk_io_line(&ones[i].io), &moved);
+  held_disk_answer(&a, 0, TARN_OK);
+  run_events(&fixture.env);
+  assert_ptr_equal(ones[3].io.under, &ones[2].io); /* which the disk has now */
+  assert_null(disk_io_line(&ones[3].io));
+  for (uint32_t i = 1; i < 4; i++) {
+    held_disk_answer(&a, 0, TARN_OK);
+    run_events(&fixture.env);
+    assert_true(ones[i].done);
+  }
+  disk_close(disk);
+  fixture_free(&fixture);
+}
+
 /* ---- extents ---- */
 
 static void extents(void **state) {
@@ -411,6 +440,7 @@ int main(void) {
       cmocka_unit_test(flush_goes_to_each_disk_once),
       cmocka_unit_test(a_part_that_hangs_keeps_only_its_own),
       cmocka_unit_test(who_waits_gets_its_turn),
+      cmocka_unit_test(who_waits_is_as_young_as_the_last),
       cmocka_unit_test(extents),
       cmocka_unit_test(least_able),
       cmocka_unit_test(refused),
