@@ -578,6 +578,12 @@ static const char *failure_text(const struct op *op) {
   return "";
 }
 
+/* An image that has failed a request is out, but for one that came back since the request was made. */
+static bool failed_in_this_life(const struct op *op, uint32_t image) {
+  uint64_t tick = op->kind == OP_FLUSH ? max_u64(op->issue_tick, op->tick) : op->issue_tick;
+  return tick >= op->m->images[image].since_tick;
+}
+
 static void judge(struct op *op) {
   struct mirror *m = op->m;
   uint32_t current = mirror_current_mask(m);
@@ -591,8 +597,7 @@ static void judge(struct op *op) {
   }
   if (PLANTED(flush_error_ignored) && op->kind == OP_FLUSH) out = 0;
   EACH_IMAGE(m, i) {
-    if (!(out & 1u << i) || max_u64(op->issue_tick, op->tick) < m->images[i].since_tick) continue;
-    image_drop(m, i, MISSING_FAILED, failure_text(op), op);
+    if (out & 1u << i && failed_in_this_life(op, i)) image_drop(m, i, MISSING_FAILED, failure_text(op), op);
   }
   if (op->kind != OP_FLUSH && err == TARN_OK && m->recover.set_count != 0 &&
       (op->issue_tick > m->doubt_tick || PLANTED(write_ends_doubt))) {

@@ -1,7 +1,9 @@
 """One disk that hangs harms nobody else (thesis 8): devices, file systems and servers that keep what they were asked, under load,
 beside mirrors that lie elsewhere. What must go on is waited for while the hang still holds; nothing is measured."""
 import contextlib
+import itertools
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -10,6 +12,7 @@ import nbd
 
 from lib import images
 from lib.context import check, limit, rows, wait_for
+from lib.daemon import Daemon
 from lib.disks import NbdServer
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, stamp
@@ -18,6 +21,7 @@ from lib.mirror import SIZE, Mirror
 from lib.volatile_disk import VolatileDisk
 
 CONNECTIONS, DEPTH = 16, 128  # more than a disk takes and the kernel has threads for, of 256 for all files
+OPENING = (257, 262, 332)  # openat, newfstatat, statx
 
 
 def other_mirror(mirror, name="other", *settings):
@@ -113,6 +117,48 @@ def test_a_device_that_hangs_under_load_is_alone(t):
     mirror.op("restore", "d", "--wait")
     mirror.daemon.stop()
     images.check_same([mirror.path("a"), disk.medium], SIZE)
+
+
+@limit(180)
+def test_a_file_system_that_hangs_stops_nobody_else(t):
+    """Thesis 8: the disk below an ext4 hangs, and a write comes now and then. Each changes the file's times, and that waits for the
+    journal once that hangs, also where the write itself would not wait for anything: whoever writes stands still, and it must not
+    be the reactor."""
+    disk, folder = VolatileDisk(t, "d", 8 * SIZE), t.path("ext4")
+    disk.power_on()
+    t.run("losetup", "--direct-io=on", disk.path)  # else its writes would end in the page cache of what is below
+    os.mkdir(folder)
+    t.run("mkfs.ext4", "-q", "-F", disk.path)
+    t.run("mount", "-o", "commit=1", disk.path, folder)
+    path = images.make_random(f"{folder}/d.img", SIZE)
+    mirror = Mirror(t, count=1)
+    mirror.daemon.tarn("image", "add", "vol0", f"d={path},meta={mirror.folder}/d.tarn,overwrite", "--wait")
+    mirror.wait_in("d")
+    mirror.op("set", "d", "hang=12", "return=manual")
+    other = other_mirror(mirror, "other", "hang=12", "return=manual")
+    handle, answers = open_handle(mirror.daemon.uri("vol0")), []
+    for start in range(0, SIZE, MIB):  # so that no write needs new blocks
+        handle.pwrite(os.urandom(MIB), start)
+    handle.flush()
+    disk.hang()
+    for sent in itertools.count():
+        buffer = nbd.Buffer.from_bytearray(bytearray(os.urandom(4 * KIB)))
+        handle.aio_pwrite(buffer, sent * 64 * KIB % SIZE, lambda error: answers.append(error.value) or 1)
+        handle.poll(200)
+        if mirror.image("d")["missing"]:
+            break
+    use(mirror, other)
+    check_well(mirror, other)
+    check(mirror.image("d")["held_requests"] > 0, "the hang is over already")
+    disk.go_on()
+    wait_for("the writes to be answered", lambda: handle.poll(100) and len(answers) > sent)
+    check(not any(answers), f"writes failed: {answers}")
+    handle.shutdown()
+    mirror.wait_image("d", "quiet", lambda image: image["held_requests"] == 0)
+    mirror.op("restore", "d", "--wait")
+    mirror.daemon.stop()
+    images.check_same([mirror.path("a"), path], SIZE)
+    t.run("umount", folder)
 
 
 @contextlib.contextmanager
@@ -398,3 +444,58 @@ def test_a_mirror_that_a_hang_makes_fall(t):
     mirror.wait_in("b")
     mirror.check_content()
     mirror.stop_and_compare()
+
+
+def threads_that_open(daemon):
+    """How many threads of the daemon are in a call that looks for a file, or opens one."""
+    count = 0
+    for task in os.listdir(f"/proc/{daemon.process.pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
+                open(f"/proc/{daemon.process.pid}/task/{task}/syscall", encoding="ascii") as file:
+            count += file.read().split()[0] in {str(number) for number in OPENING}
+    return count
+
+
+def does_hang(path):
+    """Does who looks at that file wait for the server of its file system?"""
+    looking = subprocess.Popen(["stat", "--dereference", path], stdout=subprocess.DEVNULL)
+    while looking.poll() is None:
+        with open(f"/proc/{looking.pid}/stack", encoding="ascii") as file:
+            if "fuse" in file.read():
+                looking.kill()
+                looking.wait()
+                return True
+    return False
+
+
+@limit(180)
+def test_a_file_system_that_hangs_keeps_few_threads(t):
+    """Thesis 8: an image's files do not open, because their file system hangs, and its mirror falls and comes back over and over.
+    Each time it was tried to open them once more, by a thread that stayed."""
+    disk = VolatileDisk(t, "d", SIZE, kind="fuse")
+    disk.power_on()
+    daemon, good = Daemon(t).start(), t.path("a.img")
+    daemon.create("vol0", [good, f"d={disk.path},meta={t.path('d.tarn')},overwrite"], size=SIZE)
+    for name in "ad":
+        daemon.tarn("image", "set", "vol0", name, "hang=1", "return=manual")
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("image", "fracture", "vol0", "d")
+    disk.fuse.send_signal(signal.SIGSTOP)
+    wait_for("the kernel to ask the file system again", lambda: does_hang(disk.path))
+    counts = []
+    for _ in range(3):
+        daemon.tarn("image", "restore", "vol0", "d", status=None)
+        check(threads_that_open(daemon) > 0, "no thread waits for its files")
+        os.rename(good, f"{good}.away")
+        daemon.wait_state("vol0", "ATTENTION")
+        os.rename(f"{good}.away", good)
+        daemon.wait_state("vol0", "ACTIVE")
+        counts.append(threads_that_open(daemon))
+    check(counts[-1] == counts[0], f"threads that wait for its files, after each fall: {counts}")
+    disk.fuse.send_signal(signal.SIGCONT)
+    wait_for("its files to open", lambda: threads_that_open(daemon) == 0)
+    for verb in ("deactivate", "activate"):
+        daemon.tarn("mirror", verb, "vol0")
+    daemon.tarn("image", "restore", "vol0", "d", "--wait")
+    daemon.stop()
+    images.check_same([good, disk.medium], SIZE)
