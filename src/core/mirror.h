@@ -270,6 +270,9 @@ struct mirror_image_status {
 };
 /* How many places the record has a witness of (rule 16). */
 uint32_t mirror_witness_count(const struct mirror *mirror);
+/* What the home store holds, as far as it was read or has taken something; NULL: nothing is known. For the owner, who need not read
+ * it anew when the mirror is closed. */
+const struct record *mirror_recorded(const struct mirror *mirror);
 /* How many rounds of metadata have ended, well or not (mirror_commit.c). */
 uint64_t mirror_rounds_ended(const struct mirror *mirror);
 struct mirror_status {

@@ -39,6 +39,11 @@ void commit_init(struct mirror *m) {
   m->plan.intent = &m->intent;
 }
 
+const struct record *mirror_recorded(const struct mirror *m) {
+  if (m->home_record.sequence != 0) return &m->home_record;
+  return m->home.disk && m->home.record_err == TARN_OK ? &m->home.record : NULL;
+}
+
 uint64_t mirror_rounds_ended(const struct mirror *m) { return m->commit.started - m->commit.running; }
 
 uint64_t commit_want(struct mirror *m) {
@@ -198,6 +203,7 @@ static void round_done(struct mirror *m) {
              "the state directory cannot be written: who is current cannot be recorded");
   } else if (m->plan.record) {
     m->commit.home_done = m->commit.started;
+    m->home_record = m->plan_record;
   }
   if (!m->commit.home_failed && m->plan.record && m->commit.home_in_trouble) {
     report(m->env, REPORT_INFO, m->config.name, "the state directory can be written again");

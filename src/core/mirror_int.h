@@ -281,6 +281,7 @@ struct mirror {
   /* commit (mirror_commit.c) */
   struct commit_plan plan;
   struct record plan_record;
+  struct record home_record; /* what home has taken last, in this life; no sequence: nothing */
   struct {
     bool running, wanted;
     uint64_t started, done; /* sequence of the round that was started last, and of the last that is durable */

@@ -61,10 +61,10 @@ struct closing {
 struct file_disk {
   struct disk disk;
   struct reactor *reactor;
-  struct reactor_lane lane, writes; /* writes: into new blocks, where few at a time are best */
+  struct reactor_lane lane;
   int fd;
   bool no_zero_range;         /* this file cannot ZERO_RANGE: found out by the first try */
-  bool only_waits[2];         /* reads, writes cannot be done without waiting: likewise */
+  bool only_waits[2];         /* reads, writes may wait, or are always refused by the ring: found out, too */
   uint64_t losses;            /* syncs that failed */
   struct disk_user only_user; /* of an I/O that does not say whose it is */
   struct file_identity identity;
@@ -352,10 +352,8 @@ static void thread_called(struct reactor_work *work) {
 }
 
 static void thread_start(struct file_disk *file, struct slot *slot) {
-  bool is_write = slot->step == STEP_DATA && slot->io->op == DISK_WRITE;
-  struct reactor_lane *lane = is_write && file->identity.allocates_alone ? &file->writes : &file->lane;
-  disk_io_set_line(slot->io, &lane->moved);
-  reactor_run_blocking(file->reactor, lane, &slot->work, thread_call, thread_called);
+  disk_io_set_line(slot->io, &file->lane.moved);
+  reactor_run_blocking(file->reactor, &file->lane, &slot->work, thread_call, thread_called);
 }
 
 static void ring_done(struct reactor_op *op, int result) {
@@ -529,7 +527,11 @@ static tarn_err open_locked(struct file_disk *file, bool read_only, struct why *
   if (err) return err;
   closing_wait(&file->identity);
   int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | (file->identity.is_block_device ? O_EXCL : 0);
-  file->fd = open(file->path, flags);
+  file->fd = open(file->path, flags | O_NOATIME);
+  if (file->fd < 0 && errno == EPERM) {
+    file->fd = open(file->path, flags);
+    file->only_waits[0] = !file->identity.is_block_device;
+  }
   if (file->fd < 0 && errno == EBUSY)
     return because(why, TARN_FULL, "%s is in use: mounted, or part of something else", file->path);
   if (file->fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS || errno == ETXTBSY))
@@ -542,7 +544,9 @@ static tarn_err open_locked(struct file_disk *file, bool read_only, struct why *
       return because(why, TARN_FULL, "%s is in use (locked) by another process", file->path);
     return because(why, TARN_IO, "%s cannot be locked: %s", file->path, strerror(errno));
   }
-  return file_identify(file->fd, file->path, &file->identity, why); /* of what is open, and locked, now */
+  err = file_identify(file->fd, file->path, &file->identity, why); /* of what is open, and locked, now */
+  file->only_waits[1] = file->identity.writes_may_wait;
+  return err;
 }
 
 static void grow(struct file_disk *file, const struct file_disk_options *options) {
@@ -638,7 +642,6 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   file->path = strdup(options->path);
   file->closing = calloc(1, sizeof *file->closing);
   reactor_lane_init(&file->lane, FILE_THREADS_MAX);
-  reactor_lane_init(&file->writes, FILE_WRITERS_MAX);
   list_init(&file->free);
   list_init(&file->waiting);
   list_init(&file->extents.waiting);

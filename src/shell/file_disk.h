@@ -11,9 +11,13 @@
  *
  * A disk that hangs holds nothing that another could want (thesis 8). Reads and writes are tried by io_uring with RWF_NOWAIT: the
  * kernel has them without a thread, or says that they would wait. What waits, and fdatasync, fallocate and EXTENTS always, is a
- * plain call in one of up to FILE_THREADS_MAX threads of the disk's own lane (reactor.h; writes into new blocks of ext4 have a lane
- * of FILE_WRITERS_MAX), so that the kernel's pool of threads, which is one for all files, is never used. Of I/Os io_count_max are begun at once. What is not begun stands in a line of the
- * disk's own, and does not count as being with the disk as long as that line moves (disk_io_line()).
+ * plain call in one of up to FILE_THREADS_MAX threads of the disk's own lane (reactor.h), so that the kernel's pool of threads, which
+ * is one for all files, is never used. Of I/Os io_count_max are begun at once. What is not begun stands in a line of the disk's own,
+ * and does not count as being with the disk as long as that line moves (disk_io_line()).
+ *
+ * RWF_NOWAIT is not enough where the I/O changes the file's times, for which a file system may wait for its journal, and so for a disk
+ * that hangs. ext4 does so at a write, whatever is asked: there all writes are a thread's. A read changes no time: the file is opened
+ * with O_NOATIME, and where that is not allowed (it is somebody else's, and we are not root) reads are a thread's, too.
  *
  * A sync that fails is told to all whom it may concern. The kernel tells a lost write-back once to a descriptor, and it
  * is one that has all our I/O: so when a FLUSH or FUA fails, those under way at that moment fail too, and so does the next FLUSH
@@ -35,9 +39,7 @@
 #include "shell/reactor.h"
 
 #define FILE_THREADS_MAX 16u
-#define FILE_WRITERS_MAX \
-  2u /* of writes where each keeps the others waiting (allocates_alone): more threads only cost more */
-#define FILE_CLOSE_MS 100u
+#define FILE_CLOSE_MS    100u
 
 struct file_disk_options {
   struct reactor *reactor;

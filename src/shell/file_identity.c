@@ -78,7 +78,7 @@ tarn_err file_identify(int fd, const char *path, struct file_identity *identity,
   identity->is_memory = system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
   identity->keeps_dsync =
       system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC || system.f_type == BTRFS_SUPER_MAGIC;
-  identity->allocates_alone = system.f_type == EXT4_SUPER_MAGIC;
+  identity->writes_may_wait = system.f_type == EXT4_SUPER_MAGIC;
   identity->has_data = !(lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO);
   return TARN_OK;
 }

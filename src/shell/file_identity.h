@@ -19,7 +19,7 @@ struct file_identity {
   bool has_data;        /* any data extent; true for block devices, and where the file system cannot tell */
   bool is_memory;       /* tmpfs, ramfs */
   bool keeps_dsync;     /* RWF_DSYNC is known to be obeyed, also by direct and asynchronous writes; see file_disk.c */
-  bool allocates_alone; /* a direct write that needs new blocks keeps all others out until it is on the disk: ext4 */
+  bool writes_may_wait; /* a write waits for the journal, to change the file's times, whatever RWF_NOWAIT says: ext4 */
 };
 /* The same file: device, inode, kind and birth. Not its size or times. */
 bool file_identity_same(const struct file_identity *a, const struct file_identity *b);

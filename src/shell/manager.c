@@ -82,8 +82,8 @@ void managed_insert(struct managed *managed) {
   list_insert_before(at, &managed->link);
 }
 
-/* The better of the two slots. */
-void managed_record_load(struct managed *managed) {
+/* The better of the two slots. At the daemon's start only: it blocks. */
+static void record_load(struct managed *managed) {
   char path[FOLDER_PATH_MAX + 16];
   uint8_t area[RECORD_AREA_BYTES];
   managed->has_record = false;
@@ -353,7 +353,7 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
   } else {
     keep = true;
     managed->differs = managed->file.differs;
-    managed_record_load(managed);
+    record_load(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
     if (!managed->has_record || !managed->record.clean) mirror_file_unsettled(&managed->file);
     managed_insert(managed);

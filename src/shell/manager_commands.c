@@ -68,7 +68,6 @@ static void stay_inactive_stored(struct reactor_work *work) {
 /* It is closed. A record that says ACTIVE, and cannot be changed any more, is contradicted beside it. */
 static void deactivate_closed(struct managed *managed) {
   managed->attention = managed->wanted = false;
-  managed_record_load(managed);
   if (!managed->has_record || !managed->record.active || managed->file.stay_inactive) {
     deactivate_end(managed);
     return;

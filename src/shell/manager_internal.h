@@ -148,7 +148,6 @@ struct managed *managed_new(struct manager *manager, const char *name);
 void managed_free(struct managed *managed);
 struct managed *managed_find(struct manager *manager, const char *name);
 void managed_insert(struct managed *managed);
-void managed_record_load(struct managed *managed);
 /* An operation begins; `busy` is "is being ...". */
 void managed_begin(struct managed *managed, struct call *call, const char *busy);
 /* If it has not ended after GRACE_S its call is answered that it has begun. */

@@ -164,12 +164,21 @@ static bool can_close(const struct managed *managed) {
   return mirror_is_idle(managed->mirror) && mirror_is_quiet(managed->mirror) && exports_are_idle(managed);
 }
 
+/* Not read anew from the state directory, whose file system may hang. */
+static void take_record(struct managed *managed) {
+  const struct record *record = managed->mirror ? mirror_recorded(managed->mirror) : NULL;
+  if (!record) return;
+  managed->record = *record;
+  managed->has_record = true;
+}
+
 static void close_now(struct managed *managed) {
   require(list_is_empty(&managed->reopens));
   require(!managed->verifying);
   disk_watch_stop(managed->watch);
   managed->watch = NULL;
   stampings_forget(&managed->stampings);
+  take_record(managed);
   if (managed->mirror) {
     if (mirror_may_have_lost(managed->mirror)) exports_lose(managed);
     mirror_close(managed->mirror);
@@ -182,7 +191,6 @@ static void close_now(struct managed *managed) {
   managed->fallen = managed->ending = false;
   managed->aside_at_ns = 0;
   managed->gone = managed->spoiled = 0;
-  managed_record_load(managed);
 }
 
 /* It is over, and only disks that hang are in the way. */
@@ -193,6 +201,7 @@ static bool can_put_aside(const struct managed *managed) {
 
 /* All that answers is closed. */
 static bool put_aside(struct managed *managed) {
+  take_record(managed);
   if (!can_put_aside(managed) || !aside_put(managed)) return false;
   close_now(managed);
   return true;

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import nbd
 
@@ -499,3 +500,29 @@ def test_a_file_system_that_hangs_keeps_few_threads(t):
     daemon.tarn("image", "restore", "vol0", "d", "--wait")
     daemon.stop()
     images.check_same([good, disk.medium], SIZE)
+
+
+@limit(180)
+def test_a_state_directory_that_hangs_holds_only_what_needs_it(t):
+    """Thesis 8: the file system of the state directory hangs, and a mirror falls and is closed. What its record says was read by the
+    reactor then, and the daemon did not answer anybody any more."""
+    disk, state = VolatileDisk(t, "d", 64 * MIB), t.path("state")
+    disk.power_on()
+    os.mkdir(state)
+    t.run("mkfs.ext4", "-q", "-F", disk.path)
+    t.run("mount", disk.path, state)
+    daemon, good = Daemon(t).start(), t.path("a.img")
+    daemon.create("vol0", [good], size=MIB)
+    record = f"{state}/mirrors/vol0/record"
+    wait_for("all to be recorded", lambda: time.time() - os.stat(record).st_mtime > 8, every=1)  # new witnesses come each 5 s
+    t.run("sync", "--file-system", state)
+    disk.hang()
+    os.rename(good, f"{good}.away")
+    daemon.wait_state("vol0", "ATTENTION")
+    os.rename(f"{good}.away", good)
+    wait_for("it to be closed and tried again", lambda: "cannot be activated" in daemon.log())
+    check(daemon.mirror("vol0")["state"] == "ATTENTION", "the state directory does not hang")
+    disk.go_on()
+    daemon.wait_state("vol0", "ACTIVE")
+    daemon.stop()
+    t.run("umount", state)
