@@ -151,6 +151,46 @@ static void an_image_that_comes_back_twice_is_not_old(void **state) {
   }
 }
 
+/* An image fails a request, leaves, and is back before another image has answered: that it failed is over and done with. Also of a
+ * write that had to be merged into whole blocks. */
+static void one_that_came_back_is_not_put_out_for_what_it_failed_before(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    enum disk_op op;
+    uint64_t offset, length;
+    uint32_t what;
+  } rows[] = {
+      {"whole blocks", DISK_WRITE, MIB / 2, 4096, RAM_WRITES},
+      {"a part of a block", DISK_WRITE, MIB / 2 + 100, 100, RAM_WRITES},
+      {"zeroes", DISK_WRITE_ZEROES, MIB / 2, 4096, RAM_WRITES},
+      {"a flush", DISK_FLUSH, 0, 0, RAM_FLUSHES},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct client_io client;
+    world_begin(&w, 2, MIB);
+    w.config.images[1].policy.return_after_ns = NS_PER_S;
+    mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+    w.data[0].holds = w.data[1].fails = rows[i].what;
+    client_begin(&w, &client, rows[i].op, rows[i].offset, rows[i].length, 0x77);
+    world_run(&w);
+    row_true(rows[i].why, w.data[0].held_count == 1);
+    mirror_image_failed(w.m, 1, "a test");
+    w.data[1].fails = 0;
+    world_bring_back(&w, 1);
+    world_run(&w);
+    row_true(rows[i].why, world_image(&w, 1).state == IMAGE_SYNCHRONIZING);
+    ram_release(&w.data[0]);
+    row_true(rows[i].why, client_end(&w, &client) == TARN_OK);
+    row_true(rows[i].why, world_image(&w, 1).state != IMAGE_UNSYNCHRONIZED);
+    world_pass(&w, 10 * NS_PER_S);
+    world_check_synchronized(&w);
+    assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+    world_deactivate(&w);
+    world_end(&w);
+  }
+}
+
 static void give_to_another_mirror(uint8_t *meta) {
   struct record record;
   assert_int_equal(record_decode(&record, meta), TARN_OK);
@@ -186,6 +226,7 @@ int main(void) {
       WORLD_TEST(one_that_was_put_back_by_one_record_is_copied_in_full),
       WORLD_TEST(an_image_does_not_come_back_to_a_mirror_that_stops),
       WORLD_TEST(an_image_that_comes_back_twice_is_not_old),
+      WORLD_TEST(one_that_came_back_is_not_put_out_for_what_it_failed_before),
       WORLD_TEST(an_image_of_another_mirror_is_not_copied_over),
   };
   return cmocka_run_group_tests_name("mirror_return", tests, NULL, NULL);
