@@ -151,6 +151,77 @@ static void an_image_that_comes_back_twice_is_not_old(void **state) {
   }
 }
 
+/* The commit that is to say what b misses fails, and the next one is good: all of the map goes with that, its top as well as its
+ * pages. So it is still known when the mark is gone, in the next life. */
+static void what_a_failed_commit_was_to_say_of_a_map_is_said_by_the_next(void **state) {
+  (void)state;
+  begin_commanded(2);
+  assert_int_equal(world_write(&w, MIB / 2, 4096), TARN_OK); /* its region is marked */
+  w.meta[0].fails = RAM_WRITES;
+  mirror_image_failed(w.m, 1, "a test");
+  world_run(&w);
+  assert_true(world_said(&w, "no image can write its metadata"));
+  w.meta[0].fails = 0;
+  assert_int_equal(client_do(&w, DISK_WRITE, MIB / 2, 4096, 0x77), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+  world_deactivate(&w);
+  world_activate(&w);
+  assert_int_equal(world_image(&w, 1).missed_bytes, 65536);
+  world_restore(&w, 1);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+  world_deactivate(&w);
+}
+
+/* What c misses only a knows, until b is back. Then b knows it, too: a may leave. */
+static void one_that_comes_back_is_told_what_others_miss(void **state) {
+  (void)state;
+  begin_commanded(3);
+  mirror_image_failed(w.m, 2, "a test");
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(world_write(&w, MIB / 2, 4096), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+  world_restore(&w, 1);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, 10 * NS_PER_S);
+  world_deactivate(&w);
+  world_activate(&w);
+  assert_true(world_image(&w, 2).missed_bytes > 0);
+  world_restore(&w, 2);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
+  assert_memory_equal(w.data[1].bytes, w.data[2].bytes, MIB);
+  world_deactivate(&w);
+}
+
+/* b, which is behind, is used by force, because a is away. a is copied over in full when it is there again: nobody knows what it has
+ * that b has not. */
+static void one_that_was_away_when_another_was_used_is_copied_in_full(void **state) {
+  (void)state;
+  begin_commanded(2);
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(world_write(&w, MIB / 2, 4096), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+  world_deactivate(&w);
+  struct mirror_image_config a = w.config.images[0];
+  w.config.images[0].data[0] = w.config.images[0].meta = NULL;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_image(&w, 0).missed_bytes, MIB);
+  world_deactivate(&w);
+  w.config.images[0] = a;
+  world_activate(&w);
+  world_restore(&w, 0);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_not_equal(w.data[0].bytes[MIB / 2], 0x55);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+  world_deactivate(&w);
+}
+
 /* An image fails a request, leaves, and is back before another image has answered: that it failed is over and done with. Also of a
  * write that had to be merged into whole blocks. */
 static void one_that_came_back_is_not_put_out_for_what_it_failed_before(void **state) {
@@ -227,6 +298,9 @@ int main(void) {
       WORLD_TEST(an_image_does_not_come_back_to_a_mirror_that_stops),
       WORLD_TEST(an_image_that_comes_back_twice_is_not_old),
       WORLD_TEST(one_that_came_back_is_not_put_out_for_what_it_failed_before),
+      WORLD_TEST(what_a_failed_commit_was_to_say_of_a_map_is_said_by_the_next),
+      WORLD_TEST(one_that_comes_back_is_told_what_others_miss),
+      WORLD_TEST(one_that_was_away_when_another_was_used_is_copied_in_full),
       WORLD_TEST(an_image_of_another_mirror_is_not_copied_over),
   };
   return cmocka_run_group_tests_name("mirror_return", tests, NULL, NULL);
