@@ -130,6 +130,30 @@ static void a_fall_before_that_may_lose_it(void **state) {
   world_close(&w);
 }
 
+/* A flush fails everywhere while a write is under way beside one that was answered before: that one may be lost all the same, and is
+ * written again before a flush is answered. */
+static void a_write_under_way_does_not_hide_what_is_in_doubt(void **state) {
+  (void)state;
+  struct client_io write, flush;
+  world_begin(&w, 2, MIB);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  both_hold(RAM_WRITES);
+  client_begin(&w, &write, DISK_WRITE, 32768, 4096, 0x66); /* of the same region */
+  world_run(&w);
+  both_fail(RAM_FLUSHES);
+  assert_int_equal(world_flush(&w), TARN_IO);
+  both_fail(0);
+  memset(w.data[1].bytes, 0xbb, 4096); /* it never came down */
+  client_begin(&w, &flush, DISK_FLUSH, 0, 0, 0);
+  world_run(&w);
+  both_hold(0);
+  both_answer(0);
+  assert_int_equal(client_end(&w, &write), TARN_OK);
+  assert_int_equal(client_end(&w, &flush), TARN_OK);
+  assert_int_equal(w.data[1].bytes[0], 0x55);
+  world_deactivate(&w);
+}
+
 /* A flush fails everywhere, and the mirror stops, in this life or in the next one, before what that has left in doubt is written
  * again: the flush of the stop is good, and proves nothing of it. */
 static void a_stop_says_what_it_leaves_in_doubt(void **state) {
@@ -163,6 +187,7 @@ int main(void) {
       WORLD_TEST(an_overtaken_flush_is_answered_to_nobody),
       WORLD_TEST(a_recovery_ends_with_a_flush_of_all_of_it),
       WORLD_TEST(a_fall_before_that_may_lose_it),
+      WORLD_TEST(a_write_under_way_does_not_hide_what_is_in_doubt),
       WORLD_TEST(a_stop_says_what_it_leaves_in_doubt),
   };
   return cmocka_run_group_tests_name("mirror_doubt", tests, NULL, NULL);

@@ -115,6 +115,78 @@ static void a_read_does_not_pass_what_recovers_its_place(void **state) {
   world_deactivate(&w);
 }
 
+/* The master has a write that is under way, tells a read of it, and leaves. No later read is answered from the new master before that
+ * has the write, too: it would go back behind the first one. */
+static void no_read_goes_back_when_the_master_leaves(void **state) {
+  (void)state;
+  struct client_io write, read;
+  begin_write_and_read(2, &write, &read);
+  ram_answer_last(&w.data[0]); /* the first read */
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_int_equal(read.io.data[0], 0x66);
+  w.data[0].holds = RAM_WRITES;
+  mirror_image_failed(w.m, 0, "a test");
+  client_begin(&w, &read, DISK_READ, 65536, 4096, 0);
+  world_pass(&w, NS_PER_S);
+  assert_false(read.done);
+  ram_release(&w.data[0]);
+  ram_release(&w.data[1]);
+  assert_int_equal(client_end(&w, &write), TARN_OK);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_int_equal(read.io.data[0], 0x66);
+  world_deactivate(&w);
+}
+
+/* A write is under way, so the master is asked, and cannot read: the read waits for the write, and another image is asked then. */
+static void a_read_that_fails_beside_a_write_is_tried_elsewhere(void **state) {
+  (void)state;
+  struct client_io write, read;
+  begin_write_and_read(2, &write, &read);
+  w.data[0].fail_once = 1;
+  ram_answer_last(&w.data[0]);
+  world_pass(&w, NS_PER_S);
+  assert_false(read.done);
+  ram_release(&w.data[0]);
+  ram_release(&w.data[1]);
+  assert_int_equal(client_end(&w, &write), TARN_OK);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_int_equal(read.io.data[0], 0x66);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+}
+
+/* What c misses there is to be copied when a write that was under way fails on a and b, which differ then: c gets it after the
+ * recovery. If a were copied to c at once, and left, b would be recovered from itself, and never be equal to c. */
+static void nothing_is_copied_to_an_image_before_it_is_recovered(void **state) {
+  (void)state;
+  struct client_io write;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 2, "a test");
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S);
+  w.config.images[2].policy.return_after_ns = NS_PER_S;
+  mirror_set_policy(w.m, 2, &w.config.images[2].policy);
+  w.data[0].holds = w.data[1].holds = RAM_WRITES;
+  client_begin(&w, &write, DISK_WRITE, 65536, 4096, 0x66);
+  world_bring_back(&w, 2);
+  world_run(&w);
+  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZING);
+  memset(w.data[0].bytes + 65536, 0x66, 4096); /* which has it, and says that it failed */
+  w.data[0].fails = w.data[1].fails = RAM_WRITES;
+  w.data[2].holds = RAM_WRITES;
+  ram_answer(&w.data[0]);
+  ram_answer(&w.data[1]);
+  world_run(&w);
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  w.data[0].fails = w.data[1].fails = 0;
+  mirror_image_failed(w.m, 0, "a test");
+  for (uint32_t i = 0; i < 3; i++) ram_release(&w.data[i]);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
+  assert_memory_equal(w.data[1].bytes, w.data[2].bytes, MIB);
+  world_deactivate(&w);
+}
+
 /* A write fails on the only current image, and is good on one that is being copied to and had that place already: it is copied there
  * once more. That outlives a crash: the place is in the map, durably, before its mark may go, however soon others want the mark. */
 static void what_failed_is_copied_again_to_an_image_that_had_it(void **state) {
@@ -166,6 +238,9 @@ int main(void) {
       WORLD_TEST(a_read_of_before_a_recovery_is_asked_again),
       WORLD_TEST(a_read_that_waits_does_not_tell_of_a_write_that_has_failed),
       WORLD_TEST(a_read_does_not_pass_what_recovers_its_place),
+      WORLD_TEST(no_read_goes_back_when_the_master_leaves),
+      WORLD_TEST(a_read_that_fails_beside_a_write_is_tried_elsewhere),
+      WORLD_TEST(nothing_is_copied_to_an_image_before_it_is_recovered),
       WORLD_TEST(what_failed_is_copied_again_to_an_image_that_had_it),
   };
   return cmocka_run_group_tests_name("mirror_recovery", tests, NULL, NULL);
