@@ -130,8 +130,8 @@ static void a_fall_before_that_may_lose_it(void **state) {
   world_close(&w);
 }
 
-/* A flush fails everywhere while a write is under way beside one that was answered before: that one may be lost all the same, and is
- * written again before a flush is answered. */
+/* A flush fails everywhere while a write is under way beside one that was answered before: that one may be lost all
+ * the same, and is written again before a flush is answered. */
 static void a_write_under_way_does_not_hide_what_is_in_doubt(void **state) {
   (void)state;
   struct client_io write, flush;

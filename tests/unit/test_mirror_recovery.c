@@ -115,8 +115,8 @@ static void a_read_does_not_pass_what_recovers_its_place(void **state) {
   world_deactivate(&w);
 }
 
-/* The master has a write that is under way, tells a read of it, and leaves. No later read is answered from the new master before that
- * has the write, too: it would go back behind the first one. */
+/* The master has a write that is under way, tells a read of it, and leaves. No later read is answered from the new
+ * master before that has the write, too: it would go back behind the first one. */
 static void no_read_goes_back_when_the_master_leaves(void **state) {
   (void)state;
   struct client_io write, read;
@@ -137,7 +137,8 @@ static void no_read_goes_back_when_the_master_leaves(void **state) {
   world_deactivate(&w);
 }
 
-/* A write is under way, so the master is asked, and cannot read: the read waits for the write, and another image is asked then. */
+/* A write is under way, so the master is asked, and cannot read: the read waits for the write, and another image is
+ * asked then. */
 static void a_read_that_fails_beside_a_write_is_tried_elsewhere(void **state) {
   (void)state;
   struct client_io write, read;
@@ -155,8 +156,9 @@ static void a_read_that_fails_beside_a_write_is_tried_elsewhere(void **state) {
   world_deactivate(&w);
 }
 
-/* What c misses there is to be copied when a write that was under way fails on a and b, which differ then: c gets it after the
- * recovery. If a were copied to c at once, and left, b would be recovered from itself, and never be equal to c. */
+/* What c misses there is to be copied when a write that was under way fails on a and b, which differ then: c gets it
+ * after the recovery. If a were copied to c at once, and left, b would be recovered from itself, and never be equal
+ * to c. */
 static void nothing_is_copied_to_an_image_before_it_is_recovered(void **state) {
   (void)state;
   struct client_io write;
@@ -232,6 +234,39 @@ static void what_failed_is_copied_again_to_an_image_that_had_it(void **state) {
   world_deactivate(&w);
 }
 
+/* A write over the border of two regions, which b misses, as it did others there before. Neither mark is cleared
+ * before that is durable in b's map, however soon others want the marks. */
+static void every_mark_of_a_write_waits_for_the_map(void **state) {
+  (void)state;
+  struct client_io others[14], last;
+  world_init(&w, 2, 2 * MIB, 512);
+  w.pool_bytes = 4 * MIB;
+  world_format(&w);
+  world_settle(&w);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+  for (uint32_t k = 30; k < 32; k++) assert_int_equal(world_write(&w, k * 65536 + 20480, 4096), TARN_OK);
+  world_pass(&w, 2 * NS_PER_S); /* which is in its map */
+  w.data[0].holds = RAM_WRITES;
+  for (uint32_t k = 0; k < 14; k++)
+    client_begin(&w, &others[k], DISK_WRITE, k * 65536, 512, 1); /* in use: all marks but two */
+  world_run(&w);
+  w.data[0].holds = 0;
+  assert_int_equal(world_write(&w, 31 * 65536 - 4096, 8192), TARN_OK);
+  hold_metadata();
+  client_begin(&w, &last, DISK_WRITE, 20 * 65536, 512, 1); /* which wants one of them */
+  world_run(&w);
+  assert_false(last.done);
+  for (uint32_t k = 0; k < 2; k++) ram_answer(&w.meta[0]); /* both copies of the log, and no more of that commit */
+  world_die(&w);
+  w.meta[0].holds = w.meta[1].holds = w.home.holds = 0;
+  world_activate(&w);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, 2 * MIB);
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_read_does_not_tell_of_a_write_that_failed_everywhere),
@@ -242,6 +277,7 @@ int main(void) {
       WORLD_TEST(a_read_that_fails_beside_a_write_is_tried_elsewhere),
       WORLD_TEST(nothing_is_copied_to_an_image_before_it_is_recovered),
       WORLD_TEST(what_failed_is_copied_again_to_an_image_that_had_it),
+      WORLD_TEST(every_mark_of_a_write_waits_for_the_map),
   };
   return cmocka_run_group_tests_name("mirror_recovery", tests, NULL, NULL);
 }

@@ -151,8 +151,8 @@ static void an_image_that_comes_back_twice_is_not_old(void **state) {
   }
 }
 
-/* The commit that is to say what b misses fails, and the next one is good: all of the map goes with that, its top as well as its
- * pages. So it is still known when the mark is gone, in the next life. */
+/* The commit that is to say what b misses fails, and the next one is good: all of the map goes with that, its top as
+ * well as its pages. So it is still known when the mark is gone, in the next life. */
 static void what_a_failed_commit_was_to_say_of_a_map_is_said_by_the_next(void **state) {
   (void)state;
   begin_commanded(2);
@@ -196,8 +196,8 @@ static void one_that_comes_back_is_told_what_others_miss(void **state) {
   world_deactivate(&w);
 }
 
-/* b, which is behind, is used by force, because a is away. a is copied over in full when it is there again: nobody knows what it has
- * that b has not. */
+/* b, which is behind, is used by force, because a is away. a is copied over in full when it is there again: nobody
+ * knows what it has that b has not. */
 static void one_that_was_away_when_another_was_used_is_copied_in_full(void **state) {
   (void)state;
   begin_commanded(2);
@@ -222,8 +222,8 @@ static void one_that_was_away_when_another_was_used_is_copied_in_full(void **sta
   world_deactivate(&w);
 }
 
-/* An image fails a request, leaves, and is back before another image has answered: that it failed is over and done with. Also of a
- * write that had to be merged into whole blocks. */
+/* An image fails a request, leaves, and is back before another image has answered: that it failed is over and done
+ * with. Also of a write that had to be merged into whole blocks. */
 static void one_that_came_back_is_not_put_out_for_what_it_failed_before(void **state) {
   (void)state;
   static const struct {
