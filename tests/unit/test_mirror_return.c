@@ -196,6 +196,37 @@ static void one_that_comes_back_is_told_what_others_miss(void **state) {
   world_deactivate(&w);
 }
 
+/* b comes back to a region that is marked since it was out, and gets the whole log: it knows of that mark when a write is
+ * under way there and the process dies, and b alone is there afterwards. */
+static void one_that_comes_back_is_told_what_is_marked(void **state) {
+  (void)state;
+  struct client_io write;
+  begin_commanded(2);
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(world_write(&w, MIB / 2, 4096), TARN_OK);
+  world_restore(&w, 1);
+  world_pass(&w, NS_PER_S);
+  world_check_synchronized(&w);
+  w.data[1].holds = RAM_WRITES;
+  client_begin(&w, &write, DISK_WRITE, MIB / 2, 4096, 0x77); /* which only a gets */
+  world_run(&w);
+  assert_int_equal(w.data[0].bytes[MIB / 2], 0x77);
+  world_die(&w);
+  w.data[1].holds = 0;
+  struct mirror_image_config a = w.config.images[0];
+  w.config.images[0].data[0] = w.config.images[0].meta = NULL;
+  world_activate(&w);
+  world_pass(&w, 20 * NS_PER_S); /* no region is marked any more */
+  world_deactivate(&w);
+  w.config.images[0] = a;
+  world_activate(&w);
+  world_restore(&w, 0);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+  world_deactivate(&w);
+}
+
 /* b, which is behind, is used by force, because a is away. a is copied over in full when it is there again: nobody
  * knows what it has that b has not. */
 static void one_that_was_away_when_another_was_used_is_copied_in_full(void **state) {
@@ -300,6 +331,7 @@ int main(void) {
       WORLD_TEST(one_that_came_back_is_not_put_out_for_what_it_failed_before),
       WORLD_TEST(what_a_failed_commit_was_to_say_of_a_map_is_said_by_the_next),
       WORLD_TEST(one_that_comes_back_is_told_what_others_miss),
+      WORLD_TEST(one_that_comes_back_is_told_what_is_marked),
       WORLD_TEST(one_that_was_away_when_another_was_used_is_copied_in_full),
       WORLD_TEST(an_image_of_another_mirror_is_not_copied_over),
   };
