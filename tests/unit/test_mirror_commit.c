@@ -37,8 +37,8 @@ static void spoil(uint32_t i, bool log, enum map_level level, uint32_t copy) {
   w.meta[i].bytes[offset + 100] ^= 1;
 }
 
-/* A process dies with a mark, and with an image that misses one region; then one copy of the log, or of the map, is damaged
- * wherever it is. The other one tells all of it. */
+/* A process dies with a mark, and with an image that misses one region; then one copy of the log, or of the map, is
+ * damaged wherever it is. The other one tells all of it. */
 static void either_copy_is_enough(void **state) {
   (void)state;
   static const struct {

@@ -145,11 +145,38 @@ static void one_that_nobody_remembers_is_not_taken_for_ours(void **state) {
   world_deactivate(&w);
 }
 
+/* Home could not be written when b was put out, so nothing was answered from a's line, however many records a has of it. The
+ * next process finds b alone, and serves it: that line counts. */
+static void a_line_that_home_does_not_know_does_not_count(void **state) {
+  (void)state;
+  world_begin(&w, 2, BYTES);
+  w.home.fails = RAM_WRITES;
+  mirror_image_failed(w.m, 1, "for the test");
+  world_pass(&w, 30 * NS_PER_S); /* it is tried over and over */
+  assert_true(world_said(&w, "the state directory cannot be written"));
+  world_die(&w);
+  w.home.fails = 0;
+  struct mirror_image_config a = w.config.images[0];
+  w.config.images[0].data[0] = w.config.images[0].meta = NULL;
+  world_activate(&w);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  assert_true(record_of(w.meta[0].bytes).sequence > record_of(w.meta[1].bytes).sequence);
+  w.config.images[0] = a;
+  world_activate(&w);
+  assert_true(world_image(&w, 1).master);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  for (uint32_t i = 0; i < 2; i++) assert_int_equal(w.data[i].bytes[65536], 0x55);
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(one_of_ours_is_known_however_long_it_was_away),
       WORLD_TEST(one_that_was_served_apart_is_never_equal),
       WORLD_TEST(one_that_nobody_remembers_is_not_taken_for_ours),
+      WORLD_TEST(a_line_that_home_does_not_know_does_not_count),
   };
   return cmocka_run_group_tests_name("mirror_history", tests, NULL, NULL);
 }

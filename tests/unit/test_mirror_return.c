@@ -196,8 +196,8 @@ static void one_that_comes_back_is_told_what_others_miss(void **state) {
   world_deactivate(&w);
 }
 
-/* b comes back to a region that is marked since it was out, and gets the whole log: it knows of that mark when a write is
- * under way there and the process dies, and b alone is there afterwards. */
+/* b comes back to a region that is marked since it was out, and gets the whole log: it knows of that mark when a write
+ * is under way there and the process dies, and b alone is there afterwards. */
 static void one_that_comes_back_is_told_what_is_marked(void **state) {
   (void)state;
   struct client_io write;
