@@ -302,6 +302,15 @@ json_t *manager_files(const struct manager *manager) {
 
 /* ---- start and stop ---- */
 
+static void lose_patience(struct timer *timer) {
+  struct manager *manager = CONTAINER_OF(timer, struct manager, patience);
+  struct managed *creating = manager->creating;
+  manager->impatient = true;
+  if (creating && !creating->mirror)
+    managed_fail(creating, "what it lies on does not answer, and the daemon is stopping");
+  manager_resume(manager);
+}
+
 struct manager *manager_create(const struct manager_options *options) {
   struct manager *manager = calloc(1, sizeof *manager);
   if (!manager) return NULL;
@@ -310,11 +319,13 @@ struct manager *manager_create(const struct manager_options *options) {
   list_init(&manager->mirrors);
   list_init(&manager->waiting);
   list_init(&manager->asides);
+  timer_init(&manager->patience, lose_patience);
   event_init(&manager->resume, resume_run);
   return manager;
 }
 
 void manager_destroy(struct manager *manager) {
+  timer_cancel(&manager->patience);
   event_cancel(&manager->resume);
   require(list_is_empty(&manager->waiting));
   LIST_EACH(&manager->mirrors, node) managed_free(LIST_ENTRY(node, struct managed, link));
@@ -430,6 +441,7 @@ static bool stop_one(struct managed *managed) {
   if (managed->busy) {
     mirror_disks_hurry(&managed->disks);
     reopens_give_up(managed, "the daemon is stopping");
+    adding_give_up(managed, "the daemon is stopping");
     return false;
   }
   if (!open && managed->export_count == 0) return true;
@@ -442,6 +454,7 @@ static bool stop_one(struct managed *managed) {
 static void stop_next(struct manager *manager) {
   const struct managed *creating = manager->creating;
   bool closed = !creating || (creating->ending && mirror_is_idle(creating->mirror));
+  closed |= creating && !creating->mirror && manager->impatient; /* what it lies on hangs; the next start tidies up */
   LIST_EACH(&manager->mirrors, node) closed = stop_one(LIST_ENTRY(node, struct managed, link)) && closed;
   if (!closed || !manager->stopped) return;
   void (*stopped)(void *) = manager->stopped;
@@ -461,5 +474,6 @@ void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *ow
   manager->started = NULL;
   manager->stopped_owner = owner;
   manager->stopped = stopped;
+  timer_set(manager->env, &manager->patience, manager->env->now_ns + STOP_PATIENCE_S * NS_PER_S);
   manager_resume(manager);
 }

@@ -1,5 +1,8 @@
 /* `tarn image add`: check (worker) -> open the mirror quietly, if it does not run -> config.json, make files, open them (worker)
- * -> the core adds it -> config.json without the list of what was made (worker). manager_tidy.c has the crash argument. */
+ * -> the core adds it -> config.json without the list of what was made (worker). manager_tidy.c has the crash argument.
+ *
+ * The check is the first look at the new image's disks, which may hang, and it changes nothing. So it is given up after a while, or when
+ * the daemon stops: then it is a stray, which ends when it ends. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,12 +11,14 @@
 #include "shell/manager_internal.h"
 
 struct adding {
-  struct managed *managed;
+  struct managed *managed; /* NULL: a stray */
+  struct manager *manager;
   struct create_plan plan;
   struct mirror_file file; /* the mirror's, with the image */
   struct meta_sizes meta;
   struct image_disks disks;
   struct reactor_work work;
+  struct timer limit; /* armed: a worker checks, and is waited for */
   tarn_err err;
   struct why why;
 };
@@ -38,7 +43,7 @@ static void add_end(struct managed *managed) {
     json_object_set_new(status, "added", json_string(managed->file.images[task->slot].name));
     call_done(call, status);
   } else managed_fail(managed, task->why.text);
-  adding_free(adding);
+  if (adding) adding_free(adding);
   managed->task = NULL;
   free(task);
   managed_finish(managed);
@@ -148,6 +153,13 @@ static void check_work(struct reactor_work *work) {
 static void checked(struct reactor_work *work) {
   struct adding *adding = CONTAINER_OF(work, struct adding, work);
   struct managed *managed = adding->managed;
+  timer_cancel(&adding->limit);
+  if (!managed) {
+    adding->manager->strays--;
+    manager_resume(adding->manager);
+    adding_free(adding);
+    return;
+  }
   if (adding->err == TARN_OK) {
     image_task_run(managed);
     return;
@@ -155,6 +167,26 @@ static void checked(struct reactor_work *work) {
   managed->task->err = adding->err;
   managed->task->why = adding->why;
   managed->task->end(managed);
+}
+
+static void check_leave(struct adding *adding, const char *why) {
+  struct image_task *task = adding->managed->task;
+  timer_cancel(&adding->limit);
+  adding->manager->strays++;
+  task->adding = NULL;
+  task->err = because(&task->why, TARN_HUNG, "image %s is not added: %s", adding->file.images[task->slot].name, why);
+  struct managed *managed = adding->managed;
+  adding->managed = NULL;
+  task->end(managed);
+}
+
+static void check_late(struct timer *timer) {
+  check_leave(CONTAINER_OF(timer, struct adding, limit), "what it lies on does not answer");
+}
+
+void adding_give_up(struct managed *managed, const char *why) {
+  struct adding *adding = managed->task ? managed->task->adding : NULL;
+  if (adding && timer_is_armed(&adding->limit)) check_leave(adding, why);
 }
 
 /* ---- the command ---- */
@@ -170,6 +202,8 @@ static void add_begin(struct managed *managed, struct call *call, struct adding 
       .slot = adding->plan.from, .how = {.quiet = true}, .act = add_act, .end = add_end, .adding = adding};
   managed_begin(managed, call, "is having an image added");
   managed->task = task;
+  uint64_t limit_s = (uint64_t)adding->file.images[task->slot].settings.values[SET_HANG] + LOCK_WAIT_MORE_S;
+  timer_set(managed->manager->env, &adding->limit, managed->manager->env->now_ns + limit_s * NS_PER_S);
   reactor_run_blocking(managed->manager->options.reactor, NULL, &adding->work, check_work, checked);
 }
 
@@ -189,6 +223,8 @@ void manager_image_add(struct manager *manager, struct call *call) {
     return;
   }
   adding->managed = managed;
+  adding->manager = manager;
+  timer_init(&adding->limit, check_late);
   mirror_file_copy(&adding->file, &managed->file);
   adding->plan.file = &adding->file;
   adding->plan.state = manager->options.state;

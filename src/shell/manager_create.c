@@ -11,7 +11,6 @@
 
 struct create {
   struct managed *managed;
-  struct call *call;
   struct create_plan plan;
   struct reactor_work work;
   bool activate, prepared;
@@ -30,15 +29,16 @@ static void create_free(struct create *create) {
 static void create_end(struct create *create) {
   struct managed *managed = create->managed;
   struct manager *manager = managed->manager;
-  struct call *call = create->call;
+  struct call *call = managed->call; /* NULL: it was answered that the daemon stops */
   manager->creating = NULL;
+  managed->call = NULL;
   if (create->err != TARN_OK) {
-    if (create->err == TARN_INVALID) call_misused(call, "%s", create->why.text);
-    else call_refuse(call, "%s", create->why.text);
+    if (call && create->err == TARN_INVALID) call_misused(call, "%s", create->why.text);
+    else if (call) call_refuse(call, "%s", create->why.text);
     managed_free(managed);
     manager_resume(manager);
   } else {
-    for (size_t i = 0; i < json_array_size(create->plan.warnings); i++)
+    for (size_t i = 0; call && i < json_array_size(create->plan.warnings); i++)
       call_warn(call, "%s", json_string_value(json_array_get(create->plan.warnings, i)));
     managed_insert(managed);
     report(manager->env, REPORT_INFO, managed->file.name, "is created with %u image%s", managed->file.slot_count,
@@ -47,7 +47,7 @@ static void create_end(struct create *create) {
       managed_begin(managed, call, "is being activated");
       managed->force = false;
       managed_activate(managed, false);
-    } else {
+    } else if (call) {
       call_done(call, managed_status_json(managed));
     }
     manager_resume(manager);
@@ -191,7 +191,7 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
   manager->creating = managed;
   managed->creator = create;
   create->managed = managed;
-  create->call = call;
+  managed->call = call;
   create->plan.file = &managed->file;
   create->plan.state = manager->options.state;
   create->plan.node = manager->options.node;

@@ -20,7 +20,6 @@
 
 struct import {
   struct managed *managed;
-  struct call *call;
   struct create_plan plan;
   struct reactor_work work;
   bool force;
@@ -264,10 +263,11 @@ static void store_work(struct reactor_work *work) {
 static void import_end(struct import *import) {
   struct managed *managed = import->managed;
   struct manager *manager = managed->manager;
-  struct call *call = import->call;
+  struct call *call = managed->call; /* NULL: it was answered that the daemon stops */
   manager->creating = NULL;
+  managed->call = NULL;
   if (import->err == TARN_OK) {
-    for (size_t i = 0; i < json_array_size(import->plan.warnings); i++)
+    for (size_t i = 0; call && i < json_array_size(import->plan.warnings); i++)
       call_warn(call, "%s", json_string_value(json_array_get(import->plan.warnings, i)));
     managed->record = *record_of(import, import->best); /* to be shown, until it is activated */
     managed->has_record = true;
@@ -276,9 +276,9 @@ static void import_end(struct import *import) {
       if (import->missing & 1u << slot) image_unknown(managed, slot, managed->record.images[slot].name);
     report(manager->env, REPORT_INFO, managed->file.name, "is imported, with %u image%s", import->count,
            import->count == 1 ? "" : "s");
-    call_done(call, managed_status_json(managed));
+    if (call) call_done(call, managed_status_json(managed));
   } else {
-    call_refuse(call, "%s", import->why.text);
+    if (call) call_refuse(call, "%s", import->why.text);
     managed_free(managed);
   }
   manager_resume(manager);
@@ -360,7 +360,7 @@ void manager_mirror_import(struct manager *manager, struct call *call) {
   }
   manager->creating = managed;
   import->managed = managed;
-  import->call = call;
+  managed->call = call;
   import->plan.file = &managed->file;
   import->plan.state = manager->options.state;
   import->plan.node = manager->options.node;

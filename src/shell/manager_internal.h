@@ -31,6 +31,7 @@
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
 #define ATTENTION_RETRY_S 5u
 #define GRACE_S           2u /* a command whose end may take long answers by then that it has begun */
+#define STOP_PATIENCE_S   5u /* a stop waits so long for disks of a mirror that is being made */
 
 struct managed;
 struct managed_export {
@@ -136,6 +137,8 @@ struct manager {
   struct event resume;
   struct managed *creating; /* not in the list yet; or NULL */
   bool stopping;
+  struct timer patience; /* with a creation that has not opened its mirror, when the daemon stops */
+  bool impatient;        /* it is over */
   uint32_t starting_count;
   uint32_t strays; /* workers that still open files which nobody waits for */
   void *started_owner, *stopped_owner;
@@ -274,10 +277,12 @@ struct image_task {
   /* manager_tidy.c */
   void (*released)(struct managed *managed);
   uint64_t release_deadline_ns;
-  struct adding *adding; /* manager_add.c */
+  struct adding *adding; /* manager_add.c; NULL: its check was given up */
 };
 /* Requires an operation begun, and managed->task. */
 void image_task_run(struct managed *managed);
+/* The daemon stops, or else: if it is an image's disks that are looked at, that is not waited for any more. */
+void adding_give_up(struct managed *managed, const char *why);
 void image_task_acted(struct managed *managed, tarn_err err, const char *why);
 /* The quiet service has done what it is for: ends it. */
 void image_look(struct managed *managed);

@@ -526,3 +526,41 @@ def test_a_state_directory_that_hangs_holds_only_what_needs_it(t):
     daemon.wait_state("vol0", "ACTIVE")
     daemon.stop()
     t.run("umount", state)
+
+
+def add(daemon, path, folder):
+    return daemon.tarn_argv("image", "add", "vol0", f"x={path},meta={folder}/x.tarn")
+
+
+def create(daemon, path, folder):
+    return daemon.tarn_argv("mirror", "create", "vol1", "--size", "1M", "--image", f"{path},meta={folder}/x.tarn")
+
+
+def take(daemon, path, _):
+    return daemon.tarn_argv("mirror", "import", path)
+
+
+@limit(180)
+@rows([("add", add), ("create", create), ("import", take)])
+def test_a_stop_while_a_new_disk_hangs(t, row):
+    """Thesis 8: the disk of a new image hangs when it is looked at for the first time. The daemon ends all the same when it is told to, its
+    mirrors are closed cleanly, and nothing was begun."""
+    _, command = row
+    disk = VolatileDisk(t, "d", SIZE, kind="fuse")
+    disk.power_on()
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.path("a.img")], size=MIB)
+    disk.fuse.send_signal(signal.SIGSTOP)
+    wait_for("the kernel to ask the file system again", lambda: does_hang(disk.path))
+    waiting = subprocess.Popen(command(daemon, disk.path, t.path("")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for("the daemon to look at it", lambda: threads_that_open(daemon) > 0)
+    daemon.stop()
+    waiting.wait()
+    check(waiting.returncode != 0, "the command succeeded")
+    check("vol0: is closed cleanly" in daemon.log(), "the mirror was not closed cleanly")
+    disk.fuse.send_signal(signal.SIGCONT)
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    check([mirror["name"] for mirror in daemon.json("status")["mirrors"]] == ["vol0"], "something was begun")
+    check(len(daemon.mirror("vol0")["images"]) == 1, "an image was added")
+    daemon.stop()
