@@ -154,6 +154,44 @@ static void a_write_under_way_does_not_hide_what_is_in_doubt(void **state) {
   world_deactivate(&w);
 }
 
+static void last_answers(uint32_t fails) {
+  both_fail(fails);
+  ram_answer_last(&w.data[0]);
+  ram_answer_last(&w.data[1]);
+  both_fail(0);
+  world_run(&w);
+}
+
+/* A recovery writes a place again, and before that is done a flush of ours fails everywhere: what the disks have of it then
+ * may never come down, and it is written once more. */
+static void what_was_written_again_before_a_failure_is_in_doubt_again(void **state) {
+  (void)state;
+  struct client_io other;
+  world_begin(&w, 2, MIB);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_die(&w);
+  both_hold(RAM_WRITES | RAM_FLUSHES);
+  world_activate(&w);
+  world_run(&w);
+  uint32_t copies = w.data[0].held_count;
+  assert_true(copies > 0);
+  client_begin(&w, &other, DISK_WRITE, MIB / 2, 4096, 0x66);
+  world_run(&w);
+  last_answers(0);
+  assert_int_equal(client_end(&w, &other), TARN_OK);
+  world_pass(&w, 7 * NS_PER_S); /* its mark is idle */
+  assert_int_equal(w.data[0].held_count, copies + 1);
+  last_answers(RAM_FLUSHES);
+  both_answer(0); /* the copies */
+  world_run(&w);
+  memset(w.data[1].bytes, 0xbb, 4096);
+  both_hold(0);
+  both_answer(0);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  assert_int_equal(w.data[1].bytes[0], 0x55);
+  world_deactivate(&w);
+}
+
 /* A flush fails everywhere, and the mirror stops, in this life or in the next one, before what that has left in doubt is written
  * again: the flush of the stop is good, and proves nothing of it. */
 static void a_stop_says_what_it_leaves_in_doubt(void **state) {
@@ -188,6 +226,7 @@ int main(void) {
       WORLD_TEST(a_recovery_ends_with_a_flush_of_all_of_it),
       WORLD_TEST(a_fall_before_that_may_lose_it),
       WORLD_TEST(a_write_under_way_does_not_hide_what_is_in_doubt),
+      WORLD_TEST(what_was_written_again_before_a_failure_is_in_doubt_again),
       WORLD_TEST(a_stop_says_what_it_leaves_in_doubt),
   };
   return cmocka_run_group_tests_name("mirror_doubt", tests, NULL, NULL);

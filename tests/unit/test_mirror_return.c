@@ -227,6 +227,31 @@ static void one_that_comes_back_is_told_what_is_marked(void **state) {
   world_deactivate(&w);
 }
 
+/* All of b is to be copied, and the process dies when only a little of it is: a page that its map had before does not
+ * stand for all that it misses. */
+static void what_was_missed_before_does_not_stand_for_all(void **state) {
+  (void)state;
+  begin_commanded(2);
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(world_write(&w, MIB / 2, 4096), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S); /* which is in a page of its map */
+  memset(w.data[1].bytes, 0xbb, MIB);
+  w.config.images[1].policy.rate = 4096;
+  mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+  mirror_image_do(w.m, 1, IMAGE_OP_SYNC, false, world_done, &w);
+  world_bring_back(&w, 1);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 2 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  world_die(&w);
+  w.config.images[1].policy.rate = 0;
+  world_activate(&w);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+  world_deactivate(&w);
+}
+
 /* b, which is behind, is used by force, because a is away. a is copied over in full when it is there again: nobody
  * knows what it has that b has not. */
 static void one_that_was_away_when_another_was_used_is_copied_in_full(void **state) {
@@ -332,6 +357,7 @@ int main(void) {
       WORLD_TEST(what_a_failed_commit_was_to_say_of_a_map_is_said_by_the_next),
       WORLD_TEST(one_that_comes_back_is_told_what_others_miss),
       WORLD_TEST(one_that_comes_back_is_told_what_is_marked),
+      WORLD_TEST(what_was_missed_before_does_not_stand_for_all),
       WORLD_TEST(one_that_was_away_when_another_was_used_is_copied_in_full),
       WORLD_TEST(an_image_of_another_mirror_is_not_copied_over),
   };
