@@ -162,8 +162,8 @@ static void last_answers(uint32_t fails) {
   world_run(&w);
 }
 
-/* A recovery writes a place again, and before that is done a flush of ours fails everywhere: what the disks have of it then
- * may never come down, and it is written once more. */
+/* A recovery writes a place again, and before that is done a flush of ours fails everywhere: what the disks have of it
+ * then may never come down, and it is written once more. */
 static void what_was_written_again_before_a_failure_is_in_doubt_again(void **state) {
   (void)state;
   struct client_io other;
