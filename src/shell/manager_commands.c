@@ -68,6 +68,7 @@ static void stay_inactive_stored(struct reactor_work *work) {
 /* It is closed. A record that says ACTIVE, and cannot be changed any more, is contradicted beside it. */
 static void deactivate_closed(struct managed *managed) {
   managed->attention = managed->wanted = false;
+  managed_take_record(managed); /* a disk that hangs may keep the mirror */
   if (!managed->has_record || !managed->record.active || managed->file.stay_inactive) {
     deactivate_end(managed);
     return;

@@ -183,6 +183,8 @@ bool managed_image(const struct managed *managed, const char *name, uint32_t *sl
 json_t *manager_files(const struct manager *manager);
 
 /* ---- manager_life.c ---- */
+/* What the home store holds is known from the core: for when it is closed. */
+void managed_take_record(struct managed *managed);
 /* The core's view of it: disks and reasons as opened, or NULLs. */
 void managed_config(const struct managed *managed, struct mirror_config *config);
 void managed_image_config(const struct managed *managed, uint32_t slot, struct mirror_image_config *config);

@@ -165,7 +165,7 @@ static bool can_close(const struct managed *managed) {
 }
 
 /* Not read anew from the state directory, whose file system may hang. */
-static void take_record(struct managed *managed) {
+void managed_take_record(struct managed *managed) {
   const struct record *record = managed->mirror ? mirror_recorded(managed->mirror) : NULL;
   if (!record) return;
   managed->record = *record;
@@ -178,7 +178,7 @@ static void close_now(struct managed *managed) {
   disk_watch_stop(managed->watch);
   managed->watch = NULL;
   stampings_forget(&managed->stampings);
-  take_record(managed);
+  managed_take_record(managed);
   if (managed->mirror) {
     if (mirror_may_have_lost(managed->mirror)) exports_lose(managed);
     mirror_close(managed->mirror);
@@ -201,7 +201,7 @@ static bool can_put_aside(const struct managed *managed) {
 
 /* All that answers is closed. */
 static bool put_aside(struct managed *managed) {
-  take_record(managed);
+  managed_take_record(managed);
   if (!can_put_aside(managed) || !aside_put(managed)) return false;
   close_now(managed);
   return true;

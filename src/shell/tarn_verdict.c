@@ -241,7 +241,7 @@ static void copying_wrong(const struct topic *topic, const json_t *image) {
 }
 
 /* How far it is behind is known while the mirror is open. */
-static void fractured_wrong(const struct topic *topic, const json_t *image, const char *since) {
+static void fractured_wrong(const struct topic *topic, const json_t *image, const char *since, const char *why) {
   const json_t *missed = json_object_get(image, "missed_bytes");
   char size[SIZE_TEXT], behind[SIZE_TEXT + 32] = "";
   if (json_is_integer(missed) && json_integer_value(missed) == 0)
@@ -251,6 +251,9 @@ static void fractured_wrong(const struct topic *topic, const json_t *image, cons
   if (is(image, "state", "CONSISTENT"))
     say(topic->out, topic->look, "wrong", "image %s is fractured%s: it stays as it was then%s", text_of(image, "name"),
         since, behind);
+  else if (why[0] && !strstr(why, "before it was whole"))
+    say(topic->out, topic->look, "wrong", "image %s is fractured%s, and is not what it was then: %s",
+        text_of(image, "name"), since, why);
   else
     say(topic->out, topic->look, "wrong", "image %s is fractured%s: it was not whole then, and is of no use as a copy",
         text_of(image, "name"), since);
@@ -269,11 +272,20 @@ static void image_wrong(const struct topic *topic, const json_t *image) {
   why_of(image, why, sizeof why);
   if (requests > 0)
     snprintf(held, sizeof held, "; it still holds %" PRIu64 " request%s", requests, requests == 1 ? "" : "s");
-  if (is(image, "missing", "fractured")) fractured_wrong(topic, image, since);
+  if (is(image, "missing", "fractured")) fractured_wrong(topic, image, since, why);
   else if (text_of(image, "missing")[0])
     say(topic->out, topic->look, "wrong", "image %s is out%s: %s%s", name, since, why[0] ? why : "it failed", held);
   else
     say(topic->out, topic->look, "wrong", "image %s is no complete copy%s%s%s", name, since, why[0] ? ": " : "", why);
+}
+
+/* The command that an image waits for, which is not copied over by itself, whatever is tried; NULL: it waits for none. */
+static const char *asks_for(const json_t *image) {
+  char why[1200];
+  if (text_of(image, "missing")[0] == 0) return NULL;
+  why_of(image, why, sizeof why);
+  if (strstr(why, "'tarn image sync' gives up")) return "sync";
+  return strstr(why, "'tarn image restore' copies it in full") ? "restore" : NULL;
 }
 
 static void image_by_itself(const struct topic *topic, const json_t *image) {
@@ -283,6 +295,8 @@ static void image_by_itself(const struct topic *topic, const json_t *image) {
   if (is_good(image)) return;
   size_text(number_of(image, "missed_bytes"), missed);
   if (is_unknown(image)) say(topic->out, topic->look, "by itself", "nothing: the disk of image %s is unknown", name);
+  else if (asks_for(image))
+    say(topic->out, topic->look, "by itself", "nothing: image %s is not overwritten unasked", name);
   else if (is(image, "missing", "fractured"))
     say(topic->out, topic->look, "by itself", "nothing: image %s stays as it is until you restore it", name);
   else if (is_copied_to(image))
@@ -314,6 +328,11 @@ static void image_to_do(const struct topic *topic, const json_t *image) {
     say(topic->out, topic->look, "to do",
         "forget the image whose disk is unknown: tarn image remove %s %s; and add another: tarn image add %s PATH",
         mirror, name, mirror);
+  else if (asks_for(image))
+    say(topic->out, topic->look, "to do",
+        "put back what was there; or, if nothing is needed that only image %s has: tarn image %s %s %s copies it in "
+        "full",
+        name, asks_for(image), mirror, name);
   else if (is(image, "missing", "fractured"))
     say(topic->out, topic->look, "to do", "when you have done what you fractured it for: tarn image restore %s %s",
         mirror, name);

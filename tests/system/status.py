@@ -3,6 +3,7 @@ since when, what is at risk, what happens by itself and which command helps; and
 import fcntl
 import os
 import re
+import shutil
 import threading
 
 import nbd
@@ -472,6 +473,52 @@ def test_fractured_after_a_crash(t):
                     rf"  wrong +image b is fractured {SINCE}: it was not whole then, and is of no use as a copy$",
                     r"  at risk +one copy left: losing image a's disk loses all data of this mirror$",
                     r"  by itself +nothing: image b stays as it is until you restore it$", r" +b +slave +UNSYNCHRONIZED \(fractured\) .* \? ")
+
+
+def test_a_fractured_image_that_is_another_file(t):
+    """Thesis 3, C6: it was whole when it was fractured, but its file is another one now: who is told that it was never whole may throw a
+    good copy away."""
+    mirror = Mirror(t, settings=("auto=off",))
+    mirror.op("fracture", "b")
+    mirror.daemon.stop()
+    shutil.copyfile(mirror.path("b"), mirror.path("b") + ".new")
+    os.replace(mirror.path("b") + ".new", mirror.path("b"))
+    mirror.daemon.start()
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+    check_sentences(mirror, "NOT WELL: mirror vol0: ONE COPY LEFT, image b is fractured",
+                    rf"  wrong +image b is fractured {SINCE}, and is not what it was then: its file is another one than it was",
+                    r"  to do +when you have done what you fractured it for: tarn image restore vol0 b$")
+
+
+def test_an_image_that_was_written_apart(t):
+    """C6: nothing overwrites it unasked, and `status` names the command that does, and no other."""
+    mirror = Mirror(t, settings=("auto=off",))
+    state, other = mirror.daemon.state, mirror.daemon.state + ".old"
+    mirror.daemon.stop()
+    shutil.copytree(state, other, symlinks=True)
+    mirror.daemon.start()
+    mirror.daemon.tarn("mirror", "activate", "vol0")
+    mirror.op("promote", "b")
+    mirror.op("fracture", "a")
+    mirror.write(4)
+    mirror.daemon.stop()
+    shutil.rmtree(state)
+    os.rename(other, state)
+    names = [mirror.path("b"), mirror.path("b") + ".tarn"]
+    for name in names:
+        os.rename(name, name + ".away")
+    mirror.daemon.start()
+    mirror.daemon.tarn("mirror", "activate", "--force", "vol0")
+    for name in names:
+        os.rename(name + ".away", name)
+    refused = mirror.op("restore", "b", status=1).err
+    check("'tarn image sync' gives up what only it has" in refused, f"it is restored: {refused}")
+    check_sentences(mirror, "NOT WELL: mirror vol0: ONE COPY LEFT, image b is out",
+                    r"  wrong +image b is out.*: it was written apart from the others",
+                    r"  by itself +nothing: image b is not overwritten unasked$",
+                    r"  to do +put back what was there; or, if nothing is needed that only image b has: tarn image sync vol0 b copies it in full$")
+    mirror.op("sync", "b", "--wait")
+    check_sentences(mirror, "all is well")
 
 
 def test_its_record_is_lost(t):
