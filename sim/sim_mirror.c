@@ -426,9 +426,10 @@ static bool drive_is_troubled(const struct sim_drive *drive) {
 /* One I/O has failed: those who wait for the round, also whoever comes later, are told when it is over everywhere. */
 static bool round_is_ill(struct sim_mirror *mirror) {
   uint64_t ended = mirror->core ? mirror_rounds_ended(mirror->core) : 0;
+  bool runs = mirror->core && mirror_round_runs(mirror->core);
   bool ill = mirror->home.ill_count > 0;
   for (uint32_t i = 0; i < mirror->image_count; i++) ill |= mirror->images[i].meta.ill_count > 0;
-  if (ill) mirror->ill_round = ended + 1;
+  if (ill && runs) mirror->ill_round = ended + 1;
   return mirror->core && mirror->ill_round > ended;
 }
 

@@ -275,6 +275,8 @@ uint32_t mirror_witness_count(const struct mirror *mirror);
 const struct record *mirror_recorded(const struct mirror *mirror);
 /* How many rounds of metadata have ended, well or not (mirror_commit.c). */
 uint64_t mirror_rounds_ended(const struct mirror *mirror);
+/* Is one under way? */
+bool mirror_round_runs(const struct mirror *mirror);
 struct mirror_status {
   enum mirror_state state;
   char reason[240];

@@ -46,6 +46,8 @@ const struct record *mirror_recorded(const struct mirror *m) {
 
 uint64_t mirror_rounds_ended(const struct mirror *m) { return m->commit.started - m->commit.running; }
 
+bool mirror_round_runs(const struct mirror *m) { return m->commit.running; }
+
 uint64_t commit_want(struct mirror *m) {
   m->commit.wanted = true;
   if (!m->commit.running && !event_is_posted(&m->commit.start)) event_post(&m->env->queue, &m->commit.start);
