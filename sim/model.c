@@ -384,6 +384,7 @@ static const char *wrong_byte(struct model *model, const struct segment *segment
 /* The bytes of this segment, all with one tag, were current at some instant of the read. */
 static void read_settles(struct model *model, struct segment *segment, uint32_t tag, const struct model_op *op,
                          struct version *single) {
+  if (op->begun < model->loss_tick) return; /* that may have been before the loss, and proves nothing of what is left */
   uint64_t floor = single ? max_u64(op->begun, single->begun) : op->begun;
   uint64_t killer = 0;
   bool durable = model->calm && model->power_tick != 0;

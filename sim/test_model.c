@@ -90,6 +90,8 @@ static const struct {
     {"a mirror falls and loses a cache: so may a write whose answer was on its way", false, "+a Y -a", "a0", "b"},
     {"a mirror falls and loses a cache: not so one with FUA", false, "+fa Y -a", "a", "0"},
     {"a mirror falls and loses a cache: what is written afterwards is there", false, "Y +a -a", "a", "0"},
+    {"a mirror falls and loses a cache: a read that began before proves nothing of what is left", false,
+     "+a -a +F -F +b -b +r Y =b", "ab", "0"},
     {"a read that met two versions at once keeps both in play", false, "+a +b +r =a", "ab", "0"},
 };
 

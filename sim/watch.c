@@ -370,8 +370,8 @@ static void watch_caches(struct sim_mirror *mirror) {
       image->out_since = false;
     }
     if (!image->cache_lost) continue;
-    bool in = image->state == IMAGE_SYNCHRONIZED;
-    if (!in && mirror->serving) image->out_since = true;
+    bool in = image->state == IMAGE_SYNCHRONIZED, recovers = image->state == IMAGE_SYNCHRONIZING; /* or is copied to */
+    if (!in && !recovers && mirror->serving) image->out_since = true;
     if (in && image->out_since) image->cache_lost = false;
   }
 }

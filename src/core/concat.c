@@ -41,6 +41,7 @@ struct concat {
   struct disk *below[CONCAT_PARTS_MAX];      /* the disks of the parts, each once, */
   struct disk_user *users[CONCAT_PARTS_MAX]; /* and who we are there */
   struct line slots, fans;
+  uint32_t fuas_failing; /* with a part that has failed, and another one that has not answered */
   void (*closed)(void *owner);
   void *owner;
 };
@@ -133,12 +134,25 @@ static void piece_watch(struct place *place) {
   place->upper->under = &piece->io;
 }
 
+static bool is_fua(const struct disk_io *io) { return io->op != DISK_FLUSH && io->flags & DISK_FUA; }
+
+/* A FUA that fails may be told what a flush was to be told (guard.h), and it is heard of only when all its parts have answered: until
+ * then no flush is good. Those that are under way at that moment are the guard's affair. */
+static tarn_err place_end(struct place *place) {
+  struct concat *concat = place->line->concat;
+  tarn_err err = place->err;
+  if (err != TARN_OK && is_fua(place->upper)) concat->fuas_failing--;
+  if (err == TARN_OK && place->upper->op == DISK_FLUSH && concat->fuas_failing > 0) err = TARN_IO;
+  return err;
+}
+
 static void piece_done(struct disk_io *io) {
   struct piece *piece = CONTAINER_OF(io, struct piece, io);
   struct place *place = piece->place;
   struct line *line = place->line;
   struct disk_io *upper = place->upper;
   require(place->pending > 0);
+  if (io->err != TARN_OK && place->err == TARN_OK && is_fua(upper)) line->concat->fuas_failing++;
   if (io->err != TARN_OK && (place->err == TARN_OK || io->err == TARN_GONE)) place->err = io->err;
   if (line == &line->concat->slots) { /* the whole of it: also what came back otherwise than it went */
     disk_io_pass_back(upper, io);
@@ -148,7 +162,7 @@ static void piece_done(struct disk_io *io) {
     piece_watch(place);
     return;
   }
-  tarn_err err = place->err;
+  tarn_err err = place_end(place);
   struct list *next = list_pop(&line->waiting);
   if (next) place_submit(place, LIST_ENTRY(next, struct disk_io, link));
   else list_push_front(&line->free, &place->link);
