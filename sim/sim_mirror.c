@@ -295,7 +295,7 @@ bool sim_mirror_can_close(const struct sim_mirror *mirror) {
 /* Servers of disks restart while nobody has them open, and nobody sees it: what was not flushed is gone. Behind a fall, or a stop
  * that succeeded: one that was refused has flushed nothing, and says so; and before an activation that was refused a process may
  * have died, and what that has left in caches is not its affair. */
-static void lose_closed_caches(struct sim_mirror *mirror) {
+static void lose_closed_caches(struct sim_mirror *mirror, bool recovered) {
   struct prng *prng = &mirror->closed_prng;
   uint64_t sectors = 0;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
@@ -304,6 +304,9 @@ static void lose_closed_caches(struct sim_mirror *mirror) {
     sectors += medium_power_loss(mirror->images[i].meta.medium);
   }
   if (sectors == 0) return;
+  /* What the process before had answered, when a flush failed it that nobody could record, is proved by no flush: only a recovery writes
+   * it again. Those who were answered that are gone with it. */
+  mirror->lost |= !recovered;
   mirror->world->counters.closed_cache_lost++;
   world_trace(mirror->world, "%s is closed, and %" PRIu64 " sectors are lost in caches", mirror->name, sectors);
 }
@@ -323,7 +326,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   require(!mirror->serving);
   if (mirror_may_have_lost(mirror->core)) tell_loss(mirror);
   else if (mirror_has_fallen(mirror->core)) mirror->world->counters.fallen_whole++;
-  bool flushed = mirror_has_fallen(mirror->core) || mirror->stopped;
+  bool flushed = mirror_has_fallen(mirror->core) || mirror->stopped, recovered = !mirror->recovering;
   sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
@@ -334,7 +337,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   }
   disk_close(mirror->config.home);
   arena_destroy(&mirror->arena);
-  if (flushed) lose_closed_caches(mirror);
+  if (flushed) lose_closed_caches(mirror, recovered);
 }
 
 /* An image that lost its cache with a connection may become the source of the recovery, so the death of the process is like a power
