@@ -251,7 +251,7 @@ static void fractured_wrong(const struct topic *topic, const json_t *image, cons
   if (is(image, "state", "CONSISTENT"))
     say(topic->out, topic->look, "wrong", "image %s is fractured%s: it stays as it was then%s", text_of(image, "name"),
         since, behind);
-  else if (why[0] && !strstr(why, "before it was whole"))
+  else if (why[0] && strncmp(why, "it was fractured", 16) != 0) /* the core knows better */
     say(topic->out, topic->look, "wrong", "image %s is fractured%s, and is not what it was then: %s",
         text_of(image, "name"), since, why);
   else
