@@ -15,7 +15,7 @@ struct version {
   uint64_t firm;      /* from then on its death rests on answered writes; NEVER: not yet */
   uint64_t killer;    /* the pending write whose sight killed it; 0: none */
   uint32_t tag;
-  /* No bools, so that there is no padding: segments_equal(). */
+  /* Not of type bool, because that would leave padding: segments_equal(). */
   uint16_t gone;   /* cannot come back by a power loss */
   uint16_t failed; /* its write was answered with an error */
 };

@@ -64,7 +64,7 @@ struct file_disk {
   struct reactor_lane lane;
   int fd;
   bool no_zero_range;         /* this file cannot ZERO_RANGE: found out by the first try */
-  bool only_waits[2];         /* reads, writes may wait, or are always refused by the ring: found out, too */
+  bool only_waits[2];         /* reads, writes are for threads: known from the start, or found out by the first try */
   uint64_t losses;            /* syncs that failed */
   struct disk_user only_user; /* of an I/O that does not say whose it is */
   struct file_identity identity;

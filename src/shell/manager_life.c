@@ -201,8 +201,9 @@ static bool can_put_aside(const struct managed *managed) {
 
 /* All that answers is closed. */
 static bool put_aside(struct managed *managed) {
+  if (!can_put_aside(managed)) return false;
   managed_take_record(managed);
-  if (!can_put_aside(managed) || !aside_put(managed)) return false;
+  if (!aside_put(managed)) return false;
   close_now(managed);
   return true;
 }
