@@ -103,6 +103,9 @@ static void do_add(struct operator* operator) {
   uint32_t slot = (uint32_t)prng_below(&operator->prng, SIM_IMAGES_MAX);
   if (prng_one_in(&operator->prng, 2)) slot = (uint32_t)prng_below(&operator->prng, mirror->image_count);
   if (slot < mirror->image_count && (mirror->images[slot].configured || mirror->images[slot].open)) return;
+  uint32_t images = 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++) images += mirror->images[i].configured;
+  if (images > mirror->limits.history) return; /* fill_config() says why */
   bool fresh = slot >= mirror->image_count;
   if (fresh) sim_mirror_grow(mirror, slot + 1);
   struct sim_image *image = &mirror->images[slot];

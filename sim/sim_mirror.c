@@ -29,8 +29,8 @@ static void fill_config(struct sim_mirror *mirror, const struct sim_mirror_optio
   config->mark_count = options->mark_count;
   config->max_missing = config->min_images = -1;
   mirror->limits = options->tiny ? mirror_limits_tiny : mirror_limits_default;
-  /* While home cannot be written each image but the last may leave, and each makes a generation: home's own must not be forgotten by
-   * that, as it never is with the 16 images and 48 generations that there are at most. */
+  /* While no record is complete each image but the last may leave, and each makes a generation: neither that of home nor that of the
+   * last image must be forgotten by that, as they never are with the 16 images and 48 generations that there are at most. */
   if (options->image_count > mirror->limits.history + 1) mirror->limits.history = options->image_count;
   if (!options->witnesses) mirror->limits.witnesses = 0;
   config->limits = &mirror->limits;
