@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shell/trusted.h"
 #include "shell/words.h"
 
 #define MEMORY_DEFAULT (64ull << 20)
@@ -246,13 +247,12 @@ tarn_err config_file(struct config *config, const char *path, struct why *why) {
   struct stat status;
   tarn_err err = TARN_INVALID;
   char *text = NULL;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not keep us waiting */
-  if (fd < 0 && errno == ENOENT && lstat(path, &status) != 0) return TARN_OK;
-  if (fd < 0 || fstat(fd, &status) != 0) {
-    because(why, err, "%s cannot be read: %s; make it readable, or remove it", path, strerror(errno));
-  } else if (!S_ISREG(status.st_mode)) {
-    because(why, err, "%s is %s, not a file with options; remove or replace it", path,
-            S_ISDIR(status.st_mode) ? "a folder" : "something special");
+  struct why inner;
+  int fd;
+  tarn_err found = trusted_open(path, O_RDONLY, TRUSTED_OWN, &fd, &inner);
+  if (found == TARN_NOT_FOUND && lstat(path, &status) != 0) return TARN_OK;
+  if (found != TARN_OK) {
+    because(why, err, "the file with options cannot be used: %s; make it readable for tarnd, or remove it", inner.text);
   } else if (!(text = malloc(FILE_BYTES_MAX + 1))) {
     because(why, err, "there is not enough memory for reading %s", path);
   } else {

@@ -206,10 +206,14 @@ static bool is_missing(const struct plan_file *file) { return file->missing_at[0
 
 /* Can it be opened for writing, and does nobody hold a lock on it? */
 static tarn_err file_probe(const struct plan_file *file, struct why *why) {
-  int fd = open(file->path, O_RDWR | O_CLOEXEC | (file->identity.is_block_device ? O_EXCL : 0));
-  if (fd < 0 && errno == EBUSY)
+  int fd;
+  struct why inner;
+  tarn_err err = trusted_open(file->path, O_RDWR | O_EXCL, file->whose, &fd, &inner);
+  if (err != TARN_OK && errno == EBUSY)
     return because(why, TARN_REFUSED, "%s: %s is in use by another process or mounted", file->owner, file->path);
-  if (fd < 0) return because(why, TARN_REFUSED, "%s: %s is not writable: %s", file->owner, file->path, strerror(errno));
+  if (err == TARN_REFUSED && (errno == EACCES || errno == EPERM || errno == EROFS))
+    return because(why, TARN_REFUSED, "%s: %s is not writable: %s", file->owner, file->path, strerror(errno));
+  if (err != TARN_OK) return because(why, TARN_REFUSED, "%s: %s", file->owner, inner.text);
   struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   bool locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
   close(fd);
@@ -364,9 +368,10 @@ static tarn_err export_is_free(const struct create_plan *plan, uint32_t slot, ui
 
 static bool part_has_data(const struct plan_file *part) {
   if (is_missing(part)) return false;
-  int fd = open(part->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  bool has = fd < 0 || file_range_has_data(fd, &part->identity, part->offset, part->length);
-  if (fd >= 0) close(fd);
+  int fd;
+  if (trusted_open(part->path, O_RDONLY, part->whose, &fd, NULL) != TARN_OK) return true;
+  bool has = file_range_has_data(fd, &part->identity, part->offset, part->length);
+  close(fd);
   return has;
 }
 
@@ -517,8 +522,8 @@ static struct meta_sizes meta_sizes(const struct create_plan *plan) {
 /* The best of both slots: TARN_OK and the record, TARN_VERSION, TARN_CORRUPT, or TARN_NOT_FOUND when both are zero. */
 static tarn_err record_read(const char *path, struct record *record) {
   uint8_t area[RECORD_AREA_BYTES] = {0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return TARN_IO;
+  int fd;
+  if (trusted_open(path, O_RDONLY, TRUSTED_OWN, &fd, NULL) != TARN_OK) return TARN_IO;
   ssize_t bytes = pread(fd, area, sizeof area, 0);
   close(fd);
   if (bytes < 0) return TARN_IO;
@@ -535,8 +540,8 @@ static tarn_err record_read(const char *path, struct record *record) {
 static bool meta_holds_more(const struct create_plan *plan, const struct plan_file *meta) {
   uint64_t at, end = min_u64(meta->identity.size_bytes, meta_sizes(plan).best);
   if (!meta->identity.is_block_device) return meta->identity.has_data;
-  int fd = open(meta->path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return true;
+  int fd;
+  if (trusted_open(meta->path, O_RDONLY, TRUSTED_OWN, &fd, NULL) != TARN_OK) return true;
   tarn_err err = blank_look_for_meta(fd, 0, end, &at);
   close(fd);
   return err != TARN_OK || at < end;
@@ -581,6 +586,7 @@ static tarn_err tail_look(struct create_plan *plan, uint32_t slot, struct why *w
   if (!meta) return TARN_REFUSED;
   plan->meta[slot] = plan->file_count - 1;
   snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
+  meta->whose = TRUSTED_OWN;
   return file_look(meta, why);
 }
 
@@ -754,6 +760,7 @@ static tarn_err import_look(struct create_plan *plan, uint32_t slot, struct why 
   snprintf(meta->owner, sizeof meta->owner, "metadata of image %s", image->name);
   meta->offset = image->tail.offset;
   meta->length = image->tail.length;
+  meta->whose = TRUSTED_OWN;
   if (image->tail.length)
     plan->files[plan->data[slot][0].first].length = align_up(plan->file->volumes[0].size_bytes, PART_ALIGN);
   return file_look(meta, why);
@@ -826,10 +833,12 @@ static tarn_err file_make(const struct plan_file *file, uint64_t bytes, size_t *
 /* A device keeps what an earlier mirror has left there until it is written over: its record must not be taken for ours. */
 static tarn_err device_give_up(const struct plan_file *meta, struct why *why) {
   static const uint8_t zeroes[RECORD_AREA_BYTES];
-  int fd = open(meta->path, O_RDWR | O_CLOEXEC | O_EXCL);
-  bool good = fd >= 0 && pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0;
+  int fd;
+  tarn_err err = trusted_open(meta->path, O_RDWR | O_EXCL, TRUSTED_OWN, &fd, why);
+  if (err != TARN_OK) return err;
+  bool good = pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0;
   int error = errno;
-  if (fd >= 0) close(fd);
+  close(fd);
   return good ? TARN_OK
               : because(why, TARN_IO, "%s: %s cannot be written: %s", meta->owner, meta->path, strerror(error));
 }
@@ -838,9 +847,14 @@ static tarn_err meta_prepare(const struct plan_file *meta, bool overwrite, uint6
                              struct why *why) {
   if (is_missing(meta)) return file_make(meta, bytes, made, why);
   if (meta->identity.is_block_device) return overwrite ? device_give_up(meta, why) : TARN_OK;
-  bool good = truncate(meta->path, 0) == 0 && truncate(meta->path, (off_t)bytes) == 0;
+  int fd;
+  tarn_err err = trusted_open(meta->path, O_RDWR, TRUSTED_OWN, &fd, why);
+  if (err != TARN_OK) return err;
+  bool good = ftruncate(fd, 0) == 0 && ftruncate(fd, (off_t)bytes) == 0;
+  int error = errno;
+  close(fd);
   return good ? TARN_OK
-              : because(why, TARN_IO, "%s: %s cannot be resized: %s", meta->owner, meta->path, strerror(errno));
+              : because(why, TARN_IO, "%s: %s cannot be resized: %s", meta->owner, meta->path, strerror(error));
 }
 
 /* A file that is missing is made once, long enough for all of its parts. 0: not here, an earlier part has it. */

@@ -22,6 +22,7 @@
 #include "shell/file_identity.h"
 #include "shell/mirror_file.h"
 #include "shell/request.h"
+#include "shell/trusted.h"
 
 /* A file or device that an image uses, or a part of one. */
 struct plan_file {
@@ -29,6 +30,7 @@ struct plan_file {
   char path[META_PATH_BYTES_MAX + 1];
   char missing_at[META_PATH_BYTES_MAX + 1]; /* folder resolved; empty: it is there and `identity` tells */
   struct file_identity identity;
+  enum trusted whose;
   uint64_t offset, length; /* of the part; length 0: the whole file */
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "shell/tail.h"
+#include "shell/trusted.h"
 
 /* ---- looking ---- */
 
@@ -15,8 +16,9 @@
 static bool record_look(const char *path, uint64_t offset, struct examined *examined) {
   static const size_t slots = COUNT_OF(examined->slots);
   uint8_t area[RECORD_AREA_BYTES] = {0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  ssize_t got = fd >= 0 ? pread(fd, area, sizeof area, (off_t)offset) : -1;
+  int fd;
+  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, NULL);
+  ssize_t got = err == TARN_OK ? pread(fd, area, sizeof area, (off_t)offset) : -1;
   if (fd >= 0) close(fd);
   examined->has_record = false;
   for (size_t slot = 0; slot < slots; slot++) {
@@ -32,8 +34,8 @@ static bool record_look(const char *path, uint64_t offset, struct examined *exam
 
 /* By its lock alone: to ask for a device by itself (O_EXCL) would for a moment take it from a daemon that opens it. */
 static bool is_in_use(const char *path) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return false;
+  int fd;
+  if (trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, NULL) != TARN_OK) return false;
   struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   bool locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
   close(fd);

@@ -18,6 +18,7 @@
  * write that completes asynchronously on FUSE (tests/system/power.py shows it), and other file systems may. No step
  * changes the size of a file. */
 #include "shell/file_disk.h"
+#include "shell/trusted.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -521,22 +522,21 @@ static void closing_wait(const struct file_identity *identity) {
   pthread_mutex_unlock(&closing_mutex);
 }
 
-static tarn_err open_locked(struct file_disk *file, bool read_only, struct why *why) {
-  /* The kind first, by file_inspect(): to open a pipe would wait. */
+static tarn_err open_locked(struct file_disk *file, bool read_only, enum trusted whose, struct why *why) {
   tarn_err err = file_inspect(file->path, &file->identity, why);
   if (err) return err;
   closing_wait(&file->identity);
-  int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | (file->identity.is_block_device ? O_EXCL : 0);
-  file->fd = open(file->path, flags | O_NOATIME);
-  if (file->fd < 0 && errno == EPERM) {
-    file->fd = open(file->path, flags);
+  int flags = (read_only ? O_RDONLY : O_RDWR) | O_EXCL;
+  err = trusted_open(file->path, flags | O_NOATIME, whose, &file->fd, why);
+  if (err == TARN_REFUSED && errno == EPERM) {
+    err = trusted_open(file->path, flags, whose, &file->fd, why);
     file->only_waits[0] = !file->identity.is_block_device;
   }
-  if (file->fd < 0 && errno == EBUSY)
+  if (err != TARN_OK && errno == EBUSY)
     return because(why, TARN_FULL, "%s is in use: mounted, or part of something else", file->path);
-  if (file->fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS || errno == ETXTBSY))
+  if (err != TARN_OK && (errno == EACCES || errno == EPERM || errno == EROFS || errno == ETXTBSY))
     return because(why, TARN_REFUSED, "%s is not writable: %s", file->path, strerror(errno));
-  if (file->fd < 0) return because(why, TARN_IO, "%s cannot be opened: %s", file->path, strerror(errno));
+  if (err != TARN_OK) return err;
 
   struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
   if (fcntl(file->fd, F_OFD_SETLK, &lock) != 0) {
@@ -651,7 +651,7 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
     err = because(why, TARN_IO, "no memory to open %s", options->path);
     goto out;
   }
-  err = open_locked(file, options->read_only, why);
+  err = open_locked(file, options->read_only, options->own ? TRUSTED_OWN : TRUSTED_DATA, why);
   if (err) goto out;
   grow(file, options);
   err = size_check(file, options->size_bytes, options->whole, &caps->size_bytes, why);

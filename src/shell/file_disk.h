@@ -51,13 +51,14 @@ struct file_disk_options {
                           * lock; where that cannot be it stays as it is */
   uint32_t io_count_max; /* I/Os begun at once, the rest waits in line; 0: 128 */
   bool read_only;
+  bool own;       /* metadata: it must be nobody else's (TRUSTED_OWN) */
   bool no_direct; /* through the page cache, whatever is possible: small metadata on odd file systems, tests */
 };
 
 /* TARN_OK and the disk; identity (may be NULL) is that of the file that was opened. Otherwise the reason in `why`, and
  *   TARN_FULL       in use: locked by another process, or by another disk of this one. Wait and try again (rule 7)
  *   TARN_NOT_FOUND  missing        TARN_INVALID  a directory or the like, too small, size no multiple of 512
- *   TARN_REFUSED    not writable   TARN_IO       anything else */
+ *   TARN_REFUSED   not writable, or not to be trusted (trusted.h)   TARN_IO       anything else */
 CHECKED tarn_err file_disk_open(const struct file_disk_options *options, struct disk **disk,
                                 struct file_identity *identity, struct why *why);
 const char *file_disk_path(const struct disk *disk);

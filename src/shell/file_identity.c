@@ -15,35 +15,9 @@
 #include <unistd.h>
 
 #include "base/require.h"
+#include "shell/trusted.h"
 
 static int64_t statx_ns(struct statx_timestamp time) { return time.tv_sec * 1000000000ll + time.tv_nsec; }
-
-/* The reason behind an errno of a system call on a path, by kind. */
-static tarn_err path_error(struct why *why, const char *path, int error) {
-  switch (error) {
-    case ENOENT: return because(why, TARN_NOT_FOUND, "%s does not exist", path);
-    case ENOTDIR: return because(why, TARN_NOT_FOUND, "%s does not exist: a part of the path is not a folder", path);
-    case EISDIR: return because(why, TARN_INVALID, "%s is a directory", path);
-    case EACCES:
-    case EPERM: return because(why, TARN_REFUSED, "%s: permission denied", path);
-    case EROFS: return because(why, TARN_REFUSED, "%s is on a read-only file system", path);
-    case ENOSPC:
-    case EDQUOT: return because(why, TARN_NO_SPACE, "%s: no space left", path);
-    case ENODEV:
-    case ENXIO: return because(why, TARN_NOT_FOUND, "%s: the device is not there", path);
-    default: return because(why, TARN_IO, "%s: %s", path, strerror(error));
-  }
-}
-
-static const char *kind_text(unsigned mode) {
-  switch (mode & S_IFMT) {
-    case S_IFDIR: return "a directory";
-    case S_IFCHR: return "a character device";
-    case S_IFIFO: return "a pipe";
-    case S_IFSOCK: return "a socket";
-    default: return "something odd";
-  }
-}
 
 /* Everything but what needs the file to be open. */
 static tarn_err identify_stat(const struct statx *status, const char *path, struct file_identity *identity,
@@ -55,7 +29,7 @@ static tarn_err identify_stat(const struct statx *status, const char *path, stru
     identity->device = makedev(status->stx_rdev_major, status->stx_rdev_minor);
     return TARN_OK;
   }
-  if (!S_ISREG(mode)) return because(why, TARN_INVALID, "%s is %s, not a file or block device", path, kind_text(mode));
+  if (!S_ISREG(mode)) return because(why, TARN_INVALID, "%s is not a file or block device", path);
   identity->device = makedev(status->stx_dev_major, status->stx_dev_minor);
   identity->inode = status->stx_ino;
   identity->size_bytes = status->stx_size;
@@ -84,13 +58,9 @@ tarn_err file_identify(int fd, const char *path, struct file_identity *identity,
 }
 
 tarn_err file_inspect(const char *path, struct file_identity *identity, struct why *why) {
-  struct statx status;
-  /* The kind first: to open a pipe would wait, to open a device may do something. */
-  if (statx(AT_FDCWD, path, 0, STATX_BASIC_STATS, &status) != 0) return path_error(why, path, errno);
-  tarn_err err = identify_stat(&status, path, identity, why);
-  if (err) return err;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return path_error(why, path, errno);
+  int fd;
+  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, why);
+  if (err != TARN_OK) return err;
   err = file_identify(fd, path, identity, why);
   close(fd);
   return err;
@@ -108,11 +78,10 @@ bool file_identity_neighbours(const struct file_identity *a, const struct file_i
 tarn_err file_still_there(const char *path, const struct file_identity *identity, uint64_t size_bytes,
                           struct why *why) {
   struct statx status;
-  if (statx(AT_FDCWD, path, 0, STATX_BASIC_STATS | STATX_BTIME, &status) != 0) {
-    tarn_err err = path_error(why, path, errno);
-    if (err == TARN_NOT_FOUND) return because(why, TARN_GONE, "%s was removed or renamed", path);
-    return err == TARN_IO ? TARN_IO : because(why, TARN_IO, "%s cannot be looked at any more", path);
-  }
+  tarn_err err = trusted_look(path, &status, why);
+  if (err == TARN_NOT_FOUND) return because(why, TARN_GONE, "%s was removed or renamed", path);
+  if (err == TARN_REFUSED && errno == 0) return because(why, TARN_GONE, "%s was replaced by a symbolic link", path);
+  if (err != TARN_OK) return err == TARN_IO ? TARN_IO : because(why, TARN_IO, "%s cannot be looked at any more", path);
   struct file_identity now;
   if (identify_stat(&status, path, &now, why)) return because(why, TARN_GONE, "%s was replaced", path);
   if (!file_identity_same(&now, identity)) return because(why, TARN_GONE, "%s was replaced by another file", path);
@@ -169,18 +138,17 @@ static int folder_sync(const char *path) {
 
 tarn_err file_create(const char *path, uint64_t size_bytes, struct why *why) {
   require(size_bytes <= INT64_MAX);
-  int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0600);
-  if (fd < 0 && errno == EEXIST) return because(why, TARN_EXISTS, "%s exists already", path);
-  if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-    return because(why, TARN_NOT_FOUND, "%s cannot be made: its folder does not exist", path);
-  if (fd < 0) return path_error(why, path, errno);
+  int fd;
+  tarn_err err = trusted_open(path, O_RDWR | O_CREAT | O_EXCL, TRUSTED_DATA, &fd, why);
+  if (err == TARN_NOT_FOUND) return because(why, err, "%s cannot be made: its folder does not exist", path);
+  if (err != TARN_OK) return err;
 
   int error = ftruncate(fd, (off_t)size_bytes) == 0 ? 0 : errno;
   if (!error && fsync(fd) != 0) error = errno;
   if (!error) error = folder_sync(path);
   if (close(fd) != 0 && !error) error = errno;
   if (!error) return TARN_OK;
-  (void)unlink(path);
+  (void)!trusted_remove(path, NULL);
   if (error == EFBIG)
     return because(why, TARN_NO_SPACE, "%s cannot be made: %llu bytes are more than its file system allows for a file",
                    path, (unsigned long long)size_bytes);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "shell/manager_internal.h"
+#include "shell/trusted.h"
 #include "shell/words.h"
 
 /* ---- the set of mirrors ---- */
@@ -88,8 +89,8 @@ static void record_load(struct managed *managed) {
   uint8_t area[RECORD_AREA_BYTES];
   managed->has_record = false;
   snprintf(path, sizeof path, "%s/record", managed->folder);
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return;
+  int fd;
+  if (trusted_open(path, O_RDONLY, TRUSTED_OWN, &fd, NULL) != TARN_OK) return;
   if (pread(fd, area, sizeof area, 0) == (ssize_t)sizeof area) {
     for (size_t slot = 0; slot < 2; slot++) {
       struct record record;

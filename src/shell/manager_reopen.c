@@ -5,6 +5,7 @@
  * it, the core is answered that it failed, and the job, a stray from then on, closes what it has opened when it ends. Until then the
  * image is not opened again here: a mirror that falls over and over beside a file system that hangs would leave a thread each time. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "shell/image_identity.h"
 #include "shell/manager_internal.h"
 #include "shell/tail.h"
+#include "shell/trusted.h"
 
 struct reopen {
   struct list link;        /* in managed->reopens, or in `strays` */
@@ -68,8 +70,12 @@ static void metadata_make(const struct reopen *reopen) {
   }
   tarn_err err = file_inspect(path, &identity, NULL);
   if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) err = file_create(path, reopen->meta.best, NULL);
-  else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta.least)
-    err = truncate(path, (off_t)reopen->meta.best) == 0 ? TARN_OK : TARN_IO;
+  else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta.least) {
+    int fd;
+    err = trusted_open(path, O_RDWR, TRUSTED_OWN, &fd, NULL);
+    if (err == TARN_OK && ftruncate(fd, (off_t)reopen->meta.best) != 0) err = TARN_IO;
+    if (fd >= 0) close(fd);
+  }
   (void)err; /* opening it tells */
 }
 

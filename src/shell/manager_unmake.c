@@ -9,6 +9,7 @@
 
 #include "shell/manager_internal.h"
 #include "shell/tail.h"
+#include "shell/trusted.h"
 
 void unmake_add(struct mirror_file *file, const char *path) {
   if (!file->unmake) file->unmake = json_array();
@@ -29,29 +30,25 @@ static bool holds_record(int fd) {
 
 /* Metadata on a device cannot be removed, only made to say nothing. Days may have passed since we wrote it: what is mounted or
  * in use now, or is no metadata, is not touched. */
-static bool wipe(const char *path) {
+static tarn_err wipe(const char *path, struct why *why) {
   static const uint8_t zeroes[RECORD_AREA_BYTES];
-  int fd = open(path, O_RDWR | O_CLOEXEC | O_EXCL);
-  if (fd >= 0 && !holds_record(fd)) {
-    close(fd);
-    return true;
-  }
-  bool good = fd >= 0 && pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0;
-  int error = errno;
-  if (fd >= 0) close(fd);
-  errno = error;
-  return good;
+  int fd;
+  tarn_err err = trusted_open(path, O_RDWR | O_EXCL, TRUSTED_OWN, &fd, why);
+  if (err != TARN_OK) return err;
+  bool good = !holds_record(fd) || (pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0);
+  if (!good) err = path_error(why, path, errno);
+  close(fd);
+  return err;
 }
 
 /* Also by a link, as in /dev/disk/by-id, which is none of ours. */
 static bool is_block_device(const char *path) {
-  struct stat info;
-  return stat(path, &info) == 0 && S_ISBLK(info.st_mode);
+  struct statx status;
+  return trusted_look(path, &status, NULL) == TARN_OK && S_ISBLK(status.stx_mode);
 }
 
 static void remove_one(const char *text, json_t *warnings) {
-  struct stat info = {0};
-  struct why why;
+  struct why why, inner;
   struct locator tail;
   const char *path = unmake_text_path(text, &tail);
   require(path != NULL);
@@ -60,11 +57,11 @@ static void remove_one(const char *text, json_t *warnings) {
     if (err != TARN_OK && err != TARN_NOT_FOUND) json_array_append_new(warnings, json_string(why.text));
     return;
   }
-  if (lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR)) return;
-  bool good = is_block_device(path) ? wipe(path) : unlink(path) == 0;
-  if (good) {
+  tarn_err err = is_block_device(path) ? wipe(path, &inner) : trusted_remove(path, &inner);
+  if (err == TARN_NOT_FOUND) return;
+  if (err == TARN_OK) {
     if (folder_sync(path, &why) == TARN_OK) return;
-  } else because(&why, TARN_IO, "%s cannot be removed, remove it by hand: %s", path, strerror(errno));
+  } else because(&why, err, "%s cannot be removed, remove it by hand: %s", path, inner.text);
   json_array_append_new(warnings, json_string(why.text));
 }
 
@@ -74,8 +71,8 @@ void unmake_files(const json_t *paths, json_t *warnings) {
 
 static bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image) {
   uint8_t area[RECORD_AREA_BYTES];
-  int fd = open(image->meta, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
+  int fd;
+  if (trusted_open(image->meta, O_RDONLY, TRUSTED_OWN, &fd, NULL) != TARN_OK) return false;
   bool foreign = false;
   ssize_t bytes = pread(fd, area, sizeof area, 0);
   close(fd);

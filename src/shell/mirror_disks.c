@@ -16,8 +16,12 @@
 static tarn_err file_open(struct reactor *reactor, const char *path, const struct meta_sizes *sizes, struct disk **disk,
                           struct why *why) {
   if (*disk) return TARN_OK; /* from an earlier try */
-  struct file_disk_options options = {
-      .reactor = reactor, .path = path, .size_bytes = sizes->least, .whole = true, .grow_bytes = sizes->best};
+  struct file_disk_options options = {.reactor = reactor,
+                                      .path = path,
+                                      .size_bytes = sizes->least,
+                                      .whole = true,
+                                      .own = true,
+                                      .grow_bytes = sizes->best};
   tarn_err err = file_disk_open(&options, disk, NULL, why);
   require((err == TARN_OK) == (*disk != NULL));
   return err;

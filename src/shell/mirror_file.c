@@ -17,6 +17,7 @@
 
 #include "shell/image_identity.h"
 #include "shell/tail.h"
+#include "shell/trusted.h"
 #include "shell/words.h"
 
 #define MIRROR_FILE_VERSION 2
@@ -289,21 +290,20 @@ tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *file, str
 tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why) {
   char path[META_PATH_BYTES_MAX + 64];
   snprintf(path, sizeof path, "%s/config.json", folder);
-  struct stat info;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not keep us waiting */
-  if (fd < 0) return because(why, errno == ENOENT ? TARN_NOT_FOUND : TARN_IO, "%s: %s", path, strerror(errno));
-  bool is_file = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
-  FILE *stream = is_file ? fdopen(fd, "r") : NULL;
+  int fd;
+  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_OWN, &fd, why);
+  if (err != TARN_OK) return err;
+  FILE *stream = fdopen(fd, "r");
   if (!stream) {
     close(fd);
-    return because(why, TARN_CORRUPT, "%s %s", path, is_file ? "cannot be read" : "is no file");
+    return because(why, TARN_IO, "%s cannot be read", path);
   }
   json_error_t error;
   json_t *json = json_loadf(stream, JSON_REJECT_DUPLICATES, &error);
   fclose(stream);
   if (!json) return because(why, TARN_CORRUPT, "%s is damaged: line %d: %s", path, error.line, error.text);
   struct why inner;
-  tarn_err err = mirror_file_from_json(json, file, &inner);
+  err = mirror_file_from_json(json, file, &inner);
   json_decref(json);
   return err == TARN_OK ? TARN_OK : because(why, err, "%s %s", path, inner.text);
 }

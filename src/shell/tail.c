@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "shell/blank.h"
 #include "shell/file_identity.h"
+#include "shell/trusted.h"
 
 #define CHUNK_BYTES        (1u << 20)
 #define LOCATOR_COPY_BYTES (LOCATOR_AREA_BYTES / LOCATOR_COPIES)
@@ -52,11 +53,11 @@ tarn_err tail_find_behind(int fd, const struct locator *known, struct locator *l
 
 tarn_err tail_find_at(const char *path, struct locator *locator) {
   struct file_identity identity;
-  tarn_err err = file_inspect(path, &identity, NULL);
+  int fd;
+  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, NULL);
   if (err != TARN_OK) return err;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return TARN_IO;
-  err = tail_find(fd, identity.size_bytes, locator);
+  err = file_identify(fd, path, &identity, NULL);
+  if (err == TARN_OK) err = tail_find(fd, identity.size_bytes, locator);
   close(fd);
   return err;
 }
@@ -122,9 +123,10 @@ tarn_err tail_is_empty(const char *path, uint64_t device_bytes, const struct loc
                        struct locator *found, struct why *why) {
   uint64_t at;
   *ours = false;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return because(why, TARN_IO, "%s cannot be opened: %s", path, strerror(errno));
-  tarn_err err = blank_look(fd, locator->offset, device_bytes, &at);
+  int fd;
+  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, why);
+  if (err != TARN_OK) return err;
+  err = blank_look(fd, locator->offset, device_bytes, &at);
   const char *what = err == TARN_OK && at < device_bytes ? what_is_there(fd, device_bytes) : NULL;
   if (err == TARN_OK && at < device_bytes && !what) *ours = tail_find(fd, device_bytes, found) == TARN_OK;
   close(fd);
@@ -140,11 +142,12 @@ tarn_err tail_is_empty(const char *path, uint64_t device_bytes, const struct loc
 
 static tarn_err open_alone(const char *path, int *fd, uint64_t *bytes, struct why *why) {
   struct file_identity identity;
-  tarn_err err = file_inspect(path, &identity, why);
+  tarn_err err = trusted_open(path, O_RDWR | O_EXCL, TRUSTED_DATA, fd, why);
   if (err != TARN_OK) return err;
+  err = file_identify(*fd, path, &identity, why);
   *bytes = identity.size_bytes;
-  *fd = open(path, O_RDWR | O_CLOEXEC | (identity.is_block_device ? O_EXCL : 0));
-  return *fd >= 0 ? TARN_OK : because(why, TARN_IO, "%s cannot be opened: %s", path, strerror(errno));
+  if (err != TARN_OK) close(*fd);
+  return err;
 }
 
 static bool write_at(int fd, const uint8_t *data, size_t bytes, uint64_t offset) {
@@ -214,8 +217,8 @@ tarn_err tail_clear(const char *path, const struct locator *planned, struct why 
 
 bool tail_is_at(const char *path, const struct locator *known) {
   struct locator found;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return false;
+  int fd;
+  if (trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, NULL) != TARN_OK) return false;
   tarn_err err = tail_find_behind(fd, known, &found);
   close(fd);
   return err == TARN_OK && memcmp(&found, known, sizeof found) == 0;

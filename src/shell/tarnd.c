@@ -19,6 +19,7 @@
 #include "shell/manager.h"
 #include "shell/service.h"
 #include "shell/standard.h"
+#include "shell/trusted.h"
 #include "shell/words.h"
 
 #define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
@@ -72,18 +73,6 @@ static int fail(int status, const char *text) {
 
 /* ---- the state directory ---- */
 
-/* Who can write there says which data counts, gives options, and answers in our place: so nobody else may. */
-static tarn_err state_is_ours(const char *path, const struct stat *info, struct why *why) {
-  if (info->st_uid != 0 && info->st_uid != geteuid())
-    return because(why, TARN_REFUSED,
-                   "the state directory %s belongs to another user (%u), who could do anything there", path,
-                   (unsigned)info->st_uid);
-  if (info->st_mode & S_IWOTH)
-    return because(why, TARN_REFUSED,
-                   "everybody may write to the state directory %s: chmod o-w it, and look what is there", path);
-  return TARN_OK;
-}
-
 /* Makes it, in a folder that exists, and puts its absolute path into the config. */
 static tarn_err state_open(struct config *config, struct why *why) {
   const char *path = config->state;
@@ -95,7 +84,9 @@ static tarn_err state_open(struct config *config, struct why *why) {
   struct stat info;
   if (stat(resolved, &info) != 0 || !S_ISDIR(info.st_mode))
     return because(why, TARN_REFUSED, "%s is no directory", path);
-  if (state_is_ours(resolved, &info, why) != TARN_OK) return TARN_REFUSED;
+  /* Who can write there says which data counts, gives options, and answers in our place: so nobody else may. */
+  struct why inner;
+  if (trusted_folder(path, &inner) != TARN_OK) return because(why, TARN_REFUSED, "the state directory %s", inner.text);
   if (strlen(resolved) >= CONFIG_STATE_MAX)
     return because(why, TARN_REFUSED, "the path of the state directory is too long");
   strcpy(config->state, resolved);

@@ -1,0 +1,200 @@
+"""Somebody who is not root owns the folder that an image lies in, and puts something in the place of the daemon's files. He can take his
+image away; he cannot make the daemon read, write or believe anything else."""
+import os
+
+from lib import images
+from lib.context import check, rows
+from lib.daemon import Daemon
+from lib.images import MIB
+
+SIZE = 8 * MIB
+NOBODY = 65534
+
+
+class Attack:
+    """`folder` is his; `victim` is a file that only root may touch, as long as an image."""
+
+    def __init__(self, t):
+        self.t = t
+        os.chmod(t.path(), 0o711)
+        self.folder, self.victim = t.path("his"), t.path("victim")
+        os.mkdir(self.folder)
+        os.chown(self.folder, NOBODY, NOBODY)
+        images.make_random(self.victim, SIZE, seed=7)
+        os.chmod(self.victim, 0o600)
+        self.before = self.digests()
+        self.daemon = Daemon(t).start()
+
+    def digests(self):
+        return images.digest(self.victim), os.stat(self.victim).st_size
+
+    def path(self, name="a.img"):
+        return os.path.join(self.folder, name)
+
+    def create(self, *more):
+        self.daemon.create("vol0", [self.path(), *more], size=SIZE)
+
+    def refused(self, suffix=""):
+        return self.daemon.tarn("mirror", "create", "vol0", "--size", str(SIZE), "--image", self.path() + suffix, status=1).err
+
+    def do(self, *argv):
+        """As he would."""
+        self.t.run(*argv, user=NOBODY, group=NOBODY, extra_groups=[])
+
+    def check_victim(self):
+        check(self.digests() == self.before, "the file that only root may touch was written to")
+
+    def image(self, name):
+        return next(image for image in self.daemon.mirror("vol0")["images"] if image["name"] == name)
+
+    def finish(self):
+        self.check_victim()
+        self.daemon.check_alive()
+        self.daemon.stop()
+        self.check_victim()
+
+
+def link(attack, path):
+    attack.do("ln", "-s", attack.victim, path)
+
+
+def pipe(attack, path):
+    attack.do("mkfifo", path)
+
+
+def nothing(attack, path):
+    attack.do("touch", path)
+
+
+def planted(attack, path):
+    """Metadata that was ours, in a file of his."""
+    os.rename(path + ".away", path)
+    os.chown(path, NOBODY, NOBODY)
+
+
+def hard_link(attack, path):
+    """Where the kernel does not keep him from that (fs.protected_hardlinks)."""
+    os.link(attack.victim, path)
+
+
+METADATA = [("a link", link, "symbolic link"), ("a pipe", pipe, "is a pipe"),
+            ("an empty file of his", nothing, "belongs to another user"),
+            ("metadata in a file of his", planted, "belongs to another user"),
+            ("another name of a file of root's", hard_link, "has other names")]
+
+
+@rows([("the only image", ()), ("one of two", ("b.img",))])
+def test_a_link_in_place_of_an_image(t, row):
+    """Issue 11, 1: what the link leads to is neither served nor copied over, and that is said."""
+    attack = Attack(t)
+    daemon = attack.daemon
+    attack.create(*(t.path(name) for name in row[1]))
+    daemon.stop()
+    attack.do("mv", attack.path(), attack.path("x"))
+    link(attack, attack.path())
+    daemon.start()
+    if row[1]:
+        daemon.wait_state("vol0", "ACTIVE")
+        refused = daemon.tarn("image", "restore", "vol0", "a", status=1)
+    else:
+        daemon.wait_state("vol0", "ATTENTION")
+        refused = daemon.tarn("mirror", "activate", "--force", "vol0", status=1)
+    check("symbolic link" in refused.err, refused.err)
+    check("symbolic link" in daemon.tarn("status").out, daemon.tarn("status").out)
+    attack.check_victim()
+    os.remove(attack.path())
+    os.rename(attack.path("x"), attack.path())
+    daemon.tarn(*(("image", "restore", "vol0", "a") if row[1] else ("mirror", "activate", "vol0")))
+    daemon.wait_synchronized("vol0")
+    attack.finish()
+
+
+def test_a_link_in_place_of_a_folder(t):
+    """The same with a folder on the way: what is root's elsewhere under the same names is not taken."""
+    attack = Attack(t)
+    daemon = attack.daemon
+    os.mkdir(attack.path("in"))
+    os.chown(attack.path("in"), NOBODY, NOBODY)
+    os.mkdir(t.path("other"))
+    daemon.create("vol0", [attack.path("in/a.img")], size=SIZE)
+    daemon.stop()
+    os.rename(attack.victim, t.path("other/a.img"))
+    attack.victim = t.path("other/a.img")
+    attack.do("mv", attack.path("in"), attack.path("x"))
+    attack.do("ln", "-s", t.path("other"), attack.path("in"))
+    daemon.start()
+    daemon.wait_state("vol0", "ATTENTION")
+    refused = daemon.tarn("mirror", "activate", "--force", "vol0", status=1)
+    check("'in' is a symbolic link" in refused.err, refused.err)
+    check(sorted(os.listdir(t.path("other"))) == ["a.img"], "something was made there")
+    attack.finish()
+
+
+@rows([("a new image", False), ("one that is copied over", True)])
+def test_a_link_before_the_image_is_made(t, row):
+    """`create` and `add` write nothing through it, also with ,overwrite: what is meant must be typed."""
+    attack = Attack(t)
+    link(attack, attack.path())
+    suffix = ",overwrite" if row[1] else ""
+    refused = attack.daemon.tarn("mirror", "create", "vol0", "--size", str(SIZE), "--image", t.path("b.img"), "--image",
+                                 attack.path() + suffix, status=1)
+    check("symbolic link" in refused.err, refused.err)
+    attack.daemon.create("vol0", [t.path("b.img")], size=SIZE)
+    refused = attack.daemon.tarn("image", "add", "vol0", attack.path() + suffix, status=1)
+    check("symbolic link" in refused.err, refused.err)
+    attack.finish()
+
+
+@rows([row for row in METADATA if row[1] is not planted])
+def test_something_where_metadata_is_to_be_made(t, row):
+    """Issue 11, 2, 3 and 6: a name that he guessed is neither followed nor adopted, also with ,overwrite."""
+    _, make, says = row
+    attack = Attack(t)
+    make(attack, attack.path("a.img.tarn"))
+    before = os.lstat(attack.path("a.img.tarn"))
+    for suffix in ("", ",overwrite"):
+        refused = attack.refused(suffix)
+        check(says in refused, refused)
+        check(not os.path.exists(attack.path()), "an image was made")
+    after = os.lstat(attack.path("a.img.tarn"))
+    check((before.st_ino, before.st_uid, before.st_mode) == (after.st_ino, after.st_uid, after.st_mode), "it was changed")
+    attack.finish()
+
+
+@rows(METADATA)
+def test_something_in_place_of_metadata(t, row):
+    """The image is away then, and nothing is read from there, or written to it: neither at the start, nor by `restore`; and `destroy`
+    removes the name and nothing else."""
+    _, make, says = row
+    attack = Attack(t)
+    daemon = attack.daemon
+    attack.create(t.path("b.img"))
+    daemon.stop()
+    meta = attack.path("a.img.tarn")
+    attack.do("mv", meta, meta + ".away")
+    make(attack, meta)
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    check(attack.image("a")["state"] == "UNSYNCHRONIZED", f"it is {attack.image('a')['state']}")
+    check(says in daemon.tarn("status").out, daemon.tarn("status").out)
+    refused = daemon.tarn("image", "restore", "vol0", "a", status=1)
+    check(says in refused.err, refused.err)
+    attack.check_victim()
+    daemon.tarn("mirror", "deactivate", "vol0")
+    daemon.tarn("mirror", "destroy", "--force", "vol0")
+    check(os.path.exists(attack.path()), "the image is gone")
+    attack.finish()
+
+
+def test_a_lease_on_an_image(t):
+    """A lease that he holds on a file of his would keep whoever opens it waiting, 45 s as the kernel is set."""
+    attack = Attack(t)
+    attack.do("truncate", "-s", str(SIZE), attack.path())
+    holder = t.spawn("python3", "-c", "import fcntl, signal, sys; signal.signal(signal.SIGIO, signal.SIG_IGN); "
+                     "file = open(sys.argv[1], 'rb'); fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK); "
+                     "print('held', flush=True); signal.pause()", attack.path(), user=NOBODY, group=NOBODY, extra_groups=[],
+                     stdout=-1, text=True)
+    check(holder.stdout.readline() == "held\n", "no lease")
+    refused = attack.refused()
+    check("holds a lease" in refused, refused)
+    attack.finish()
