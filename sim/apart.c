@@ -66,6 +66,8 @@ bool sim_image_serve_apart(struct sim_image *image, struct prng *prng) {
   uint32_t i = sim_image_slot(image);
   require(!mirror->core);
   if (!image->past || !record_read(mirror->home.medium, &home) || !is_out(&home, i)) return false;
+  if (mirror->home.medium->dirty_count != 0)
+    return false; /* a power loss may take that back: then it would be the newest */
   if (memcmp(home.mirror_uuid, image->past->mirror_uuid, sizeof home.mirror_uuid) != 0) return false;
   own = *image->past;
   go_on_apart(&own, mirror->config.limits->history, prng_next(prng), home.sequence);

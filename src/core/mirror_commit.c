@@ -166,7 +166,7 @@ static void wake(struct mirror *m, tarn_err err) {
   if (m->commit.admin_done && m->commit.admin_seq <= seq) {
     void (*done)(struct mirror *, tarn_err) = m->commit.admin_done;
     m->commit.admin_done = NULL;
-    done(m, err);
+    done(m, m->commit.home_failed ? TARN_IO : err); /* a command needs the whole record, whoever else does not */
   }
 }
 
@@ -177,9 +177,9 @@ static bool record_is_needed(const struct mirror *m) {
   bool drops = m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
   needed |= drops; /* that of a current image is a new generation, too */
   if (drops && PLANTED(home_not_awaited)) needed = false;
-  needed |= m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
-  EACH_IMAGE(m, i) needed |= m->images[i].coming == COMING_COMMIT;
-  return needed;
+  /* By an activation, or a stop; a command that could not be recorded harms nobody else. */
+  bool admin = m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
+  return needed || (admin && !m->running);
 }
 
 static void round_done(struct mirror *m) {
@@ -199,6 +199,7 @@ static void round_done(struct mirror *m) {
   }
   if (m->commit.home_failed) {
     if (record_is_needed(m)) err = TARN_IO;
+    else images_come_later(m);
     m->record_dirty = true;
     if (!m->commit.home_in_trouble)
       report(m->env, REPORT_ERROR, m->config.name,

@@ -221,8 +221,8 @@ static void recover_locked(struct copy *copy) {
 
 static void missed_locked(struct copy *copy) {
   copy->targets = missed_targets(copy);
-  /* The images may differ there: what is read now need not be what recovery chooses. */
-  if (copy->targets == 0 || is_to_be_recovered(copy)) nothing_to_do(copy);
+  /* Where several are current they may differ there: what is read now need not be what recovery chooses. */
+  if (copy->targets == 0 || (is_to_be_recovered(copy) && !one_is_current(copy->m))) nothing_to_do(copy);
   else copy_piece(copy);
 }
 
@@ -563,6 +563,7 @@ void copy_end(struct copy *copy) {
   if (copy->given_up && m->running && (copy->kind == COPY_RECOVER || copy->kind == COPY_MISSED)) {
     m->copy_pause_ns = m->env->now_ns + RETRY_NS;
     m->copy_pause_why = copy->given_up;
+    m->recovery_pauses = copy->kind == COPY_RECOVER;
     timer_set(m->env, &m->copy_timer, m->copy_pause_ns);
     fail_waiting(copy);
   }

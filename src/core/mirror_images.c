@@ -92,6 +92,7 @@ static void undo(struct mirror *m, uint32_t i) {
         ri->state = image_next(ri->state, IMAGE_FAILED);
         ri->missing = MISSING_FAILED;
         ri->all_missed = true;
+        image_returns_later(m, i);
       }
       break;
     case IMAGE_OP_FRACTURE:
@@ -152,6 +153,8 @@ static void fracture_unequal(struct mirror *m, uint32_t i) {
 }
 
 static void remove_now(struct mirror *m, uint32_t i) {
+  bool recovers = m->recovering || m->recover.set_count != 0;
+  if (recovers) m->admin_online = false; /* it has not got what is recovered meanwhile */
   if (m->images[i].online) {
     bool was_current = image_is_current(m, i);
     image_leave(m, i, IMAGE_FAILED, MISSING_NONE);
@@ -358,6 +361,8 @@ static void add_recorded(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   struct image *image = &m->images[i];
   image->coming = COMING_NOT;
+  image->since_tick =
+      intent_next_tick(&m->intent); /* what fails on the image that had this slot before is none of its */
   if (err == TARN_OK && image->online && m->config.images[i].assumed) {
     assume(m, i);
     return;

@@ -126,6 +126,7 @@ struct copy {
   uint32_t failed, left;  /* failed a write; are out, or were, since the copy began */
   uint32_t pending, mark;
   uint32_t tries, probing, probes; /* of a unit that nobody can read */
+  uint64_t compared_ns;            /* of such a repair: struct repair */
   uint64_t lost_start, lost_bytes; /* the place that was left behind last */
   uint64_t repaired_bytes;
   const char *given_up; /* why it is not done; NULL: it is */
@@ -179,6 +180,7 @@ struct witness_renewal {
 struct repair {
   uint64_t start, end;
   uint32_t images;
+  uint64_t compared_ns; /* of a verify: it knows nothing of images that have joined since */
 };
 
 struct image {
@@ -333,6 +335,7 @@ struct mirror {
   bool finishing;                           /* the flush that ends a recovery is under way */
   uint64_t copy_pause_ns;                   /* nothing in the background before: something could not be copied, */
   const char *copy_pause_why;               /* for this reason */
+  bool recovery_pauses;                     /* and it is a recovery's */
   uint64_t clients_seen, clients_active_ns; /* to tell whether clients are active: how many I/Os had come, and when */
   struct repair repairs[REPAIRS_MAX];
   uint32_t repair_count;
@@ -535,6 +538,8 @@ void copy_init(struct mirror *m);
 void copy_pump(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
+/* The last good one. */
+bool one_is_current(const struct mirror *m);
 uint32_t syncing_mask(const struct mirror *m);
 /* What this image misses is copied from now on. */
 void sync_begin(struct mirror *m, uint32_t i);
@@ -606,6 +611,7 @@ void witness_check(const struct mirror *m);
 /* From the tick: images that may come back by themselves. */
 void images_tick(struct mirror *m);
 /* A round has ended. */
+void images_come_later(struct mirror *m);
 void images_committed(struct mirror *m, tarn_err err);
 /* The mirror stops: who waits to be recorded as back stays as it is. */
 void images_stop(struct mirror *m);

@@ -8,7 +8,8 @@
  * regions to be recovered, since recovery writes all images anyway.
  *
  * A verify that was told from which image repairs what differs by the same way. Then the images were not equal before, and
- * one that is away, or being copied to, may hold what is wrong: it misses the range from now on.
+ * one that is away, or being copied to, may hold what is wrong: it misses the range from now on. So may one that was being copied to
+ * when the range was compared, and has joined since: it is repaired as well.
  *
  * Crash argument: the mark is durable before any image is written, so what a crash leaves different is recovered. */
 #include "core/mirror_int.h"
@@ -52,6 +53,7 @@ bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source
   copy_begin(copy, COPY_REPAIR, repair->start, repair->end);
   m->repairing = true;
   copy->targets = repair->images;
+  copy->compared_ns = repair->compared_ns;
   copy->only = source;
   copy->done = done;
   copy->mark = mark;
@@ -75,6 +77,16 @@ static void repair_marked(struct copy *copy, tarn_err err) {
   }
 }
 
+/* They were copied from whoever could be read, perhaps from an image that was wrong. */
+static uint32_t joined_since(const struct mirror *m, uint64_t time_ns) {
+  uint32_t joined = 0;
+  EACH_IMAGE(m, i) {
+    bool is = image_is_current(m, i) && m->images[i].joined_ns != 0 && m->images[i].joined_ns >= time_ns;
+    if (is) joined |= 1u << i;
+  }
+  return joined;
+}
+
 /* What has to be recovered is written by recovery. */
 bool repair_locked(struct copy *copy) {
   struct mirror *m = copy->m;
@@ -82,6 +94,7 @@ bool repair_locked(struct copy *copy) {
   if (!m->running || bitmap_any_in(&m->recover, first, count)) return false;
   if ((copy->targets & mirror_current_mask(m) & ~copy->left) == 0) return false;
   if (copy->only == IMAGES_MAX) return true;
+  copy->targets |= joined_since(m, copy->compared_ns) & ~(1u << copy->only);
   EACH_IMAGE(m, i) {
     if (image_is_current(m, i) || !missed_set(&m->images[i].map, first, count)) continue;
     m->intent.marks[copy->mark].map_seq = m->commit.started + 1;

@@ -115,6 +115,7 @@ void image_return(struct mirror *m, uint32_t i, bool asked, bool full) {
 void images_tick(struct mirror *m) {
   EACH_IMAGE(m, i) {
     const struct image *image = &m->images[i];
+    if (image->coming == COMING_COMMIT && m->commit.home_in_trouble) (void)commit_want(m); /* once more */
     bool wanted = m->reopen && m->config.images[i].policy.return_by_itself &&
                   m->record.images[i].missing == MISSING_FAILED && image->return_at_ns != 0 &&
                   m->env->now_ns >= image->return_at_ns;
@@ -284,6 +285,15 @@ void images_stop(struct mirror *m) {
   }
 }
 
+/* The record that says that they come could not be written at home. That is no reason for anybody else to wait: nothing is written to
+ * them yet. */
+void images_come_later(struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    bool now = m->images[i].coming == COMING_COMMIT && m->images[i].come_seq == m->commit.started;
+    if (now) m->images[i].come_seq = m->commit.started + 1;
+  }
+}
+
 /* A round has ended. */
 void images_committed(struct mirror *m, tarn_err err) {
   EACH_IMAGE(m, i) {
@@ -293,9 +303,9 @@ void images_committed(struct mirror *m, tarn_err err) {
       come_failed(m, i, image->reason);
       continue;
     }
-    if (err != TARN_OK && admin_waits_for(m, i)) { /* it goes on trying */
+    if ((err != TARN_OK || m->commit.home_failed) && admin_waits_for(m, i)) { /* it goes on trying */
       admin_explain(m, "that image %s is back could not be recorded yet", image_name(m, i));
-      admin_end(m, err);
+      admin_end(m, TARN_IO);
     }
     if (m->commit.done < image->come_seq && m->running) continue;
     image->coming = COMING_NOT;

@@ -50,6 +50,11 @@ void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
   }
 }
 
+bool one_is_current(const struct mirror *m) {
+  uint32_t current = mirror_current_mask(m);
+  return (current & (current - 1)) == 0;
+}
+
 uint32_t syncing_mask(const struct mirror *m) {
   uint32_t mask = 0;
   EACH_IMAGE(m, i) {
@@ -223,7 +228,8 @@ void sync_committed(struct mirror *m) {
     m->checkpoint = CHECKPOINT_NONE;
     for (uint32_t mask = m->checkpoint_images & syncing_mask(m); mask != 0; mask &= mask - 1) {
       uint32_t i = (uint32_t)__builtin_ctz(mask);
-      if (m->images[i].map.missed.set_count == 0) image_join(m, i);
+      /* Not after a fall: it would be believed from then on, and is not among those whose last flush counts. */
+      if (m->images[i].map.missed.set_count == 0 && !m->fallen) image_join(m, i);
     }
   }
   copy_pump(m);
@@ -278,7 +284,10 @@ static void copy_run(struct event *event) {
   struct mirror *m = CONTAINER_OF(event, struct mirror, copy_event);
   if (!m->running) return;
   run_waiting_reads(m);
-  if (m->copy_pause_ns > m->env->now_ns) return;
+  bool pauses = m->copy_pause_ns > m->env->now_ns;
+  /* What the last good image cannot write again keeps no other from becoming good: then that one is out, and the recovery ends. */
+  if (pauses && m->recovery_pauses && one_is_current(m) && !m->paused) run_sync(m);
+  if (pauses) return;
   if (m->recover.set_count != 0) {
     run_recovery(m);
     return;

@@ -41,7 +41,8 @@ struct verify {
   uint64_t start_ns;
   /* the range */
   uint64_t start, end;
-  struct copy *copy; /* NULL: none is being read */
+  struct copy *copy;    /* NULL: none is being read */
+  uint64_t compared_ns; /* when reading began */
   uint32_t images, pending;
   bool repairing; /* the range was compared, and units from `unit` on may have to be repaired */
   bool in_repair;
@@ -187,6 +188,7 @@ void verify_locked(struct copy *copy) {
   struct verify *verify = m->verify;
   uint64_t first = extent_first(m, copy->start), count = extent_span(m, copy->start, copy->end - copy->start);
   require(verify->copy == copy);
+  verify->compared_ns = m->env->now_ns;
   verify->images = mirror_current_mask(m) & ~copy->left;
   if (!m->running || bitmap_any_in(&m->recover, first, count)) verify->images = 0; /* later */
   verify->pending = 1;
@@ -387,7 +389,9 @@ static void repair_next(struct verify *verify) {
     copy_pump(m);
     return;
   }
-  struct repair repair = {.start = verify->start + unit * UNIT_BYTES, .images = to_repair(verify, unit)};
+  struct repair repair = {.start = verify->start + unit * UNIT_BYTES,
+                          .images = to_repair(verify, unit),
+                          .compared_ns = verify->compared_ns};
   while (unit < units && to_repair(verify, unit) == repair.images) unit++;
   repair.end = min_u64(verify->start + unit * UNIT_BYTES, verify->end);
   uint32_t before = verify->unit;

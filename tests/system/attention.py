@@ -3,6 +3,7 @@ import errno
 import os
 import re
 import threading
+import time
 
 import nbd
 
@@ -293,6 +294,24 @@ def test_the_last_good_file_is_made_shorter(t):
     check(mirror.status()["state"] == "ATTENTION", "it is served again")
     mirror.daemon.tarn("mirror", "deactivate", "--wait", "vol0")
     check(mirror.status()["state"] == "INACTIVE", f"it is {mirror.status()['state']}")
+
+
+def test_a_file_made_shorter_stops_the_mirror(t):
+    """Thesis 3, rule 5: an image that lost a part of its data is copied in full, also if the loss has stopped the mirror."""
+    mirror = new_mirror(t, count=2, settings=("suspend=600", "max-missing=0"), image_settings=("hang=2",))
+    handle, tail = open_handle(mirror.daemon.uri("vol0")), SIZE - 4 * KIB
+    for at in [tail] + list(range(0, SIZE, 64 * KIB)):  # no witness lies where b loses something: it is a sample
+        handle.pwrite(b"x" * 4 * KIB, at)
+    handle.flush()
+    handle.shutdown()
+    time.sleep(12)  # nothing is marked any more
+    os.truncate(mirror.path("b"), tail)
+    mirror.daemon.wait_state("vol0", "ATTENTION")
+    os.truncate(mirror.path("b"), SIZE)
+    mirror.daemon.wait_state("vol0", "ACTIVE")
+    wait_for("b", lambda: mirror.image("b")["state"] == "SYNCHRONIZED")
+    with open(mirror.path("a"), "rb") as a, open(mirror.path("b"), "rb") as b:
+        check(a.read() == b.read(), "a and b are called equal, and differ")
 
 
 def test_the_record_in_the_state_directory_is_lost(t):
