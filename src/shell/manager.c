@@ -367,7 +367,7 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
     managed->differs = managed->file.differs;
     record_load(managed);
     managed->wanted = managed->has_record && managed->record.active && !managed->file.stay_inactive;
-    if (!managed->has_record || !managed->record.clean) mirror_file_unsettled(&managed->file);
+    mirror_file_unsettled(&managed->file, managed->has_record ? &managed->record : NULL);
     managed_insert(managed);
   }
   if (!keep) managed_free(managed);

@@ -271,6 +271,8 @@ static void import_end(struct import *import) {
       call_warn(call, "%s", json_string_value(json_array_get(import->plan.warnings, i)));
     managed->record = *record_of(import, import->best); /* to be shown, until it is activated */
     managed->has_record = true;
+    mirror_file_unsettled(&managed->file,
+                          NULL); /* metadata may be an old copy: nobody knows how the last daemon ended */
     managed_insert(managed);
     for (uint32_t slot = 0; slot < IMAGES_MAX; slot++)
       if (import->missing & 1u << slot) image_unknown(managed, slot, managed->record.images[slot].name);

@@ -165,10 +165,18 @@ void image_disks_abort(struct image_disks *disks) {
 
 /* ---- all of a mirror ---- */
 
-void mirror_file_unsettled(const struct mirror_file *file) {
-  for (uint32_t slot = 0; slot < file->slot_count; slot++)
+/* An image that took part until a clean stop had been flushed then, so its server had answered all. */
+static bool is_vouched_for(const struct record *record, uint32_t slot) {
+  const struct record_image *image = &record->images[slot];
+  return record->clean && image->present && image->state == IMAGE_SYNCHRONIZED && image->missing == MISSING_NONE;
+}
+
+void mirror_file_unsettled(const struct mirror_file *file, const struct record *record) {
+  for (uint32_t slot = 0; slot < file->slot_count; slot++) {
+    if (record && is_vouched_for(record, slot)) continue;
     for (uint32_t i = 0; i < file->volume_count; i++)
       if (disk_text_kind(file->images[slot].paths[i]) == DISK_KIND_NBD) nbd_disk_unsettled(file->images[slot].paths[i]);
+  }
 }
 
 /* ---- opening, each image by itself: a thread, with copies of all that it needs ---- */

@@ -43,8 +43,9 @@ void image_disks_check(const struct mirror_file *file, uint32_t slot, const uint
 void image_disks_close(struct image_disks *disks);
 /* The image has failed, and what its disks still have is given up: those that can be cut off are (NBD connections). */
 void image_disks_abort(struct image_disks *disks);
-/* A daemon before this one may have left requests under way on NBD servers: they settle from now on. */
-void mirror_file_unsettled(const struct mirror_file *file);
+/* A daemon before this one may have left requests under way on NBD servers: they settle from now on. `record`: what it wrote down last,
+ * which vouches for the images that took part until a clean stop; NULL: nothing vouches for any. */
+void mirror_file_unsettled(const struct mirror_file *file, const struct record *record);
 
 struct mirror_disks {
   /* the owner's; unchanged until `opened` */

@@ -12,7 +12,8 @@
  * No lock and no identity: whoever else uses the export is not kept out. And a request that was under way when a connection was
  * lost may be done by the server later. So a disk whose last connection ended with such requests (nbd_disk_close() of one that
  * was lost, nbd_disk_abort()) is not opened before `settle` has passed since (rule 7); nbd_disk_settle_ns() tells. The same holds
- * from this process's start on for an export of a mirror that was not stopped cleanly.
+ * from this process's start on for an export of a mirror that was not stopped cleanly, or of an image that was out when it was; and
+ * from an import on.
  *
  * nbd_disk_open() and nbd_disk_probe() block, for NBD_CONNECT_S and the time that a name takes: call them from
  * reactor_run_blocking(). Everything else is for the reactor's thread. */

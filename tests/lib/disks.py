@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 import threading
+import time
 
 from . import images
 from .context import check, wait_for
@@ -68,6 +69,64 @@ class NbdServer:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+
+class LateServer:
+    """In front of an NBD server: while `holds`, what a client sends is kept, and reaches the server only when it is released, also
+    when that client has hung up long ago. So a server does requests of a lost connection late."""
+
+    def __init__(self, t, server):
+        self.path, self.target = t.path("late.sock"), server.socket
+        self.holds, self.release = False, threading.Event()
+        self.done = threading.Event()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def uri(self):
+        return f"nbd+unix:///?socket={self.path}"
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self.target)
+            threading.Thread(target=self.forward, args=(client, server), daemon=True).start()
+            threading.Thread(target=self.back, args=(server, client), daemon=True).start()
+
+    def forward(self, client, server):
+        kept = b""
+        while True:
+            try:
+                data = client.recv(1 << 20)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            if self.holds or kept:
+                kept += data
+            else:
+                server.sendall(data)
+        if kept:
+            self.release.wait()
+            server.sendall(kept)
+            time.sleep(0.3)
+            self.done.set()
+        server.close()
+
+    def back(self, server, client):
+        while True:
+            try:
+                data = server.recv(1 << 20)
+            except OSError:
+                return
+            if not data:
+                return
+            try:
+                client.sendall(data)
+            except OSError:
+                pass
 
 
 def is_listening(path):

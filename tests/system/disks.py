@@ -3,13 +3,15 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
+import threading
 import time
 
 from lib import images
 from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
-from lib.disks import NbdServer, loop_device
+from lib.disks import LateServer, NbdServer, loop_device
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, Ledger
 from lib.load import Load, Mix, open_handle, read_volume
@@ -299,7 +301,7 @@ def test_a_server_dies_and_returns(t):
 
 def test_settling_after_a_kill(t):
     """Rule 7: a daemon that was killed may have left requests in the server: the next one waits for nbd-settle, counted from its
-    start. After a clean stop nobody waits."""
+    start. After a clean stop of a mirror whose images took part nobody waits."""
     server = NbdServer(t).start()
     daemon = new_nbd_mirror(t, server, "nbd-settle=2")
     daemon.restart()
@@ -311,6 +313,67 @@ def test_settling_after_a_kill(t):
     check(re.search(r"vol0: waits [12] s .*nbd-settle", daemon.log()), "it does not wait after a kill")
     check(image(daemon, "b")["missing"] is None, "the image is missing")
     daemon.stop()
+
+
+def new_late_mirror(t):
+    server = NbdServer(t).start()
+    late = LateServer(t, server)
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.path("a.img"), f"{late.uri()},overwrite,meta={t.path('b.tarn')}"], size=SIZE)
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("image", "set", "vol0", "b", "hang=1", "return-after=0", "nbd-settle=5")
+    return server, late, daemon
+
+
+def overtake(daemon, late):
+    """A write that image b's server keeps; image b is put out; then a newer one at the same place."""
+    late.holds = True
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(b"O" * 4096, MIB)
+    threading.Timer(3, late.release.set).start()
+    handle.pwrite(b"N" * 4096, MIB)
+    handle.flush()
+    handle.shutdown()
+    late.holds = False
+
+
+def check_newest(server, daemon, late):
+    """The server does what the lost connection had asked for 3 s after that was lost, well within nbd-settle."""
+    daemon.wait_synchronized("vol0")
+    check(late.done.wait(30), "the late request was not done")
+    daemon.wait_synchronized("vol0")
+    found = images.read_at(server.file, MIB, 4096)
+    check(found == b"N" * 4096, f"image b is SYNCHRONIZED, and holds {found[:1]} in place of what was flushed since")
+
+
+def test_settling_after_a_clean_stop(t):
+    """Rule 7: a connection was lost with requests under way, and the daemon is stopped cleanly and started again before nbd-settle
+    has passed: nothing is written there before that."""
+    server, late, daemon = new_late_mirror(t)
+    overtake(daemon, late)
+    daemon.restart()
+    check_newest(server, daemon, late)
+
+
+def test_settling_after_an_import(t):
+    """Rule 7: a daemon was killed with requests under way, its state directory is lost, and the mirror is imported."""
+    server, late, daemon = new_late_mirror(t)
+    late.holds = True
+    handle = open_handle(daemon.uri("vol0"))
+    handle.aio_pwrite(bytearray(b"O" * 4096), MIB)
+    wait_for("the write to be under way", lambda: images.read_at(t.path("a.img"), MIB, 4096) == b"O" * 4096)
+    daemon.kill()
+    threading.Timer(3, late.release.set).start()
+    late.holds = False
+    shutil.rmtree(daemon.state)
+    daemon.start()
+    daemon.tarn("mirror", "import", t.path("a.img"), f"{late.uri()},meta={t.path('b.tarn')}")
+    daemon.tarn("mirror", "activate", "vol0")
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(b"N" * 4096, MIB)
+    handle.flush()
+    handle.shutdown()
+    check_newest(server, daemon, late)
 
 
 def test_a_server_over_tcp(t):
