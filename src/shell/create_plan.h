@@ -61,7 +61,8 @@ struct create_plan {
   /* the owner's, before plan_check() */
   const char *state, *node;
   char folder[700]; /* STATE/mirrors/NAME */
-  json_t *others;   /* [[disk, whose], ...]: what is in use by mirrors of this node (manager_files) */
+  json_t
+      *others; /* [[disk, whose], ...]: what mirrors of this node have or other commands have claimed (manager_files) */
   json_t *warnings;
 };
 

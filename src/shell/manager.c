@@ -274,33 +274,6 @@ bool call_image(struct managed *managed, struct call *call, const char *key, uin
   return false;
 }
 
-json_t *manager_files(const struct manager *manager) {
-  json_t *list = json_array();
-  LIST_EACH(&manager->mirrors, node) {
-    const struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    const struct mirror_file *file = &managed->file;
-    char path[FOLDER_PATH_MAX + 32];
-    const char *const own[] = {"record", "config.json"};
-    for (size_t i = 0; i < COUNT_OF(own); i++) {
-      snprintf(path, sizeof path, "%s/%s", managed->folder, own[i]);
-      json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(path),
-                                            json_sprintf("mirror %s, as its %s", file->name, own[i])));
-    }
-    for (uint32_t slot = 0; slot < file->slot_count; slot++) {
-      const struct mirror_file_image *image = &file->images[slot];
-      if (!image->present || image->unknown) continue;
-      for (uint32_t i = 0; i < file->volume_count; i++)
-        json_array_append_new(list, json_pack("[o, o]", json_string_nocheck(image->paths[i]),
-                                              json_sprintf("image %s of mirror %s", image->name, file->name)));
-      if (image->tail.length) continue; /* on that disk */
-      json_array_append_new(list,
-                            json_pack("[o, o]", json_string_nocheck(image->meta),
-                                      json_sprintf("image %s of mirror %s, as its metadata", image->name, file->name)));
-    }
-  }
-  return list;
-}
-
 /* ---- start and stop ---- */
 
 static void lose_patience(struct timer *timer) {
@@ -320,6 +293,7 @@ struct manager *manager_create(const struct manager_options *options) {
   list_init(&manager->mirrors);
   list_init(&manager->waiting);
   list_init(&manager->asides);
+  list_init(&manager->claims);
   timer_init(&manager->patience, lose_patience);
   event_init(&manager->resume, resume_run);
   return manager;

@@ -14,6 +14,7 @@ struct adding {
   struct managed *managed; /* NULL: a stray */
   struct manager *manager;
   struct create_plan plan;
+  struct claim claim;
   struct mirror_file file; /* the mirror's, with the image */
   struct meta_sizes meta;
   struct image_disks disks;
@@ -24,6 +25,7 @@ struct adding {
 };
 
 static void adding_free(struct adding *adding) {
+  claim_end(&adding->claim);
   plan_release(&adding->plan);
   json_decref(adding->plan.others);
   json_decref(adding->plan.warnings);
@@ -172,6 +174,7 @@ static void checked(struct reactor_work *work) {
 static void check_leave(struct adding *adding, const char *why) {
   struct image_task *task = adding->managed->task;
   timer_cancel(&adding->limit);
+  claim_end(&adding->claim); /* a stray looks, and does nothing */
   adding->manager->strays++;
   task->adding = NULL;
   task->err = because(&task->why, TARN_HUNG, "image %s is not added: %s", adding->file.images[task->slot].name, why);
@@ -200,6 +203,8 @@ static void add_begin(struct managed *managed, struct call *call, struct adding 
   }
   *task = (struct image_task){
       .slot = adding->plan.from, .how = {.quiet = true}, .act = add_act, .end = add_end, .adding = adding};
+  claim_begin(managed->manager, &adding->claim);
+  claim_image(&adding->claim, &adding->file, task->slot, managed->manager->options.state, "added");
   managed_begin(managed, call, "is having an image added");
   managed->task = task;
   uint64_t limit_s = (uint64_t)adding->file.images[task->slot].settings.values[SET_HANG] + LOCK_WAIT_MORE_S;

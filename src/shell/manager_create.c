@@ -12,6 +12,7 @@
 struct create {
   struct managed *managed;
   struct create_plan plan;
+  struct claim claim;
   struct reactor_work work;
   bool activate, prepared;
   tarn_err err;
@@ -19,6 +20,7 @@ struct create {
 };
 
 static void create_free(struct create *create) {
+  claim_end(&create->claim);
   plan_release(&create->plan);
   json_decref(create->plan.others);
   json_decref(create->plan.warnings);
@@ -205,6 +207,9 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
     create_end(create);
     return;
   }
+  claim_begin(manager, &create->claim);
+  for (uint32_t slot = 0; slot < managed->file.slot_count; slot++)
+    claim_image(&create->claim, &managed->file, slot, manager->options.state, "created");
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", manager->options.state, managed->file.name);
   snprintf(create->plan.folder, sizeof create->plan.folder, "%s", managed->folder);
   reactor_run_blocking(manager->options.reactor, NULL, &create->work, prepare_work, prepared);

@@ -21,6 +21,7 @@
 struct import {
   struct managed *managed;
   struct create_plan plan;
+  struct claim claim;
   struct reactor_work work;
   bool force;
   const char *name; /* the request's; NULL: as recorded */
@@ -34,6 +35,7 @@ struct import {
 };
 
 static void import_free(struct import *import) {
+  claim_end(&import->claim);
   plan_release(&import->plan);
   json_decref(import->plan.others);
   json_decref(import->plan.warnings);
@@ -340,6 +342,16 @@ static tarn_err import_parse(struct import *import, const struct request *reques
   return err;
 }
 
+static void import_claim(struct import *import) {
+  static const char *const whose = "a mirror that is being imported";
+  claim_begin(import->managed->manager, &import->claim);
+  for (uint32_t i = 0; i < import->count; i++) {
+    const struct image_spec *spec = &import->specs[i];
+    for (uint32_t v = 0; v < spec->path_count; v++) claim_disk(&import->claim, spec->paths[v], whose);
+    claim_meta(&import->claim, spec->meta, spec->paths[0], whose);
+  }
+}
+
 static void import_again(void *owner, struct call *call) { manager_mirror_import(owner, call); }
 void manager_mirror_import(struct manager *manager, struct call *call) {
   struct why why;
@@ -368,5 +380,6 @@ void manager_mirror_import(struct manager *manager, struct call *call) {
   import->plan.node = manager->options.node;
   import->plan.warnings = json_array();
   import->plan.others = manager_files(manager);
+  import_claim(import);
   reactor_run_blocking(manager->options.reactor, NULL, &import->work, examine_work, examined);
 }

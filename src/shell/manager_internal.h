@@ -7,6 +7,7 @@
  *   manager_reopen.c    an image that comes back; files that leave their paths
  *   manager_commands.c  commands on a mirror        manager_settings.c   set, get
  *   manager_create.c    `mirror create`             manager_import.c     `mirror import`
+ *   manager_files.c     which files are whose
  *   manager_status.c    `status`
  *   manager_image.c     commands on an image        manager_add.c        `image add`
  *   manager_tidy.c      images half added or removed
@@ -134,6 +135,7 @@ struct manager {
   struct list mirrors; /* struct managed */
   struct list waiting; /* struct call, each to be run again by call->again */
   struct list asides;  /* manager_aside.c */
+  struct list claims;  /* struct claim, manager_files.c */
   struct event resume;
   struct managed *creating; /* not in the list yet; or NULL */
   bool stopping;
@@ -179,8 +181,25 @@ struct managed *call_mirror(struct manager *manager, struct call *call, const ch
 /* The image that the call names by argument `key`. False: the call was answered. */
 bool call_image(struct managed *managed, struct call *call, const char *key, uint32_t *slot);
 bool managed_image(const struct managed *managed, const char *name, uint32_t *slot);
-/* [[path, whose], ...]: all files that no new image may use. */
+
+/* ---- manager_files.c ---- */
+/* [[disk, whose], ...]: all that no new image may use: what mirrors have, and what is claimed. */
 json_t *manager_files(const struct manager *manager);
+/* What a command is about to give to a mirror, from its beginning until the mirror has it, or it is given up. Zeroed: none. */
+struct claim {
+  struct list link; /* in manager->claims */
+  json_t *files;    /* as of manager_files(); NULL: none */
+};
+/* In the same turn of the reactor's thread as the command's manager_files(), and behind it. */
+void claim_begin(struct manager *manager, struct claim *claim);
+/* The disks of an image as parsed, and wherever its metadata may come to lie. `doing`: "created", "added". */
+void claim_image(struct claim *claim, const struct mirror_file *file, uint32_t slot, const char *state,
+                 const char *doing);
+void claim_disk(struct claim *claim, const char *disk, const char *whose);
+/* `meta` as it was typed; empty: not. */
+void claim_meta(struct claim *claim, const char *meta, const char *first_disk, const char *whose);
+/* Harmless twice. */
+void claim_end(struct claim *claim);
 
 /* ---- manager_life.c ---- */
 /* What the home store holds is known from the core: for when it is closed. */

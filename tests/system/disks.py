@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -374,6 +375,28 @@ def test_settling_after_an_import(t):
     handle.flush()
     handle.shutdown()
     check_newest(server, daemon, late)
+
+
+@rows([("two mirrors", "image"), ("one that is being created", "create")])
+def test_one_export_for_two(t, row):
+    """Two commands at the same time give one export to two mirrors. The later one is refused: an export has no lock that would keep it
+    out."""
+    _, second = row
+    server = NbdServer(t, options=["--filter=delay"])
+    server.plugin.append("delay-open=1")
+    server.start()
+    daemon = Daemon(t).start()
+    for name in ("one", "two"):
+        daemon.create(name, [t.path(f"{name}.img")], size=SIZE)
+    words = [["image", "add", "one", f"{server.uri()},overwrite,meta={t.path('m1.tarn')}", "--wait"],
+             ["image", "add", "two", f"{server.uri()},overwrite,meta={t.path('m2.tarn')}", "--wait"] if second == "image" else
+             ["mirror", "create", "three", "--image", f"{server.uri()},meta={t.path('m2.tarn')}", "--activate"]]
+    adding = [t.spawn(*daemon.tarn_argv(*each), stderr=subprocess.PIPE, text=True) for each in words]
+    said = [process.communicate(timeout=60)[1] for process in adding]
+    statuses = [process.returncode for process in adding]
+    check(sorted(statuses) == [0, 1], f"the commands ended with {statuses}: {said}")
+    refused = said[statuses.index(1)]
+    check("belongs to image" in refused and len(refused.splitlines()) == 1, f"it is refused with: {refused}")
 
 
 def test_a_server_over_tcp(t):

@@ -541,6 +541,26 @@ def take(daemon, path, _):
 
 
 @limit(180)
+def test_one_file_for_two(t):
+    """Two commands at the same time give one file to two mirrors that are INACTIVE, so that no lock is held for long (another meta= for
+    each). The first takes its
+    time, because another disk of its image hangs; the later one is refused."""
+    disk = VolatileDisk(t, "d", SIZE, kind="fuse")
+    disk.power_on()
+    daemon, path = Daemon(t).start(), images.make_random(t.path("x.img"), MIB)
+    daemon.create("two", [t.path("two.img")], size=MIB, activate=False)
+    disk.fuse.send_signal(signal.SIGSTOP)
+    wait_for("the kernel to ask the file system again", lambda: does_hang(disk.path))
+    waiting = t.spawn(*daemon.tarn_argv("mirror", "create", "one", "--image", f"x={path}+{disk.path},meta={t.path('one.tarn')}"))
+    wait_for("the daemon to look at it", lambda: threads_that_open(daemon) > 0)
+    second = daemon.tarn("image", "add", "two", f"x={path},meta={t.path('two.tarn')},overwrite", status=None)
+    disk.fuse.send_signal(signal.SIGCONT)
+    check(waiting.wait(60) == 0, "the first command was refused")
+    check(second.status == 1, "both mirrors have the file")
+    check("belongs to image x of mirror one, which is being created" in second.err, f"it is refused with: {second.err}")
+
+
+@limit(180)
 @rows([("add", add), ("create", create), ("import", take)])
 def test_a_stop_while_a_new_disk_hangs(t, row):
     """Thesis 8: the disk of a new image hangs when it is looked at for the first time. The daemon ends all the same when it is told to, its
