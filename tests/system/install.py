@@ -3,10 +3,15 @@ installed on this machine: all goes into the test's folder."""
 import os
 import re
 import stat
+import subprocess
 
-from lib.context import check, limit
+import nbd
+
+from lib.context import check, is_sanitized, limit, wait_for
 from lib.daemon import Daemon
-from lib.images import MIB, digest
+from lib.disks import loop_device
+from lib.images import MIB, digest, make_sparse
+from lib.load import open_handle
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -114,6 +119,71 @@ def test_units(t):
             target.write(source.read().replace(f"={program}", f"={t.path('root')}{program}"))
     result = t.run("systemd-analyze", "verify", "--man=no", *[t.path("units", name) for name in os.listdir(folder)], status=None)
     check(result.status == 0 and not result.err.strip(), f"systemd says: {result}")
+
+
+def test_programs_are_hardened(t):
+    """Issue 11, 10: what reads bytes of strangers is built so that a mistake is harder to use."""
+    for name in ("tarnd", "tarn"):
+        flags = t.run("readelf", "--dynamic", "--wide", t.program(name), quiet=True).out
+        parts = t.run("readelf", "--program-headers", "--wide", t.program(name), quiet=True).out
+        check(re.search(r"FLAGS_1.*PIE", flags), f"{name} is not position-independent")
+        check(re.search(r"GNU_STACK .* RW +0x", parts), f"{name} has a stack that can be executed")
+        if is_sanitized(t):
+            continue
+        symbols = t.run("readelf", "--symbols", "--wide", t.program(name), quiet=True).out
+        check("BIND_NOW" in flags and "GNU_RELRO" in parts, f"{name} leaves its tables of addresses writable")
+        check("__stack_chk_fail" in symbols and "__memcpy_chk" in symbols, f"{name} does not guard its stack, or its copies")
+
+
+def calls_of(group):
+    """The system calls of a group of systemd's, also by the groups in it."""
+    lines = subprocess.run(["systemd-analyze", "--no-pager", "syscall-filter", group], capture_output=True, text=True, check=True).stdout
+    found = set()
+    for name in (line.strip() for line in lines.splitlines()[1:]):
+        if name.startswith("@"):
+            found |= calls_of(name)
+        elif name and not name.startswith("#"):
+            found.add(name)
+    return found
+
+
+@limit(300)
+def test_the_unit_leaves_it_what_it_needs(t):
+    """With the capabilities and system calls of the unit, and no others: files of other owners, devices, TCP, all that is done with them."""
+    service = unit(os.path.join(installed(t), "lib/systemd/system/tarnd.service"))["Service"]
+    names = [name.removeprefix("CAP_").lower() for name in service["CapabilityBoundingSet"][0].split()]
+    check(service["SystemCallFilter"] == ["@system-service"], "the filter")
+    theirs = make_sparse(t.path("theirs.img"), 8 * MIB)
+    os.chmod(theirs, 0o600)
+    os.chown(theirs, 65534, 65534)
+    wrapper = ["setpriv", "--no-new-privs", "--bounding-set=-all," + ",".join("+" + name for name in names),
+               "strace", "--daemonize", "--follow-forks", "--quiet=all", "--output", t.path("calls"), "--trace=all", "--signal=none"]
+    with loop_device(t, make_sparse(t.path("loop.raw"), 8 * MIB)) as device:
+        daemon = Daemon(t, wrapper=wrapper).start()
+        daemon.create("vol0", [theirs, f"{device},overwrite"], size=4 * MIB)
+        daemon.wait_synchronized("vol0")
+        handle = open_handle(daemon.uri("vol0"))
+        handle.pwrite(b"x" * 65536, 0)
+        handle.pwrite(b"y" * 4096, MIB, nbd.CMD_FLAG_FUA)
+        handle.zero(65536, 2 * MIB)
+        handle.trim(65536, 3 * MIB)
+        handle.flush()
+        handle.shutdown()
+        daemon.tarn("image", "add", "vol0", t.path("c.img"))
+        daemon.wait_synchronized("vol0")
+        daemon.tarn("mirror", "verify", "vol0")
+        daemon.tarn("image", "remove", "vol0", "c")
+        daemon.tarn("mirror", "deactivate", "vol0")
+        daemon.tarn("mirror", "destroy", "--force", "vol0")
+        daemon.stop()
+
+    def calls():
+        with open(t.path("calls"), encoding="utf-8", errors="replace") as file:
+            return set(re.findall(r"^\d+ +(\w+)\(", file.read(), re.MULTILINE))
+    wait_for("strace to have seen its end", lambda: "exit_group" in calls())
+    used = calls()
+    check("io_uring_enter" in used, f"{used} were seen")
+    check(used <= calls_of("@system-service"), f"the unit forbids {sorted(used - calls_of('@system-service'))}")
 
 
 # ---- the Debian package ----
