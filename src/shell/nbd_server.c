@@ -38,6 +38,7 @@
 #define STALL_CROWDED_NS STALL_TICK_NS /* when others wait for buffers */
 #define DEAF_NS          (10 * NS_PER_S)
 #define SILENT_NS        (30 * NS_PER_S) /* inside a payload */
+#define HANDSHAKE_NS     (10 * NS_PER_S)
 
 struct connection {
   struct list link; /* in the server's free or used list */
@@ -47,6 +48,7 @@ struct connection {
   int fd; /* -1 once closed */
   bool used_before, hanging_up;
   struct reactor_op receive, send;
+  uint64_t opened_ns;
   uint64_t receive_ns, send_ns; /* when those that are under way began */
   uint64_t silent_ns;           /* how long nothing of a payload has come, as counted by ticks */
   uint64_t crowd_since_ns;      /* since when somebody has waited for a buffer that it could give back; 0: nobody */
@@ -72,13 +74,15 @@ struct nbd_server {
   struct env *env;
   struct buffer_pool *pool;
   struct arena arena;
-  struct list free, used; /* struct connection */
+  struct list free, used; /* struct connection; used: in the order of coming */
   struct list exports;    /* struct nbd_server_export, in the order of adding */
   struct list removing;   /* those with sessions that are on their way out */
   struct event sweep;     /* a session is gone: who waited for that? */
   struct listener listeners[LISTENERS_MAX];
   uint32_t listener_count, session_count;
-  uint64_t deaf_ns, silent_ns;
+  uint64_t deaf_ns, silent_ns, handshake_ns;
+  struct timer handshake; /* armed while anybody is at it, for the oldest */
+  uint64_t leave_look_ns; /* until then nobody is asked again whether he leaves */
   struct timer stall;     /* armed while something is under way that holds buffers, or a payload is */
   uint64_t stall_tick_ns; /* when it fired last, or was armed */
   uint64_t full_report_ns;
@@ -144,6 +148,37 @@ static void hang_up(struct connection *connection) {
   connection->hanging_up = true;
   (void)shutdown(connection->fd, SHUT_RDWR); /* ends the receive and the send that may be under way */
   if (!event_is_posted(&connection->pump)) event_post(&connection->server->env->queue, &connection->pump);
+}
+
+/* ---- clients that do not come to the point ---- */
+
+/* The oldest who is still at the handshake; NULL: nobody. */
+static struct connection *oldest_newcomer(const struct nbd_server *server) {
+  LIST_EACH(&server->used, link) {
+    struct connection *connection = LIST_ENTRY(link, struct connection, link);
+    if (!connection->hanging_up && !nbd_session_export(connection->session)) return connection;
+  }
+  return NULL;
+}
+
+/* Those who come later have as long from then on, so they are looked at when the oldest one's time is over. */
+static void handshake_over(struct timer *timer) {
+  struct nbd_server *server = CONTAINER_OF(timer, struct nbd_server, handshake);
+  struct connection *oldest;
+  /* We were stopped, or very busy: what they have sent meanwhile is still to be received. */
+  uint64_t late_ns = server->env->now_ns - timer->deadline_ns;
+  LIST_EACH(&server->used, link) {
+    if (late_ns > NS_PER_S) LIST_ENTRY(link, struct connection, link)->opened_ns += late_ns + NS_PER_S;
+  }
+  while ((oldest = oldest_newcomer(server)) != NULL) {
+    uint64_t until_ns = oldest->opened_ns + server->handshake_ns;
+    if (server->env->now_ns < until_ns) {
+      timer_set(server->env, &server->handshake, until_ns);
+      return;
+    }
+    blame(oldest, "has not finished its handshake in time");
+    hang_up(oldest);
+  }
 }
 
 /* ---- clients that stall ---- */
@@ -302,15 +337,18 @@ static bool may_report_full(struct nbd_server *server) {
   return true;
 }
 
-/* Is anybody on the way out? One whose other end is closed already may not have been heard of yet. */
-static bool somebody_leaves(const struct nbd_server *server) {
+/* Is anybody on the way out? One whose other end is closed already may not have been heard of yet. All are asked, but once in a while
+ * only, for the sake of a crowd at the door: until then somebody may be. */
+static bool somebody_leaves(struct nbd_server *server) {
+  bool asks = server->env->now_ns >= server->leave_look_ns;
+  if (asks) server->leave_look_ns = server->env->now_ns + LEAVE_TICK_NS;
   LIST_EACH(&server->used, link) {
     const struct connection *connection = LIST_ENTRY(link, struct connection, link);
     struct pollfd ask = {.fd = connection->fd, .events = POLLRDHUP};
     if (connection->hanging_up) return true;
-    if (poll(&ask, 1, 0) == 1 && ask.revents & (POLLRDHUP | POLLHUP | POLLERR)) return true;
+    if (asks && poll(&ask, 1, 0) == 1 && ask.revents & (POLLRDHUP | POLLHUP | POLLERR)) return true;
   }
-  return false;
+  return !asks;
 }
 
 static void connection_refuse(struct nbd_server *server, int fd) {
@@ -340,6 +378,9 @@ static void connection_open(struct nbd_server *server, int fd) {
   connection->fd = fd;
   connection->hanging_up = false;
   connection->silent_ns = connection->crowd_since_ns = 0;
+  connection->opened_ns = server->env->now_ns;
+  if (!timer_is_armed(&server->handshake))
+    timer_set(server->env, &server->handshake, connection->opened_ns + server->handshake_ns);
   if (connection->used_before) memset(connection->memory, 0, nbd_session_bytes());
   connection->used_before = true;
   list_push(&server->used, &connection->link);
@@ -391,7 +432,13 @@ static bool let_in(struct listener *listener, int fd) {
     return true;
   }
   if (listener->caller < 0) listener->caller_ns = now;
-  if (now - listener->caller_ns >= LEAVE_NS || !somebody_leaves(server)) {
+  bool waits = now - listener->caller_ns < LEAVE_NS && somebody_leaves(server);
+  struct connection *newcomer = waits ? NULL : oldest_newcomer(server);
+  if (newcomer) {
+    blame(newcomer, "has not finished its handshake, and others want to come in");
+    hang_up(newcomer);
+    listener->caller_ns = now;
+  } else if (!waits) {
     listener->caller = -1;
     connection_refuse(server, fd);
     return true;
@@ -516,12 +563,14 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   server->pool = options->pool;
   server->deaf_ns = options->deaf_ns ? options->deaf_ns : DEAF_NS;
   server->silent_ns = options->silent_ns ? options->silent_ns : SILENT_NS;
+  server->handshake_ns = options->handshake_ns ? options->handshake_ns : HANDSHAKE_NS;
   list_init(&server->free);
   list_init(&server->used);
   list_init(&server->exports);
   list_init(&server->removing);
   event_init(&server->sweep, sweep);
   timer_init(&server->stall, stall_tick);
+  timer_init(&server->handshake, handshake_over);
   client_reports_init(&server->reports, server->env);
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
@@ -571,6 +620,7 @@ void nbd_server_destroy(struct nbd_server *server) {
   require(list_is_empty(&server->removing));
   event_cancel(&server->sweep);
   timer_cancel(&server->stall);
+  timer_cancel(&server->handshake);
   client_reports_end(&server->reports);
   struct arena arena = server->arena;
   arena_destroy(&arena);

@@ -1,7 +1,8 @@
 /* nbd_server.h - NBD sessions on sockets: drives nbd/session.h over a reactor, and keeps the table of exports.
  *
- * Memory for all sessions is taken when the server is created. A connection beyond session_max is closed at once, with a
- * report; unless somebody is just leaving: then it waits, up to a second, for that place. Per connection one receive and one
+ * Memory for all sessions is taken when the server is created. Who has not finished the handshake within ten seconds is hung up on. When
+ * all session_max places are taken, the oldest of those who are still at it yields to whoever comes. Else a connection is closed at
+ * once, with a report; unless somebody is just leaving: then it waits, up to a second, for that place. Per connection one receive and one
  * send are under way at most.
  *
  * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
@@ -36,9 +37,10 @@ struct nbd_server_export {
 struct nbd_server_options {
   struct reactor *reactor;
   struct buffer_pool *pool;
-  uint32_t session_max; /* 0: NBD_SESSIONS_DEFAULT */
-  uint64_t deaf_ns;     /* 0: 10 s, see above */
-  uint64_t silent_ns;   /* 0: 30 s, see above */
+  uint32_t session_max;  /* 0: NBD_SESSIONS_DEFAULT */
+  uint64_t deaf_ns;      /* 0: 10 s, see above */
+  uint64_t silent_ns;    /* 0: 30 s, see above */
+  uint64_t handshake_ns; /* 0: 10 s, see above */
 };
 
 struct nbd_server *nbd_server_create(const struct nbd_server_options *options, struct why *why);

@@ -8,7 +8,7 @@ import struct
 import time
 
 from lib import images
-from lib.context import Failed, check, rows, wait_for
+from lib.context import Failed, check, limit, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import MIB
 from lib.ledger import SECTOR, Ledger
@@ -247,12 +247,38 @@ def test_a_crowd_at_the_door(t):
     daemon = served(t)
     daemon.pause()
     crowd = [Raw(daemon.socket()) for _ in range(500)]
+    for raw in crowd:  # what each has to say lies there before anybody is let in: a handshake may not take long
+        raw.send(struct.pack(">I", 3) + option(OPT_GO, 10, name_data(4)))
     daemon.resume()
     for raw in crowd:
-        raw.into("vol0")
+        raw.receive(18)
+        while raw.option_reply()[1] != REP_ACK:
+            pass
     good = GoodClient(daemon)
     good.look()
     for raw in crowd:
+        raw.close()
+    good.finish()
+
+
+@limit(300)
+def test_a_crowd_that_never_says_what_it_wants(t):
+    """Issue 11, 4: as many silent clients as there are places, and more, all the time: who knows what he wants is let in, and who does not
+    come to the point is hung up on."""
+    daemon = served(t)
+    silent = [Raw(daemon.socket()) for _ in range(1024)]
+    good = GoodClient(daemon)
+    for _ in range(5):
+        silent += [Raw(daemon.socket()) for _ in range(100)]
+        handle = open_handle(daemon.uri("vol0"))
+        handle.pread(4096, 0)
+        handle.shutdown()
+    good.look()
+    check(silent[0].is_closed(), "the first one is still there")
+    check(silent[-1].is_closed(), "the last one is still there")
+    said = [line for line in daemon.log().splitlines() if "has not finished its handshake" in line]
+    check(0 < len(said) <= 20, f"{len(said)} lines of it")
+    for raw in silent:
         raw.close()
     good.finish()
 

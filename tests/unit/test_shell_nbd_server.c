@@ -64,7 +64,8 @@ static int setup(void **state) {
                                        .pool = &fixture.pool,
                                        .session_max = 2,
                                        .deaf_ns = NS_PER_S / 5,
-                                       .silent_ns = 3 * NS_PER_S};
+                                       .silent_ns = 3 * NS_PER_S,
+                                       .handshake_ns = 3 * NS_PER_S};
   fixture.server = nbd_server_create(&options, &fixture.why);
   assert_non_null(fixture.server);
   assert_int_equal(address_unix(path, &fixture.address, &fixture.why), TARN_OK);
@@ -135,6 +136,8 @@ static void client_ask(int fd, uint16_t command, uint32_t bytes) {
   client_write(fd, request, sizeof(request));
 }
 
+static void wait_until(bool (*condition)(void));
+
 static void test_names(void **state) {
   static const struct {
     const char *why, *name;
@@ -166,8 +169,11 @@ static void test_names(void **state) {
 static void test_a_session_too_many_is_hung_up_on(void **state) {
   (void)state;
   char byte;
-  int first = client_open(), second = client_open(), third = client_open();
+  int first = client_open(), second = client_open();
+  assert_true(client_attach(first, "vol") && client_attach(second, "vol"));
+  int third = client_open();
   assert_int_equal(nbd_server_session_count(fixture.server), 2);
+  turns(20);
   assert_int_equal(client_read(third, &byte, 1), 0);
   close(first);
   turns(5);
@@ -177,6 +183,35 @@ static void test_a_session_too_many_is_hung_up_on(void **state) {
   close(second);
   close(third);
   close(fourth);
+}
+
+/* Who is still at the handshake yields to whoever comes, the oldest first; who is attached does not. */
+static void test_who_does_not_come_to_the_point_gives_way(void **state) {
+  (void)state;
+  char byte;
+  int attached = client_open();
+  assert_true(client_attach(attached, "vol"));
+  int idle = client_open(), next = client_open();
+  turns(20);
+  assert_int_equal(nbd_server_session_count(fixture.server), 2);
+  assert_true(client_attach(next, "vol"));
+  while (client_read(idle, &byte, 1) > 0) continue;
+  assert_int_equal(client_read(idle, &byte, 1), 0);
+  assert_int_equal(client_read(attached, &byte, 1), -1); /* there is nothing to read, and it is open */
+  close(attached);
+  close(idle);
+  close(next);
+}
+
+static bool nobody_is_here(void) { return nbd_server_session_count(fixture.server) == 0; }
+
+/* ... and not for longer than the handshake may take, also when nobody else comes. */
+static void test_a_handshake_that_does_not_end_is_ended(void **state) {
+  (void)state;
+  int first = client_open(), second = client_open();
+  wait_until(nobody_is_here);
+  close(first);
+  close(second);
 }
 
 /* One that vanishes, and comes back at once, finds its place. */
@@ -388,6 +423,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_names, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_session_too_many_is_hung_up_on, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_who_does_not_come_to_the_point_gives_way, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_handshake_that_does_not_end_is_ended, setup, teardown),
       cmocka_unit_test_setup_teardown(test_who_leaves_makes_room_at_once, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_client_that_stalls_holds_no_buffer, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_payload_that_does_not_come_ends_its_connection, setup, teardown),
