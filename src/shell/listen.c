@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -22,7 +23,7 @@
 #define TRY_MS         50
 
 tarn_err address_unix(const char *path, struct address *address, struct why *why) {
-  *address = (struct address){.is_unix = true, .patience_ms = PATIENCE_MS};
+  *address = (struct address){.is_unix = true, .patience_ms = PATIENCE_MS, .mode = 0600, .group = (gid_t)-1};
   if (path[0] == '\0') return because(why, TARN_INVALID, "unix: needs the path of a socket");
   if (strlen(path) >= sizeof(address->path))
     return because(why, TARN_INVALID, "the socket path %s is longer than the %zu bytes that the kernel allows", path,
@@ -32,13 +33,53 @@ tarn_err address_unix(const char *path, struct address *address, struct why *why
   return TARN_OK;
 }
 
+static tarn_err group_parse(const char *text, gid_t *group, struct why *why) {
+  char *end;
+  unsigned long number = strtoul(text, &end, 10);
+  const struct group *found = getgrnam(text);
+  if (found) *group = found->gr_gid;
+  else if (text[0] >= '0' && text[0] <= '9' && *end == 0 && number < UINT32_MAX) *group = (gid_t)number;
+  else return because(why, TARN_INVALID, "there is no group '%.80s'", text);
+  return TARN_OK;
+}
+
+static tarn_err mode_parse(const char *text, mode_t *mode, struct why *why) {
+  char *end;
+  unsigned long number = strtoul(text, &end, 8);
+  if (text[0] < '0' || text[0] > '7' || *end != 0 || number > 0777)
+    return because(why, TARN_INVALID, "the mode of a socket is octal, from 0 to 0777, not '%.80s'", text);
+  *mode = (mode_t)number;
+  return TARN_OK;
+}
+
+/* PATH[,mode=OCTAL][,group=GROUP]; a path may hold commas. */
+static tarn_err unix_parse(const char *text, struct address *address, struct why *why) {
+  char path[512];
+  mode_t mode = 0600;
+  gid_t group = (gid_t)-1;
+  if (strlen(text) >= sizeof(path)) return address_unix(text, address, why); /* which says that it is too long */
+  strcpy(path, text);
+  for (char *comma = strrchr(path, ','); comma; comma = strrchr(path, ',')) {
+    tarn_err err;
+    if (strncmp(comma, ",mode=", 6) == 0) err = mode_parse(comma + 6, &mode, why);
+    else if (strncmp(comma, ",group=", 7) == 0) err = group_parse(comma + 7, &group, why);
+    else break;
+    if (err != TARN_OK) return err;
+    *comma = '\0';
+  }
+  tarn_err err = address_unix(path, address, why);
+  address->mode = mode;
+  address->group = group;
+  return err;
+}
+
 static void tcp_text(struct address *address) {
   const char *format = strchr(address->host, ':') ? "[%s]:%s" : "%s:%s";
   (void)snprintf(address->text, sizeof(address->text), format, address->host, address->port);
 }
 
 tarn_err address_parse(const char *text, struct address *address, struct why *why) {
-  if (strncmp(text, "unix:", 5) == 0) return address_unix(text + 5, address, why);
+  if (strncmp(text, "unix:", 5) == 0) return unix_parse(text + 5, address, why);
   *address = (struct address){.patience_ms = PATIENCE_MS};
   const char *colon = strrchr(text, ':');
   if (!colon) return because(why, TARN_INVALID, "address '%s' is none of unix:PATH, HOST:PORT, [IPv6]:PORT", text);
@@ -88,15 +129,31 @@ static bool unix_is_stale(const struct sockaddr_un *name) {
   return stale;
 }
 
+/* Nobody may connect before its file has its group and mode. At the start of a program, when it has one thread. */
+static int bind_private(int fd, const struct sockaddr_un *name, const struct address *address) {
+  mode_t mask = umask(0777);
+  int failed = bind(fd, (const struct sockaddr *)name, sizeof(*name));
+  int error = errno;
+  umask(mask);
+  if (!failed && name->sun_path[0]) {
+    if (address->group != (gid_t)-1) failed = chown(name->sun_path, (uid_t)-1, address->group);
+    if (!failed) failed = chmod(name->sun_path, address->mode);
+    error = errno;
+    if (failed) (void)unlink(name->sun_path);
+  }
+  errno = error;
+  return failed;
+}
+
 static tarn_err listen_unix(const struct address *address, int *fd, struct why *why) {
   struct sockaddr_un name;
   unix_name(address, &name);
   *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (*fd < 0) return because(why, TARN_REFUSED, "no socket for %s: %s", address->text, strerror(errno));
-  int failed = bind(*fd, (struct sockaddr *)&name, sizeof(name));
+  int failed = bind_private(*fd, &name, address);
   if (failed && errno == EADDRINUSE && unix_is_stale(&name)) {
     (void)unlink(name.sun_path);
-    failed = bind(*fd, (struct sockaddr *)&name, sizeof(name));
+    failed = bind_private(*fd, &name, address);
   }
   if (!failed) failed = listen(*fd, LISTEN_BACKLOG);
   if (!failed) return TARN_OK;

@@ -1,6 +1,9 @@
 /* listen.h - addresses as people write them, and listening sockets.
  *
- *     unix:PATH   HOST:PORT   [IPv6]:PORT        HOST is a name, an IPv4 address or `*`; PORT is 0..65535, 0 picks one
+ *     unix:PATH[,mode=OCTAL][,group=GROUP]   HOST:PORT   [IPv6]:PORT
+ *
+ * HOST is a name, an IPv4 address or `*`; PORT is 0..65535, 0 picks one. Who may connect to a Unix socket is who may write to its file:
+ * its owner alone (mode 0600), whatever the umask is, unless mode and group say otherwise
  *
  * or a listening socket that whoever started this program has opened already (socket activation). Blocking calls, for the start of
  * a program. */
@@ -11,13 +14,16 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct address {
   bool is_unix;
   char path[108]; /* of the socket */
+  mode_t mode;    /* of its file */
+  gid_t group;    /* or (gid_t)-1: ours */
   char host[256]; /* without brackets */
   char port[6];
-  char text[384];       /* as people write it */
+  char text[384];       /* as people write it, without mode and group */
   uint32_t patience_ms; /* that listen_open() waits for an address in use; 2 s unless its owner says otherwise */
   bool passed;          /* `passed_fd` listens there already; its file is not ours to remove */
   int passed_fd;

@@ -198,3 +198,20 @@ def test_a_lease_on_an_image(t):
     refused = attack.refused()
     check("holds a lease" in refused, refused)
     attack.finish()
+
+
+@rows([("as it is without options", "", False), ("for a group that he is not in", ",mode=0660,group=12345", False),
+       ("for his group", f",mode=0660,group={NOBODY}", True)])
+def test_who_may_connect_to_the_socket(t, row):
+    """Issue 11, 8: to its owner alone, whatever the umask is, unless the address says otherwise."""
+    _, options, may = row
+    os.chmod(t.path(), 0o711)
+    daemon = Daemon(t, wrapper=["sh", "-c", 'umask 000; exec "$@"', "sh"], arguments=["--nbd", f"unix:{t.path('nbd.sock')}{options}"])
+    daemon.start()
+    daemon.create("vol0", [t.path("a.img")], size=SIZE)
+    uri = f"nbd+unix:///vol0?socket={t.path('nbd.sock')}"
+    said = t.run("nbdinfo", "--size", uri, status=None, user=NOBODY, group=NOBODY, extra_groups=[])
+    check((said.status == 0) == may, f"{said}")
+    check(may or "Permission denied" in said.err, f"{said}")
+    check(t.run("nbdinfo", "--size", uri).out.strip() == str(SIZE), "its owner cannot connect")
+    daemon.stop()

@@ -30,6 +30,13 @@ static void test_addresses(void **state) {
       {"a negative port", "localhost:-1", NULL, NULL, NULL, "port"},
       {"nothing", "", NULL, NULL, NULL, "none of unix:PATH"},
       {"no path", "unix:", NULL, NULL, NULL, "needs the path"},
+      {"a path may hold commas", "unix:/a,b", "", "", "/a,b", NULL},
+      {"a mode that is not octal", "unix:/a,mode=0680", NULL, NULL, NULL, "is octal"},
+      {"a mode with more than rights", "unix:/a,mode=4755", NULL, NULL, NULL, "is octal"},
+      {"an empty mode", "unix:/a,group=0,mode=", NULL, NULL, NULL, "is octal"},
+      {"a group that is not there", "unix:/a,group=no-such-group,mode=0660", NULL, NULL, NULL,
+       "no group 'no-such-group'"},
+      {"an empty group", "unix:/a,group=", NULL, NULL, NULL, "no group ''"},
   };
   (void)state;
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -45,6 +52,32 @@ static void test_addresses(void **state) {
     row_true(rows[i].why, strcmp(address.port, rows[i].port) == 0);
     row_true(rows[i].why, strcmp(address.path, rows[i].path) == 0);
     row_true(rows[i].why, strcmp(address.text, rows[i].text) == 0);
+  }
+}
+
+/* Whatever the umask is. */
+static void test_modes_of_sockets(void **state) {
+  static const struct {
+    const char *options;
+    mode_t mode;
+    gid_t group;
+  } rows[] = {{"", 0600, 0}, {",mode=0660,group=12345", 0660, 12345}, {",group=root,mode=666", 0666, 0}};
+  (void)state;
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    char text[128];
+    struct address address;
+    struct stat status;
+    struct why why;
+    int fd;
+    snprintf(text, sizeof(text), "unix:/tmp/tarn_listen.%d%s", (int)getpid(), rows[i].options);
+    assert_int_equal(address_parse(text, &address, &why), TARN_OK);
+    mode_t mask = umask(i % 2 ? 0777 : 0);
+    assert_int_equal(listen_open(&address, &fd, &why), TARN_OK);
+    umask(mask);
+    assert_int_equal(stat(address.path, &status), 0);
+    assert_int_equal(status.st_mode & 07777, rows[i].mode);
+    assert_int_equal(status.st_gid, rows[i].group);
+    listen_close(&address, fd);
   }
 }
 
@@ -165,6 +198,7 @@ static void test_passed_sockets(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_addresses),
+      cmocka_unit_test(test_modes_of_sockets),
       cmocka_unit_test(test_a_path_must_fit_the_kernels_limit),
       cmocka_unit_test(test_a_port_is_picked_and_found_in_use),
       cmocka_unit_test(test_socket_files),
