@@ -252,7 +252,7 @@ tarn_err config_file(struct config *config, const char *path, struct why *why) {
   tarn_err found = trusted_open(path, O_RDONLY, TRUSTED_OWN, &fd, &inner);
   if (found == TARN_NOT_FOUND && lstat(path, &status) != 0) return TARN_OK;
   if (found != TARN_OK) {
-    because(why, err, "the file with options cannot be used: %s; make it readable for tarnd, or remove it", inner.text);
+    because(why, err, "%s; put a file with options there that tarnd can read, or nothing", inner.text);
   } else if (!(text = malloc(FILE_BYTES_MAX + 1))) {
     because(why, err, "there is not enough memory for reading %s", path);
   } else {
