@@ -37,8 +37,8 @@ struct connection {
   struct reactor_op send;
   char *out;
   size_t out_bytes, out_sent;
-  uint64_t next_event;
-  struct event step; /* never from within a callback of somebody else */
+  uint64_t next_event; /* 0: the oldest that is kept */
+  struct event step;   /* never from within a callback of somebody else */
 };
 
 /* Descriptors set aside, so that the administrator gets in when clients have taken all others. */
@@ -380,7 +380,6 @@ static void accepted(struct reactor_op *op, int result) {
   if (connection) {
     connection->control = control;
     connection->fd = result;
-    connection->next_event = 1;
     list_init(&connection->link);
     list_push(&control->connections, &connection->link);
     control->connection_count++;

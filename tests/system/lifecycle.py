@@ -423,6 +423,27 @@ def test_events(t):
         check(isinstance(json.loads(line), dict), f"not a JSON object: {line}")
 
 
+def test_events_of_a_long_life(t):
+    """When more lines have been logged than are kept, a new reader gets those that are, and is told of no loss."""
+    daemon = new_mirror(t, two_images(t), activate=False)
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(daemon.control())
+        answers = control.makefile("rb")
+        for number in range(1100):
+            control.sendall(json.dumps({"command": "mirror set", "name": "vol0", "set": [f"suspend={number + 1}"]}).encode() + b"\n")
+            answer = json.loads(answers.readline())
+            check(answer["ok"], f"{answer}")
+    with open(t.path("events.txt"), "wb") as shown:
+        watcher = t.spawn(*daemon.tarn_argv("events"), stdout=shown)
+
+    def lines():
+        with open(t.path("events.txt"), encoding="utf-8") as file:
+            return file.read().count("settings were changed")
+    wait_for("the lines that are kept", lambda: lines() >= 1000)
+    check(watcher.poll() is None, f"the reader ended by itself with {watcher.poll()}")
+    end(watcher)
+
+
 def test_status_watch(t):
     """Issue 2, item 8: `status --watch` shows the state again and again until it is interrupted."""
     daemon = new_mirror(t, two_images(t), activate=False)
