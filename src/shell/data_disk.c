@@ -70,7 +70,7 @@ static tarn_err part_open(struct reactor *reactor, const struct disk_part *part,
   made->parts[made->count].whole = part->length == 0;
   if (!made->parts[made->count++].path) return because(why, TARN_IO, "no memory to open %s", part->path);
   *out = (struct concat_part){
-      .disk = file_use_disk(use), .offset = part->offset, .length = length, .user = file_use_user(use)};
+      .disk = file_use_disk(use), .offset = part->offset, .length = length, .user = &file_use_user(use)->user};
   if (file_range_has_data(file_disk_fd(out->disk), file_disk_identity(out->disk), part->offset, length))
     *has_data = true;
   return TARN_OK;
@@ -154,14 +154,18 @@ uint32_t data_disk_files(struct disk *disk, struct data_file files[DISK_PARTS_MA
   disk = fault_disk_lower(disk);
   if (disk_is_nbd(disk)) return 0;
   if (!disk_is_concat(disk)) {
-    files[0] = (struct data_file){
-        .path = file_disk_path(disk), .file = disk, .size_bytes = disk->caps.size_bytes, .whole = true};
+    files[0] = (struct data_file){.path = file_disk_path(disk),
+                                  .file = disk,
+                                  .user = file_disk_user(disk),
+                                  .size_bytes = disk->caps.size_bytes,
+                                  .whole = true};
     return 1;
   }
   const struct made_of *made = concat_owner(disk);
   for (uint32_t i = 0; i < made->count; i++)
     files[i] = (struct data_file){.path = made->parts[i].path,
                                   .file = file_use_disk(made->parts[i].use),
+                                  .user = file_use_user(made->parts[i].use),
                                   .size_bytes = made->parts[i].end,
                                   .whole = made->parts[i].whole};
   return made->count;

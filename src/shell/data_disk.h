@@ -19,6 +19,7 @@ CHECKED tarn_err data_disk_open_part(struct reactor *reactor, const char *path, 
 struct data_file {
   const char *path;        /* as its owner names it; valid as long as the disk is open */
   const struct disk *file; /* file_disk.h */
+  struct file_user *user;  /* who the disk is there */
   uint64_t size_bytes;     /* that it must have */
   bool whole;              /* nobody else uses it */
 };

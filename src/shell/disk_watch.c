@@ -16,13 +16,15 @@ struct watched {
     char *path;
     struct file_identity identity;
     uint64_t size_bytes;
-  } files[]; /* of all parts of all disks */
+    struct file_user *user; /* the open disk's, for the reactor's thread; as long as these are the slot's files */
+  } files[];                /* of all parts of all disks */
 };
 
 struct watch_slot {
   struct disk_watch *watch;
   struct watched *files;
   enum watch_verdict told;
+  struct event cut; /* an I/O has found a file cut */
   struct reactor_work work;
   struct watched *looked_at; /* NULL: no look at them is under way */
   /* the thread's, during a look */
@@ -47,10 +49,20 @@ static void watched_drop(struct watched *watched) {
   free(watched);
 }
 
+static void listen_to(struct watched *watched, struct event *told) {
+  for (uint32_t i = 0; i < watched->count; i++) watched->files[i].user->told = told;
+}
+
+static void files_forget(struct watch_slot *slot) {
+  if (slot->files) listen_to(slot->files, NULL);
+  event_cancel(&slot->cut);
+  watched_drop(slot->files);
+  slot->files = NULL;
+}
+
 static void watch_free(struct disk_watch *watch) {
   require(watch->looking == 0);
   timer_cancel(&watch->again);
-  for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) watched_drop(watch->slots[slot].files);
   free(watch);
 }
 
@@ -72,13 +84,30 @@ static void look(struct reactor_work *work) {
   slot->unsure &= slot->verdict == WATCH_THERE;
 }
 
+/* The first of the files that an I/O has found cut; what a look finds does not count any more then, for it may be as long as before. */
+static const char *is_cut(const struct watched *watched) {
+  for (uint32_t i = 0; i < watched->count; i++)
+    if (watched->files[i].user->cut) return watched->files[i].path;
+  return NULL;
+}
+
+static void cut_found(struct event *event) {
+  struct watch_slot *slot = CONTAINER_OF(event, struct watch_slot, cut);
+  struct disk_watch *watch = slot->watch;
+  struct why why;
+  if (slot->told == WATCH_SPOILED) return;
+  slot->told = WATCH_SPOILED;
+  because(&why, TARN_CORRUPT, "%s was made shorter", is_cut(slot->files));
+  watch->saw(watch->owner, (uint32_t)(slot - watch->slots), WATCH_SPOILED, why.text);
+}
+
 static void looked(struct reactor_work *work) {
   struct watch_slot *slot = CONTAINER_OF(work, struct watch_slot, work);
   struct disk_watch *watch = slot->watch;
   bool present = slot->looked_at == slot->files && !slot->unsure && !watch->stopped;
   watched_drop(slot->looked_at);
   slot->looked_at = NULL;
-  if (present && slot->verdict != slot->told) {
+  if (present && slot->verdict != slot->told && !is_cut(slot->files)) {
     slot->told = slot->verdict;
     watch->saw(watch->owner, (uint32_t)(slot - watch->slots), slot->verdict, slot->why.text);
   }
@@ -108,14 +137,14 @@ static bool watched_add(struct watched *watched, struct disk *opened) {
     if (!watched->files[watched->count].path) return false;
     watched->files[watched->count].identity = *file_disk_identity(files[i].file);
     watched->files[watched->count].size_bytes = files[i].size_bytes;
+    watched->files[watched->count].user = files[i].user;
     watched->count++;
   }
   return true;
 }
 
 bool disk_watch_set(struct disk_watch *watch, uint32_t slot, const struct image_disks *disks, uint32_t volume_count) {
-  watched_drop(watch->slots[slot].files);
-  watch->slots[slot].files = NULL;
+  files_forget(&watch->slots[slot]);
   watch->slots[slot].told = WATCH_THERE;
   if (!disks) return true;
   size_t most = (size_t)volume_count * DISK_PARTS_MAX + 1;
@@ -125,9 +154,15 @@ bool disk_watch_set(struct disk_watch *watch, uint32_t slot, const struct image_
   bool good = true;
   for (uint32_t i = 0; i < volume_count; i++) good = good && watched_add(watched, disks->data[i]);
   good = good && watched_add(watched, disks->meta);
-  if (good) watch->slots[slot].files = watched;
-  else watched_drop(watched);
-  return good;
+  if (!good) {
+    watched_drop(watched);
+    return false;
+  }
+  watch->slots[slot].files = watched;
+  listen_to(watched, &watch->slots[slot].cut);
+  if (is_cut(watched))
+    event_post(&reactor_env(watch->reactor)->queue, &watch->slots[slot].cut); /* before we listened */
+  return true;
 }
 
 struct disk_watch *disk_watch_start(struct reactor *reactor, disk_watch_saw *saw, void *owner) {
@@ -136,7 +171,10 @@ struct disk_watch *disk_watch_start(struct reactor *reactor, disk_watch_saw *saw
   watch->reactor = reactor;
   watch->saw = saw;
   watch->owner = owner;
-  for (uint32_t i = 0; i < IMAGES_MAX; i++) watch->slots[i].watch = watch;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    watch->slots[i].watch = watch;
+    event_init(&watch->slots[i].cut, cut_found);
+  }
   timer_init(&watch->again, look_again);
   timer_set(reactor_env(reactor), &watch->again, reactor_env(reactor)->now_ns + LOOK_EVERY_NS);
   return watch;
@@ -145,6 +183,7 @@ struct disk_watch *disk_watch_start(struct reactor *reactor, disk_watch_saw *saw
 void disk_watch_stop(struct disk_watch *watch) {
   if (!watch) return;
   watch->stopped = true;
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) files_forget(&watch->slots[i]);
   timer_cancel(&watch->again);
   if (watch->looking == 0) watch_free(watch);
 }

@@ -16,7 +16,7 @@
  * Power lost at any point: nothing was promised before the last step's result, and what was promised, DSYNC or fdatasync
  * has put on stable storage. RWF_DSYNC is relied on only where it is known to be obeyed: Linux forgets it for a direct
  * write that completes asynchronously on FUSE (tests/system/power.py shows it), and other file systems may. No step
- * changes the size of a file. */
+ * changes the size of a file, as long as nobody else does (call_check). */
 #include "shell/file_disk.h"
 #include "shell/trusted.h"
 
@@ -50,6 +50,7 @@ struct slot {
   uint64_t done_bytes; /* of a read or write */
   uint32_t tries;      /* calls of a thread that were to be made again */
   uint64_t losses;     /* of the disk, when the I/O began */
+  bool cut;            /* the file is shorter than its user needs it: this I/O fails */
 };
 
 /* A file that is being closed, by a thread; in `closings`. */
@@ -64,10 +65,11 @@ struct file_disk {
   struct reactor *reactor;
   struct reactor_lane lane;
   int fd;
+  bool direct;                /* open O_DIRECT */
   bool no_zero_range;         /* this file cannot ZERO_RANGE: found out by the first try */
   bool only_waits[2];         /* reads, writes are for threads: known from the start, or found out by the first try */
   uint64_t losses;            /* syncs that failed */
-  struct disk_user only_user; /* of an I/O that does not say whose it is */
+  struct file_user only_user; /* of an I/O that does not say whose it is */
   struct file_identity identity;
   char *path;
   struct slot *slots;
@@ -79,11 +81,42 @@ struct file_disk {
     struct reactor_work work;
     struct disk_io *io; /* that a worker has; NULL: none */
     tarn_err err;
+    bool cut;
     struct list waiting; /* struct disk_io, behind that one */
   } extents;
 };
 
 static struct file_disk *file_of(struct disk *disk) { return CONTAINER_OF(disk, struct file_disk, disk); }
+
+/* ---- files that are cut ---- */
+
+static struct file_user *user_of(struct file_disk *file, const struct disk_io *io) {
+  return io->user ? CONTAINER_OF(io->user, struct file_user, user) : &file->only_user;
+}
+
+/* 0, or -errno: it cannot be told. From any thread. What the kernel knows, without asking a server: that is all that happens on this
+ * machine. */
+static int size_look(const struct file_disk *file, uint64_t need_bytes, bool *cut) {
+  struct statx status;
+  if (file->identity.is_block_device) return 0; /* no write makes it longer */
+  if (statx(file->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &status) != 0) return -errno;
+  if (status.stx_size < need_bytes) *cut = true;
+  return 0;
+}
+
+/* By whoever makes the call, right before it. 0: it may be made. */
+static int call_check(struct file_disk *file, struct slot *slot) {
+  int error = 0;
+  if (slot->step == STEP_DATA && slot->io->op == DISK_WRITE && !slot->cut)
+    error = size_look(file, user_of(file, slot->io)->need_bytes, &slot->cut);
+  return slot->cut ? -EIO : error;
+}
+
+static void cut_tell(struct file_disk *file, struct file_user *user) {
+  if (user->cut) return;
+  user->cut = true;
+  if (user->told && !event_is_posted(user->told)) event_post(&file->disk.env->queue, user->told);
+}
 
 /* ---- steps ---- */
 
@@ -161,7 +194,7 @@ static bool zero_next(struct file_disk *file, struct slot *slot, int result, tar
 
 static bool is_forced(const struct disk_io *io) { return io->op == DISK_WRITE && io->flags & DISK_FUA; }
 
-static bool data_next(const struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
+static bool data_next(struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
   *err = TARN_OK;
   if (result < 0) {
     *err = error_of(-result);
@@ -175,12 +208,17 @@ static bool data_next(const struct file_disk *file, struct slot *slot, int resul
     return is_forced(slot->io) && !file->identity.keeps_dsync;
   }
   if ((uint32_t)result >= file->disk.caps.block_bytes) return true;
+  slot->cut = slot->io->op == DISK_READ && !file->identity.is_block_device; /* a device that is gone reads so, too */
   *err = TARN_IO;
   return false;
 }
 
 /* A step ended. True: there is another one to do now. False: the I/O is over, with *err. */
 static bool step_next(struct file_disk *file, struct slot *slot, int result, tarn_err *err) {
+  if (slot->cut) {
+    *err = TARN_IO;
+    return false;
+  }
   /* Once more; but no clock runs for who begins again, and a FUSE server may answer so for ever. */
   if ((result == -EINTR || result == -EAGAIN) && slot->tries++ < TRIES_MAX) return true;
   switch (slot->step) {
@@ -216,6 +254,7 @@ static void extents_look(struct reactor_work *work) {
   uint64_t at = io->offset, end = io->offset + io->length;
   bool room = true;
   file->extents.err = TARN_OK;
+  file->extents.cut = false;
   for (uint64_t stop = min_u64(end, at + SEEK_BYTES_MAX); room && at < stop;) {
     uint32_t flags;
     uint64_t next = seek_run(file->fd, at, end, &flags);
@@ -227,8 +266,7 @@ static void extents_look(struct reactor_work *work) {
     at = next;
   }
   /* Behind the end of a file there is no hole: it was made shorter behind our back, and a read fails there. */
-  struct stat st;
-  if (fstat(file->fd, &st) != 0 || (uint64_t)st.st_size < file->disk.caps.size_bytes) file->extents.err = TARN_IO;
+  if (size_look(file, user_of(file, io)->need_bytes, &file->extents.cut) != 0) file->extents.err = TARN_IO;
 }
 
 static void extents_looked(struct reactor_work *work);
@@ -244,7 +282,9 @@ static void extents_start(struct file_disk *file, struct disk_io *io) {
 static void extents_looked(struct reactor_work *work) {
   struct file_disk *file = CONTAINER_OF(work, struct file_disk, extents.work);
   struct disk_io *io = file->extents.io;
-  tarn_err err = file->extents.err;
+  struct file_user *user = user_of(file, io);
+  if (file->extents.cut) cut_tell(file, user);
+  tarn_err err = user->cut ? TARN_IO : file->extents.err;
   file->extents.io = NULL;
   struct list *next = list_pop(&file->extents.waiting);
   if (next) extents_start(file, LIST_ENTRY(next, struct disk_io, link));
@@ -273,8 +313,8 @@ static bool syncs(const struct disk_io *io) { return io->op == DISK_FLUSH || (io
 /* The end of an I/O as its submitter gets it: a good sync means nothing when one failed that it may have been told instead of. */
 static tarn_err losses_tell(struct file_disk *file, const struct slot *slot, tarn_err err) {
   const struct disk_io *io = slot->io;
-  struct disk_user *user = io->user ? io->user : &file->only_user;
-  if (!syncs(io)) return err;
+  struct disk_user *user = &user_of(file, io)->user;
+  if (!syncs(io) || slot->cut) return err;
   if (err != TARN_OK) __atomic_add_fetch(&file->losses, 1, __ATOMIC_RELAXED);
   bool lost = slot->losses != file->losses || (io->op == DISK_FLUSH && user->losses_told != file->losses);
   if (io->op == DISK_FLUSH) user->losses_told = file->losses;
@@ -285,6 +325,14 @@ static tarn_err losses_tell(struct file_disk *file, const struct slot *slot, tar
 
 static bool is_dsync(const struct file_disk *file, const struct disk_io *io) {
   return is_forced(io) && file->identity.keeps_dsync;
+}
+
+/* Is it known from the start that the ring would wait, or only give it back? A write through the page cache is made durable by
+ * a sync inside of the call. */
+static bool must_wait(const struct file_disk *file, const struct slot *slot) {
+  const struct disk_io *io = slot->io;
+  if (slot->step != STEP_DATA || slot->cut) return true;
+  return file->only_waits[io->op == DISK_WRITE] || (is_dsync(file, io) && !file->direct);
 }
 
 /* By the bare system call: pread() and pwrite() of the C library can be cancelled, and in a process with threads pay for that each
@@ -324,6 +372,7 @@ static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io
 static void slot_end(struct file_disk *file, struct slot *slot, tarn_err err) {
   struct disk_io *io = slot->io;
   err = losses_tell(file, slot, err);
+  if (slot->cut) cut_tell(file, user_of(file, io));
   slot->io = NULL;
   file->slots_moved++;
   struct list *next = list_pop(&file->waiting);
@@ -343,8 +392,10 @@ static void slot_step(struct slot *slot, int result) {
 
 static void thread_call(struct reactor_work *work) {
   struct slot *slot = CONTAINER_OF(work, struct slot, work);
+  struct file_disk *file = file_of(slot->io->disk);
   disk_io_set_line(slot->io, NULL);
-  slot->result = step_call(file_of(slot->io->disk), slot);
+  slot->result = call_check(file, slot);
+  if (slot->result == 0) slot->result = step_call(file, slot);
 }
 
 static void thread_called(struct reactor_work *work) {
@@ -375,8 +426,9 @@ static void ring_start(struct file_disk *file, struct slot *slot) {
 }
 
 static void slot_start(struct file_disk *file, struct slot *slot) {
-  if (slot->step == STEP_DATA && !file->only_waits[slot->io->op == DISK_WRITE]) ring_start(file, slot);
-  else thread_start(file, slot);
+  /* What fails ends by a thread, which does nothing: never within submit. */
+  if (must_wait(file, slot) || call_check(file, slot) != 0) thread_start(file, slot);
+  else ring_start(file, slot);
 }
 
 static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io) {
@@ -386,6 +438,7 @@ static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io
   slot->tries = 0;
   slot->losses = file->losses;
   slot->step = step_first(file, io);
+  slot->cut = user_of(file, io)->cut;
   slot_start(file, slot);
 }
 
@@ -412,9 +465,15 @@ static void submit_memory(struct disk *disk, struct disk_io *io) {
     submit_extents(file, io);
     return;
   }
-  struct slot slot = {.io = io, .step = step_first(file, io)};
+  struct file_user *user = user_of(file, io);
+  struct slot slot = {.io = io, .step = step_first(file, io), .cut = user->cut};
   tarn_err err;
-  while (step_next(file, &slot, step_call(file, &slot), &err)) continue;
+  int result;
+  do {
+    result = call_check(file, &slot);
+    if (result == 0) result = step_call(file, &slot);
+  } while (step_next(file, &slot, result, &err));
+  if (slot.cut) cut_tell(file, user);
   disk_complete(io, err);
 }
 
@@ -594,6 +653,7 @@ static void direct_set(struct file_disk *file, bool allowed) {
   int flags = fcntl(file->fd, F_GETFL);
   if (flags < 0 || fcntl(file->fd, F_SETFL, flags | O_DIRECT) != 0) return;
   caps->block_bytes = caps->align_bytes = unit;
+  file->direct = true;
 }
 
 static void zero_set(struct file_disk *file) {
@@ -656,6 +716,7 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   grow(file, options);
   err = size_check(file, options->size_bytes, options->whole, &caps->size_bytes, why);
   if (err) goto out;
+  file->only_user.need_bytes = caps->size_bytes;
 
   file->disk.env = reactor_env(options->reactor);
   file->disk.ops = file->identity.is_memory ? &memory_ops : &ring_ops;
@@ -680,6 +741,9 @@ out:
 const char *file_disk_path(const struct disk *disk) { return file_of((struct disk *)disk)->path; }
 const struct file_identity *file_disk_identity(const struct disk *disk) {
   return &file_of((struct disk *)disk)->identity;
+}
+struct file_user *file_disk_user(struct disk *disk) {
+  return &file_of(disk)->only_user;
 }
 uint64_t file_disk_losses(const struct disk *disk) {
   return __atomic_load_n(&file_of((struct disk *)disk)->losses, __ATOMIC_RELAXED);

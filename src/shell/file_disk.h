@@ -6,7 +6,7 @@
  *   elsewhere                     through the page cache; any alignment. Also when the size is not a multiple of the logical block
  * FLUSH is fdatasync (nothing on memory-backed files), FUA is RWF_DSYNC on block devices, ext4, XFS and Btrfs, and a write
  * with fdatasync behind it elsewhere. TRIM and WRITE_ZEROES are fallocate; what works is tried at open, on a range beyond the
- * end that leaves no trace, so can_zero and can_trim are true. A file never grows. EXTENTS is SEEK_DATA and SEEK_HOLE: a hole is
+ * end that leaves no trace, so can_zero and can_trim are true. EXTENTS is SEEK_DATA and SEEK_HOLE: a hole is
  * EXTENT_HOLE | EXTENT_ZERO, all else is data; block devices do not know it.
  *
  * A disk that hangs holds nothing that another could want (thesis 8). Reads and writes are tried by io_uring with RWF_NOWAIT: the
@@ -16,12 +16,22 @@
  * and does not count as being with the disk as long as that line moves (disk_io_line()).
  *
  * RWF_NOWAIT is not enough where the I/O changes the file's times, for which a file system may wait for its journal, and so for a disk
- * that hangs. ext4 does so at a write, whatever is asked: there all writes are a thread's. A read changes no time: the file is opened
+ * that hangs. ext4 does so at a write, whatever is asked: there all writes are a thread's. So are FUA writes through the page cache
+ * everywhere: the kernel ends them with a sync, whatever is asked. A read changes no time: the file is opened
  * with O_NOATIME, and where that is not allowed (it is somebody else's, and we are not root) reads are a thread's, too.
  *
  * A sync that fails is told to all whom it may concern. The kernel tells a lost write-back once to a descriptor, and it
  * is one that has all our I/O: so when a FLUSH or FUA fails, those under way at that moment fail too, and so does the next FLUSH
  * of each user of the disk (struct disk_user) that has not been told.
+ *
+ * A file never grows. One that somebody makes shorter while it is open (truncate) is *cut*: what it held behind its new end is lost, and
+ * a write there would make it long again, with zeroes in place of that. So before each write we look how long the file is, and one that
+ * is too short is not written to. From the first such look on, or the first read behind the end, everything that the user of the
+ * disk asks for fails, for good, and whoever listens (struct file_user) is told before that I/O is answered. The look takes a fraction
+ * of a microsecond, and asks no server: on XFS and Btrfs it is made in submit. Where it might wait, writes are a thread's. What
+ * remains: a write that has been looked at and is not done yet when the file is cut makes it grow. The next write sees that, unless
+ * this one reached the old end. And nobody sees it when somebody else makes the file long again before we look, or when it was cut
+ * on another machine (NFS) or by the server itself (FUSE), of which the kernel knows nothing yet.
  *
  * The lock is an OFD lock for writing on the whole file, on the descriptor that does the I/O, so that a killed daemon's
  * last I/O still holds it; QEMU's byte locks conflict with it. Block devices are also opened O_EXCL. A file that is opened
@@ -40,6 +50,15 @@
 
 #define FILE_THREADS_MAX 16u
 #define FILE_CLOSE_MS    100u
+
+/* One of the users of an open file, who know nothing of each other: who has all of it, or a part (file_share.h). `io->user` of an I/O
+ * is the `user` in one of these. */
+struct file_user {
+  struct disk_user user;
+  uint64_t need_bytes; /* the file must be so long, or it was cut */
+  bool cut;            /* it was: for the reactor's thread */
+  struct event *told;  /* posted when `cut` is set, before the I/O that found it is answered; NULL: nobody listens */
+};
 
 struct file_disk_options {
   struct reactor *reactor;
@@ -63,6 +82,8 @@ CHECKED tarn_err file_disk_open(const struct file_disk_options *options, struct 
                                 struct file_identity *identity, struct why *why);
 const char *file_disk_path(const struct disk *disk);
 const struct file_identity *file_disk_identity(const struct disk *disk);
+/* Who has all of it: the user of an I/O that names none. */
+struct file_user *file_disk_user(struct disk *disk);
 /* The losses that its syncs have told: where a new user of an open disk begins. */
 uint64_t file_disk_losses(const struct disk *disk);
 /* A descriptor of the same open file, of the caller's own, for fsync and fstat in a worker; -1: none, nor for a block device. It

@@ -50,9 +50,9 @@ tarn_err file_identify(int fd, const char *path, struct file_identity *identity,
   struct statfs system;
   if (fstatfs(fd, &system) != 0) return path_error(why, path, errno);
   identity->is_memory = system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
-  identity->keeps_dsync =
-      system.f_type == EXT4_SUPER_MAGIC || system.f_type == XFS_SUPER_MAGIC || system.f_type == BTRFS_SUPER_MAGIC;
-  identity->writes_may_wait = system.f_type == EXT4_SUPER_MAGIC;
+  bool looks_at_once = system.f_type == XFS_SUPER_MAGIC || system.f_type == BTRFS_SUPER_MAGIC;
+  identity->keeps_dsync = looks_at_once || system.f_type == EXT4_SUPER_MAGIC;
+  identity->writes_may_wait = !looks_at_once;
   identity->has_data = !(lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO);
   return TARN_OK;
 }

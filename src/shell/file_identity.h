@@ -16,10 +16,11 @@ struct file_identity {
   int64_t birth_ns; /* 0 where the file system does not tell */
   int64_t mtime_ns;
   bool is_block_device;
-  bool has_data;        /* any data extent; true for block devices, and where the file system cannot tell */
-  bool is_memory;       /* tmpfs, ramfs */
-  bool keeps_dsync;     /* RWF_DSYNC is known to be obeyed, also by direct and asynchronous writes; see file_disk.c */
-  bool writes_may_wait; /* a write waits for the journal, to change the file's times, whatever RWF_NOWAIT says: ext4 */
+  bool has_data;    /* any data extent; true for block devices, and where the file system cannot tell */
+  bool is_memory;   /* tmpfs, ramfs */
+  bool keeps_dsync; /* RWF_DSYNC is known to be obeyed, also by direct and asynchronous writes; see file_disk.c */
+  bool
+      writes_may_wait; /* for the journal (ext4) or for the file's size (all but XFS, Btrfs), whatever RWF_NOWAIT says */
 };
 /* The same file: device, inode, kind and birth. Not its size or times. */
 bool file_identity_same(const struct file_identity *a, const struct file_identity *b);

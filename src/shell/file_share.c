@@ -18,7 +18,7 @@ struct file_use {
   struct list link; /* in share->uses */
   struct share *share;
   uint64_t offset, length;
-  struct disk_user user;
+  struct file_user user;
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -156,6 +156,7 @@ tarn_err file_share_open(struct reactor *reactor, const char *path, uint64_t off
   if (!use) return because(why, TARN_IO, "no memory to open %s", path);
   use->offset = offset;
   use->length = length;
+  use->user.need_bytes = offset + length;
   list_init(&use->link);
   tarn_err err;
   do err = join_or_open(reactor, path, use, why);
@@ -170,7 +171,7 @@ tarn_err file_share_open(struct reactor *reactor, const char *path, uint64_t off
     return because(why, TARN_INVALID, "%s is too small: it has %llu bytes, its part ends at %llu", path,
                    (unsigned long long)have, (unsigned long long)(offset + length));
   }
-  use->user.losses_told = file_disk_losses(file_use_disk(use)); /* what was lost before is none of its */
+  use->user.user.losses_told = file_disk_losses(file_use_disk(use)); /* what was lost before is none of its */
   *out = use;
   return TARN_OK;
 }
@@ -179,7 +180,7 @@ struct disk *file_use_disk(const struct file_use *use) {
   return use->share->disk;
 }
 
-struct disk_user *file_use_user(struct file_use *use) {
+struct file_user *file_use_user(struct file_use *use) {
   return &use->user;
 }
 

@@ -20,8 +20,9 @@ CHECKED tarn_err file_share_open(struct reactor *reactor, const char *path, uint
                                  struct file_use **use, struct why *why);
 /* The whole file's disk, not to be closed. */
 struct disk *file_use_disk(const struct file_use *use);
-/* Who this use is there, for each of its I/Os: so that a flush that fails for another use is told to this one too. */
-struct disk_user *file_use_user(struct file_use *use);
+/* Who this use is there, for each of its I/Os: so that a flush that fails for another use is told to this one too, and a file that
+ * is cut behind this use's part (file_disk.h) is none of its business. */
+struct file_user *file_use_user(struct file_use *use);
 void file_share_close(struct file_use *use);
 /* Is this file open here, for its parts? Then its lock is ours, and says nothing of others. */
 bool file_share_has(const struct file_identity *identity);

@@ -14,7 +14,7 @@ import nbd
 from lib import images
 from lib.context import check, limit, rows, wait_for
 from lib.daemon import Daemon
-from lib.disks import NbdServer
+from lib.disks import NbdServer, new_loop
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
@@ -584,3 +584,41 @@ def test_a_stop_while_a_new_disk_hangs(t, row):
     check([mirror["name"] for mirror in daemon.json("status")["mirrors"]] == ["vol0"], "something was begun")
     check(len(daemon.mirror("vol0")["images"]) == 1, "an image was added")
     daemon.stop()
+
+
+@limit(180)
+def test_a_fua_that_waits_is_for_a_thread(t):
+    """Thesis 8: an image on blocks of 4096 whose size is not a multiple of that goes through the page cache. Its FUA writes end with a
+    sync, whatever RWF_NOWAIT says: when the disk hangs that must not be in the reactor."""
+    disk, folder, size = VolatileDisk(t, "d", 330 * MIB), t.path("fs"), MIB + 512
+    disk.power_on()
+    device = new_loop()
+    t.run("losetup", "--sector-size", "4096", "--direct-io=on", device, os.path.realpath(disk.path))
+    held = os.open(device, os.O_RDWR)
+    t.run("losetup", "--detach", device)
+    os.mkdir(folder)
+    t.run("mkfs.xfs", "-q", "-f", device)
+    t.run("mount", device, folder)
+    path = images.make_random(f"{folder}/d.img", size)
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [f"d={path},meta={t.path('d.tarn')}"], size=size)
+    daemon.create("other", [t.path("a.img")], size=MIB)
+    for _ in range(2):
+        handle = open_handle(daemon.uri("vol0"))
+        for start in range(0, MIB, 64 * 1024):
+            handle.pwrite(os.urandom(4096), start)
+        handle.flush()
+    disk.hang()
+    asked = [handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(os.urandom(4096))), i * 64 * 1024, flags=nbd.CMD_FLAG_FUA)
+             for i in range(4)]
+    handle.poll(1000)
+    asking = subprocess.Popen(daemon.tarn_argv("status"), stdout=subprocess.DEVNULL)
+    try:
+        wait_for("the daemon to answer while its disk hangs", lambda: asking.poll() is not None, 20)
+    finally:
+        disk.go_on()
+        asking.wait()
+    handle.shutdown()
+    daemon.stop()
+    t.run("umount", folder)
+    os.close(held)

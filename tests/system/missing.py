@@ -6,9 +6,11 @@ import shutil
 from lib import images
 from lib.context import check, rows, wait_for
 from lib.daemon import Daemon
+from lib.disks import loop_device
 from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import spoil
+from lib.small_disk import loop_file_system, small_disk
 
 SIZE = 16 * MIB
 SEED = 21
@@ -340,6 +342,65 @@ def test_an_open_file_is_lost(t, row):
         rescued = re.search(r"/proc/\d+/fd/\d+", mirror["reason"])
         check(rescued, f"the reason does not say where the data still is: {mirror['reason']}")
         check(images.read_at(rescued.group(), 0, 20) == b"newernewernewernewer", "the data is not there")
+
+
+FILE_SYSTEMS = {"the tests' own": lambda t: t.path("."), "tmpfs": lambda t: small_disk(t, "fs", 2 * SIZE),
+                "XFS": lambda t: loop_file_system(t, "fs", 330 * MIB, "xfs")}
+
+
+@rows([(f"{much}, {kind}", place, kind) for kind in FILE_SYSTEMS
+       for much, place in (("as long as before", SIZE - 4096), ("a little", 8 * MIB))])
+def test_a_file_that_is_cut_and_grows_again(t, row):
+    """Rules 8, 9, thesis 3: an image's file is made shorter, and a client's write would make it longer again at once, with zeroes in
+    place of what was cut off. They are never read: the write fails, the image is out, and as what it had is lost, all of it is
+    copied when it comes back, not only what it missed."""
+    _, place, kind = row
+    a, b = os.path.normpath(f"{FILE_SYSTEMS[kind](t)}/a.img"), t.path("b.img")
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [a, b], size=SIZE, settings=["read=master"])
+    daemon.tarn("image", "set", "vol0", "a", "return=manual")
+    daemon.wait_synchronized("vol0")
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(b"D" * MIB, 0)
+    for start in range(0, SIZE, MIB):  # XFS writes without a thread where it has blocks already
+        handle.pwrite(b"d" * 4096, start + MIB - 4096)
+    handle.flush()
+    os.truncate(a, 0)
+    handle.pwrite(b"e" * 4096, place)
+    found = handle.pread(4096, 0)
+    check(found == b"D" * 4096, f"what was flushed is read as {found[:1]}")
+    check(os.path.getsize(a) == 0, "the file has grown again")
+    shown = daemon.mirror("vol0")["images"][0]
+    check(shown["missing"] == "failed" and f"{a} was made shorter" in shown["reason"], f"image a is {shown}")
+    os.truncate(a, SIZE)
+    check(handle.pread(4096, 0) == b"D" * 4096, "zeroes are read once the file is as long as before")
+    daemon.tarn("image", "restore", "vol0", "a")
+    daemon.wait_synchronized("vol0")
+    handle.shutdown()
+    daemon.tarn("mirror", "deactivate", "vol0")
+    images.check_same([a, b], SIZE)
+
+
+def test_a_cut_file_spoils_no_other(t):
+    """Rules 8, 17: an image's file is made shorter, a client's write would make it longer again, and a write of less than a block
+    follows: what is around that in the block is still in the other image, and must stay there."""
+    daemon = Daemon(t).start()
+    with loop_device(t, images.make_sparse(t.path("loop.raw"), SIZE), "--sector-size", "4096") as device:
+        a, b = t.path("a.img"), device
+        daemon.create("vol0", [a, f"b={b},overwrite,meta={t.path('b.tarn')}"], size=SIZE, settings=["read=master"])
+        daemon.wait_synchronized("vol0")
+        handle = open_handle(daemon.uri("vol0"))
+        handle.pwrite(b"D" * MIB, 0)
+        handle.flush()
+        os.truncate(a, 0)
+        handle.pwrite(b"e" * 4096, 8 * MIB)
+        handle.pwrite(b"n" * 512, 0)
+        handle.flush()
+        handle.shutdown()
+        wait_for("image a to be out", lambda: daemon.mirror("vol0")["images"][0]["missing"])
+        daemon.tarn("mirror", "deactivate", "vol0")
+        found = images.read_at(t.path("loop.raw"), 0, 4096)
+        check(found == b"n" * 512 + b"D" * 3584, f"the last good image holds {found[510:514]} around what was written")
 
 
 # ---- images that are behind, and not what they were when they left: what is recorded as missed of them says nothing then ----

@@ -102,7 +102,7 @@ static void io_start(struct io *io, uint32_t user, enum disk_op op) {
   *io = (struct io){.io = {.op = op, .offset = user * HALF, .done = io_done},
                     .buffer = {.base = block, .bytes = sizeof block, .refs = 1}};
   disk_io_init(&io->io);
-  io->io.user = file_use_user(uses[user]);
+  io->io.user = &file_use_user(uses[user])->user;
   if (op == DISK_WRITE) {
     io->io.flags = DISK_FUA;
     io->io.length = 4096;
