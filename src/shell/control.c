@@ -44,6 +44,7 @@ struct connection {
 /* Descriptors set aside, so that the administrator gets in when clients have taken all others. */
 #define SPARE_FILES     4u
 #define ACCEPT_RETRY_NS (100 * NS_PER_MS)
+#define STOP_WAIT_NS    NS_PER_S
 
 struct control {
   struct control_options options;
@@ -56,7 +57,8 @@ struct control {
   struct list connections;
   uint32_t connection_count;
   struct event pump; /* new events for the streams */
-  bool stopping;
+  bool stopping, hurry; /* hurry: what has not been sent by now is not waited for */
+  struct timer patience;
   void *stopped_owner;
   void (*stopped)(void *owner);
 };
@@ -141,6 +143,7 @@ static void stopped_check(struct control *control) {
   if (!control->stopped || control->connection_count > 0 || control->accept.busy) return;
   void (*stopped)(void *) = control->stopped;
   control->stopped = NULL;
+  timer_cancel(&control->patience);
   stopped(control->stopped_owner);
 }
 
@@ -172,6 +175,12 @@ static void step_post(struct connection *connection) {
   if (!event_is_posted(&connection->step)) event_post(&connection->control->env->queue, &connection->step);
 }
 
+/* An answer that is ready by now has a second to be taken. */
+static void patience_begin(struct control *control) {
+  control->hurry = false;
+  timer_set(control->env, &control->patience, control->env->now_ns + STOP_WAIT_NS);
+}
+
 static void call_answered(struct call *call) {
   struct connection *connection = CONTAINER_OF(call, struct connection, call);
   require(connection->calling);
@@ -183,6 +192,7 @@ static void call_answered(struct call *call) {
   connection->out_bytes = connection->out ? strlen(connection->out) : 0;
   connection->out_sent = 0;
   if (!connection->out) connection->closing = true;
+  if (connection->control->stopping) patience_begin(connection->control);
   step_post(connection);
 }
 
@@ -302,7 +312,8 @@ static void receive(struct connection *connection) {
 /* Does the next thing there is to do. */
 static void connection_step(struct connection *connection) {
   struct control *control = connection->control;
-  if (connection->closing || (control->stopping && !connection->calling && !connection->out)) {
+  bool over = control->hurry || !connection->out;
+  if (connection->closing || (control->stopping && !connection->calling && over)) {
     connection_close(connection);
     return;
   }
@@ -412,6 +423,16 @@ void control_events_added(struct control *control) {
   if (!event_is_posted(&control->pump)) event_post(&control->env->queue, &control->pump);
 }
 
+static void all_step(struct control *control) {
+  LIST_EACH(&control->connections, node) step_post(LIST_ENTRY(node, struct connection, link));
+}
+
+static void patience_over(struct timer *timer) {
+  struct control *control = CONTAINER_OF(timer, struct control, patience);
+  control->hurry = true;
+  all_step(control);
+}
+
 struct control *control_create(const struct control_options *options) {
   struct control *control = calloc(1, sizeof *control);
   if (!control) return NULL;
@@ -422,6 +443,7 @@ struct control *control_create(const struct control_options *options) {
   event_init(&control->pump, pump_run);
   reactor_op_init(&control->accept, accepted);
   timer_init(&control->accept_retry, accept_again);
+  timer_init(&control->patience, patience_over);
   memset(control->spare, 0xff, sizeof control->spare);
   spare_take(control);
   return control;
@@ -444,7 +466,8 @@ void control_stop(struct control *control, void *owner, void (*stopped)(void *ow
   control->stopped = stopped;
   timer_cancel(&control->accept_retry);
   if (control->accept.busy) reactor_cancel(control->options.reactor, &control->accept);
-  LIST_EACH(&control->connections, node) step_post(LIST_ENTRY(node, struct connection, link));
+  patience_begin(control);
+  all_step(control);
   stopped_check(control);
 }
 

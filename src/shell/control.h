@@ -30,7 +30,8 @@ struct control *control_create(const struct control_options *options);
 CHECKED tarn_err control_listen(struct control *control, const struct address *address, struct why *why);
 /* There are new lines in the event log. */
 void control_events_added(struct control *control);
-/* Stops listening and hangs up; `stopped` runs when all calls are answered and all connections closed. */
+/* Stops listening and hangs up; `stopped` runs when all calls are answered and all connections closed. An answer that its client has
+ * not taken after a second is not waited for: a client that reads nothing must not keep the daemon. */
 void control_stop(struct control *control, void *owner, void (*stopped)(void *owner));
 void control_destroy(struct control *control);
 

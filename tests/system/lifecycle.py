@@ -1,4 +1,5 @@
 """A mirror from its creation to its end, and the daemon's own starts and stops."""
+import contextlib
 import json
 import os
 import re
@@ -545,3 +546,19 @@ def test_data_outlives_everything(t):
     for path in (t.path("back"), *paths):
         if images.digest(path, SIZE) != expected:
             raise Failed(f"{path} is not what was written")
+
+
+def test_a_stop_beside_a_client_that_reads_nothing(t):
+    """Thesis 8: a control client that asks and never takes its answers (a `tarn events` that was suspended) does not keep the daemon
+    from ending, nor the next one from beginning."""
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.path("a.img"), t.path("b.img")], size=MIB)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{daemon.state}/control.sock")
+        client.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):  # until the daemon takes no more, because its answers are not taken
+            while True:
+                client.sendall(b'{"command":"status"}\n' * 100)
+        daemon.stop()
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
