@@ -56,7 +56,7 @@ struct control {
   int spare[SPARE_FILES]; /* -1: given away, or not to be had */
   struct list connections;
   uint32_t connection_count;
-  struct event pump; /* new events for the streams */
+  struct event pump;    /* new events for the streams */
   bool stopping, hurry; /* hurry: what has not been sent by now is not waited for */
   struct timer patience;
   void *stopped_owner;
