@@ -850,6 +850,10 @@ static tarn_err meta_prepare(const struct plan_file *meta, bool overwrite, uint6
   int fd;
   tarn_err err = trusted_open(meta->path, O_RDWR, TRUSTED_OWN, &fd, why);
   if (err != TARN_OK) return err;
+  if (!overwrite && lseek(fd, 0, SEEK_DATA) >= 0) {
+    close(fd);
+    return because(why, TARN_REFUSED, "%s: %s was just written to by somebody else", meta->owner, meta->path);
+  }
   bool good = ftruncate(fd, 0) == 0 && ftruncate(fd, (off_t)bytes) == 0;
   int error = errno;
   close(fd);

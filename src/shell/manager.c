@@ -311,7 +311,9 @@ static void unmake_at_start(struct managed *managed) {
   json_t *warnings = json_array();
   report(managed->manager->env, REPORT_WARNING, managed->file.name,
          "was being made or destroyed when the daemon ended: removing what is left of it");
-  unmake(managed->folder, &managed->file, warnings);
+  struct unmake_owner owner;
+  unmake_owner_find(managed->folder, &managed->file, &owner);
+  unmake(managed->folder, &managed->file, &owner, warnings);
   for (size_t i = 0; i < json_array_size(warnings); i++)
     report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s",
            json_string_value(json_array_get(warnings, i)));

@@ -158,7 +158,9 @@ static void destroy_work(struct reactor_work *work) {
   destroy_list(managed);
   if (!managed->file.unmake) managed->file.unmake = json_array();
   managed->work_err = mirror_file_store(managed->folder, &managed->file, &managed->work_why);
-  if (managed->work_err == TARN_OK) unmake(managed->folder, &managed->file, managed->work_warnings);
+  struct unmake_owner owner = {.has_uuid = managed->has_record};
+  if (managed->has_record) memcpy(owner.uuid, managed->record.mirror_uuid, sizeof owner.uuid);
+  if (managed->work_err == TARN_OK) unmake(managed->folder, &managed->file, &owner, managed->work_warnings);
   else json_decref(managed->file.unmake), managed->file.unmake = NULL;
 }
 

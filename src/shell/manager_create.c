@@ -59,7 +59,9 @@ static void create_end(struct create *create) {
 
 static void undo_work(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);
-  unmake(create->plan.folder, create->plan.file, create->plan.warnings);
+  struct unmake_owner owner;
+  unmake_owner_find(create->plan.folder, create->plan.file, &owner);
+  unmake(create->plan.folder, create->plan.file, &owner, create->plan.warnings);
 }
 static void undone(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);

@@ -257,7 +257,8 @@ static void store_work(struct reactor_work *work) {
   }
   import->err = folder_sync(folder, &import->why);
   if (import->err == TARN_OK) import->err = mirror_file_store(folder, import->plan.file, &import->why);
-  if (import->err != TARN_OK) unmake(folder, import->plan.file, import->plan.warnings);
+  if (import->err != TARN_OK)
+    unmake(folder, import->plan.file, &(struct unmake_owner){.name = NULL}, import->plan.warnings);
 }
 
 /* ---- the command ---- */

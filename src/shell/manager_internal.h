@@ -326,12 +326,21 @@ void verify_end(struct managed *managed, void (*ended)(struct managed *managed))
 json_t *verify_json(const struct managed *managed);
 
 /* ---- manager_unmake.c: removing what a mirror has on disk; all of these block ---- */
+/* Whose metadata may go: of the mirror of this uuid; where that is not known, of this name; NULL, too: any. What anything else lies in
+ * stays, and `warnings` says so. */
+struct unmake_owner {
+  bool has_uuid;
+  uint8_t uuid[16];
+  const char *name;
+};
+/* The mirror in this folder: by its record there, or else by its name. */
+void unmake_owner_find(const char *folder, const struct mirror_file *file, struct unmake_owner *owner);
 /* Removes the files in file->unmake, then the folder. What cannot be removed is added to `warnings` and stays. */
-void unmake(const char *folder, const struct mirror_file *file, json_t *warnings);
+void unmake(const char *folder, const struct mirror_file *file, const struct unmake_owner *owner, json_t *warnings);
 /* Adds a path to file->unmake. */
 void unmake_add(struct mirror_file *file, const char *path);
 /* Removes files that were made for an image. */
-void unmake_files(const json_t *paths, json_t *warnings);
+void unmake_files(const json_t *paths, const struct unmake_owner *owner, json_t *warnings);
 /* Where the metadata of an image of that mirror lies now, for file->unmake; `out` has UNMAKE_TEXT_BYTES, and the uuid may
  * be NULL, not known. NULL: it belongs to another
  * mirror by now, or its device is at no path of this one; it is left behind, and `warnings` says so. */

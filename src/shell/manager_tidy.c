@@ -33,7 +33,9 @@ static void forget_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   const struct mirror_file_image *image = &managed->file.images[managed->forgetting];
   image_places_settle(&managed->file, managed->new_file);
-  if (image->adding) unmake_files(image->adding, managed->work_warnings);
+  struct unmake_owner owner = {.has_uuid = true};
+  memcpy(owner.uuid, managed->uuid, sizeof owner.uuid);
+  if (image->adding) unmake_files(image->adding, &owner, managed->work_warnings);
   else if (!image->unknown) unmake_metadata(managed->uuid, &managed->file, managed->forgetting, managed->work_warnings);
   managed_store_work(work);
 }

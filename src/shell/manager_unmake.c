@@ -1,5 +1,8 @@
 /* Removing what a mirror, or an image of it, has on disk. The order is the crash argument: config.json with its list `unmake`,
- * or with the image, goes last, so that whatever a crash leaves behind is found and removed at the next start. */
+ * or with the image, goes last, so that whatever a crash leaves behind is found and removed at the next start.
+ *
+ * A path in such a list may lead to something else by then: a crash came before the file was made, or somebody has put his data there.
+ * A file goes only if nothing is in it, or metadata of this mirror. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shell/blank.h"
 #include "shell/manager_internal.h"
 #include "shell/tail.h"
 #include "shell/trusted.h"
@@ -16,27 +20,99 @@ void unmake_add(struct mirror_file *file, const char *path) {
   json_array_append_new(file->unmake, json_string_nocheck(path));
 }
 
-static bool holds_record(int fd) {
-  uint8_t area[RECORD_AREA_BYTES];
-  bool holds = false;
-  if (pread(fd, area, sizeof area, 0) != (ssize_t)sizeof area) return false;
-  for (size_t slot = 0; slot < 2; slot++) {
-    struct record record;
-    tarn_err err = record_decode(&record, area + slot * RECORD_SLOT_BYTES);
-    holds = holds || err == TARN_OK || err == TARN_VERSION;
-  }
-  return holds;
+/* ---- is it ours to remove ---- */
+
+/* What lies there has been out of our hands: since a crash, or for as long as a disk hung. So it is looked at once more. */
+enum content { CONTENT_NONE, CONTENT_OURS, CONTENT_FOREIGN, CONTENT_DATA };
+
+static bool is_ours(const struct record *record, const struct unmake_owner *owner) {
+  if (owner->has_uuid) return memcmp(record->mirror_uuid, owner->uuid, sizeof owner->uuid) == 0;
+  return !owner->name || strcmp(record->name, owner->name) == 0;
 }
 
-/* Metadata on a device cannot be removed, only made to say nothing. Days may have passed since we wrote it: what is mounted or
- * in use now, or is no metadata, is not touched. */
-static tarn_err wipe(const char *path, struct why *why) {
+/* One slot of a record. One that is damaged, or was torn, is told by its magic alone. */
+static enum content slot_look(const uint8_t *in, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
+  struct record record;
+  tarn_err err = record_decode(&record, in);
+  if (err == TARN_NOT_FOUND || (err == TARN_CORRUPT && memcmp(in, "TARNREC1", 8) == 0)) return CONTENT_NONE;
+  if (err != TARN_OK) return CONTENT_DATA; /* that of a newer version, too */
+  if (is_ours(&record, owner)) return CONTENT_OURS;
+  strcpy(whose, record.name);
+  return CONTENT_FOREIGN;
+}
+
+static enum content record_look(int fd, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
+  uint8_t area[RECORD_AREA_BYTES];
+  enum content worst = CONTENT_NONE;
+  if (pread(fd, area, sizeof area, 0) != (ssize_t)sizeof area) return CONTENT_DATA;
+  for (size_t slot = 0; slot < 2; slot++) {
+    enum content content = slot_look(area + slot * RECORD_SLOT_BYTES, owner, whose);
+    if (content > worst) worst = content;
+  }
+  return worst;
+}
+
+/* Is all from `at` on zero, or a log and maps to which no record belongs? */
+static bool rest_is_blank(int fd, uint64_t at, uint64_t end) {
+  while (at < end) {
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA), hole;
+    if (data < 0) return errno == ENXIO;
+    hole = lseek(fd, data, SEEK_HOLE);
+    if (hole < 0) return false;
+    uint64_t from = align_down((uint64_t)data, 512), to = min_u64((uint64_t)hole, end), whole = align_down(to, 512),
+             odd;
+    if (blank_look_for_meta(fd, from, whole, &odd) != TARN_OK || odd != whole) return false;
+    if (blank_look(fd, whole, to, &odd) != TARN_OK || odd != to) return false;
+    at = (uint64_t)hole;
+  }
+  return true;
+}
+
+/* Of a file: all of it. */
+static enum content file_content(int fd, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return CONTENT_DATA;
+  uint64_t size = (uint64_t)info.st_size, at = size < RECORD_AREA_BYTES ? 0 : RECORD_AREA_BYTES;
+  enum content content = at > 0 ? record_look(fd, owner, whose) : CONTENT_NONE;
+  return content == CONTENT_NONE && !rest_is_blank(fd, at, size) ? CONTENT_DATA : content;
+}
+
+static tarn_err left(enum content content, const char *path, const char *whose, struct why *why) {
+  if (content == CONTENT_FOREIGN)
+    return because(why, TARN_EXISTS, "%s is left in place: it belongs to mirror %s", path, whose);
+  return because(
+      why, TARN_EXISTS,
+      "%s is left in place: it holds something that is no metadata of this mirror; if it is of no use, remove "
+      "it by hand",
+      path);
+}
+
+/* TARN_EXISTS: it is to be left, and why. */
+static tarn_err file_look(const char *path, const struct unmake_owner *owner, struct why *why) {
+  char whose[TARN_NAME_MAX + 1];
+  int fd;
+  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, why);
+  if (err != TARN_OK) return err;
+  enum content content = file_content(fd, owner, whose);
+  close(fd);
+  return content >= CONTENT_FOREIGN ? left(content, path, whose, why) : TARN_OK;
+}
+
+/* ---- removing ---- */
+
+/* Metadata on a device cannot be removed, only made to say nothing. What is mounted or in use now, or is no metadata of ours, is not
+ * touched. */
+static tarn_err wipe(const char *path, const struct unmake_owner *owner, struct why *why) {
   static const uint8_t zeroes[RECORD_AREA_BYTES];
+  char whose[TARN_NAME_MAX + 1];
   int fd;
   tarn_err err = trusted_open(path, O_RDWR | O_EXCL, TRUSTED_OWN, &fd, why);
   if (err != TARN_OK) return err;
-  bool good = !holds_record(fd) || (pwrite(fd, zeroes, sizeof zeroes, 0) == (ssize_t)sizeof zeroes && fsync(fd) == 0);
-  if (!good) err = path_error(why, path, errno);
+  enum content content = record_look(fd, owner, whose);
+  bool wanted = content == CONTENT_OURS;
+  if (content == CONTENT_FOREIGN) err = left(content, path, whose, why);
+  else if (wanted && (pwrite(fd, zeroes, sizeof zeroes, 0) != (ssize_t)sizeof zeroes || fsync(fd) != 0))
+    err = path_error(why, path, errno);
   close(fd);
   return err;
 }
@@ -47,7 +123,12 @@ static bool is_block_device(const char *path) {
   return trusted_look(path, &status, NULL) == TARN_OK && S_ISBLK(status.stx_mode);
 }
 
-static void remove_one(const char *text, json_t *warnings) {
+static tarn_err file_remove(const char *path, const struct unmake_owner *owner, struct why *why) {
+  tarn_err err = file_look(path, owner, why);
+  return err == TARN_OK ? trusted_remove(path, why) : err;
+}
+
+static void remove_one(const char *text, const struct unmake_owner *owner, json_t *warnings) {
   struct why why, inner;
   struct locator tail;
   const char *path = unmake_text_path(text, &tail);
@@ -57,16 +138,18 @@ static void remove_one(const char *text, json_t *warnings) {
     if (err != TARN_OK && err != TARN_NOT_FOUND) json_array_append_new(warnings, json_string(why.text));
     return;
   }
-  tarn_err err = is_block_device(path) ? wipe(path, &inner) : trusted_remove(path, &inner);
+  tarn_err err = is_block_device(path) ? wipe(path, owner, &inner) : file_remove(path, owner, &inner);
   if (err == TARN_NOT_FOUND) return;
   if (err == TARN_OK) {
     if (folder_sync(path, &why) == TARN_OK) return;
-  } else because(&why, err, "%s cannot be removed, remove it by hand: %s", path, inner.text);
+  } else if (err == TARN_EXISTS) why = inner;
+  else because(&why, err, "%s cannot be removed, remove it by hand: %s", path, inner.text);
   json_array_append_new(warnings, json_string(why.text));
 }
 
-void unmake_files(const json_t *paths, json_t *warnings) {
-  for (size_t i = 0; i < json_array_size(paths); i++) remove_one(json_string_value(json_array_get(paths, i)), warnings);
+void unmake_files(const json_t *paths, const struct unmake_owner *owner, json_t *warnings) {
+  for (size_t i = 0; i < json_array_size(paths); i++)
+    remove_one(json_string_value(json_array_get(paths, i)), owner, warnings);
 }
 
 static bool metadata_is_foreign(const uint8_t mirror_uuid[16], const struct mirror_file_image *image) {
@@ -116,16 +199,36 @@ const char *metadata_text(const uint8_t mirror_uuid[16], const struct mirror_fil
 void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file *file, uint32_t slot, json_t *warnings) {
   char room[UNMAKE_TEXT_BYTES];
   const char *text = metadata_text(mirror_uuid, file, slot, room, warnings);
-  if (text) remove_one(text, warnings);
+  struct unmake_owner owner = {.has_uuid = true};
+  memcpy(owner.uuid, mirror_uuid, sizeof owner.uuid);
+  if (text) remove_one(text, &owner, warnings);
 }
 
-void unmake(const char *folder, const struct mirror_file *file, json_t *warnings) {
+void unmake_owner_find(const char *folder, const struct mirror_file *file, struct unmake_owner *owner) {
+  char path[FOLDER_PATH_MAX + 32];
+  uint8_t area[RECORD_AREA_BYTES];
+  int fd;
+  *owner = (struct unmake_owner){.name = file->name};
+  snprintf(path, sizeof path, "%s/record", folder);
+  if (trusted_open(path, O_RDONLY, TRUSTED_OWN, &fd, NULL) != TARN_OK) return;
+  ssize_t bytes = pread(fd, area, sizeof area, 0);
+  close(fd);
+  for (size_t slot = 0; slot < 2 && bytes == (ssize_t)sizeof area; slot++) {
+    struct record record;
+    if (record_decode(&record, area + slot * RECORD_SLOT_BYTES) != TARN_OK) continue;
+    owner->has_uuid = true;
+    memcpy(owner->uuid, record.mirror_uuid, sizeof owner->uuid);
+  }
+}
+
+void unmake(const char *folder, const struct mirror_file *file, const struct unmake_owner *owner, json_t *warnings) {
   static const char *const own[] = {"record", "config.json.new", "config.json"};
-  unmake_files(file->unmake, warnings);
+  unmake_files(file->unmake, owner, warnings);
   for (size_t i = 0; i < COUNT_OF(own); i++) {
     char path[FOLDER_PATH_MAX + 32];
     snprintf(path, sizeof path, "%s/%s", folder, own[i]);
-    if (unlink(path) != 0 && errno != ENOENT) remove_one(path, warnings);
+    if (unlink(path) != 0 && errno != ENOENT)
+      json_array_append_new(warnings, json_sprintf("%s cannot be removed: %s", path, strerror(errno)));
   }
   struct why why;
   if (rmdir(folder) != 0 || folder_sync(folder, &why) != TARN_OK)

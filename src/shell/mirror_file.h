@@ -7,7 +7,8 @@
  * new one. It exists before anything that belongs to the mirror is made, and until all of that is gone: while a mirror is
  * being made or unmade it carries the list `unmake`, the files to remove; a daemon that finds one at start finishes that
  * removal. So a crash in the middle of create or destroy leaves no stray file. An image that is being added carries the
- * list `adding` in the same way, until the mirror's record has it.
+ * list `adding` in the same way, until the mirror's record has it. What lies at such a path meanwhile may be somebody else's: only
+ * what is empty, or metadata of this mirror, is removed (manager_unmake.c).
  *
  * Parsing and formatting are pure; load and store block. */
 #ifndef TARN_SHELL_MIRROR_FILE_H

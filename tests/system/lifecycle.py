@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -10,6 +11,7 @@ import threading
 from lib import images
 from lib.context import Failed, check, end, rows, wait_for
 from lib.daemon import Daemon
+from lib.disks import loop_device
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, Ledger
 from lib.load import Load, open_handle, read_volume
@@ -562,3 +564,72 @@ def test_a_stop_beside_a_client_that_reads_nothing(t):
         daemon.stop()
         daemon.start()
         daemon.wait_state("vol0", "ACTIVE")
+
+
+def edit_config(daemon, mirror, change):
+    path = f"{daemon.state}/mirrors/{mirror}/config.json"
+    with open(path, encoding="utf-8") as file:
+        document = json.load(file)
+    change(document)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+
+
+def put(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+LEFTOVERS = [
+    ("nothing", True, lambda t, path: put(path, b"")),
+    ("a hole", True, lambda t, path: os.truncate(images.make_sparse(path, MIB), MIB)),
+    ("zeroes", True, lambda t, path: put(path, bytes(MIB + 100))),
+    ("metadata of this mirror", True, lambda t, path: shutil.copy(t.path("a.img.tarn"), path)),
+    ("... of which the record was torn", True, lambda t, path: put(path, b"TARNREC1" + bytes(504) + b"TLOG" + bytes(MIB))),
+    ("metadata of another mirror", False, lambda t, path: shutil.copy(t.path("other.img.tarn"), path)),
+    ("somebody's data", False, lambda t, path: put(path, b"mine" * 1024)),
+    ("somebody's data far behind", False, lambda t, path: put(path, bytes(MIB) + b"mine")),
+    ("a link", False, lambda t, path: os.symlink(t.path("other.img.tarn"), path)),
+]
+
+
+@rows(LEFTOVERS)
+def test_what_a_crash_left_is_removed_if_it_is_ours(t, row):
+    """mirror_file.h, `unmake`: a `create` or `image add` was cut off by a crash after it had written down which files it makes, and
+    before the daemon starts again somebody puts something there: what is not ours stays, and is told."""
+    _, goes, fill = row
+    daemon = Daemon(t).start()
+    for name, file in (("left", "a"), ("other", "other"), ("kept", "k")):
+        daemon.create(name, [t.path(f"{file}.img")], size=MIB, activate=False)
+    daemon.stop()
+    made, added = t.path("b.img"), t.path("c.img")
+    fill(t, made)
+    fill(t, added)
+    if "this mirror" in row[0]:
+        shutil.copy(t.path("k.img.tarn"), added)
+    edit_config(daemon, "left", lambda document: document.update(unmake=[made]))  # as plan_prepare() stores it before it makes a file
+    edit_config(daemon, "kept", lambda document: document["images"].append(
+        {"slot": 1, "name": "c", "paths": [added], "meta": f"{added}.tarn", "settings": {}, "adding": [added]}))
+    daemon.start()
+    wait_for("the leftovers to be gone", lambda: not os.path.exists(f"{daemon.state}/mirrors/left"))
+    wait_for("the image to be forgotten", lambda: len(daemon.mirror("kept")["images"]) == 1)
+    check([os.path.lexists(path) for path in (made, added)] == [not goes] * 2,
+          f"{made}, {added} exist: {[os.path.lexists(path) for path in (made, added)]}, though they hold {row[0]}")
+    check(daemon.log().count("is left in place") == (0 if goes else 2), "it is not told what was left in place")
+    check(os.path.exists(t.path("other.img.tarn")), "what the link leads to was removed")
+
+
+def test_a_device_with_metadata_of_another_mirror_is_not_wiped(t):
+    """mirror_file.h, `unmake`: as above, of metadata on a device that was given to another mirror meanwhile."""
+    daemon = Daemon(t).start()
+    for name in ("left", "other"):
+        daemon.create(name, [t.path(f"{name}.img")], size=MIB, activate=False)
+    daemon.stop()
+    with loop_device(t, images.make_sparse(t.path("loop.raw"), 4 * MIB)) as device:
+        t.run("dd", f"if={t.path('other.img.tarn')}", f"of={device}", "bs=64K", "count=1", "conv=notrunc,fsync", "status=none")
+        edit_config(daemon, "left", lambda document: document.update(unmake=[device]))
+        daemon.start()
+        wait_for("the leftovers to be gone", lambda: not os.path.exists(f"{daemon.state}/mirrors/left"))
+        check(images.read_at(device, 0, 8) == b"TARNREC1", "the record of another mirror was wiped")
+        check("it belongs to mirror other" in daemon.log(), "it is not told what was left in place")
+        daemon.stop()
