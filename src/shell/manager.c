@@ -27,10 +27,20 @@ static void retry_fire(struct timer *timer) {
   managed_activate(managed, false);
 }
 
+/* The start does not wait for it any more. */
+static void start_without(struct managed *managed) {
+  report(managed->manager->env, REPORT_WARNING, managed->file.name,
+         "what is left of it does not answer, and is removed when it does");
+  managed->starting = false;
+  managed->manager->starting_count--;
+  manager_resume(managed->manager);
+}
+
 /* It takes long: what was asked for has begun, and goes on by itself. */
 static void grace_fire(struct timer *timer) {
   struct managed *managed = CONTAINER_OF(timer, struct managed, grace);
   if (managed->call) managed_answer(managed);
+  else if (managed->unmaking && managed->starting) start_without(managed);
 }
 
 static void settle_fire(struct timer *timer) { managed_look(CONTAINER_OF(timer, struct managed, settle)); }
@@ -276,12 +286,25 @@ bool call_image(struct managed *managed, struct call *call, const char *key, uin
 
 /* ---- start and stop ---- */
 
+/* It hangs in a worker, which ends with the process, or before that. */
+static void leave_hanging(struct managed *managed, bool decided) {
+  if (!managed->call) return;
+  managed->refused = decided;
+  managed_fail(managed,
+               decided ? "what it lies on does not answer, and the daemon is stopping"
+                       : "what it lies on does not answer, and the daemon is stopping: 'tarn status' tells at its next "
+                         "start whether this was done");
+}
+
 static void lose_patience(struct timer *timer) {
   struct manager *manager = CONTAINER_OF(timer, struct manager, patience);
   struct managed *creating = manager->creating;
   manager->impatient = true;
-  if (creating && !creating->mirror)
-    managed_fail(creating, "what it lies on does not answer, and the daemon is stopping");
+  if (creating && !creating->mirror) leave_hanging(creating, !creating->committing);
+  LIST_EACH(&manager->mirrors, node) {
+    struct managed *managed = LIST_ENTRY(node, struct managed, link);
+    if (managed->unmaking) leave_hanging(managed, false);
+  }
   manager_resume(manager);
 }
 
@@ -307,17 +330,32 @@ void manager_destroy(struct manager *manager) {
   free(manager);
 }
 
-static void unmake_at_start(struct managed *managed) {
-  json_t *warnings = json_array();
-  report(managed->manager->env, REPORT_WARNING, managed->file.name,
-         "was being made or destroyed when the daemon ended: removing what is left of it");
+static void unmake_work(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
   struct unmake_owner owner;
   unmake_owner_find(managed->folder, &managed->file, &owner);
-  unmake(managed->folder, &managed->file, &owner, warnings);
-  for (size_t i = 0; i < json_array_size(warnings); i++)
-    report(managed->manager->env, REPORT_WARNING, managed->file.name, "%s",
-           json_string_value(json_array_get(warnings, i)));
-  json_decref(warnings);
+  unmake(managed->folder, &managed->file, &owner, managed->work_warnings);
+}
+
+static void unmade(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  managed_warn(managed, managed->work_warnings);
+  managed->work_warnings = NULL;
+  managed_finish(managed);
+  managed_free(managed);
+}
+
+/* A disk of it may hang, so this is not waited for. Until it is done the mirror is there, and its files are not free. */
+static void unmake_begin(struct managed *managed) {
+  struct manager *manager = managed->manager;
+  report(manager->env, REPORT_WARNING, managed->file.name,
+         "was being made or destroyed when the daemon ended: removing what is left of it");
+  managed_begin(managed, NULL, "is being removed");
+  managed->unmaking = managed->starting = true;
+  manager->starting_count++;
+  managed->work_warnings = json_array();
+  managed_grace(managed);
+  reactor_run_blocking(manager->options.reactor, NULL, &managed->work, unmake_work, unmade);
 }
 
 static tarn_err load_one(struct manager *manager, const char *name, struct why *why) {
@@ -337,7 +375,8 @@ static tarn_err load_one(struct manager *manager, const char *name, struct why *
   } else if (strcmp(managed->file.name, name) != 0) {
     report(manager->env, REPORT_ERROR, name, "is left alone: its config.json is that of mirror %s", managed->file.name);
   } else if (managed->file.unmake) {
-    unmake_at_start(managed);
+    keep = true;
+    managed_insert(managed);
   } else {
     keep = true;
     managed->differs = managed->file.differs;
@@ -377,6 +416,10 @@ static void settled(struct managed *managed, tarn_err err, const char *why) {
 
 static void start_one(struct managed *managed) {
   struct manager *manager = managed->manager;
+  if (managed->file.unmake) {
+    unmake_begin(managed);
+    return;
+  }
   bool unsettled = reconcile_wanted(managed);
   if (managed->wanted && !managed->file.settings.values[SET_AUTO]) {
     report(manager->env, REPORT_INFO, managed->file.name, "was ACTIVE, and stays INACTIVE because of auto=off");
@@ -415,6 +458,7 @@ static void stop_left(struct managed *managed) { managed_finish(managed); }
 static bool stop_one(struct managed *managed) {
   bool open = managed->mirror && !managed->ending;
   timer_cancel(&managed->retry);
+  if (managed->unmaking) return managed->manager->impatient; /* the next start goes on with it */
   if (managed->busy) {
     mirror_disks_hurry(&managed->disks);
     reopens_give_up(managed, "the daemon is stopping");
@@ -440,8 +484,10 @@ static void stop_next(struct manager *manager) {
 }
 
 bool manager_is_quiet(const struct manager *manager) {
-  LIST_EACH(&manager->mirrors, node)
-  if (LIST_ENTRY(node, struct managed, link)->mirror) return false;
+  LIST_EACH(&manager->mirrors, node) {
+    const struct managed *managed = LIST_ENTRY(node, struct managed, link);
+    if (managed->mirror || managed->unmaking) return false;
+  }
   return manager->strays == 0 && !manager->creating && list_is_empty(&manager->asides);
 }
 

@@ -28,10 +28,10 @@ struct manager_options {
 
 /* NULL when memory is short. */
 struct manager *manager_create(const struct manager_options *options);
-/* Reads STATE/mirrors; finishes what a crash interrupted. Blocks: before the reactor runs. A mirror whose files are damaged
- * is reported and left alone. */
+/* Reads STATE/mirrors. Blocks: before the reactor runs. A mirror whose files are damaged is reported and left alone. */
 CHECKED tarn_err manager_load(struct manager *manager, struct why *why);
-/* Activates what was ACTIVE; `started` runs when each of these has had its first try. */
+/* Activates what was ACTIVE, and finishes what a crash interrupted; `started` runs when each of these has had its first try, or, of what
+ * is being removed, GRACE_S. */
 void manager_start(struct manager *manager, void *owner, void (*started)(void *owner));
 /* Deactivates all, to be activated at the next start; `stopped` runs when that is done. Calls are refused from now on. */
 void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *owner));

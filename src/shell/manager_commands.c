@@ -174,13 +174,15 @@ static void destroy_worked(struct reactor_work *work) {
   if (gone) {
     report(managed->manager->env, REPORT_INFO, managed->file.name,
            "is destroyed; the data of its images is left in place");
-    call_done(call, json_pack("{s:s, s:b}", "name", managed->file.name, "destroyed", 1));
-  } else call_refuse(call, "%s", managed->work_why.text);
+    if (call) call_done(call, json_pack("{s:s, s:b}", "name", managed->file.name, "destroyed", 1));
+  } else if (call) call_refuse(call, "%s", managed->work_why.text);
+  managed->unmaking = false;
   managed_finish(managed);
   if (gone) managed_free(managed);
 }
 
 static void destroy_begin(struct managed *managed) {
+  managed->unmaking = true;
   managed->work_warnings = json_array();
   reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, destroy_work, destroy_worked);
 }

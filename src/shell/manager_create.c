@@ -90,6 +90,7 @@ static void finished(struct reactor_work *work) {
 static void create_closed(struct managed *managed) {
   struct create *create = managed->creator;
   managed->close_wholly = false;
+  managed->committing = create->err == TARN_OK;
   if (create->err != TARN_OK) create_undo(create);
   else reactor_run_blocking(managed->manager->options.reactor, NULL, &create->work, finish_work, finished);
 }
@@ -143,7 +144,8 @@ static tarn_err create_format(struct create *create) {
 
 static void create_opened(struct mirror_disks *disks) {
   struct create *create = CONTAINER_OF(disks, struct managed, disks)->creator;
-  create->err = create_format(create);
+  if (create->managed->refused) create->err = because(&create->why, TARN_REFUSED, "the daemon is stopping");
+  else create->err = create_format(create);
   if (create->err != TARN_OK) create_close(create);
 }
 
@@ -165,6 +167,8 @@ static void prepare_work(struct reactor_work *work) {
 static void prepared(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);
   struct managed *managed = create->managed;
+  if (create->err == TARN_OK && managed->refused)
+    create->err = because(&create->why, TARN_REFUSED, "the daemon is stopping");
   if (create->err != TARN_OK) {
     if (create->err == TARN_INVALID) create->err = TARN_REFUSED; /* of a file, not of the words */
     if (create->prepared) create_undo(create);

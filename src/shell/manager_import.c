@@ -24,7 +24,7 @@ struct import {
   struct claim claim;
   struct reactor_work work;
   bool force;
-  const char *name; /* the request's; NULL: as recorded */
+  char name[TARN_NAME_MAX + 1]; /* empty: as recorded */
   uint32_t count;
   struct image_spec specs[IMAGES_MAX];
   struct examined disks[IMAGES_MAX];
@@ -142,7 +142,7 @@ static tarn_err missing_name(struct import *import, struct why *why) {
 static tarn_err file_fill(struct import *import, struct why *why) {
   struct mirror_file *file = import->plan.file;
   const struct record *best = record_of(import, import->best);
-  snprintf(file->name, sizeof file->name, "%s", import->name ? import->name : best->name);
+  snprintf(file->name, sizeof file->name, "%s", import->name[0] ? import->name : best->name);
   settings_defaults(&mirror_settings, file->settings.values);
   file->settings.values[SET_REGION] = best->region_bytes;
   file->settings.values[SET_EXTENT] = best->extent_bytes;
@@ -311,6 +311,7 @@ static tarn_err name_is_free(struct import *import) {
 static void examined(struct reactor_work *work) {
   struct import *import = CONTAINER_OF(work, struct import, work);
   struct managed *managed = import->managed;
+  if (managed->refused) import->err = because(&import->why, TARN_REFUSED, "the daemon is stopping");
   if (import->err == TARN_OK) import->err = name_is_free(import);
   if (import->err != TARN_OK) {
     import_end(import);
@@ -318,18 +319,21 @@ static void examined(struct reactor_work *work) {
   }
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", managed->manager->options.state,
            managed->file.name);
+  managed->committing = true;
   reactor_run_blocking(managed->manager->options.reactor, NULL, &import->work, store_work, stored);
 }
 
 static tarn_err import_parse(struct import *import, const struct request *request, struct why *why) {
   static const char *const known[] = {"images", "name", "force", NULL};
-  const char *texts[IMAGES_MAX];
+  const char *texts[IMAGES_MAX], *name = NULL;
   size_t count;
   tarn_err err = request_only(request, known, why);
   if (err == TARN_OK) err = request_texts(request, "images", texts, COUNT_OF(texts), &count, why);
-  if (err == TARN_OK) err = request_text(request, "name", &import->name, why);
+  if (err == TARN_OK) err = request_text(request, "name", &name, why);
   if (err == TARN_OK) err = request_flag(request, "force", &import->force, why);
-  if (err == TARN_OK && import->name) err = name_check("mirror", import->name, why);
+  if (err == TARN_OK && name) err = name_check("mirror", name, why);
+  if (err == TARN_OK && name)
+    strcpy(import->name, name); /* the request may be answered, and gone, before the workers end */
   if (err == TARN_OK && count == 0) err = because(why, TARN_INVALID, "give at least one PATH");
   for (size_t i = 0; err == TARN_OK && i < count; i++) {
     struct image_spec *spec = &import->specs[i];

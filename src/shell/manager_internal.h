@@ -32,7 +32,7 @@
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
 #define ATTENTION_RETRY_S 5u
 #define GRACE_S           2u /* a command whose end may take long answers by then that it has begun */
-#define STOP_PATIENCE_S   5u /* a stop waits so long for disks of a mirror that is being made */
+#define STOP_PATIENCE_S   5u /* a stop waits so long for disks of a mirror that is being made or removed */
 
 struct managed;
 struct managed_export {
@@ -109,6 +109,9 @@ struct managed {
   void (*exports_left)(struct managed *managed), (*exports_opened)(struct managed *managed);
 
   struct create *creator;   /* manager_create.c, while it is being made */
+  bool committing;          /* ... its config.json is being written: it exists from then on */
+  bool refused;             /* ... it was answered that it is not: it goes no further */
+  bool unmaking;            /* its files are being removed, and then it is gone */
   struct image_task *task;  /* manager_image.c, manager_add.c: the operation on an image */
   uint32_t leaving;         /* by image: of the mirror no more; its files are released when they are quiet */
   uint32_t undecided;       /* ... of the mirror or not: what the next activation finds tells */
@@ -139,8 +142,9 @@ struct manager {
   struct event resume;
   struct managed *creating; /* not in the list yet; or NULL */
   bool stopping;
-  struct timer patience; /* with a creation that has not opened its mirror, when the daemon stops */
-  bool impatient;        /* it is over */
+  struct timer
+      patience;   /* with what is being removed, and a creation that has not opened its mirror, when the daemon stops */
+  bool impatient; /* it is over */
   uint32_t starting_count;
   uint32_t strays; /* workers that still open files which nobody waits for */
   void *started_owner, *stopped_owner;

@@ -92,6 +92,7 @@ static void reason_of(const struct managed *managed, const struct mirror_status 
   struct why more;
   out[0] = 0;
   reason_add(out, managed->attention ? managed->attention_why.text : status->reason);
+  if (managed->unmaking) reason_add(out, "what it has on disk is being removed");
   if (managed_explain(managed, &more)) reason_add(out, more.text);
   else if (!managed_runs(managed) && aside_explain(managed, &more)) reason_add(out, more.text);
   if (managed->loss_ns > 0) {
