@@ -86,39 +86,47 @@ static void deactivated(struct managed *managed, tarn_err err, const char *why) 
 
 static void deactivate_left(struct managed *managed) { deactivated(managed, TARN_OK, ""); }
 
-/* An operation that waits for files which do not open must not keep the mirror from being closed. */
-static void unblock(struct manager *manager, struct call *call) {
+/* Its clients are in the way. */
+static bool deactivate_refused(struct managed *managed, struct call *call, bool force) {
+  char clients[240];
+  uint32_t count = force ? 0 : exports_clients(managed, clients, sizeof clients);
+  if (count > 0)
+    call_refuse(call, "mirror %s has %u client%s connected: %s; disconnect them, or hang up on them with --force",
+                managed->file.name, count, count == 1 ? "" : "s", clients);
+  return count > 0;
+}
+
+/* An operation that waits for files which do not open must not keep the mirror from being closed; unless that is refused, which changes
+ * nothing. False: it was. */
+static bool unblock(struct manager *manager, struct call *call, bool force) {
   const char *name;
-  if (request_text(&call->request, "name", &name, NULL) != TARN_OK || !name) return;
+  if (request_text(&call->request, "name", &name, NULL) != TARN_OK || !name) return true;
   struct managed *managed = managed_find(manager, name);
-  if (managed && managed->busy) reopens_give_up(managed, "the mirror is to be deactivated");
+  if (!managed || !managed->busy || list_is_empty(&managed->reopens)) return true;
+  if (deactivate_refused(managed, call, force)) return false;
+  reopens_give_up(managed, "the mirror is to be deactivated");
+  return true;
 }
 
 static void deactivate_again(void *owner, struct call *call) { manager_mirror_deactivate(owner, call); }
 void manager_mirror_deactivate(struct manager *manager, struct call *call) {
   static const char *const known[] = {"name", "force", "wait", NULL};
-  unblock(manager, call);
-  struct managed *managed = call_mirror(manager, call, "name", known, deactivate_again);
   bool force, wait;
   struct why why;
-  char clients[240];
-  if (!managed) return;
   if (request_flag(&call->request, "force", &force, &why) != TARN_OK ||
       request_flag(&call->request, "wait", &wait, &why) != TARN_OK) {
     call_misused(call, "%s", why.text);
     return;
   }
+  if (!unblock(manager, call, force)) return;
+  struct managed *managed = call_mirror(manager, call, "name", known, deactivate_again);
+  if (!managed) return;
   bool open = managed->mirror && !managed->ending;
   if (!open && !managed->attention) {
     call_refuse(call, "mirror %s %s", managed->file.name, mirror_refusal(MIRROR_INACTIVE, MIRROR_DEACTIVATE));
     return;
   }
-  uint32_t count = exports_clients(managed, clients, sizeof clients);
-  if (count > 0 && !force) {
-    call_refuse(call, "mirror %s has %u client%s connected: %s; disconnect them, or hang up on them with --force",
-                managed->file.name, count, count == 1 ? "" : "s", clients);
-    return;
-  }
+  if (deactivate_refused(managed, call, force)) return;
   managed_begin(managed, call, "is being deactivated");
   if (!wait) managed_grace(managed);
   if (open) managed_down(managed, false, true, deactivated);

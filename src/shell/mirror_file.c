@@ -331,21 +331,60 @@ static bool write_all(int fd, const char *text) {
   return true;
 }
 
-tarn_err mirror_file_store(const char *folder, const struct mirror_file *file, struct why *why) {
-  char path[META_PATH_BYTES_MAX + 64], temporary[META_PATH_BYTES_MAX + 72];
-  snprintf(path, sizeof path, "%s/config.json", folder);
+/* The text becomes the file, whole or not at all; `errno` if not. */
+static bool text_put(const char *path, const char *text, const char *end) {
+  char temporary[META_PATH_BYTES_MAX + 72];
   snprintf(temporary, sizeof temporary, "%s.new", path);
-  json_t *json = mirror_file_to_json(file);
-  char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-  json_decref(json);
-  if (!text) return because(why, TARN_INVALID, "%s: a path or name in it is not UTF-8", path);
   int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  bool good = fd >= 0 && write_all(fd, text) && write_all(fd, "\n") && fsync(fd) == 0;
+  bool good = fd >= 0 && write_all(fd, text) && write_all(fd, end) && fsync(fd) == 0;
   good = good && rename(temporary, path) == 0;
   int error = errno;
   if (fd >= 0) close(fd);
+  if (fd >= 0 && !good) unlink(temporary);
+  errno = error;
+  return good;
+}
+
+/* Requires free(). NULL: it is not there, or cannot be read. */
+static char *text_get(const char *path) {
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return NULL;
+  char *text = fstat(fd, &info) == 0 ? calloc(1, (size_t)info.st_size + 1) : NULL;
+  for (off_t have = 0; text && have < info.st_size;) {
+    ssize_t bytes = pread(fd, text + have, (size_t)(info.st_size - have), have);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes <= 0) free(text), text = NULL;
+    else have += bytes;
+  }
+  close(fd);
+  return text;
+}
+
+/* What could not be made durable is refused, so no later start may find it: it gets back what it had. */
+static bool text_restore(const char *path, const char *old) {
+  if (old ? !text_put(path, old, "") : unlink(path) != 0) return false;
+  tarn_err err = folder_sync(path, NULL);
+  (void)err; /* it has failed before: then a power cut decides which of both is found */
+  return true;
+}
+
+tarn_err mirror_file_store(const char *folder, const struct mirror_file *file, struct why *why) {
+  char path[META_PATH_BYTES_MAX + 64];
+  struct why inner;
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  json_t *json = mirror_file_to_json(file);
+  char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL, *old = text_get(path);
+  json_decref(json);
+  tarn_err err = TARN_OK;
+  if (!text) err = because(why, TARN_INVALID, "%s: a path or name in it is not UTF-8", path);
+  else if (!old && access(path, F_OK) == 0) err = because(why, TARN_IO, "%s cannot be read", path);
+  else if (!text_put(path, text, "\n")) err = because(why, TARN_IO, "%s cannot be written: %s", path, strerror(errno));
+  else if (folder_sync(path, &inner) != TARN_OK)
+    err = because(
+        why, TARN_IO, "%s%s", inner.text,
+        text_restore(path, old) ? "" : "; and what was refused is in config.json, and counts at the next start");
   free(text);
-  if (good) return folder_sync(path, why);
-  if (fd >= 0) unlink(temporary);
-  return because(why, TARN_IO, "%s cannot be written: %s", path, strerror(error));
+  free(old);
+  return err;
 }

@@ -81,6 +81,8 @@ CHECKED tarn_err mirror_file_from_json(const json_t *json, struct mirror_file *f
 
 /* `folder` is STATE/mirrors/NAME. TARN_NOT_FOUND when there is no config.json in it. */
 CHECKED tarn_err mirror_file_load(const char *folder, struct mirror_file *file, struct why *why);
+/* After an error config.json is what it was, or is not there if it was not; but for a power cut after the new one was in its place and
+ * could not be synced. */
 CHECKED tarn_err mirror_file_store(const char *folder, const struct mirror_file *file, struct why *why);
 
 /* Syncs the folder that holds `path`, so that a new, renamed or removed name is durable. */

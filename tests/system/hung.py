@@ -706,3 +706,31 @@ def test_an_import_that_a_stop_has_left(t):
     daemon.start()
     check(daemon.json("status")["mirrors"] == [], "what was refused is there")
     daemon.stop()
+
+
+@limit(180)
+def test_a_deactivation_that_is_refused_disturbs_no_restore(t):
+    """`deactivate` gives up what waits for files that do not open, so that it need not wait for them; but not when it is refused because
+    of clients: that changes nothing."""
+    disk = VolatileDisk(t, "d", SIZE, kind="fuse")
+    disk.power_on()
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.path("a.img"), f"d={disk.path},meta={t.path('d.tarn')},overwrite"], size=SIZE)
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("image", "set", "vol0", "d", "hang=60")  # so long it is waited for
+    daemon.tarn("image", "fracture", "vol0", "d")
+    handle = open_handle(daemon.uri("vol0"))
+    disk.fuse.send_signal(signal.SIGSTOP)
+    try:
+        wait_for("the kernel to ask the file system again", lambda: does_hang(disk.path))
+        restoring = t.spawn(*daemon.tarn_argv("image", "restore", "vol0", "d"), stderr=subprocess.PIPE, text=True)
+        wait_for("the daemon to open its files", lambda: threads_that_open(daemon) > 0)
+        refused = daemon.tarn("mirror", "deactivate", "vol0", status=1)
+    finally:
+        disk.fuse.send_signal(signal.SIGCONT)
+    check("connected" in refused.err, f"it is refused with: {refused.err}")
+    said = restoring.communicate(timeout=60)[1]
+    check(restoring.returncode == 0, f"the image is not restored: {said}")
+    daemon.wait_synchronized("vol0")
+    handle.shutdown()
+    daemon.stop()

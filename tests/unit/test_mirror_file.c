@@ -1,5 +1,9 @@
 /* src/shell/mirror_file.h: config.json, there and back. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include "shell/mirror_file.h"
+
 #include "unit.h"
 
 static const char good[] =
@@ -169,8 +173,47 @@ static void stored(void **state) {
   rmdir(folder);
 }
 
+/* A file system on which no folder can be synced. */
+static bool folders_fail;
+int fsync(int fd) {
+  struct stat info;
+  if (!folders_fail || fstat(fd, &info) != 0 || !S_ISDIR(info.st_mode)) return (int)syscall(SYS_fsync, fd);
+  errno = EIO;
+  return -1;
+}
+
+static void what_cannot_be_synced_is_not_there(void **state) {
+  (void)state;
+  static struct mirror_file file, again;
+  char folder[] = "/tmp/tarn-test-XXXXXX", path[64];
+  struct why why;
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  json_t *json = json_loads(good, 0, NULL);
+  assert_int_equal(mirror_file_from_json(json, &file, NULL), TARN_OK);
+  json_decref(json);
+  folders_fail = true;
+  assert_int_equal(mirror_file_store(folder, &file, NULL), TARN_IO);
+  assert_int_not_equal(access(path, F_OK), 0); /* a mirror that was not created */
+  folders_fail = false;
+  file.settings.values[SET_AUTO] = 0;
+  assert_int_equal(mirror_file_store(folder, &file, NULL), TARN_OK);
+  folders_fail = true;
+  file.settings.values[SET_AUTO] = 1; /* a setting that was refused */
+  assert_int_equal(mirror_file_store(folder, &file, &why), TARN_IO);
+  folders_fail = false;
+  assert_non_null(strstr(why.text, "cannot be synced"));
+  assert_int_equal(mirror_file_load(folder, &again, NULL), TARN_OK);
+  assert_int_equal(again.settings.values[SET_AUTO], 0);
+  mirror_file_release(&again);
+  mirror_file_release(&file);
+  unlink(path);
+  assert_int_equal(rmdir(folder), 0); /* nothing temporary stays */
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(damage),
-                                     cmocka_unit_test(kinds), cmocka_unit_test(stored)};
+                                     cmocka_unit_test(kinds), cmocka_unit_test(stored),
+                                     cmocka_unit_test(what_cannot_be_synced_is_not_there)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
