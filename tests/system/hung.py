@@ -236,7 +236,8 @@ def test_a_mute_server_holds_nobody_else(t):
     for i in range(count):
         mirror.daemon.create(f"m{i}", [f"{mirror.folder}/m{i}.img"], size=MIB, activate=True)
     with mute_server(t) as (uri, connections):
-        adding = [subprocess.Popen(mirror.daemon.tarn_argv("image", "add", f"m{i}", f"n={uri}"), stderr=subprocess.DEVNULL)
+        exports = [uri.replace("?", f"{i}?") for i in range(count)]
+        adding = [subprocess.Popen(mirror.daemon.tarn_argv("image", "add", f"m{i}", f"n={exports[i]}"), stderr=subprocess.DEVNULL)
                   for i in range(count)]
         wait_for("connects under way", lambda: len(connections) >= 16)
         while any(one.poll() is None for one in adding):
