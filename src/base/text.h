@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* As snprintf(3) and vsnprintf(3): `out` of `bytes` (at least 1) always ends with 0. False: it was cut to fit. */
+/* As snprintf(3) and vsnprintf(3): `out` of `bytes` (at least 1) always ends with 0. False: it was cut to fit, at the start of a letter:
+ * what was UTF-8 is UTF-8 still. */
 __attribute__((format(printf, 3, 4))) bool text_set(char *out, size_t bytes, const char *format, ...);
 __attribute__((format(printf, 3, 0))) bool text_set_list(char *out, size_t bytes, const char *format, va_list list);
 

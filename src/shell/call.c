@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 static void answer(struct call *call, bool ok) {
   require(!call->answered);
   call->answered = true;
@@ -17,8 +19,7 @@ void call_done(struct call *call, json_t *result) {
   answer(call, true);
 }
 
-/* Strangers' bytes may be quoted in a sentence: make it UTF-8 for JSON. */
-static json_t *sentence(const char *text) {
+json_t *call_sentence(const char *text) {
   json_t *json = json_string(text);
   if (json) return json;
   char plain[sizeof((struct why){}).text];
@@ -28,12 +29,12 @@ static json_t *sentence(const char *text) {
   return json_string(plain);
 }
 
-#define FORMAT_WHY(call, format)                                            \
-  do {                                                                      \
-    va_list arguments;                                                      \
-    va_start(arguments, format);                                            \
-    vsnprintf((call)->why.text, sizeof(call)->why.text, format, arguments); \
-    va_end(arguments);                                                      \
+#define FORMAT_WHY(call, format)                                                      \
+  do {                                                                                \
+    va_list arguments;                                                                \
+    va_start(arguments, format);                                                      \
+    (void)text_set_list((call)->why.text, sizeof(call)->why.text, format, arguments); \
+    va_end(arguments);                                                                \
   } while (0)
 
 void call_refuse(struct call *call, const char *format, ...) {
@@ -50,7 +51,7 @@ void call_misused(struct call *call, const char *format, ...) {
 void call_warn(struct call *call, const char *format, ...) {
   FORMAT_WHY(call, format);
   if (!call->warnings) call->warnings = json_array();
-  json_array_append_new(call->warnings, sentence(call->why.text));
+  json_array_append_new(call->warnings, call_sentence(call->why.text));
 }
 
 char *call_answer_text(struct call *call) {
@@ -62,7 +63,7 @@ char *call_answer_text(struct call *call) {
     json_object_set_new(json, "warnings", call->warnings ? call->warnings : json_array());
   } else {
     json_object_set_new(json, "usage", json_boolean(call->usage));
-    json_object_set_new(json, "error", sentence(call->why.text));
+    json_object_set_new(json, "error", call_sentence(call->why.text));
     json_decref(call->warnings);
   }
   call->result = call->warnings = NULL;

@@ -31,6 +31,9 @@ __attribute__((format(printf, 2, 3))) void call_refuse(struct call *call, const 
 /* Malformed: bad usage. */
 __attribute__((format(printf, 2, 3))) void call_misused(struct call *call, const char *format, ...);
 __attribute__((format(printf, 2, 3))) void call_warn(struct call *call, const char *format, ...);
+/* A text for JSON, never NULL: strangers' bytes may be quoted in it, and what is not UTF-8 is shown with '?' in place of all that is not
+ * ASCII. */
+json_t *call_sentence(const char *text);
 /* {"ok": true, "result": {...}, "warnings": [...]} or {"ok": false, "usage": false, "error": "..."}, one line with its
  * newline; free() it. Frees what the call holds. */
 char *call_answer_text(struct call *call);

@@ -255,14 +255,14 @@ static void stream_fill(struct connection *connection) {
   while (used + STREAM_LINE_MAX <= STREAM_BYTES && (line = event_log_at(log, &connection->next_event, &lost)) != NULL &&
          lost == 0) {
     char time[TIME_TEXT];
-    json_t *json = json_pack("{s:I, s:s, s:s, s:s%, s:s%}", "number", (json_int_t)line->number, "time",
+    json_t *json = json_pack("{s:I, s:s, s:s, s:o, s:o}", "number", (json_int_t)line->number, "time",
                              time_text(line->wall_ns, time), "level", report_level_name(line->level), "subject",
-                             line->subject, strlen(line->subject), "text", line->text, strlen(line->text));
+                             call_sentence(line->subject), "text", call_sentence(line->text));
     if (!out) out = malloc(STREAM_BYTES);
     size_t bytes = json && out ? json_dumpb(json, out + used, STREAM_BYTES - used - 1, JSON_COMPACT) : 0;
     json_decref(json);
     connection->next_event++;
-    if (bytes == 0 || bytes > STREAM_BYTES - used - 1) continue; /* not UTF-8: cannot be said in JSON */
+    if (bytes == 0 || bytes > STREAM_BYTES - used - 1) continue;
     out[used + bytes] = '\n';
     used += bytes + 1;
   }

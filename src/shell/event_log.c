@@ -3,6 +3,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/text.h"
+
 void event_log_init(struct event_log *log) { log->next = 1; }
 
 const struct event_line *event_log_add(struct event_log *log, uint64_t wall_ns, enum report_level level,
@@ -12,8 +14,8 @@ const struct event_line *event_log_add(struct event_log *log, uint64_t wall_ns, 
   line->number = log->next++;
   line->wall_ns = wall_ns;
   line->level = level;
-  snprintf(line->subject, sizeof line->subject, "%s", subject ? subject : "");
-  snprintf(line->text, sizeof line->text, "%s", text);
+  (void)text_set(line->subject, sizeof line->subject, "%s", subject ? subject : "");
+  (void)text_set(line->text, sizeof line->text, "%s", text);
   for (char *at = line->text; *at; at++) /* one line, whatever was quoted in it */
     if ((unsigned char)*at < 0x20) *at = '?';
   return line;

@@ -532,12 +532,12 @@ static uint64_t patience(void) {
 static void closing_watch(const struct closing *closing) {
   uint64_t left_ns = patience(), began_ns = patience_at_ns;
   struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
+  clock_gettime(CLOCK_MONOTONIC, &until);
   uint64_t end_ns = (uint64_t)until.tv_nsec + left_ns;
   until.tv_sec += (time_t)(end_ns / NS_PER_S);
   until.tv_nsec = (long)(end_ns % NS_PER_S);
   int error = 0;
-  while (!error && is_closing(closing, NULL)) error = pthread_cond_timedwait(&closed, &closing_mutex, &until);
+  while (!error && is_closing(closing, NULL)) error = pthread_cond_clockwait(&closed, &closing_mutex, CLOCK_MONOTONIC, &until);
   uint64_t took_ns = error ? left_ns : clock_now_ns() - began_ns;
   patience_ns -= min_u64(patience_ns, took_ns);
 }

@@ -397,10 +397,11 @@ tarn_err manager_load(struct manager *manager, struct why *why) {
     if (mkdir(path, 0700) != 0 && errno != EEXIST)
       return because(why, TARN_IO, "%s cannot be made: %s", path, strerror(errno));
   }
+  tarn_err err = folder_sync(path, why); /* also what an earlier start has made, and not synced any more */
+  if (err != TARN_OK) return err;
   snprintf(path, sizeof path, "%s/mirrors", manager->options.state);
   DIR *dir = opendir(path);
   if (!dir) return because(why, TARN_IO, "%s cannot be read: %s", path, strerror(errno));
-  tarn_err err = TARN_OK;
   for (struct dirent *entry; err == TARN_OK && (entry = readdir(dir)) != NULL;)
     if (record_name_is_valid(entry->d_name, strlen(entry->d_name))) err = load_one(manager, entry->d_name, why);
   closedir(dir);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "core/unreadable.h"
 #include "shell/event_log.h"
 #include "shell/manager_internal.h"
@@ -84,7 +85,7 @@ static void managed_status(const struct managed *managed, struct mirror_status *
 #define REASON_TEXT 4096u /* several sentences */
 static void reason_add(char *out, const char *text) {
   size_t used = strlen(out);
-  if (text[0]) snprintf(out + used, REASON_TEXT - used, "%s%s", used ? "; " : "", text);
+  if (text[0]) (void)text_set(out + used, REASON_TEXT - used, "%s%s", used ? "; " : "", text);
 }
 
 /* Why the state is not the good one, and what to do. */
@@ -119,7 +120,7 @@ static void reason_of(const struct managed *managed, const struct mirror_status 
   }
 }
 
-static json_t *text_or_null(const char *text) { return text && text[0] ? json_string(text) : json_null(); }
+static json_t *text_or_null(const char *text) { return text && text[0] ? call_sentence(text) : json_null(); }
 
 static json_t *sync_json(const struct mirror_image_status *image) {
   static const char *const kinds[] = {

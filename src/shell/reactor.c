@@ -312,10 +312,10 @@ static bool work_ended(struct workers *workers, struct reactor_work *work) {
 /* Waits until there is something to do; false: this thread is to end. */
 static bool worker_wait(struct workers *workers) {
   struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
+  clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_sec += THREAD_IDLE_S;
   workers->idle_count++;
-  int error = pthread_cond_timedwait(&workers->wanted, &workers->lock, &until);
+  int error = pthread_cond_clockwait(&workers->wanted, &workers->lock, CLOCK_MONOTONIC, &until);
   workers->idle_count--;
   return !list_is_empty(&workers->ready) || !(workers->stop || (error == ETIMEDOUT && workers->idle_count > 0));
 }

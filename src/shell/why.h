@@ -9,7 +9,7 @@ struct why {
 };
 
 /* Writes the sentence and returns `err`, so that a function can say `return because(why, TARN_REFUSED, "...")`. A text
- * that is too long is cut. `why` may be NULL. */
+ * that is too long is cut, at the start of a letter. `why` may be NULL. */
 __attribute__((format(printf, 3, 4))) tarn_err because(struct why *why, tarn_err err, const char *format, ...);
 
 #endif

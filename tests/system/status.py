@@ -745,3 +745,20 @@ def test_no_bar_elsewhere(t):
     mirror = Mirror(t)
     out = mirror.op("sync", "b", "--wait").out
     check(out == "image b of mirror vol0 is SYNCHRONIZED\n", f"it prints {out!r}")
+
+
+def test_a_long_path_that_is_not_ascii(t):
+    """B14, thesis 8 ("all is well" is never said of a mirror with an image out): an image is shown, whatever its path is called. Its
+    reason is too long, and was cut in the middle of a letter: that is no JSON."""
+    daemon = Daemon(t).start()
+    pad = "x" * (len(t.path("x")) % 2 + 1)
+    folder = t.path(pad + "é" * 100)
+    os.mkdir(folder)
+    b = f"{folder}/x{'é' * 20}.img"
+    daemon.create("vol0", [t.path("a.img"), b], size=MIB)
+    daemon.wait_synchronized("vol0")
+    os.unlink(b)
+    wait_for("image b to be out", lambda: "vol0: image b is out" in daemon.log())
+    shown = [found["name"] for found in daemon.mirror("vol0")["images"]]
+    check(shown == ["a", "b"], f"status shows the images {shown}")
+    check("all is well" not in daemon.tarn("status", status=None).out, "all is well, with an image out")

@@ -1,6 +1,7 @@
 /* The small things of base: errors, require, alignment, the list. */
 #include "base/error.h"
 #include "base/list.h"
+#include "base/text.h"
 #include "unit.h"
 
 static void every_error_has_a_text_of_its_own(void **state) {
@@ -11,6 +12,28 @@ static void every_error_has_a_text_of_its_own(void **state) {
   }
   assert_string_equal(tarn_err_text(TARN_OK), "success");
   assert_int_equal(TARN_OK, 0);
+}
+
+static void a_text_is_cut_between_letters(void **state) {
+  (void)state;
+  static const struct {
+    const char *why, *text, *cut; /* to 7 bytes */
+  } rows[] = {
+      {"it fits", "abcd\xc3\xa9", "abcd\xc3\xa9"},
+      {"plain letters", "abcdefgh", "abcdef"},
+      {"the last byte that fits ends a letter", "abcd\xc3\xa9xyz", "abcd\xc3\xa9"},
+      {"a letter of two bytes", "abcde\xc3\xa9", "abcde"},
+      {"of three", "abcd\xe2\x82\xac", "abcd"},
+      {"of four, three of them here", "abc\xf0\x9f\x98\x80", "abc"},
+      {"of four, all here", "ab\xf0\x9f\x98\x80yz", "ab\xf0\x9f\x98\x80"},
+      {"what is not UTF-8 stays", "\x80\x80\x80\x80\x80\x80\x80\x80", "\x80\x80\x80\x80\x80\x80"},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    char text[7];
+    bool whole = text_set(text, sizeof text, "%s", rows[i].text);
+    row_true(rows[i].why, strcmp(text, rows[i].cut) == 0);
+    row_true(rows[i].why, whole == (strlen(rows[i].text) < sizeof text));
+  }
 }
 
 static void text_of_no_error(void *context) {
@@ -118,6 +141,7 @@ static void a_node_is_in_one_list(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_error_has_a_text_of_its_own),
+      cmocka_unit_test(a_text_is_cut_between_letters),
       cmocka_unit_test(require_stops_the_process),
       cmocka_unit_test(alignment),
       cmocka_unit_test(lists_keep_their_order),
