@@ -208,7 +208,8 @@ static bool data_next(struct file_disk *file, struct slot *slot, int result, tar
     return is_forced(slot->io) && !file->identity.keeps_dsync;
   }
   if ((uint32_t)result >= file->disk.caps.block_bytes) return true;
-  slot->cut = slot->io->op == DISK_READ && !file->identity.is_block_device; /* a device that is gone reads so, too */
+  if (slot->io->op == DISK_READ && !file->identity.is_block_device) /* a device that is gone reads so, too */
+    slot->cut = user_of(file, slot->io)->need_bytes > 0;
   *err = TARN_IO;
   return false;
 }
@@ -537,7 +538,8 @@ static void closing_watch(const struct closing *closing) {
   until.tv_sec += (time_t)(end_ns / NS_PER_S);
   until.tv_nsec = (long)(end_ns % NS_PER_S);
   int error = 0;
-  while (!error && is_closing(closing, NULL)) error = pthread_cond_clockwait(&closed, &closing_mutex, CLOCK_MONOTONIC, &until);
+  while (!error && is_closing(closing, NULL))
+    error = pthread_cond_clockwait(&closed, &closing_mutex, CLOCK_MONOTONIC, &until);
   uint64_t took_ns = error ? left_ns : clock_now_ns() - began_ns;
   patience_ns -= min_u64(patience_ns, took_ns);
 }
@@ -716,7 +718,7 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   grow(file, options);
   err = size_check(file, options->size_bytes, options->whole, &caps->size_bytes, why);
   if (err) goto out;
-  file->only_user.need_bytes = caps->size_bytes;
+  file->only_user.need_bytes = options->may_grow ? 0 : caps->size_bytes;
 
   file->disk.env = reactor_env(options->reactor);
   file->disk.ops = file->identity.is_memory ? &memory_ops : &ring_ops;

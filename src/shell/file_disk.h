@@ -70,6 +70,7 @@ struct file_disk_options {
                           * lock; where that cannot be it stays as it is */
   uint32_t io_count_max; /* I/Os begun at once, the rest waits in line; 0: 128 */
   bool read_only;
+  bool may_grow;  /* one that was cut is written to all the same: what it holds is checked by who reads it */
   bool own;       /* metadata: it must be nobody else's (TRUSTED_OWN) */
   bool no_direct; /* through the page cache, whatever is possible: small metadata on odd file systems, tests */
 };

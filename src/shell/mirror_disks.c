@@ -13,14 +13,15 @@
 #define LOCK_RETRY_MS 250u
 
 /* Metadata, and the record of the state directory. */
-static tarn_err file_open(struct reactor *reactor, const char *path, const struct meta_sizes *sizes, struct disk **disk,
-                          struct why *why) {
+static tarn_err file_open(struct reactor *reactor, const char *path, const struct meta_sizes *sizes, bool may_grow,
+                          struct disk **disk, struct why *why) {
   if (*disk) return TARN_OK; /* from an earlier try */
   struct file_disk_options options = {.reactor = reactor,
                                       .path = path,
                                       .size_bytes = sizes->least,
                                       .whole = true,
                                       .own = true,
+                                      .may_grow = may_grow,
                                       .grow_bytes = sizes->best};
   tarn_err err = file_disk_open(&options, disk, NULL, why);
   require((err == TARN_OK) == (*disk != NULL));
@@ -106,7 +107,7 @@ void image_disks_open(struct reactor *reactor, const struct mirror_file *file, u
   tarn_err err = places_find(file, slot, disks);
   if (err == TARN_OK)
     err = image->tail.length ? tail_open(reactor, file, slot, meta, disks)
-                             : file_open(reactor, image->meta, meta, &disks->meta, &disks->why);
+                             : file_open(reactor, image->meta, meta, false, &disks->meta, &disks->why);
   disks->settle_ns = 0;
   for (uint32_t i = 0; i < file->volume_count; i++)
     if (!disks->data[i] && disk_text_kind(image->paths[i]) == DISK_KIND_NBD)
@@ -205,14 +206,14 @@ static void home_open(struct opening *opening) {
   struct image_disks *home = &opening->disks;
   const struct meta_sizes sizes = {RECORD_AREA_BYTES, RECORD_AREA_BYTES};
   const char *path = opening->record_path;
-  tarn_err err = file_open(opening->reactor, path, &sizes, &home->meta, &home->why);
+  tarn_err err = file_open(opening->reactor, path, &sizes, true, &home->meta, &home->why);
   /* What is left of one that was cut may be older than what it was: it must not vouch for anything. */
   struct why cut = home->why;
   if (err == TARN_INVALID)
     because(&home->why, err, "%s; move it away: then the records of the images tell who is current", cut.text);
   if (err != TARN_NOT_FOUND) return;
   err = file_create(path, RECORD_AREA_BYTES, &home->why);
-  if (err == TARN_OK) err = file_open(opening->reactor, path, &sizes, &home->meta, &home->why);
+  if (err == TARN_OK) err = file_open(opening->reactor, path, &sizes, true, &home->meta, &home->why);
 }
 
 static void open_work(struct reactor_work *work) {

@@ -28,14 +28,19 @@ int close(int fd) {
 
 static int64_t ns_of(const struct timespec *time) { return time->tv_sec * (int64_t)NS_PER_S + time->tv_nsec; }
 
-int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict its,
+int pthread_cond_clockwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict its, clockid_t clock,
                            const struct timespec *restrict until) {
-  struct timespec now;
-  if (!hangs || !pthread_equal(pthread_self(), main_thread))
-    return pthread_cond_clockwait(cond, its, CLOCK_REALTIME, until);
-  clock_gettime(CLOCK_REALTIME, &now);
-  if (ns_of(until) > ns_of(&now)) waited_ns += (uint64_t)(ns_of(until) - ns_of(&now));
-  return ETIMEDOUT;
+  struct timespec now, wall;
+  clock_gettime(clock, &now);
+  int64_t left_ns = ns_of(until) - ns_of(&now);
+  if (hangs && pthread_equal(pthread_self(), main_thread)) {
+    if (left_ns > 0) waited_ns += (uint64_t)left_ns;
+    return ETIMEDOUT;
+  }
+  clock_gettime(CLOCK_REALTIME, &wall);
+  int64_t end_ns = ns_of(&wall) + left_ns;
+  wall = (struct timespec){.tv_sec = end_ns / (int64_t)NS_PER_S, .tv_nsec = end_ns % (int64_t)NS_PER_S};
+  return pthread_cond_timedwait(cond, its, &wall);
 }
 
 static void set_hangs(bool value) {
