@@ -6,7 +6,7 @@
  *     line      in its client's disk_io         --> a place, when the gate is OPEN, one is free and nobody stands before it
  *     a place,  with the target                 --> answered with what the target says; if that is TARN_SHUTDOWN: back
  *     a place,  back                            --> with the (new) target, by gate_open()
- *     line, and back                            --> answered TARN_SHUTDOWN by gate_fail()
+ *     line, and back                            --> answered TARN_SHUTDOWN by gate_fail(), or, that one alone, by gate_withdraw()
  *
  * Answering takes it out of the line, or frees its place, before anything else; and a place that is with the target is left
  * alone by all but the target's completion. So who answers holds the only trace of it, and when the line and the places are
@@ -16,6 +16,8 @@
  * Order: places are taken from the head of the line, so all that was ever with a target came before all that stands in line.
  * Those that are back are kept by number of arrival, and go first. */
 #include "core/gate.h"
+
+static const struct disk_ops gate_ops;
 
 struct gate_io {
   struct list link; /* free, or back */
@@ -189,6 +191,29 @@ void gate_fail(struct gate *gate) {
   for (struct list *node; (node = list_pop(&gate->line)) != NULL;)
     disk_complete(LIST_ENTRY(node, struct disk_io, link), TARN_SHUTDOWN);
   gate->waiting = 0;
+}
+
+static struct gate_io *find_back(struct gate *gate, const struct disk_io *upper) {
+  LIST_EACH(&gate->back, node) {
+    struct gate_io *place = LIST_ENTRY(node, struct gate_io, link);
+    if (place->upper == upper) return place;
+  }
+  return NULL;
+}
+
+void gate_withdraw(struct disk *disk, struct disk_io *io) {
+  require(disk->ops == &gate_ops);
+  require(io->disk == disk);
+  struct gate *gate = CONTAINER_OF(disk, struct gate, disk);
+  struct gate_io *place = find_back(gate, io);
+  if (place) {
+    list_remove(&place->link);
+    vacate(place);
+  } else if (list_is_linked(&io->link)) list_remove(&io->link);
+  else return; /* the target has it, or it is answered already */
+  gate->waiting--;
+  disk_complete(io, TARN_SHUTDOWN);
+  line_run(gate); /* it may have been the last that was back */
 }
 
 void gate_lose(struct gate *gate) {

@@ -14,6 +14,9 @@
  * A request that comes back with TARN_SHUTDOWN while the gate is OPEN keeps its place in line too, and all others stand behind
  * it: the target is going, and its owner will shut the gate any moment. He must.
  *
+ * Who has gone takes back what it has asked for (gate_withdraw()): what is not with the target is answered TARN_SHUTDOWN at once,
+ * and nothing of it was done. Clients that hang up and come again, over and over, would fill the node with their waiting requests.
+ *
  * A flush promises what was written before it. When answered writes may not have survived (mirror_may_have_lost()) the owner says
  * gate_lose() before it opens the gate again: disk.losses grows, and each connection that was there before has its next flush
  * fail, once, also one that waits in line (rule 5: a failed flush is never retried as if nothing were lost). Not only those that
@@ -58,6 +61,8 @@ void gate_open(struct gate *gate, struct disk *target);
 void gate_shut(struct gate *gate, uint64_t patience_ns);
 /* What was answered and not flushed may be lost. Requires a gate that is not OPEN. */
 void gate_lose(struct gate *gate);
+/* Requires a request that is in flight at this gate; its answer comes later, as always. Harmless when the target has it. */
+void gate_withdraw(struct disk *gate, struct disk_io *io);
 /* FAILING, from any state. */
 void gate_fail(struct gate *gate);
 /* Nothing is with the target. */

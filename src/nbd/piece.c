@@ -371,5 +371,6 @@ void nbd_pieces_abandon(struct nbd_session *session) {
   for (uint32_t i = 0; i < session->pieces_used; i++) {
     struct nbd_piece *piece = &session->pieces[i];
     if (piece->state != PIECE_IN_DISK) buffer_drop(session, piece);
+    else if (session->export->withdraw) session->export->withdraw(session->export->disk, &piece->io);
   }
 }

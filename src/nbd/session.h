@@ -42,6 +42,9 @@ struct nbd_export {
    * 0: that is not known now. May be NULL. */
   uint32_t (*state)(const struct nbd_export *export, uint64_t offset, uint64_t length, struct disk_extent *runs,
                     uint32_t max);
+  /* The session ends, and has no use for the answer of this I/O, which is with `disk`: it may be answered at once if nothing of it was
+   * begun. May be NULL. */
+  void (*withdraw)(struct disk *disk, struct disk_io *io);
   uint32_t session_count; /* sessions in transmission phase on it; kept by the session */
 };
 

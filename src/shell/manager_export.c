@@ -61,6 +61,7 @@ static void exports_add(struct managed *managed) {
                                              .description = export->description,
                                              .disk = &export->gate.disk,
                                              .account = &managed->account,
+                                             .withdraw = gate_withdraw,
                                              .state = export_state};
     export->server.alias = only ? export->alias : NULL;
     tarn_err err = nbd_server_add(managed->manager->options.nbd, &export->server);

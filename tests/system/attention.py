@@ -8,7 +8,8 @@ import time
 import nbd
 
 from lib import images
-from lib.context import Failed, check, rows, wait_for
+from lib.context import Failed, check, limit, rows, wait_for
+from lib.daemon import Daemon
 from lib.images import KIB, MIB
 from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
@@ -362,3 +363,25 @@ def test_two_mirrors_one_falls(t):
     handle.shutdown()
     mirror.fault("a", "heal")
     check(request.answer() is None, f"the request that waited failed: {request.error}")
+
+
+@limit(180)
+def test_clients_of_a_mirror_that_waits_leave_room_for_others(t):
+    """B8, thesis 8: a mirror is in ATTENTION, its clients wait (`suspend`); one that loses patience hangs up and comes again, over and
+    over. What it has asked for and does not want any more must not take the places of other mirrors' clients."""
+    daemon, path = Daemon(t).start(), t.path("a.img")
+    daemon.create("vol0", [path], size=MIB, settings=["suspend=86400"])
+    daemon.create("other", [t.path("b.img")], size=MIB)
+    keeper = open_handle(daemon.uri("vol0"))
+    os.rename(path, path + ".away")
+    daemon.wait_state("vol0", "ATTENTION")
+    for _ in range(1100):  # more than there are places
+        handle = nbd.NBD()
+        handle.connect_uri(daemon.uri("vol0"))
+        handle.aio_pread(nbd.Buffer(4096), 0)
+        handle.poll(0)
+        del handle
+    other = open_handle(daemon.uri("other"))
+    other.pwrite(b"x" * 4096, 0)
+    other.shutdown()
+    keeper.shutdown()

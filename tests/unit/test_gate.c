@@ -215,6 +215,29 @@ static void shut_holds_and_reopening_keeps_the_order(void **state) {
   assert_int_equal(first.submitted, 4);
 }
 
+/* A client has gone: what it had asked for is in nobody's way, also not that of what comes after it. */
+static void who_has_gone_takes_back_what_was_not_begun(void **state) {
+  (void)state;
+  gate_open(&gate, &first.disk);
+  for (uint32_t i = 0; i < 6; i++) zero(i); /* e and f stand in line */
+  gate_withdraw(&gate.disk, &ios[4]);
+  gate_withdraw(&gate.disk, &ios[0]); /* the target has it */
+  run_events(&env);
+  assert_true(said_so("e:shutdown "));
+  gate_shut(&gate, PATIENCE);
+  answer(&first, 1, TARN_SHUTDOWN); /* b is back */
+  assert_int_equal(gate.waiting, 2);
+  gate_withdraw(&gate.disk, &ios[1]);
+  gate_withdraw(&gate.disk, &ios[5]);
+  assert_int_equal(gate.waiting, 0);
+  run_events(&env);
+  assert_true(said_so("b:shutdown f:shutdown "));
+  answer_all(&first, TARN_OK);
+  assert_true(said_so("a:ok c:ok d:ok "));
+  gate_open(&gate, &second.disk);
+  assert_true(has(&second, ""));
+}
+
 static void one_that_comes_back_before_the_gate_is_shut(void **state) {
   (void)state;
   gate_open(&gate, &first.disk);
@@ -451,6 +474,7 @@ int main(void) {
       GATE_TEST(a_target_that_knows_no_extents_calls_everything_data),
       GATE_TEST(more_than_it_has_places_for_stand_in_line),
       GATE_TEST(shut_holds_and_reopening_keeps_the_order),
+      GATE_TEST(who_has_gone_takes_back_what_was_not_begun),
       GATE_TEST(one_that_comes_back_before_the_gate_is_shut),
       GATE_TEST(a_mirror_may_fall_again_and_again),
       GATE_TEST(patience_ends),
