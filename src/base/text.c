@@ -31,3 +31,22 @@ bool text_set(char *out, size_t bytes, const char *format, ...) {
   va_end(list);
   return whole;
 }
+
+/* How many bytes at `at` are a character that must not be shown; 0: none. */
+static size_t is_control(const unsigned char *at) {
+  if (at[0] < 0x20 || at[0] == 0x7f) return 1;
+  if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] <= 0x9f) return 2;
+  bool mark = at[0] == 0xe2 && at[1] == 0x80 && (at[2] == 0x8e || at[2] == 0x8f); /* left-to-right and right-to-left */
+  bool turn = at[0] == 0xe2 && at[1] == 0x80 && at[2] >= 0xa8 && at[2] <= 0xae;   /* also separators of lines */
+  bool isolate = at[0] == 0xe2 && at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9;
+  return mark || turn || isolate ? 3 : 0;
+}
+
+char *text_printable(char *text) {
+  for (char *at = text; *at;) {
+    size_t bytes = is_control((const unsigned char *)at);
+    memset(at, '?', bytes);
+    at += bytes ? bytes : 1;
+  }
+  return text;
+}

@@ -11,4 +11,8 @@
 __attribute__((format(printf, 3, 4))) bool text_set(char *out, size_t bytes, const char *format, ...);
 __attribute__((format(printf, 3, 0))) bool text_set_list(char *out, size_t bytes, const char *format, va_list list);
 
+/* What a stranger has put into a text does nothing to a terminal or a log: control characters (also those of two bytes, U+0080 to U+009F),
+ * ends of lines and what turns the direction of writing become '?', in place. Returns `text`. */
+char *text_printable(char *text);
+
 #endif

@@ -16,8 +16,8 @@ const struct event_line *event_log_add(struct event_log *log, uint64_t wall_ns, 
   line->level = level;
   (void)text_set(line->subject, sizeof line->subject, "%s", subject ? subject : "");
   (void)text_set(line->text, sizeof line->text, "%s", text);
-  for (char *at = line->text; *at; at++) /* one line, whatever was quoted in it */
-    if ((unsigned char)*at < 0x20) *at = '?';
+  (void)text_printable(line->subject);
+  (void)text_printable(line->text); /* one line, whatever was quoted in it */
   return line;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "shell/listen.h"
 #include "shell/tarn.h"
 #include "shell/words.h"
@@ -21,7 +22,7 @@ int tarn_fail(const struct tarn *tarn, int status, const char *format, ...) {
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  printable(text); /* one line, whatever was quoted in it */
+  text_printable(text); /* one line, whatever was quoted in it */
   if (tarn->json) {
     json_t *message = json_string(text);
     json_t *json = json_pack("{s:b, s:o}", "ok", 0, "error",

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "shell/examine.h"
 #include "shell/tarn.h"
 #include "shell/words.h"
@@ -33,7 +34,7 @@ static void show_slots(const json_t *disk) {
   char path[EXAMINED_PATH_BYTES];
   snprintf(path, sizeof path, "%s", text_of(disk, "metadata"));
   printf("  metadata    %s%s, its record: first copy %s, second %s\n",
-         strcmp(text_of(disk, "where"), "tail") == 0 ? "in the tail of " : "", printable(path), first, second);
+         strcmp(text_of(disk, "where"), "tail") == 0 ? "in the tail of " : "", text_printable(path), first, second);
 }
 
 static void show_record(const json_t *disk) {
@@ -56,7 +57,7 @@ static void show_record(const json_t *disk) {
 static void show_disk(const json_t *disk) {
   char path[EXAMINED_PATH_BYTES], size[SIZE_TEXT];
   snprintf(path, sizeof path, "%s", text_of(disk, "path"));
-  printf("%s  %s%s\n", printable(path), size_text(number_of(disk, "size"), size),
+  printf("%s  %s%s\n", text_printable(path), size_text(number_of(disk, "size"), size),
          json_is_true(json_object_get(disk, "block_device")) ? ", block device" : "");
   if (json_object_get(disk, "mirror")) show_record(disk);
   if (json_is_string(json_object_get(disk, "metadata"))) show_slots(disk);
@@ -79,7 +80,7 @@ int examine_run(struct tarn *tarn, json_t *request) {
     json_array_append_new(disks, disk);
     if (err == TARN_OK) continue;
     fflush(stdout);
-    fprintf(stderr, "tarn: %s\n", printable(why.text));
+    fprintf(stderr, "tarn: %s\n", text_printable(why.text));
     status = EXIT_REFUSED;
   }
   if (tarn->json) tarn_print_json(disks, false);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "shell/tarn.h"
 #include "shell/words.h"
 
@@ -26,7 +27,7 @@ static void state_cell(const json_t *image, char *out, size_t bytes) {
 static void why_print(FILE *out, const char *what, const char *name, const char *why) {
   char text[2048];
   snprintf(text, sizeof text, "%s", why);
-  if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, printable(text));
+  if (why[0]) fprintf(out, "      %s%s%s: %s\n", what, name[0] ? " " : "", name, text_printable(text));
 }
 
 /* Of one that is good: what is wrong with the others stands above (tarn_verdict.c). */

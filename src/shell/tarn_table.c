@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/require.h"
+#include "base/text.h"
 #include "shell/tarn.h"
 #include "shell/words.h"
 
@@ -23,7 +24,7 @@ void table_add(struct table *table, ...) {
   for (unsigned i = 0; i < table->column_count; i++) {
     rows[table->row_count].cells[i] = strdup(va_arg(cells, const char *));
     require(rows[table->row_count].cells[i] != NULL);
-    printable(rows[table->row_count].cells[i]);
+    text_printable(rows[table->row_count].cells[i]);
   }
   va_end(cells);
   table->row_count++;

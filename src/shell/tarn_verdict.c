@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "base/require.h"
+#include "base/text.h"
 #include "shell/tarn.h"
 #include "shell/words.h"
 
@@ -182,7 +183,7 @@ __attribute__((format(printf, 4, 5))) static void say(FILE *out, const struct lo
   va_start(arguments, format);
   vsnprintf(text, SAY_TEXT, format, arguments);
   va_end(arguments);
-  printable(text);
+  text_printable(text);
   fprintf(out, "  %s%-9s%s  ", paint(look, "\033[1m"), label, paint(look, "\033[0m"));
   size_t room = look->width > LABEL_CELLS + 30 ? look->width - LABEL_CELLS - 1 : SAY_TEXT;
   const char *at = text;

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "shell/config.h"
 #include "shell/control.h"
 #include "shell/manager.h"
@@ -65,9 +66,9 @@ static void tarnd_report(struct env *env, enum report_level level, const char *s
 
 /* One line, whatever was quoted in it. */
 static int fail(int status, const char *text) {
-  fputs("tarnd: ", stderr);
-  for (; *text; text++) putc((unsigned char)*text < 0x20 ? '?' : *text, stderr);
-  putc('\n', stderr);
+  char line[sizeof((struct why){}).text];
+  (void)text_set(line, sizeof line, "%s", text);
+  fprintf(stderr, "tarnd: %s\n", text_printable(line));
   return status;
 }
 

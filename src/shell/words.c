@@ -129,12 +129,6 @@ const char *hint_text(const char *word, char *out) {
   return out;
 }
 
-char *printable(char *text) {
-  for (char *at = text; *at; at++)
-    if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
-  return text;
-}
-
 const char *option_word(char **argv, int index, const char *argument, int letter) {
   for (char **word = argv; letter > ' ' && letter < 127 && *word;
        word++) /* one dash: getopt is still inside that word */

@@ -28,9 +28,6 @@ const char *nearest_word(const char *text, const char *(*next)(const void *conte
 #define HINT_TEXT 96
 const char *hint_text(const char *word, char *out);
 
-/* For a line on a terminal: no control character of what is quoted (a path may have some) gets there. Changes `text`. */
-char *printable(char *text);
-
 /* The word that getopt_long() has just handled; call it with its argv, optind, optarg, and optopt (0: no error). */
 const char *option_word(char **argv, int index, const char *argument, int letter);
 /* Is `--name` or `--name=value` typed in full? getopt_long() also takes the beginning of one, which would stop to work, or

@@ -138,10 +138,37 @@ static void a_node_is_in_one_list(void **state) {
   assert_true(panics(push_twice, &node));
 }
 
+static void what_is_shown_does_nothing_to_a_terminal(void **state) {
+  (void)state;
+  static const struct {
+    const char *why, *text, *shown;
+  } rows[] = {
+      {"controls of one byte", "a\x1b[1m\n\x7f b", "a?[1m?? b"},
+      {"of two: U+009B begins a sequence, too",
+       "a\xc2\x9b"
+       "1m",
+       "a??1m"},
+      {"letters beside them are letters", "\xc2\xa0\xc3\xa4\xe2\x82\xac", "\xc2\xa0\xc3\xa4\xe2\x82\xac"},
+      {"U+202E turns the line round",
+       "gnp.\xe2\x80\xae"
+       "exe",
+       "gnp.???exe"},
+      {"so does U+2066, and U+200F", "\xe2\x81\xa6\xe2\x80\x8f", "??????"},
+      {"U+2028 ends it", "a\xe2\x80\xa8", "a???"},
+      {"cut off", "a\xe2\x80", "a\xe2\x80"},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    char text[32];
+    strcpy(text, rows[i].text);
+    row_true(rows[i].why, strcmp(text_printable(text), rows[i].shown) == 0);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_error_has_a_text_of_its_own),
       cmocka_unit_test(a_text_is_cut_between_letters),
+      cmocka_unit_test(what_is_shown_does_nothing_to_a_terminal),
       cmocka_unit_test(require_stops_the_process),
       cmocka_unit_test(alignment),
       cmocka_unit_test(lists_keep_their_order),

@@ -84,12 +84,6 @@ static void durations(void **state) {
   }
 }
 
-static void printables(void **state) {
-  (void)state;
-  char text[] = "a\033[1m\n\x7f\xc3\xa4 b";
-  assert_string_equal(printable(text), "a?[1m??\xc3\xa4 b");
-}
-
 static void numbers(void **state) {
   (void)state;
   static const struct {
@@ -158,8 +152,7 @@ static void options(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(names),      cmocka_unit_test(sizes),   cmocka_unit_test(numbers), cmocka_unit_test(durations),
-      cmocka_unit_test(printables), cmocka_unit_test(nearest), cmocka_unit_test(options)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(names),     cmocka_unit_test(sizes),   cmocka_unit_test(numbers),
+                                     cmocka_unit_test(durations), cmocka_unit_test(nearest), cmocka_unit_test(options)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
