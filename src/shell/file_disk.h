@@ -27,8 +27,8 @@
  * A file never grows. One that somebody makes shorter while it is open (truncate) is *cut*: what it held behind its new end is lost, and
  * a write there would make it long again, with zeroes in place of that. So before each write we look how long the file is, and one that
  * is too short is not written to. From the first such look on, or the first read behind the end, everything that the user of the
- * disk asks for fails, for good, and whoever listens (struct file_user) is told before that I/O is answered. The look takes a fraction
- * of a microsecond, and asks no server: on XFS and Btrfs it is made in submit. Where it might wait, writes are a thread's. What
+ * disk asks for fails, for good, and whoever listens (struct file_user) is told before that I/O is answered. The look takes about
+ * a microsecond, and asks no server: on XFS and Btrfs it is made in submit. Where it might wait, writes are a thread's. What
  * remains: a write that has been looked at and is not done yet when the file is cut makes it grow. The next write sees that, unless
  * this one reached the old end. And nobody sees it when somebody else makes the file long again before we look, or when it was cut
  * on another machine (NFS) or by the server itself (FUSE), of which the kernel knows nothing yet.
