@@ -1,5 +1,7 @@
 #include "sim/brink.h"
 
+#include "sim/troubles.h"
+
 /* ---- the kinds of weather take turns ---- */
 
 /* At home's brink two lives belong together: in the second one those are absent that have stayed in the first. */
@@ -20,6 +22,7 @@ bool brink_draws_kind(struct weather *weather) {
     case BRINK_PLACES: weather->kind = weather->lives % 2 == 1 ? WEATHER_CHAOS : WEATHER_CALM; return true;
     case BRINK_BACK:
     case BRINK_AGAIN: weather->kind = WEATHER_CALM; return true;
+    case BRINK_TROUBLES: troubles_draw(weather); return true;
     case BRINK_HOME: weather->kind = weather->lives % 3 == 2 ? WEATHER_CALM : WEATHER_CHAOS; return true;
   }
   return false;
@@ -293,6 +296,7 @@ static void strike_the_same_place(struct weather *weather) {
 /* ---- the moments of a life ---- */
 
 void brink_begin(struct weather *weather) {
+  if (weather->brink == BRINK_TROUBLES) troubles_begin(weather);
   if (weather->kind != WEATHER_CHAOS) return;
   if (weather->brink == BRINK_HOME && is_second(weather)) leave_the_old(weather);
   for (uint64_t count = 4; weather->brink == BRINK_PLACES && count > 0; count--) strike_the_same_place(weather);
@@ -327,6 +331,7 @@ void brink_strike(struct weather *weather) {
     case BRINK_COPY:
       if (chaos) strike_copying(weather);
       break;
+    case BRINK_TROUBLES: troubles_strike(weather); break;
     case BRINK_PLACES:
     case BRINK_BACK:
     case BRINK_AGAIN: break;

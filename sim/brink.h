@@ -14,6 +14,7 @@
  *   BRINK_CLOSE   a mirror falls, or is stopped behind a flush that failed on all images, and disks lose what they have in caches while
  *                 they are closed (rules 5, 6 and 19)
  *   BRINK_COPY    an image is copied to, and writes fail on all others (rules 6 and 13)
+ *   BRINK_TROUBLES  two troubles at once (troubles.h)
  *   BRINK_AGAIN   clients hang up and ask again, while what they had asked for waits for marks; no disk fails
  *
  * The kinds of weather take turns, so that what chaos has left is looked at in peace. */

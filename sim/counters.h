@@ -44,6 +44,15 @@
   X(edit_behind, "F34 images that were replaced, or written to, while they were out")            \
   X(home_went_back, "F35 home stores of an earlier life")                                        \
   X(home_back_refused, "F35 such, with the newest image away, or too old to be known (rule 10)") \
+  X(spoiled, "F38 images whose file was made shorter (rule 9)")                                  \
+  X(spoiled_out, "F38 such that were out already")                                               \
+  X(spoiled_fell, "F38 such that made the mirror fall")                                          \
+  X(lost_in_activation, "activations refused: an image was lost in their own commit")            \
+  X(fell_joining, "falls while it was being recorded that an image joins (rule 13)")             \
+  X(source_removed, "removals of a recovery's source that were not recorded (rule 12)")          \
+  X(copied_past_block, "copies of a last good image with a block that cannot be written")        \
+  X(home_alone, "F13 lives in which home failed, and no other disk")                             \
+  X(home_alone_commands, "F13 commands in such")                                                 \
   X(image_put_back, "F32 images put back, data and metadata, to what they were")                 \
   X(witness_dropped, "witnesses dropped before a mark went (rule 16)")                           \
   X(witness_made, "witnesses made while a mirror served")                                        \
@@ -78,6 +87,7 @@
   X(block_repaired, "blocks that were written again by read repair")                             \
   X(data_rots, "F26 bytes of data that rotted on an image")                                      \
   X(data_repaired, "repairs of such by verify (rule 15)")                                        \
+  X(repaired_beside_join, "F26 repairs beside an image that was being copied to (rule 15)")      \
   X(served_apart, "images that another daemon served meanwhile")                                 \
   X(tiny_limits, "mirrors with tiny limits")                                                     \
   X(image_reopened, "images whose disks were opened anew")                                       \

@@ -186,6 +186,7 @@ static void activated(struct mirror *core, tarn_err err, const char *why, void *
   if (!mirror->strange && strstr(mirror->why, SIM_STRANGE_TEXT))
     world_fail(mirror->world, "its disks are what they were, and it says: %s", mirror->why);
   mirror->world->counters.unconfirmed += err != TARN_OK && strstr(mirror->why, "nothing confirms");
+  mirror->world->counters.lost_in_activation += err != TARN_OK && mirror_has_fallen(core);
   mirror->world->counters.none_newest += err != TARN_OK && strstr(mirror->why, "has the newest data");
   mirror->fallen = err != TARN_OK;
   if (err != TARN_OK && !mirror->rules.errors_allowed && !mirror->how.promote)

@@ -50,6 +50,7 @@ mix_setter mix_set_copy;
 mix_setter mix_set_apart;
 mix_setter mix_set_back;
 mix_setter mix_set_again;
+mix_setter mix_set_troubles;
 mix_setter mix_set_failing_image;
 mix_setter mix_set_full_marks;
 

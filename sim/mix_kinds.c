@@ -59,7 +59,7 @@ void mix_set_workload(struct mix *mix, struct sim_mirror *mirror) {
   if (mix->brink == BRINK_READS) set_reads_of_master(workload, &mirror->config);
   if (mix->brink == BRINK_MAPS) set_pressure(workload);
   if (mix->brink == BRINK_SOURCE) workload->aligned_percent = 30;
-  if (mix->brink == BRINK_CLOSE) set_caches(workload);
+  if (mix->brink == BRINK_CLOSE || mix->brink == BRINK_TROUBLES) set_caches(workload);
   if (mix->brink == BRINK_COPY) set_small_writes(workload);
   if (mix->brink != BRINK_DOUBT) return;
   workload->hot_percent = 0; /* all over the volume, so that there is never room for marks */
@@ -158,6 +158,10 @@ void mix_set_back(struct mix *mix, struct sim_mirror_options *options) {
   set_brink_of(mix, options, BRINK_BACK);
   mix->chaos_percent = 0;
   mix->stop_percent = 60;
+}
+/* While one thing goes wrong another one happens. */
+void mix_set_troubles(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_TROUBLES);
 }
 /* Clients that hang up have more to ask. */
 void mix_set_again(struct mix *mix, struct sim_mirror_options *options) {

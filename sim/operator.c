@@ -1,10 +1,13 @@
 #include "sim/operator.h"
 
+#include "sim/spoil.h"
+
 static void operator_turn(struct sim_event *event);
 
 void operator_init(struct operator* operator, struct sim_mirror * mirror) {
   *operator=(struct operator){.mirror = mirror, .turn = {.run = operator_turn}};
   operator->prng = world_stream(mirror->world, "operator", mirror->index);
+  operator->spoil_prng = world_stream(mirror->world, "spoiled", mirror->index);
 }
 
 static void wait_for_turn(struct operator* operator) {
@@ -150,12 +153,16 @@ static void do_verify(struct operator* operator) {
                                   : IMAGES_MAX);
 }
 
-/* A file of an image is no longer there: somebody else noticed. */
+/* A file of an image is no longer there, or shorter: somebody else noticed. */
 static void do_fail(struct operator* operator) {
   struct sim_mirror *mirror = operator->mirror;
   uint32_t i = (uint32_t)prng_below(&operator->prng, mirror->image_count);
   if (!status_of(operator, i)->present || i == operator->spared) return;
   if (!operator->bold && status_of(operator, i)->master) return;
+  if (prng_one_in(&operator->spoil_prng, 2) && sim_image_can_be_spoiled(mirror, i)) {
+    sim_image_spoil(&mirror->images[i], &operator->spoil_prng);
+    return;
+  }
   mirror_image_failed(mirror->core, i, "its file was removed");
 }
 

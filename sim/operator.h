@@ -6,7 +6,7 @@
 
 struct operator{
   struct sim_mirror *mirror;
-  struct prng prng;
+  struct prng prng, spoil_prng;
   struct sim_event turn;
   uint32_t spared;   /* the image that must stay SYNCHRONIZED; an impossible one: none */
   bool bold;         /* errors are allowed: he may also break the mirror's conditions */

@@ -25,6 +25,8 @@ static const struct scenario scenarios[] = {
     {"apart", "images are served apart while generations go by", scenario_apart, SCENARIO_DRAWN},
     {"again", "clients hang up and ask again, and what they had asked for waits for marks", scenario_again,
      SCENARIO_DRAWN},
+    {"troubles", "two troubles at once: while one thing goes wrong another one happens", scenario_troubles,
+     SCENARIO_DRAWN},
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,
      SCENARIO_DRAWN},
     {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, SCENARIO_DRAWN},

@@ -34,6 +34,7 @@ void scenario_put_back(struct world *world, struct node *node);
 void scenario_close(struct world *world, struct node *node);
 void scenario_copy(struct world *world, struct node *node);
 void scenario_apart(struct world *world, struct node *node);
+void scenario_troubles(struct world *world, struct node *node);
 void scenario_again(struct world *world, struct node *node);
 void scenario_failing_image(struct world *world, struct node *node);
 void scenario_full_marks(struct world *world, struct node *node);

@@ -7,6 +7,7 @@
 
 #include "sim/mix.h"
 #include "sim/scenario.h"
+#include "sim/troubles.h"
 
 #define READ_ALL_BYTES (128u << 10)
 #define HEAL_NS        (900 * NS_PER_S)
@@ -84,7 +85,8 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t cou
 
 static bool is_slow(const struct mix *mix) {
   return mix->brink == BRINK_SOURCE || mix->brink == BRINK_ALL || mix->brink == BRINK_DOUBT ||
-         mix->brink == BRINK_READS || mix->brink == BRINK_CLOSE || mix->brink == BRINK_COPY;
+         mix->brink == BRINK_READS || mix->brink == BRINK_CLOSE || mix->brink == BRINK_COPY ||
+         mix->brink == BRINK_TROUBLES;
 }
 
 /* Images come back soon, and are copied to for a while; or stay away. */
@@ -107,7 +109,8 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_MAPS; i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS / 100; /* a flush is over long before a round is */
-  if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_COPY)
+  if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_COPY ||
+      mix->brink == BRINK_TROUBLES)
     set_policies(mix, mirror);
   adopt_data(mix, mirror);
   add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
@@ -221,7 +224,9 @@ static bool life_begins(struct mix *mix) {
   EACH_MIRROR(node, mirror) {
     weather_begin(weather_of(mix, mirror));
     sim_mirror_open(mirror);
-    sim_mirror_activate(mirror, NULL);
+    struct mirror_activation how = {0};
+    if (mix->brink == BRINK_TROUBLES) how = troubles_activation(weather_of(mix, mirror));
+    sim_mirror_activate(mirror, &how);
   }
   if (!wait_for_all(mix, crash_early ? steps : UINT64_MAX)) {
     require(any_busy(node));
@@ -381,6 +386,11 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
   struct prng *prng = &mix->prng;
   uint64_t sooner = steps;
   if (mix->brink == BRINK_BACK || mix->brink == BRINK_AGAIN) return steps;
+  if (mix->brink == BRINK_TROUBLES) {
+    struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
+    troubles_watch(weather);
+    return steps == 1 && troubles_hold(weather) ? 2 : steps;
+  }
   if (mix->brink == BRINK_READS) {
     struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
     if (now->client_error != before->client_error) brink_error(weather);
@@ -558,6 +568,7 @@ static void one_life(struct mix *mix) {
     node_step(node);
   }
   EACH_MIRROR(node, mirror) settle(mix, mirror);
+  if (mix->brink == BRINK_TROUBLES && !stop) troubles_settle(weather_of(mix, &node->mirrors[0]));
   if (stop) life_stops(mix);
   else crash(mix);
 }
@@ -746,7 +757,7 @@ void scenario_hung_disk(struct world *world, struct node *node) {
 }
 
 /* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; and one in 25
- * for a disk that hangs beside others. */
+ * for a disk that hangs beside others. Of the seeds that have all weathers a third is for two troubles at once. */
 void scenario_mix(struct world *world, struct node *node) {
   static mix_setter *const brinks[] = {
       mix_set_brink,    mix_set_brink,    mix_set_brink, mix_set_source_lost, mix_set_source_lost, mix_set_all_fail,
@@ -763,12 +774,17 @@ void scenario_mix(struct world *world, struct node *node) {
     scenario_hung_disk(world, node);
     return;
   }
+  bool troubles = prng_one_in(&prng, 3);
   struct mix mix = mix_begin(world, node);
   mix_setter *set = NULL;
   uint64_t pick = prng_below(&mix.prng, 44); /* docs/fault-model.md gives the shares */
   bool calm = pick < 7, brink = pick >= 7 && pick < 7 + COUNT_OF(brinks);
   if (pick < 4) set = mix_set_crash_recovery;
   if (brink) set = brinks[pick - 7];
+  if (!calm && !brink && troubles) {
+    set = mix_set_troubles;
+    brink = true;
+  }
   mix.storm_percent = 65;
   mix.chaos_percent = 20;
   for (uint32_t count = brink ? 1 : draw_mirror_count(&mix); count > 0; count--) {
@@ -803,6 +819,7 @@ void scenario_put_back(struct world *world, struct node *node) { run_one(world, 
 void scenario_close(struct world *world, struct node *node) { run_one(world, node, mix_set_close); }
 void scenario_copy(struct world *world, struct node *node) { run_one(world, node, mix_set_copy); }
 void scenario_apart(struct world *world, struct node *node) { run_one(world, node, mix_set_apart); }
+void scenario_troubles(struct world *world, struct node *node) { run_one(world, node, mix_set_troubles); }
 void scenario_again(struct world *world, struct node *node) { run_one(world, node, mix_set_again); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, mix_set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, mix_set_full_marks); }

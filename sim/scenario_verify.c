@@ -8,6 +8,7 @@
 
 #define UNIT      4096u
 #define UNITS_MAX 1024u
+#define COPIED_NS (900 * NS_PER_S)
 
 struct rot {
   struct sim_mirror *mirror;
@@ -24,7 +25,8 @@ static void draw_mirror(struct rot *rot, struct world *world, struct node *node)
                                        .volume_count = 1,
                                        .volume_bytes = {(512u << 10) << prng_below(&rot->prng, 3)},
                                        .extent_bytes = prng_one_in(&rot->prng, 2) ? 4096 : 16384,
-                                       .mark_count = 16};
+                                       .mark_count = 16,
+                                       .slow_metadata = prng_one_in(&rot->prng, 2)};
   if (prng_one_in(&rot->prng, 3)) options.volume_bytes[0] -= 512 * prng_below(&rot->prng, 8);
   node_init(node, world, 4u << 20);
   sim_mirror_init(rot->mirror, node, 0, &options);
@@ -92,10 +94,13 @@ static uint8_t *bytes_at(const struct rot *rot, uint32_t image, uint64_t offset)
   return rot->mirror->images[image].data[0].medium->visible + offset;
 }
 
-static void rot_some(struct rot *rot) {
+/* On any image but this one. */
+static void rot_some(struct rot *rot, uint32_t spared) {
   uint64_t first = rot->from / UNIT, count = (rot->size - rot->from + UNIT - 1) / UNIT;
   for (uint64_t places = prng_between(&rot->prng, 1, 12); places > 0; places--) {
-    struct medium *medium = rot->mirror->images[prng_below(&rot->prng, rot->mirror->image_count)].data[0].medium;
+    uint32_t image = (uint32_t)prng_below(&rot->prng, rot->mirror->image_count);
+    if (image == spared) continue;
+    struct medium *medium = rot->mirror->images[image].data[0].medium;
     uint64_t start = (first + prng_below(&rot->prng, count)) * UNIT;
     uint64_t offset = start + prng_below(&rot->prng, min_u64(UNIT, rot->size - start));
     uint8_t mask = (uint8_t)(1u << prng_below(&rot->prng, 8));
@@ -185,7 +190,7 @@ static void one_round(struct rot *rot) {
   wait_ns(rot, prng_between(&rot->prng, 8, 12) *
                    NS_PER_S); /* so that nothing is marked there, and no recovery copies the rot */
   load_begins(rot);
-  rot_some(rot);
+  rot_some(rot, IMAGES_MAX);
   if (prng_one_in(&rot->prng, 3)) stop_one(rot);
   compare_with_report(rot, run_verify(rot, IMAGES_MAX));
   must_have_verified(rot);
@@ -201,6 +206,60 @@ static void one_round(struct rot *rot) {
   write_where_wrong(rot);
 }
 
+/* ---- the same beside an image that is copied to ---- */
+
+static const struct mirror_image_status *status_of(const struct rot *rot, uint32_t image) {
+  return &sim_mirror_status(rot->mirror)->images[image];
+}
+
+static void step_until(struct rot *rot, uint32_t image, enum image_state state, uint64_t missed_bytes) {
+  uint64_t deadline_ns = world_now(rot->mirror->world) + COPIED_NS;
+  while (status_of(rot, image)->state != state || status_of(rot, image)->missed_bytes > missed_bytes) {
+    if (status_of(rot, image)->state == IMAGE_SYNCHRONIZED) return; /* sooner than that */
+    if (world_now(rot->mirror->world) > deadline_ns)
+      world_fail(rot->mirror->world, "image %s is not brought back", rot->mirror->images[image].name);
+    node_step(rot->mirror->node);
+  }
+}
+
+/* It misses what is written meanwhile, and does not come back by itself. */
+static void leaves(struct rot *rot, uint32_t image) {
+  struct sim_mirror *mirror = rot->mirror;
+  struct image_policy policy = mirror->images[image].policy;
+  policy.return_by_itself = false;
+  policy.rate = prng_between(&rot->prng, 1u << 20, 16u << 20);
+  mirror_set_policy(mirror->core, image, &policy);
+  mirror_image_failed(mirror->core, image, "its file was removed");
+  fill(rot);
+}
+
+/* It joins while what differs is being repaired: it may have been copied from an image that was wrong, and be none of those that were
+ * compared. */
+static void one_round_beside_a_join(struct rot *rot) {
+  static const uint64_t missed[] = {0, 0, 32u << 10, 128u << 10};
+  struct sim_mirror *mirror = rot->mirror;
+  uint32_t joins = (uint32_t)prng_below(&rot->prng, mirror->image_count), source;
+  do source = (uint32_t)prng_below(&rot->prng, mirror->image_count);
+  while (source == joins);
+  leaves(rot, joins);
+  wait_ns(rot, prng_between(&rot->prng, 8, 12) * NS_PER_S);
+  for (uint64_t count = prng_between(&rot->prng, 1, 4); count > 0; count--) rot_some(rot, joins);
+  mirror->rotten = true;
+  memcpy(rot->source, bytes_at(rot, source, rot->from), rot->size - rot->from);
+  load_begins(rot);
+  sim_mirror_image_do(mirror, joins, IMAGE_OP_RESTORE, false);
+  step_until(rot, joins, IMAGE_SYNCHRONIZING, missed[prng_below(&rot->prng, COUNT_OF(missed))]);
+  mirror->world->counters.repaired_beside_join += status_of(rot, joins)->state == IMAGE_SYNCHRONIZING;
+  if (run_verify(rot, source)->left_differing_bytes != 0)
+    world_fail(mirror->world, "a repair of all that differs leaves something");
+  must_have_verified(rot);
+  (void)sim_mirror_wait(mirror, UINT64_MAX);
+  step_until(rot, joins, IMAGE_SYNCHRONIZED, 0);
+  check_repaired(rot, source);
+  mirror->rotten = false;
+  write_where_wrong(rot);
+}
+
 void scenario_verify(struct world *world, struct node *node) {
   struct rot rot = {.mirror = &node->mirrors[0], .prng = world_stream(world, "rot", 0)};
   draw_mirror(&rot, world, node);
@@ -208,8 +267,12 @@ void scenario_verify(struct world *world, struct node *node) {
   struct sim_mirror *mirror = rot.mirror;
   add_clients(mirror);
   go_active(mirror);
+  mirror->healed = true; /* disks that are opened anew are there */
   fill(&rot);
-  for (uint64_t rounds = prng_between(&rot.prng, 1, 4); rounds > 0; rounds--) one_round(&rot);
+  for (uint64_t rounds = prng_between(&rot.prng, 1, 4); rounds > 0; rounds--) {
+    if (mirror->image_count < 3 || prng_one_in(&rot.prng, 3)) one_round(&rot);
+    else one_round_beside_a_join(&rot);
+  }
   while (!sim_mirror_clients_done(mirror)) node_step(node);
   for (uint64_t at = 0; at < rot.size; at += 128 << 10) ask(&rot, MODEL_READ, at, min_u64(128 << 10, rot.size - at));
   sim_mirror_clients_leave(mirror);

@@ -67,7 +67,8 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
   static const uint64_t latencies[] = {10000, 50000, 100000, 400000};
   struct prng prng = world_stream(world, "drive", index);
   *drive = (struct sim_drive){.prng = world_stream(world, "latency", index),
-                              .late_prng = world_stream(world, "late", index)};
+                              .late_prng = world_stream(world, "late", index),
+                              .short_from = UINT64_MAX};
   drive_draw_caps(drive, &prng, size_bytes, role);
   drive->latency_ns = latencies[prng_below(&prng, COUNT_OF(latencies))];
   drive->caps.can_extents = !prng_one_in(&prng, 4);
@@ -134,6 +135,7 @@ struct disk *sim_disk_open(struct sim_drive *drive) {
   list_init(&disk->line);
   drive->longest_ns = 0;
   drive->fua_failed = false;
+  drive->short_from = UINT64_MAX;
   drive->open = disk;
   return &disk->disk;
 }
@@ -256,10 +258,20 @@ static void write_takes_effect(struct sim_io *sim_io) {
   scribble(sim_io->disk, io);
 }
 
+/* The file is shorter than that. */
+static void judge_end(struct sim_io *sim_io) {
+  const struct disk_io *io = sim_io->io;
+  bool reads = io->op == DISK_READ || io->op == DISK_EXTENTS;
+  if (!reads || sim_io->err != TARN_OK || io->offset + io->length <= sim_io->disk->drive->short_from) return;
+  sim_io->err = TARN_IO;
+  if (!sim_io->hung) sim_io->disk->drive->ill_count++;
+}
+
 static void take_effect(struct sim_io *sim_io) {
   struct sim_disk *disk = sim_io->disk;
   struct medium *medium = disk->drive->medium;
   struct disk_io *io = sim_io->io;
+  judge_end(sim_io);
   bool whole = sim_io->err == TARN_OK;
   sim_io->took_effect = true;
   switch (io->op) {

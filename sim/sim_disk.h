@@ -7,6 +7,7 @@
  * An I/O that hangs is kept like any other, and takes effect late: a write then writes what its buffer holds, which must be what
  * it held at first, and a read then scribbles into its buffer. A connection that is lost for a moment fails the I/Os in flight,
  * or those that come until one of them was answered, and takes the disk's cache with it; no other I/O tells of it. Or only the way to it is cut: then the cache stays.
+ * Or its file is made shorter (spoil.h).
  *
  * A write that failed so may land all the same, after its error was answered and before the disk is closed, or the process is gone. */
 #ifndef TARN_SIM_SIM_DISK_H
@@ -35,10 +36,11 @@ struct sim_drive {
   uint64_t longest_ns;    /* that it has taken for an I/O lately, without the line, */
   uint64_t longest_at_ns; /* and when that ended */
   uint64_t cache_losses;
-  uint64_t ill_count; /* I/Os in flight that hang, or will fail */
-  bool fua_failed;    /* the next flush is to fail for that (rule 5) */
-  bool lands_late;    /* a write that fails may land later: whoever is told of it takes the image out */
-  struct list late;   /* struct late_write: such that are on their way */
+  uint64_t ill_count;  /* I/Os in flight that hang, or will fail */
+  bool fua_failed;     /* the next flush is to fail for that (rule 5) */
+  bool lands_late;     /* a write that fails may land later: whoever is told of it takes the image out */
+  struct list late;    /* struct late_write: such that are on their way */
+  uint64_t short_from; /* what is read beyond fails, until it is opened anew; UINT64_MAX: nothing */
   struct prng late_prng;
 };
 

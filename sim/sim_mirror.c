@@ -6,6 +6,7 @@
 
 #include "core/concat.h"
 #include "sim/node.h"
+#include "sim/spoil.h"
 #include "sim/strangers.h"
 
 /* Data is written long before metadata is, then: the windows that matter are wide. */
@@ -327,6 +328,7 @@ void sim_mirror_close(struct sim_mirror *mirror) {
   if (mirror_may_have_lost(mirror->core)) tell_loss(mirror);
   else if (mirror_has_fallen(mirror->core)) mirror->world->counters.fallen_whole++;
   bool flushed = mirror_has_fallen(mirror->core) || mirror->stopped, recovered = !mirror->recovering;
+  sim_mirror_undo_spoiled(mirror);
   sim_mirror_check_moments(mirror);
   mirror_close(mirror->core);
   mirror->core = NULL;
@@ -368,6 +370,7 @@ void sim_mirror_crash(struct sim_mirror *mirror, bool power) {
     world_cancel(mirror->world, &mirror->images[i].plugging);
   }
   sim_drive_crash(&mirror->home, power);
+  sim_mirror_undo_spoiled(mirror);
   bool lost = power || mirror->lost;
   lost |= cache_was_lost(mirror);
   for (uint32_t v = 0; v < mirror->volume_count; v++) model_crash(mirror->models[v], lost);

@@ -49,6 +49,9 @@ struct sim_image {
   bool was_out;               /* when it was shown last, by a mirror that served */
   bool cut_off, had_moment;   /* it is, or was, CONSISTENT, and then these were its bytes */
   uint32_t moment_crc[SIM_VOLUMES_MAX];
+  bool spoiled, spoiled_when_in, moment_spoiled; /* and that is not recorded yet (spoil.h): */
+  uint64_t spoiled_from[SIM_VOLUMES_MAX];
+  uint8_t *spoiled_end[SIM_VOLUMES_MAX]; /* what was there */
   struct sim_past earlier;
   bool cache_lost;                           /* with a connection, and it has not been out and in again since */
   bool out_since;                            /* it was out since then */
@@ -74,6 +77,7 @@ struct sim_mirror {
   uint8_t *past_home; /* as struct sim_past; NULL: nothing is remembered */
   bool edited;        /* somebody wrote to its only current image, and no activation has taken notice yet */
   bool stampless;     /* nothing tells of what was done to its files */
+  bool rotten;        /* some images hold what is wrong, and are called equal */
   bool strange;       /* its disks are not what its metadata tells of */
   struct model *models[SIM_VOLUMES_MAX];
   bool slow_metadata;

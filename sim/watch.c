@@ -5,6 +5,7 @@
 
 #include "base/crc32c.h"
 #include "sim/node.h"
+#include "sim/spoil.h"
 
 #define STATUS_EVERY_NS (20 * NS_PER_MS) /* besides whenever the mirror says that it has changed */
 
@@ -305,7 +306,7 @@ static uint32_t equal_set(const struct sim_mirror *mirror) {
 
 uint32_t sim_mirror_compare(struct sim_mirror *mirror) {
   uint32_t set = equal_set(mirror);
-  if (__builtin_popcount(set) < 2) return 0;
+  if (__builtin_popcount(set) < 2 || mirror->rotten) return 0;
   uint64_t compared = 0;
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     collect_touched(mirror, v);
@@ -359,6 +360,17 @@ static void watch_fallen(struct sim_mirror *mirror) {
     world_fail(mirror->world, "%s has fallen (%s), and answers a write or a flush as done", mirror->name, now.reason);
 }
 
+/* No more images are missing than may be, or it has fallen. */
+static void watch_conditions(struct sim_mirror *mirror) {
+  int32_t missing = 0;
+  if (!mirror->serving || mirror->fallen || mirror->config.max_missing < 0) return;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    missing += mirror->status.images[i].present && mirror->status.images[i].missing != MISSING_NONE;
+  if (missing > mirror->config.max_missing)
+    world_fail(mirror->world, "%s serves, though %d images are missing and no more than %d may", mirror->name, missing,
+               mirror->config.max_missing);
+}
+
 /* How long a loss of its cache can matter: it was seen to be out, and then to be in again. */
 static void watch_caches(struct sim_mirror *mirror) {
   for (uint32_t i = 0; i < mirror->image_count; i++) {
@@ -399,6 +411,10 @@ void sim_mirror_watch(struct sim_mirror *mirror) {
   watch_fallen(mirror);
   watch_witnesses(mirror);
   watch_caches(mirror);
-  if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) watch_status(mirror);
+  sim_mirror_watch_spoiled(mirror);
+  if (mirror->status_stale || world_now(mirror->world) >= mirror->status_next_ns) {
+    watch_status(mirror);
+    watch_conditions(mirror);
+  }
   if (list_is_empty(&mirror->world->env.queue.events)) (void)sim_mirror_compare(mirror);
 }

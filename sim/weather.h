@@ -19,7 +19,18 @@ enum brink {
   BRINK_BACK,
   BRINK_AGAIN,
   BRINK_CLOSE,
-  BRINK_COPY
+  BRINK_COPY,
+  BRINK_TROUBLES
+};
+/* Of BRINK_TROUBLES: troubles.h. */
+enum trouble {
+  TROUBLE_SPOILED,
+  TROUBLE_ACTIVATION,
+  TROUBLE_JOIN,
+  TROUBLE_REMOVAL,
+  TROUBLE_BLOCK,
+  TROUBLE_HOME,
+  TROUBLE_COUNT
 };
 
 #define NO_ANCHOR UINT32_MAX
@@ -30,7 +41,11 @@ struct weather {
   uint32_t storm_percent, chaos_percent; /* of the lives; the others are calm */
   enum brink brink;                      /* every life has one kind of trouble only */
   enum story { STORY_DOUBT, STORY_MARKS, STORY_COPYING, STORY_COUNT } story; /* BRINK_ALL: this life's */
-  bool armed;                                                                /* it waits for an image to be copied to */
+  enum trouble trouble;                                                      /* BRINK_TROUBLES: this life's */
+  bool armed;              /* it waits for an image to be copied to, or for the moment of its second trouble */
+  bool removes;            /* TROUBLE_REMOVAL: the source is being removed */
+  uint64_t done_before;    /* TROUBLE_JOIN: what was answered when the image that joins had been flushed */
+  uint32_t tries, hold;    /* the life goes on for so many events more */
   bool master_first;       /* it is lost before the write has failed on the others */
   uint32_t lives;          /* of a brink whose kinds take turns */
   struct sim_event report; /* somebody else notices that the files of image `reported` are gone */

@@ -62,7 +62,13 @@
   X(replaced_known, "an image that was replaced while it was out is believed by its map")               \
   X(old_home_confirms, "a home store of an earlier life confirms that nothing newer is away")           \
   X(witness_ignored, "disks are not looked at before what was recorded of them is believed")            \
-  X(line_counts_as_hang, "an I/O that stands in a line of ours is held against the disk")
+  X(line_counts_as_hang, "an I/O that stands in a line of ours is held against the disk")               \
+  X(joined_unrepaired, "a verify does not repair an image that has joined since it compared")           \
+  X(recovery_first, "nothing is copied to an image while a recovery cannot go on")                      \
+  X(joins_fallen, "an image joins a mirror that has fallen, and is not flushed")                        \
+  X(conditions_unasked, "an activation that loses an image does not ask how many may be missing")       \
+  X(home_stops_writes, "while home fails, an image that comes back, or a command, fails all writes")    \
+  X(spoiled_forgotten, "an image whose file was made shorter, so that the mirror fell, is believed by its map")
 
 enum plant {
   PLANT_none,

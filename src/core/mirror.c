@@ -480,7 +480,7 @@ void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   struct record_image *ri = &m->record.images[i];
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
   /* Before it is out: with that the mirror may fall, and the record of its leaving is the last one. */
-  if (m->running && m->images[i].present && !last) ri->all_missed = true;
+  if (m->running && m->images[i].present && !last && !PLANTED(spoiled_forgotten)) ri->all_missed = true;
   mirror_image_failed(m, i, why);
   if (!m->running || !m->images[i].present) return;
   require(!m->images[i].online);

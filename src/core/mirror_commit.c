@@ -179,7 +179,9 @@ static bool record_is_needed(const struct mirror *m) {
   if (drops && PLANTED(home_not_awaited)) needed = false;
   /* By an activation, or a stop; a command that could not be recorded harms nobody else. */
   bool admin = m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
-  return needed || (admin && !m->running);
+  if (!PLANTED(home_stops_writes)) return needed || (admin && !m->running);
+  EACH_IMAGE(m, i) needed |= m->images[i].coming == COMING_COMMIT;
+  return needed || admin;
 }
 
 static void round_done(struct mirror *m) {

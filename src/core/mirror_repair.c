@@ -94,7 +94,7 @@ bool repair_locked(struct copy *copy) {
   if (!m->running || bitmap_any_in(&m->recover, first, count)) return false;
   if ((copy->targets & mirror_current_mask(m) & ~copy->left) == 0) return false;
   if (copy->only == IMAGES_MAX) return true;
-  copy->targets |= joined_since(m, copy->compared_ns) & ~(1u << copy->only);
+  if (!PLANTED(joined_unrepaired)) copy->targets |= joined_since(m, copy->compared_ns) & ~(1u << copy->only);
   EACH_IMAGE(m, i) {
     if (image_is_current(m, i) || !missed_set(&m->images[i].map, first, count)) continue;
     m->intent.marks[copy->mark].map_seq = m->commit.started + 1;

@@ -229,7 +229,8 @@ void sync_committed(struct mirror *m) {
     for (uint32_t mask = m->checkpoint_images & syncing_mask(m); mask != 0; mask &= mask - 1) {
       uint32_t i = (uint32_t)__builtin_ctz(mask);
       /* Not after a fall: it would be believed from then on, and is not among those whose last flush counts. */
-      if (m->images[i].map.missed.set_count == 0 && !m->fallen) image_join(m, i);
+      bool joins = !m->fallen || PLANTED(joins_fallen);
+      if (m->images[i].map.missed.set_count == 0 && joins) image_join(m, i);
     }
   }
   copy_pump(m);
@@ -286,7 +287,7 @@ static void copy_run(struct event *event) {
   run_waiting_reads(m);
   bool pauses = m->copy_pause_ns > m->env->now_ns;
   /* What the last good image cannot write again keeps no other from becoming good: then that one is out, and the recovery ends. */
-  if (pauses && m->recovery_pauses && one_is_current(m) && !m->paused) run_sync(m);
+  if (pauses && m->recovery_pauses && one_is_current(m) && !m->paused && !PLANTED(recovery_first)) run_sync(m);
   if (pauses) return;
   if (m->recover.set_count != 0) {
     run_recovery(m);
