@@ -460,8 +460,10 @@ void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const 
   image_leave(m, i, IMAGE_FAILED, missing);
   text_set(image->reason, sizeof image->reason, "%s", why);
   miss_marked(m, i, op);
-  m->drop_seq = commit_want(m);
-  if (was_current) image->left_seq = m->drop_seq;
+  uint64_t seq = commit_want(m);
+  if (image->coming != COMING_COMMIT)
+    m->drop_seq = seq; /* else nothing was written to it yet, and nobody has to know */
+  if (was_current) image->left_seq = seq;
   image_returns_later(m, i);
   report(m->env, REPORT_ERROR, m->config.name, "image %s is out: %s", m->config.images[i].name, why);
   mirror_changed(m);

@@ -506,6 +506,11 @@ static void copy_succeeded(struct copy *copy) {
   if (copy->kind == COPY_RECOVER) {
     bitmap_clear_range(&m->recover, first, count);
     m->recover_copied += bytes;
+    /* An image that is being copied to may have got something else meanwhile, that was read before. */
+    EACH_IMAGE(m, i) {
+      if (!image_is_current(m, i) && missed_set(&m->images[i].map, first, count))
+        m->intent.marks[copy->mark].map_seq = m->commit.started + 1;
+    }
   } else if (copy->kind == COPY_MISSED) {
     for (uint32_t mask = copy->targets & syncing_mask(m) & ~copy->failed & ~copy->left; mask != 0; mask &= mask - 1) {
       struct image *image = &m->images[__builtin_ctz(mask)];

@@ -88,10 +88,12 @@ static void undo(struct mirror *m, uint32_t i) {
       image->online = m->paused && m->admin_online;
       if (image->online) {
         image->left_seq = 0;
-      } else { /* nobody noted what it missed since */
+        break;
+      }
+      ri->all_missed = true; /* nobody noted what it missed since */
+      if (ri->state == IMAGE_SYNCHRONIZED || ri->state == IMAGE_SYNCHRONIZING) {
         ri->state = image_next(ri->state, IMAGE_FAILED);
         ri->missing = MISSING_FAILED;
-        ri->all_missed = true;
         image_returns_later(m, i);
       }
       break;
@@ -103,6 +105,8 @@ static void undo(struct mirror *m, uint32_t i) {
       break;
     case IMAGE_OP_PROMOTE:
     case IMAGE_OP_DEMOTE:
+      /* If the images have it, a crash finds it so: it stands, or what is read meanwhile would be undone then. */
+      if (m->commit.done == m->commit.started) break;
       if (image_is_current(m, m->admin_master)) m->record.master = m->admin_master;
       m->record.demoted = m->admin_demoted;
       break;

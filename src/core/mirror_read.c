@@ -114,6 +114,8 @@ static uint32_t least_loaded(struct op *op) {
     const struct image *image = &m->images[i];
     if (!image->online || op->tried & 1u << i) continue;
     if (!missed_is_fresh(&image->map, first, count) && !PLANTED(half_built_read)) continue;
+    /* What it has been given may differ there from what recovery will choose. */
+    if (!image_is_current(m, i) && bitmap_any_in(&m->recover, first, count)) continue;
     if (best == IMAGES_MAX || image->in_flight < m->images[best].in_flight) best = i;
   }
   return best;

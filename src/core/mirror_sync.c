@@ -126,12 +126,17 @@ static void run_recovery(struct mirror *m) {
   }
 }
 
+static void flush_pauses(struct mirror *m) {
+  m->copy_pause_ns = m->env->now_ns + RETRY_NS;
+  m->copy_pause_why = "a flush that fails";
+  m->recovery_pauses = false;
+  timer_set(m->env, &m->copy_timer, m->copy_pause_ns);
+}
+
 static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->finishing = false;
   if (err != TARN_OK) {
-    m->copy_pause_ns = m->env->now_ns + RETRY_NS;
-    m->copy_pause_why = "a flush that fails";
-    timer_set(m->env, &m->copy_timer, m->copy_pause_ns);
+    flush_pauses(m);
     end_line(&m->doubt_line, err);
   }
   if (err != TARN_OK || m->recover.set_count != 0) return;
@@ -218,6 +223,7 @@ static void checkpoint_flushed(struct mirror *m, tarn_err err) {
     if (err == TARN_OK) missed_checkpoint(map);
     else missed_forget_copied(map); /* a failed flush proves nothing of them */
   }
+  if (err != TARN_OK) flush_pauses(m);
   m->checkpoint_bytes = 0;
   m->checkpoint = CHECKPOINT_COMMIT;
   m->checkpoint_seq = commit_want(m);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -112,13 +111,16 @@ static void check_unlabel(int fd, uint64_t bytes) {
   require(memcmp(before, after, bytes) == 0);
 }
 
+static void path_remove(void) { (void)unlink(path); }
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   static int fd = -1;
   if (bytes < 1) return -1;
   if (fd < 0) {
-    fd = memfd_create("tail", MFD_CLOEXEC);
+    strcpy(path, "/dev/shm/tarn_fuzz_tail.XXXXXX");
+    fd = mkstemp(path);
     require(fd >= 0);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    atexit(path_remove);
   }
   uint64_t device_bytes = DEVICE_BYTES - (data[0] & IS_ODD ? 512 : 0);
   device_make(data + 1, bytes - 1, data[0]);

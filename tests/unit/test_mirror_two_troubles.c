@@ -204,6 +204,88 @@ static void a_command_that_is_refused_while_home_fails_fails_no_write(void **sta
   world_deactivate(&w);
 }
 
+/* Home takes that something can be recorded, and no longer what the command does. */
+static void begin_unrecorded(uint32_t i, enum mirror_image_op op) {
+  w.home.holds = RAM_WRITES;
+  mirror_image_do(w.m, i, op, false, world_done, &w);
+  for (uint32_t slot = 0; slot < 2; slot++) {
+    world_run(&w);
+    ram_answer(&w.home);
+  }
+  w.home.fails = RAM_WRITES;
+  world_run(&w);
+  ram_release(&w.home);
+  assert_int_equal(world_wait(&w), TARN_IO);
+  w.home.fails = 0;
+}
+
+/* b was fractured, to keep a moment. It cannot be removed now: then it stays what it is, and is not copied over by itself. */
+static void a_fractured_image_that_cannot_be_removed_keeps_its_moment(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_do(w.m, 1, IMAGE_OP_FRACTURE, false, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_CONSISTENT);
+  assert_int_equal(world_write(&w, 0, 65536), TARN_OK); /* what b keeps is no longer anywhere else */
+  begin_unrecorded(1, IMAGE_OP_REMOVE);
+  w.reopened = 0;
+  world_pass(&w, 600 * NS_PER_S);
+  if (w.reopened & 1u << 1) { /* nobody has asked for it */
+    mirror_image_reopened(w.m, 1, &w.config.images[1]);
+    world_pass(&w, 60 * NS_PER_S);
+  }
+  assert_int_not_equal(w.data[1].bytes[0], 0x55);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_CONSISTENT);
+}
+
+/* b is made master, and home does not take that; the images have. A read that sees a write at the master, while it is under way, is
+ * not undone by a crash. */
+static void a_promotion_that_is_not_recorded_undoes_no_read(void **state) {
+  (void)state;
+  struct client_io write, read;
+  world_begin(&w, 2, MIB);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK); /* the region is marked */
+  begin_unrecorded(1, IMAGE_OP_PROMOTE);
+  uint32_t slave = world_image(&w, 0).master ? 1 : 0;
+  w.data[slave].holds = RAM_WRITES;
+  client_begin(&w, &write, DISK_WRITE, 0, 4096, 0x77);
+  world_run(&w);
+  assert_int_equal(w.data[slave].held_count, 1);
+  client_begin(&w, &read, DISK_READ, 0, 4096, 0);
+  world_run(&w);
+  assert_true(read.done);
+  assert_int_equal(read.io.err, TARN_OK);
+  assert_int_equal(read.io.data[0], 0x77);
+  world_die(&w);
+  w.data[slave].holds = 0;
+  world_activate(&w);
+  client_begin(&w, &read, DISK_READ, 0, 4096, 0);
+  for (uint32_t step = 0; step < 100 && !read.done; step++) world_pass(&w, NS_PER_S / 10);
+  assert_int_equal(read.io.err, TARN_OK);
+  assert_int_equal(read.io.data[0], 0x77);
+  buffer_unref(read.io.buffer);
+  world_deactivate(&w);
+}
+
+/* The state directory cannot be written, and the image fails again before home has taken that it is back: nothing was written to it, so
+ * nobody need wait for a record of that. */
+static void one_that_fails_on_its_way_back_stops_no_writes(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, NS_PER_S);
+  w.home.fails = RAM_WRITES;
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_bring_back(&w, 1);
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, 5 * NS_PER_S);
+  assert_int_equal(world_write(&w, 2 * 65536, 4096), TARN_OK);
+  w.home.fails = 0;
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(an_image_that_joins_before_a_repair_is_repaired),
@@ -214,6 +296,9 @@ int main(void) {
       WORLD_TEST(a_source_whose_removal_is_not_recorded_gets_what_was_recovered),
       WORLD_TEST(a_command_that_is_refused_while_home_fails_fails_no_write),
       WORLD_TEST(an_activation_that_loses_an_image_asks_how_many_may_miss),
+      WORLD_TEST(a_fractured_image_that_cannot_be_removed_keeps_its_moment),
+      WORLD_TEST(a_promotion_that_is_not_recorded_undoes_no_read),
+      WORLD_TEST(one_that_fails_on_its_way_back_stops_no_writes),
   };
   return cmocka_run_group_tests_name("mirror_two_troubles", tests, NULL, NULL);
 }
