@@ -2,7 +2,8 @@
  * or with the image, goes last, so that whatever a crash leaves behind is found and removed at the next start.
  *
  * A path in such a list may lead to something else by then: a crash came before the file was made, or somebody has put his data there.
- * A file goes only if nothing is in it, or metadata of this mirror. */
+ * A file goes only if nothing is in it, or metadata of this mirror; and not while another process has it locked: the same mirror may
+ * have been imported by another daemon, which serves it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -88,13 +89,9 @@ static tarn_err left(enum content content, const char *path, const char *whose, 
 }
 
 /* TARN_EXISTS: it is to be left, and why. */
-static tarn_err file_look(const char *path, const struct unmake_owner *owner, struct why *why) {
+static tarn_err file_look(int fd, const char *path, const struct unmake_owner *owner, struct why *why) {
   char whose[TARN_NAME_MAX + 1];
-  int fd;
-  tarn_err err = trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, why);
-  if (err != TARN_OK) return err;
   enum content content = file_content(fd, owner, whose);
-  close(fd);
   return content >= CONTENT_FOREIGN ? left(content, path, whose, why) : TARN_OK;
 }
 
@@ -123,9 +120,27 @@ static bool is_block_device(const char *path) {
   return trusted_look(path, &status, NULL) == TARN_OK && S_ISBLK(status.stx_mode);
 }
 
+/* For as long as `fd` is open: nobody begins to use the file between the look at it and its removal. TARN_EXISTS: it is in use. This
+ * daemon has closed it before. */
+static tarn_err file_lock(int fd, const char *path, struct why *why) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return TARN_OK;
+  if (errno != EAGAIN && errno != EACCES) return path_error(why, path, errno);
+  return because(why, TARN_EXISTS,
+                 "%s is left in place: it is in use (locked) by another process, which may serve it as part of a "
+                 "mirror; if it is of no use, remove it by hand",
+                 path);
+}
+
 static tarn_err file_remove(const char *path, const struct unmake_owner *owner, struct why *why) {
-  tarn_err err = file_look(path, owner, why);
-  return err == TARN_OK ? trusted_remove(path, why) : err;
+  int fd;
+  tarn_err err = trusted_open(path, O_RDWR, TRUSTED_DATA, &fd, why);
+  if (err != TARN_OK) return err;
+  err = file_lock(fd, path, why);
+  if (err == TARN_OK) err = file_look(fd, path, owner, why);
+  if (err == TARN_OK) err = trusted_remove(path, why);
+  close(fd);
+  return err;
 }
 
 static void remove_one(const char *text, const struct unmake_owner *owner, json_t *warnings) {

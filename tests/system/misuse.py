@@ -422,3 +422,39 @@ def test_an_answer_that_cannot_be_written(t):
     for words in (["status"], ["--json", "status"]):
         result = t.run("sh", "-c", 'exec "$@" >/dev/full', "sh", *daemon.tarn_argv(*words), status=1)
         check_message(result.err, ["written", "space"])
+
+
+def test_destroy_leaves_what_another_daemon_serves(t):
+    """A mirror that another daemon has imported, and serves, keeps its metadata when the daemon that had it before destroys it: what
+    somebody has locked is in use, so it stays, and it is said why."""
+    a, b = t.path("a.img"), t.path("b.img")
+    old = Daemon(t, state=t.path("old")).start()
+    old.create("vol0", [a, b], size=16 * MIB)
+    old.tarn("mirror", "deactivate", "vol0")
+    new = Daemon(t, state=t.path("new")).start()
+    new.tarn("mirror", "import", a, b)
+    new.tarn("mirror", "activate", "vol0")
+    handle = open_handle(new.uri("vol0"))
+    handle.pwrite(b"n" * 4096, 0)
+    handle.flush()
+    said = old.tarn("mirror", "destroy", "vol0", "--force")
+    check(said.err.count("in use (locked) by another process") == 2, f"it is not told what was left: {said.err}")
+    check(os.path.exists(a + ".tarn") and os.path.exists(b + ".tarn"), "the metadata of a mirror that is served is removed")
+    handle.pwrite(b"n" * 4096, 0)
+    check(new.mirror("vol0")["state"] == "ACTIVE", "the other daemon's mirror has stopped")
+
+
+def test_a_removal_leaves_what_another_daemon_serves(t):
+    """The same for one image that is removed, while another daemon serves it by itself."""
+    a, b = t.path("a.img"), t.path("b.img")
+    old = Daemon(t, state=t.path("old")).start()
+    old.create("vol0", [a, b], size=16 * MIB)
+    old.wait_synchronized("vol0")
+    old.tarn("mirror", "deactivate", "vol0")
+    new = Daemon(t, state=t.path("new")).start()
+    new.tarn("mirror", "import", "--force", b, "test")
+    new.tarn("mirror", "activate", "--force", "test")
+    old.tarn("mirror", "activate", "--force", "vol0")
+    said = old.tarn("image", "remove", "vol0", "b", "--force")
+    check("in use (locked) by another process" in said.err, f"it is not told what was left: {said.err}")
+    check(os.path.exists(b + ".tarn"), "the metadata of a mirror that is served is removed")
