@@ -129,15 +129,35 @@ static bool unix_is_stale(const struct sockaddr_un *name) {
   return stale;
 }
 
-/* Nobody may connect before its file has its group and mode. At the start of a program, when it has one thread. */
+/* Whoever may write to the folder may have put something else there since: a link is not followed, and only a socket of our own,
+ * with one name, gets the group. */
+static int group_set(const char *path, gid_t group) {
+  struct stat info;
+  int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return -1;
+  int failed = fstat(fd, &info);
+  if (!failed && (!S_ISSOCK(info.st_mode) || info.st_uid != geteuid() || info.st_nlink != 1)) {
+    errno = ESTALE;
+    failed = -1;
+  }
+  if (!failed) failed = fchownat(fd, "", (uid_t)-1, group, AT_EMPTY_PATH);
+  int error = errno;
+  close(fd);
+  errno = error;
+  return failed;
+}
+
+/* Its file is made with its mode, so nothing is changed by name afterwards. The umask sees to that, as unix(7) has it; where the folder
+ * has a default ACL, and the umask does not count, Linux gives it no more than the socket's own mode. That it gets its group a moment
+ * later harms nobody: until listen() nobody can connect. At the start of a program, when it has one thread. */
 static int bind_private(int fd, const struct sockaddr_un *name, const struct address *address) {
-  mode_t mask = umask(0777);
+  if (fchmod(fd, address->mode) != 0) return -1;
+  mode_t mask = umask(0777 & ~address->mode);
   int failed = bind(fd, (const struct sockaddr *)name, sizeof(*name));
   int error = errno;
   umask(mask);
-  if (!failed && name->sun_path[0]) {
-    if (address->group != (gid_t)-1) failed = chown(name->sun_path, (uid_t)-1, address->group);
-    if (!failed) failed = chmod(name->sun_path, address->mode);
+  if (!failed && name->sun_path[0] && address->group != (gid_t)-1) {
+    failed = group_set(name->sun_path, address->group);
     error = errno;
     if (failed) (void)unlink(name->sun_path);
   }

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "shell/listen.h"
 #include "unit.h"
@@ -78,6 +81,81 @@ static void test_modes_of_sockets(void **state) {
     assert_int_equal(status.st_mode & 07777, rows[i].mode);
     assert_int_equal(status.st_gid, rows[i].group);
     listen_close(&address, fd);
+  }
+}
+
+/* The bind() of this program: once the socket has its name, a stranger who may write to its folder does this. */
+static void (*stranger)(const char *socket);
+int bind(int fd, const struct sockaddr *name, socklen_t bytes) {
+  int failed = (int)syscall(SYS_bind, fd, name, bytes);
+  if (!failed && stranger) stranger(((const struct sockaddr_un *)name)->sun_path);
+  return failed;
+}
+
+static char decoy[64], decoy_socket[64];
+static void put_link(const char *socket) {
+  assert_int_equal(unlink(socket), 0);
+  assert_int_equal(symlink(decoy, socket), 0);
+}
+static void put_file(const char *socket) {
+  assert_int_equal(unlink(socket), 0);
+  assert_int_equal(link(decoy, socket), 0);
+}
+static void put_other_socket(const char *socket) {
+  assert_int_equal(unlink(socket), 0);
+  assert_int_equal(link(decoy_socket, socket), 0);
+}
+
+static void decoy_socket_make(void) {
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  strcpy(name.sun_path, decoy_socket);
+  assert_int_equal(bind(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+  assert_int_equal(chmod(decoy_socket, 0600), 0);
+  close(fd);
+}
+
+static void check_untouched(const char *row, const char *path) {
+  struct stat status;
+  assert_int_equal(stat(path, &status), 0);
+  row_true(row, (status.st_mode & 07777) == 0600);
+  row_true(row, status.st_gid == 0);
+}
+
+/* Neither its mode nor its group is given to what a stranger has put in its place. */
+static void test_a_name_that_is_exchanged(void **state) {
+  static const struct {
+    const char *why, *options;
+    void (*stranger)(const char *socket);
+    tarn_err err;
+  } rows[] = {
+      {"a link, the mode alone", ",mode=0666", put_link, TARN_OK}, /* it listens, under no name */
+      {"a link, and a group", ",mode=0666,group=12345", put_link, TARN_REFUSED},
+      {"a file", ",mode=0666,group=12345", put_file, TARN_REFUSED},
+      {"the socket of another program", ",mode=0666,group=12345", put_other_socket, TARN_REFUSED},
+  };
+  (void)state;
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    char folder[] = "/tmp/tarn-test-XXXXXX", text[128];
+    struct address address;
+    struct why why;
+    int fd;
+    assert_non_null(mkdtemp(folder));
+    snprintf(decoy, sizeof(decoy), "%s/decoy", folder);
+    snprintf(decoy_socket, sizeof(decoy_socket), "%s/decoy.sock", folder);
+    close(open(decoy, O_CREAT | O_WRONLY, 0600));
+    decoy_socket_make();
+    snprintf(text, sizeof(text), "unix:%s/socket%s", folder, rows[i].options);
+    assert_int_equal(address_parse(text, &address, &why), TARN_OK);
+    stranger = rows[i].stranger;
+    row_true(rows[i].why, listen_open(&address, &fd, &why) == rows[i].err);
+    stranger = NULL;
+    check_untouched(rows[i].why, decoy);
+    check_untouched(rows[i].why, decoy_socket);
+    if (fd >= 0) listen_close(&address, fd);
+    unlink(decoy);
+    unlink(decoy_socket);
+    assert_int_equal(rmdir(folder), 0);
   }
 }
 
@@ -199,6 +277,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_addresses),
       cmocka_unit_test(test_modes_of_sockets),
+      cmocka_unit_test(test_a_name_that_is_exchanged),
       cmocka_unit_test(test_a_path_must_fit_the_kernels_limit),
       cmocka_unit_test(test_a_port_is_picked_and_found_in_use),
       cmocka_unit_test(test_socket_files),
