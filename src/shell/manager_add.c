@@ -95,6 +95,7 @@ static void added(struct mirror *mirror, tarn_err err, const char *why, void *co
   }
   json_decref(image->adding);
   image->adding = NULL;
+  watch_forget(managed, managed->task->slot);
   watch_image(managed, managed->task->slot);
   reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, managed_store_work, stored);
 }

@@ -282,6 +282,8 @@ void managed_reopen(struct mirror *mirror, uint32_t image, bool make);
 void reopens_give_up(struct managed *managed, const char *why);
 void reopens_look(struct managed *managed);
 void watch_start(struct managed *managed);
+/* What was seen of the image's files says nothing any more: there are none, or they are opened anew. */
+void watch_forget(struct managed *managed, uint32_t slot);
 /* The image's disks are others now. */
 void watch_image(struct managed *managed, uint32_t slot);
 /* "the file of image a ... /proc/1/fd/7": where the data of the images is that must not be closed. */

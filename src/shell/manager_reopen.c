@@ -127,7 +127,7 @@ static void reopened(struct reactor_work *work) {
   if (reopen->disks.why.text[0]) image_disks_close(&reopen->disks); /* some of them is no use */
   else {
     faults_wrap(managed, slot, &reopen->disks);
-    managed->gone &= ~(1u << slot);
+    watch_forget(managed, slot);
   }
   managed->disks.images[slot] = reopen->disks;
   reopen_free(reopen);
@@ -253,6 +253,11 @@ static void watch_saw(void *owner, uint32_t slot, enum watch_verdict verdict, co
   else if (managed_runs(managed) && verdict == WATCH_SPOILED) mirror_image_spoiled(managed->mirror, slot, why);
   else if (managed_runs(managed)) mirror_image_failed(managed->mirror, slot, why);
   managed_poke(managed);
+}
+
+void watch_forget(struct managed *managed, uint32_t slot) {
+  managed->gone &= ~(1u << slot);
+  managed->spoiled &= ~(1u << slot);
 }
 
 void watch_image(struct managed *managed, uint32_t slot) {

@@ -75,6 +75,7 @@ static void forgotten(struct reactor_work *work) {
   faults_forget(managed, slot);
   image_clear(&managed->file, slot);
   managed->leaving &= ~(1u << slot);
+  watch_forget(managed, slot);
   if (task && task->released) {
     void (*released)(struct managed *) = task->released;
     task->released = NULL;

@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import threading
 
 from lib import images
 from lib.context import check, rows, wait_for
@@ -474,3 +475,53 @@ def test_older_content_put_back(t):
             file.write(backup.read())
     daemon.tarn("mirror", "activate", "vol0")
     equal_images(daemon, paths, "older content put back")
+
+
+def test_what_was_copied_anew_is_not_spoiled_any_more(t):
+    """An image whose file was cut, and that was copied in full since, is as good as any. When the mirror falls with it as its last
+    good image, it comes back by itself: nobody has to save what is left of it."""
+    a, b = t.path("a.img"), t.path("b.img")
+    daemon = Daemon(t, arguments=["--enable-faults"]).start()
+    daemon.create("vol0", [a, b], size=SIZE)
+    for name in "ab":
+        daemon.tarn("image", "set", "vol0", name, "return=manual", "hang=2")
+    daemon.wait_synchronized("vol0")
+    write(daemon, 0, b"first")
+    os.truncate(b, 0)
+    wait_for("image b to be out", lambda: daemon.mirror("vol0")["images"][1]["missing"])
+    os.truncate(b, SIZE)
+    daemon.tarn("image", "restore", "vol0", "b")
+    daemon.wait_synchronized("vol0")
+    take_away(a)
+    wait_for("image a to be out", lambda: daemon.mirror("vol0")["images"][0]["missing"])
+    daemon.tarn("fault", "vol0", "b", "hang")
+    handle = open_handle(daemon.uri("vol0"))
+    client = threading.Thread(target=handle.pwrite, args=(b"later" + bytes(4091), 0), daemon=True)
+    client.start()
+    daemon.wait_state("vol0", "ATTENTION")
+    daemon.tarn("fault", "vol0", "b", "heal")
+    daemon.wait_state("vol0", "ACTIVE", seconds=30)
+
+
+def test_a_new_image_has_nothing_of_the_one_before(t):
+    """A disk is lost, its image is removed, and another is added, which gets its place. When the mirror falls with that one as its
+    last good image, it comes back by itself: no file of it has ever left its path."""
+    a, b, c = t.path("a.img"), t.path("b.img"), t.path("c.img")
+    daemon = Daemon(t, arguments=["--enable-faults"]).start()
+    daemon.create("vol0", [a, b], size=SIZE)
+    daemon.tarn("image", "set", "vol0", "a", "return=manual")
+    daemon.wait_synchronized("vol0")
+    take_away(b)
+    wait_for("image b to be out", lambda: daemon.mirror("vol0")["images"][1]["missing"])
+    daemon.tarn("image", "remove", "vol0", "b")
+    daemon.tarn("image", "add", "vol0", f"c={c}", "--wait")
+    daemon.tarn("image", "set", "vol0", "c", "return=manual", "hang=2")
+    take_away(a)
+    wait_for("image a to be out", lambda: daemon.mirror("vol0")["images"][0]["missing"])
+    daemon.tarn("fault", "vol0", "c", "hang")
+    handle = open_handle(daemon.uri("vol0"))
+    client = threading.Thread(target=handle.pwrite, args=(b"later" + bytes(4091), 0), daemon=True)
+    client.start()
+    daemon.wait_state("vol0", "ATTENTION")
+    daemon.tarn("fault", "vol0", "c", "heal")
+    daemon.wait_state("vol0", "ACTIVE", seconds=30)
