@@ -34,6 +34,13 @@ tarn_err path_error(struct why *why, const char *path, int error) {
   }
 }
 
+/* What no system call has said: `errno` tells it all the same. */
+static tarn_err path_refused(struct why *why, const char *path, int error) {
+  tarn_err err = path_error(why, path, error);
+  errno = error;
+  return err;
+}
+
 /* ---- whose is it ---- */
 
 static bool is_ours(uid_t user) { return user == 0 || user == geteuid(); }
@@ -96,7 +103,7 @@ static bool begin_at(struct place *place) {
 static tarn_err link_follow(struct place *place, const char *path, const struct stat *link, struct why *why) {
   char target[PATH_MAX];
   struct stat folder;
-  if (++place->links > LINKS_MAX) return path_error(why, path, ELOOP);
+  if (++place->links > LINKS_MAX) return path_refused(why, path, ELOOP);
   if (fstat(place->folder, &folder) != 0) return path_error(why, path, errno);
   if (!link_is_trusted(&folder, link)) {
     errno = 0;
@@ -108,7 +115,7 @@ static tarn_err link_follow(struct place *place, const char *path, const struct 
   ssize_t bytes = readlinkat(place->folder, place->name, target, sizeof target - 1);
   if (bytes < 0) return path_error(why, path, errno);
   target[bytes] = 0;
-  if ((size_t)bytes + 1 + strlen(place->rest) >= sizeof place->rest) return path_error(why, path, ENAMETOOLONG);
+  if ((size_t)bytes + 1 + strlen(place->rest) >= sizeof place->rest) return path_refused(why, path, ENAMETOOLONG);
   memmove(place->rest + bytes, place->rest, strlen(place->rest) + 1);
   memcpy(place->rest, target, (size_t)bytes);
   return begin_at(place) ? TARN_OK : path_error(why, path, errno);
@@ -137,7 +144,7 @@ static bool is_last(const struct place *place) { return place->rest[strspn(place
 /* TARN_NOT_FOUND, with place->folder open: only the last name is missing. */
 static tarn_err place_find(const char *path, struct place *place, struct stat *info, struct why *why) {
   place->folder = -1;
-  if (strlen(path) >= sizeof place->rest) return path_error(why, path, ENAMETOOLONG);
+  if (strlen(path) >= sizeof place->rest) return path_refused(why, path, ENAMETOOLONG);
   strcpy(place->rest, path);
   tarn_err err = begin_at(place) ? TARN_OK : path_error(why, path, errno);
   while (err == TARN_OK) {
@@ -150,7 +157,7 @@ static tarn_err place_find(const char *path, struct place *place, struct stat *i
       if (err == TARN_NOT_FOUND && is_last(place)) return err;
     } else if (S_ISLNK(info->st_mode)) err = link_follow(place, path, info, why);
     else if (is_last(place)) last = true;
-    else if (!folder_enter(place, place->name)) err = path_error(why, path, errno == ELOOP ? ENOTDIR : errno);
+    else if (!folder_enter(place, place->name)) err = path_refused(why, path, errno == ELOOP ? ENOTDIR : errno);
     if (last) return TARN_OK;
   }
   place_close(place);
@@ -182,7 +189,10 @@ static tarn_err own_check(const char *path, const struct stat *info, struct why 
         path, (unsigned)info->st_uid);
   if (!S_ISREG(info->st_mode)) return TARN_OK; /* that a group may write to a device is usual */
   if (info->st_nlink != 1)
-    return because(why, TARN_REFUSED, "%s has other names (hard links), and is not used; remove it", path);
+    return because(
+        why, TARN_REFUSED,
+        "%s has other names (hard links), and is not used: remove those, or put a copy in its place ('cp', then 'mv')",
+        path);
   if (others_write(info->st_mode))
     return because(why, TARN_REFUSED, "others may write to %s, so it is not used: chmod go-w, or remove it", path);
   return TARN_OK;
@@ -229,7 +239,7 @@ tarn_err trusted_open(const char *path, int flags, enum trusted whose, int *fd, 
   require(!(flags & O_TRUNC) && (!make || flags & O_EXCL));
   *fd = -1;
   tarn_err err = place_find(path, &place, &info, why);
-  if (make && err == TARN_OK) err = path_error(why, path, EEXIST);
+  if (make && err == TARN_OK) err = path_refused(why, path, EEXIST);
   else if (make && err == TARN_NOT_FOUND && place.folder >= 0) err = open_in(&place, path, flags, whose, fd, why);
   else if (!make && err == TARN_OK) err = judge(path, &info, whose, why);
   if (!make && err == TARN_OK)
@@ -245,7 +255,7 @@ tarn_err trusted_remove(const char *path, struct why *why) {
   struct stat info;
   /* The last name as it is: a link is removed, not what it leads to. */
   size_t bytes = slash ? (size_t)(slash - path) : 0;
-  if (bytes >= sizeof folder - 2) return path_error(why, path, ENAMETOOLONG);
+  if (bytes >= sizeof folder - 2) return path_refused(why, path, ENAMETOOLONG);
   if (slash) (void)snprintf(folder, sizeof folder, "%.*s/.", (int)bytes, path);
   else strcpy(folder, "./.");
   tarn_err err = place_find(folder, &place, &info, why);
@@ -258,7 +268,7 @@ tarn_err trusted_folder(const char *path, struct why *why) {
   struct place place = {.strict = true};
   struct stat info;
   char whole[PATH_MAX];
-  if (snprintf(whole, sizeof whole, "%s/.", path) >= (int)sizeof whole) return path_error(why, path, ENAMETOOLONG);
+  if (snprintf(whole, sizeof whole, "%s/.", path) >= (int)sizeof whole) return path_refused(why, path, ENAMETOOLONG);
   tarn_err err = place_find(whole, &place, &info, why);
   if (err == TARN_OK) err = folder_judge(&place, path, false, why);
   place_close(&place);

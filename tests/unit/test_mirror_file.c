@@ -173,6 +173,32 @@ static void stored(void **state) {
   rmdir(folder);
 }
 
+/* Where it may be read through a link it may be written, too: then it is a file of its own. */
+static void stored_in_place_of_a_link(void **state) {
+  (void)state;
+  static struct mirror_file file, again;
+  char folder[] = "/tmp/tarn-test-XXXXXX", path[64], target[64];
+  struct stat info;
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  snprintf(target, sizeof target, "%s/elsewhere.json", folder);
+  json_t *json = json_loads(good, 0, NULL);
+  assert_int_equal(mirror_file_from_json(json, &file, NULL), TARN_OK);
+  json_decref(json);
+  assert_int_equal(mirror_file_store(folder, &file, NULL), TARN_OK);
+  assert_int_equal(rename(path, target), 0);
+  assert_int_equal(symlink("elsewhere.json", path), 0);
+  assert_int_equal(mirror_file_load(folder, &again, NULL), TARN_OK);
+  assert_int_equal(mirror_file_store(folder, &again, NULL), TARN_OK);
+  assert_int_equal(lstat(path, &info), 0);
+  assert_true(S_ISREG(info.st_mode));
+  mirror_file_release(&again);
+  mirror_file_release(&file);
+  unlink(path);
+  unlink(target);
+  assert_int_equal(rmdir(folder), 0);
+}
+
 /* A file system on which no folder can be synced. */
 static bool folders_fail;
 int fsync(int fd) {
@@ -212,8 +238,11 @@ static void what_cannot_be_synced_is_not_there(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(damage),
-                                     cmocka_unit_test(kinds), cmocka_unit_test(stored),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back),
+                                     cmocka_unit_test(damage),
+                                     cmocka_unit_test(kinds),
+                                     cmocka_unit_test(stored),
+                                     cmocka_unit_test(stored_in_place_of_a_link),
                                      cmocka_unit_test(what_cannot_be_synced_is_not_there)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
