@@ -584,8 +584,14 @@ static void closing_wait(const struct file_identity *identity) {
   pthread_mutex_unlock(&closing_mutex);
 }
 
+/* Who held it has been asked to give it back by our try. */
+static tarn_err leased(const char *path, struct why *why) {
+  return because(why, TARN_FULL, "%s is in use: another process holds a lease on it", path);
+}
+
 static tarn_err open_locked(struct file_disk *file, bool read_only, enum trusted whose, struct why *why) {
   tarn_err err = file_inspect(file->path, &file->identity, why);
+  if (err != TARN_OK && errno == EWOULDBLOCK) return leased(file->path, why);
   if (err) return err;
   closing_wait(&file->identity);
   int flags = (read_only ? O_RDONLY : O_RDWR) | O_EXCL;
@@ -594,6 +600,7 @@ static tarn_err open_locked(struct file_disk *file, bool read_only, enum trusted
     err = trusted_open(file->path, flags, whose, &file->fd, why);
     file->only_waits[0] = !file->identity.is_block_device;
   }
+  if (err != TARN_OK && errno == EWOULDBLOCK) return leased(file->path, why);
   if (err != TARN_OK && errno == EBUSY)
     return because(why, TARN_FULL, "%s is in use: mounted, or part of something else", file->path);
   if (err != TARN_OK && (errno == EACCES || errno == EPERM || errno == EROFS || errno == ETXTBSY))

@@ -15,7 +15,7 @@
  *
  * Paths may be relative. All of these may block: for workers. Errors: TARN_NOT_FOUND (also a folder on the way, or a device that is not
  * there), TARN_REFUSED (permissions, and all of the above), TARN_INVALID (no file or device), TARN_EXISTS, TARN_NO_SPACE, TARN_IO; `errno` is
- * that of the system call, 0 where we refuse. */
+ * that of the system call (EWOULDBLOCK: a lease), 0 where we refuse. */
 #ifndef TARN_SHELL_TRUSTED_H
 #define TARN_SHELL_TRUSTED_H
 

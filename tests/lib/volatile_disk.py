@@ -45,6 +45,18 @@ class LoopDevice:
         os.close(self.held)
 
 
+def does_hang(path):
+    """Does who looks at that file wait for the server of its file system?"""
+    looking = subprocess.Popen(["stat", "--dereference", path], stdout=subprocess.DEVNULL)
+    while looking.poll() is None:
+        with open(f"/proc/{looking.pid}/stack", encoding="ascii") as file:
+            if "fuse" in file.read():
+                looking.kill()
+                looking.wait()
+                return True
+    return False
+
+
 class VolatileDisk:
     """One such disk. Off at first; power_on(), cut() and power_on() again, any number of times."""
 

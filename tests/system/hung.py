@@ -21,7 +21,7 @@ from lib.images import KIB, MIB
 from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
-from lib.volatile_disk import VolatileDisk
+from lib.volatile_disk import VolatileDisk, does_hang
 
 CONNECTIONS, DEPTH = 16, 128  # more than a disk takes and the kernel has threads for, of 256 for all files
 OPENING = (257, 262, 332)  # openat, newfstatat, statx
@@ -458,18 +458,6 @@ def threads_that_open(daemon):
                 open(f"/proc/{daemon.process.pid}/task/{task}/syscall", encoding="ascii") as file:
             count += file.read().split()[0] in {str(number) for number in OPENING}
     return count
-
-
-def does_hang(path):
-    """Does who looks at that file wait for the server of its file system?"""
-    looking = subprocess.Popen(["stat", "--dereference", path], stdout=subprocess.DEVNULL)
-    while looking.poll() is None:
-        with open(f"/proc/{looking.pid}/stack", encoding="ascii") as file:
-            if "fuse" in file.read():
-                looking.kill()
-                looking.wait()
-                return True
-    return False
 
 
 @limit(180)

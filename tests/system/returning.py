@@ -1,5 +1,4 @@
 """Images that fail, hang, or lose their files while clients are at work, and come back."""
-import fcntl
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from lib.context import check, rows, wait_for
 from lib.images import KIB, MIB
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror, spoil
+from lib.volatile_disk import VolatileDisk, does_hang
 
 SOON = ("hang=2", "return-after=1")
 BY_HAND = ("hang=2", "return=manual")
@@ -333,24 +333,33 @@ def test_metadata_is_lost_at_start(t, row):
 
 
 class SlowToOpen:
-    """A new file at the path of image b that nobody can open for writing while this lives: a lease on it is not given
-    back. Like a file system that does not answer."""
+    """A file at the path of image b whose file system does not answer while this lives."""
 
-    def __init__(self, mirror):
-        path = mirror.path("b")
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
-        os.rename(path, path + ".away")
+    def __init__(self, t):
+        self.disk = VolatileDisk(t, "slow", SIZE, kind="fuse")
+        self.disk.power_on()
+
+    def replace(self, mirror):
+        self.path = mirror.path("b")
+        os.rename(self.path, self.path + ".away")
         mirror.wait_out("b")
-        shutil.copy(path + ".away", path + ".new")
-        self.file = os.open(path + ".new", os.O_RDONLY)
-        fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        os.rename(path + ".new", path)
-        self.path = path
+        self.disk.fuse.send_signal(signal.SIGSTOP)
+        wait_for("the kernel to ask the file system again", lambda: does_hang(self.disk.path))
+        os.symlink(self.disk.path, self.path)
 
     def free(self):
-        fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        os.close(self.file)
+        self.disk.fuse.send_signal(signal.SIGCONT)
         os.replace(self.path + ".away", self.path)
+
+    def is_open(self, pid):
+        folder = f"/proc/{pid}/fd"
+        paths = []
+        for name in os.listdir(folder):
+            try:
+                paths.append(os.readlink(os.path.join(folder, name)))
+            except OSError:
+                pass
+        return os.path.realpath(self.disk.path) in paths
 
 
 @rows([("deactivated", ("mirror", "deactivate", "--wait", "vol0"), SOON),
@@ -360,9 +369,10 @@ def test_a_file_that_does_not_open(t, row):
     """Rule 7, issue 3: while an image's file cannot be opened clients are served, the mirror can be closed and the daemon
     ended; what was being opened is closed when it opens in the end."""
     _, words, settings = row
+    slow = SlowToOpen(t)  # before the daemon: it has to see what is mounted
     mirror = Mirror(t, image_settings=settings)
     mirror.write(8)
-    slow = SlowToOpen(mirror)
+    slow.replace(mirror)
     restore = None
     if settings is BY_HAND:
         restore = subprocess.Popen(mirror.daemon.tarn_argv("image", "restore", "vol0", "b"), stdout=subprocess.DEVNULL,
@@ -380,7 +390,7 @@ def test_a_file_that_does_not_open(t, row):
     slow.free()
     if words:
         mirror.daemon.tarn("mirror", "activate", "vol0")
-        wait_for("the file that opened too late to be closed", lambda: not is_open_twice(mirror))
+        wait_for("the file that opened too late to be closed", lambda: not slow.is_open(mirror.daemon.pid()))
     else:
         mirror.daemon.start()
         mirror.daemon.wait_state("vol0", "ACTIVE")
@@ -389,17 +399,6 @@ def test_a_file_that_does_not_open(t, row):
     mirror.wait_in("b")
     mirror.check_content()
     mirror.stop_and_compare()
-
-
-def is_open_twice(mirror):
-    folder = f"/proc/{mirror.daemon.pid()}/fd"
-    paths = []
-    for name in os.listdir(folder):
-        try:
-            paths.append(os.readlink(os.path.join(folder, name)))
-        except OSError:
-            pass
-    return any("(deleted)" in path and "b.img" in path for path in paths) or paths.count(mirror.path("b")) > 1
 
 
 # ---- the command `fault` ----
