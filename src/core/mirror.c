@@ -156,6 +156,7 @@ void image_attach(struct mirror *m, uint32_t i) {
     if (config->data[v]) guard_attach(&image->data[v], config->data[v], config->policy.hang_ns);
   if (config->meta) guard_attach(&image->meta, config->meta, config->policy.hang_ns);
   store_attach(&image->store, config->meta ? &image->meta.disk : NULL);
+  image->told = TOLD_NOTHING;
   for (uint32_t k = 0; k < m->limits.ops + m->geometry.volume_count; k++) {
     struct leg *leg = &image->legs[k];
     if (leg->op) break; /* once is enough */
@@ -470,20 +471,31 @@ void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const 
   mirror_check_missing(m);
 }
 
-void mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
-  require(image < m->config.image_count);
-  if (!m->running || !m->images[image].online) return;
-  if (image_is_current(m, image) && mirror_current_mask(m) == 1u << image)
-    mirror_fall(m, "image %s is the last good one, and %s", image_name(m, image), why);
-  else image_drop(m, image, MISSING_FAILED, why, NULL);
+static void note_told(struct image *image, enum told told, const char *why) {
+  if (image->told >= told) return;
+  image->told = told;
+  text_set(image->told_why, sizeof image->told_why, "%s", why);
 }
 
-void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
+static void image_failed(struct mirror *m, uint32_t i, const char *why) {
+  if (!m->running || !m->images[i].online) return;
+  if (image_is_current(m, i) && mirror_current_mask(m) == 1u << i)
+    mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
+  else image_drop(m, i, MISSING_FAILED, why, NULL);
+}
+
+void mirror_image_failed(struct mirror *m, uint32_t image, const char *why) {
+  require(image < m->config.image_count);
+  note_told(&m->images[image], TOLD_GONE, why);
+  image_failed(m, image, why);
+}
+
+static void image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   struct record_image *ri = &m->record.images[i];
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
   /* Before it is out: with that the mirror may fall, and the record of its leaving is the last one. */
   if (m->running && m->images[i].present && !last && !PLANTED(spoiled_forgotten)) ri->all_missed = true;
-  mirror_image_failed(m, i, why);
+  image_failed(m, i, why);
   if (!m->running || !m->images[i].present) return;
   require(!m->images[i].online);
   if (ri->state == IMAGE_CONSISTENT) image_move(m, i, IMAGE_FAILED); /* of no definite moment any more */
@@ -492,6 +504,18 @@ void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   m->record_dirty = true;
   m->drop_seq = commit_want(m);
   mirror_changed(m);
+}
+
+void mirror_image_spoiled(struct mirror *m, uint32_t i, const char *why) {
+  require(i < m->config.image_count);
+  note_told(&m->images[i], TOLD_SPOILED, why);
+  image_spoiled(m, i, why);
+}
+
+void image_told_again(struct mirror *m, uint32_t i) {
+  struct image *image = &m->images[i];
+  if (image->told == TOLD_SPOILED) image_spoiled(m, i, image->told_why);
+  else if (image->told == TOLD_GONE) image_failed(m, i, image->told_why);
 }
 
 /* A disk hangs, or its connection is lost: rule 5. The I/Os that it had are answered after this. */

@@ -145,7 +145,8 @@ void mirror_activate(struct mirror *mirror, const struct mirror_activation *how,
 void mirror_deactivate(struct mirror *mirror, bool stay, mirror_done *done, void *context);
 
 /* A fact from outside: a disk of this image is no longer what it was. The image is taken out as if a write had failed; the
- * mirror falls when it is the last good one. Harmless when the image is out already, or the mirror does not run. */
+ * mirror falls when it is the last good one. Harmless when the image is out already, or the mirror does not run. It need not be
+ * told again: an image that is out for a moment is not taken in then before its disks are opened anew. */
 void mirror_image_failed(struct mirror *mirror, uint32_t image, const char *why);
 /* The same, and a part of what it held is lost (its file was made shorter): what is known of it counts no more, and when it comes
  * back everything is copied to it. Also of an image that is out. */

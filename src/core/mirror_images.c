@@ -111,6 +111,8 @@ static void undo(struct mirror *m, uint32_t i) {
       m->record.demoted = m->admin_demoted;
       break;
     case IMAGE_OP_ASSUME: /* of one that was just added, too */
+      /* The others failed in this very round, and one must stay. */
+      if (mirror_current_mask(m) == 1u << i) break;
       *ri = m->admin_undo;
       image->present = ri->present;
       image->online = m->admin_online;
@@ -122,6 +124,7 @@ static void undo(struct mirror *m, uint32_t i) {
   }
   m->record_dirty = true;
   if (image->online && any_guard_dead(m, image)) image_drop(m, i, MISSING_FAILED, "its disk does not answer", NULL);
+  image_told_again(m, i);
 }
 
 static void image_recorded(struct mirror *m, tarn_err err) {
@@ -281,6 +284,7 @@ static void op_assume(struct mirror *m, uint32_t i) {
               memcmp(store->record.mirror_uuid, m->record.mirror_uuid, sizeof m->record.mirror_uuid) == 0;
   if (!image_is_complete(m, &m->config.images[i])) admin_explain(m, "a disk of image %s is absent", image_name(m, i));
   else if (!ours) admin_explain(m, "the metadata of image %s is not sound, or not of this mirror", image_name(m, i));
+  else if (m->images[i].told != TOLD_NOTHING) admin_explain(m, "image %s: %s", image_name(m, i), m->images[i].told_why);
   if (m->admin_why[0]) {
     admin_end(m, TARN_REFUSED);
     return;

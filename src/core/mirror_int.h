@@ -214,6 +214,9 @@ struct image {
   uint64_t joined_ns; /* when it became SYNCHRONIZED; 0: at activation */
   uint64_t reads, writes, read_errors, write_errors, repaired_blocks;
   struct witness_look look;
+  /* What was told of it from outside, which nobody will say again: it holds until its disks are attached anew. */
+  enum told { TOLD_NOTHING, TOLD_GONE, TOLD_SPOILED } told;
+  char told_why[160];
   char reason[160];
 };
 
@@ -416,6 +419,8 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
 void image_join(struct mirror *m, uint32_t i);
 /* Moves an image by the table of B9. Requires that the table allows it. */
 void image_move(struct mirror *m, uint32_t i, enum image_event event);
+/* Acts on what was told of it while an operation had it out, which is undone now. */
+void image_told_again(struct mirror *m, uint32_t i);
 /* Its disks are those of m->config.images[i]: attaches the guards, sets up its store. */
 void image_attach(struct mirror *m, uint32_t i);
 /* Out of ACTIVE: conditions no longer hold. As if the process had died, but for the answers. */
@@ -613,7 +618,7 @@ void images_tick(struct mirror *m);
 /* A round has ended. */
 void images_come_later(struct mirror *m);
 void images_committed(struct mirror *m, tarn_err err);
-/* The mirror stops: who waits to be recorded as back stays as it is. */
+/* The mirror stops: who is not recorded as back is out again. */
 void images_stop(struct mirror *m);
 /* It may come back by itself, after a while. */
 void image_returns_later(struct mirror *m, uint32_t i);

@@ -6,7 +6,7 @@
  * that cannot prove that is copied in full, and only when the administrator asked for it.
  *
  * Crash argument: nothing is written to it before the commit that says that it is being copied to is durable; until then its
- * record may say that it is CONSISTENT at its moment. It becomes a source by image_join() alone, long after the commit that gave
+ * record may say that it is CONSISTENT at its moment. So it is out again if the mirror stops before. It becomes a source by image_join() alone, long after the commit that gave
  * it the log. */
 #include <string.h>
 
@@ -258,6 +258,10 @@ static void come_looked(struct mirror *m, uint32_t i) {
     come_failed(m, i, why);
     return;
   }
+  if (image->told != TOLD_NOTHING) {
+    come_failed(m, i, image->told_why);
+    return;
+  }
   image->coming_full |= witness_differs(m, i);
   come_online(m, i);
 }
@@ -277,8 +281,14 @@ static void come_probe(struct mirror *m, uint32_t i) {
 
 void images_stop(struct mirror *m) {
   EACH_IMAGE(m, i) {
-    if (m->images[i].coming != COMING_COMMIT) continue;
-    m->images[i].coming = COMING_NOT; /* on line, and to be copied to: the next record says so */
+    struct image *image = &m->images[i];
+    if (image->coming != COMING_COMMIT) continue;
+    /* Writes that wait for their marks go on, and must not reach it; the next activation copies to it. */
+    if (image->online && m->commit.done < image->come_seq) {
+      image_leave(m, i, IMAGE_FAILED, MISSING_NONE);
+      text_set(image->reason, sizeof image->reason, "the mirror stopped before it was recorded as back");
+    }
+    image->coming = COMING_NOT;
     if (!admin_waits_for(m, i)) continue;
     admin_explain(m, "the mirror stopped meanwhile");
     admin_end(m, TARN_REFUSED);
