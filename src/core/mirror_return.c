@@ -6,8 +6,8 @@
  * that cannot prove that is copied in full, and only when the administrator asked for it.
  *
  * Crash argument: nothing is written to it before the commit that says that it is being copied to is durable; until then its
- * record may say that it is CONSISTENT at its moment. So it is out again if the mirror stops before. It becomes a source by image_join() alone, long after the commit that gave
- * it the log. */
+ * record may say that it is CONSISTENT at its moment. So it is out again if the mirror stops before. It becomes a source by
+ * image_join() alone, long after the commit that gave it the log. */
 #include <string.h>
 
 #include "base/text.h"
