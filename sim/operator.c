@@ -153,7 +153,7 @@ static void do_verify(struct operator* operator) {
                                   : IMAGES_MAX);
 }
 
-/* A file of an image is no longer there, or shorter: somebody else noticed. */
+/* A file of an image has gone, or has become shorter, and the watch has noticed. */
 static void do_fail(struct operator* operator) {
   struct sim_mirror *mirror = operator->mirror;
   uint32_t i = (uint32_t)prng_below(&operator->prng, mirror->image_count);

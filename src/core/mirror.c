@@ -462,8 +462,8 @@ void image_drop(struct mirror *m, uint32_t i, enum image_missing missing, const 
   text_set(image->reason, sizeof image->reason, "%s", why);
   miss_marked(m, i, op);
   uint64_t seq = commit_want(m);
-  if (image->coming != COMING_COMMIT)
-    m->drop_seq = seq; /* else nothing was written to it yet, and nobody has to know */
+  /* Nothing has been written to one that is only just coming back: nobody has to know that it is out again. */
+  if (image->coming != COMING_COMMIT) m->drop_seq = seq;
   if (was_current) image->left_seq = seq;
   image_returns_later(m, i);
   report(m->env, REPORT_ERROR, m->config.name, "image %s is out: %s", m->config.images[i].name, why);

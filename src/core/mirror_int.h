@@ -543,7 +543,7 @@ void copy_init(struct mirror *m);
 void copy_pump(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
-/* The last good one. */
+/* At most one image is current: what it holds is what every read sees. */
 bool one_is_current(const struct mirror *m);
 uint32_t syncing_mask(const struct mirror *m);
 /* What this image misses is copied from now on. */
@@ -615,8 +615,10 @@ void witness_check(const struct mirror *m);
 /* mirror_return.c */
 /* From the tick: images that may come back by themselves. */
 void images_tick(struct mirror *m);
-/* A round has ended. */
+/* A round has ended that did not write the record at home: images that it was to bring back come with the next one. Nobody else need wait
+ * for that, since nothing has been written to them yet. */
 void images_come_later(struct mirror *m);
+/* A round has ended. */
 void images_committed(struct mirror *m, tarn_err err);
 /* The mirror stops: who is not recorded as back is out again. */
 void images_stop(struct mirror *m);

@@ -295,8 +295,6 @@ void images_stop(struct mirror *m) {
   }
 }
 
-/* The record that says that they come could not be written at home. That is no reason for anybody else to wait: nothing is written to
- * them yet. */
 void images_come_later(struct mirror *m) {
   EACH_IMAGE(m, i) {
     bool now = m->images[i].coming == COMING_COMMIT && m->images[i].come_seq == m->commit.started;

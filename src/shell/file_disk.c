@@ -95,8 +95,8 @@ static struct file_user *user_of(struct file_disk *file, const struct disk_io *i
 }
 
 /* 0, or -errno: it cannot be told. From any thread. What the kernel knows, without asking a server: that is all that happens on this
- * machine. The size only: who asks for the times makes the next write change them in full, which RWF_NOWAIT refuses (XFS: every
- * write was a thread's). */
+ * machine. Only the size is asked for: to ask for the times as well makes the next write change them in full, which RWF_NOWAIT
+ * refuses (on XFS every write became a thread's). */
 static int size_look(const struct file_disk *file, uint64_t need_bytes, bool *cut) {
   struct statx status;
   if (file->identity.is_block_device) return 0; /* no write makes it longer */

@@ -83,7 +83,7 @@ static tarn_err left(enum content content, const char *path, const char *whose, 
     return because(why, TARN_EXISTS, "%s is left in place: it belongs to mirror %s", path, whose);
   return because(
       why, TARN_EXISTS,
-      "%s is left in place: it holds something that is no metadata of this mirror; if it is of no use, remove "
+      "%s is left in place: it holds something other than metadata of this mirror; if it is of no use, remove "
       "it by hand",
       path);
 }
@@ -97,7 +97,7 @@ static tarn_err file_look(int fd, const char *path, const struct unmake_owner *o
 
 /* ---- removing ---- */
 
-/* Metadata on a device cannot be removed, only made to say nothing. What is mounted or in use now, or is no metadata of ours, is not
+/* Metadata on a device cannot be removed, only made to say nothing. What is mounted or in use now, or is not our metadata, is not
  * touched. */
 static tarn_err wipe(const char *path, const struct unmake_owner *owner, struct why *why) {
   static const uint8_t zeroes[RECORD_AREA_BYTES];

@@ -55,7 +55,7 @@ static bool link_is_trusted(const struct stat *folder, const struct stat *link) 
 
 /* ---- the way ---- */
 
-/* Where a path has led to: the folder, and the last name in it, which is no link. */
+/* Where a path has led to: the folder, and the last name in it, which is not a link. */
 struct place {
   int folder; /* open; -1: none */
   char name[NAME_MAX + 1];

@@ -3,16 +3,21 @@
 
 #define MIB (1u << 20)
 
-/* A write of the last good image has failed, and a copy is made of it while the recovery pauses. Later its bytes there are others: of
- * what failed more lands, or the page cache, which keeps what a failed write-back has not brought down, forgets it. Recovery takes what
- * is there then; and the copy must have that, too. */
-static void what_recovery_chooses_is_what_a_copy_has(void **state) {
-  (void)state;
+/* b is out, and a, the last good image, has a block that cannot be written any more, as a client has found. */
+static void begin_with_a_bad_block(void) {
   world_begin(&w, 2, MIB);
   mirror_image_failed(w.m, 1, "a test");
   world_pass(&w, NS_PER_S);
   ram_spoil(&w.data[0], 65536, 4096, RAM_WRITES);
   assert_int_equal(world_write(&w, 65536, 4096), TARN_IO);
+}
+
+/* A write of the last good image has failed, and a copy is made of it while the recovery pauses. Later its bytes there are others: of
+ * what failed more lands, or the page cache, which keeps what a failed write-back has not brought down, forgets it. Recovery takes what
+ * is there then; and the copy must have that, too. */
+static void what_recovery_chooses_is_what_a_copy_has(void **state) {
+  (void)state;
+  begin_with_a_bad_block();
   world_pass(&w, 3 * NS_PER_S);
   w.data[1].holds = RAM_FLUSHES; /* of the checkpoint by which b joins */
   world_restore(&w, 1);
@@ -59,11 +64,7 @@ static void what_was_read_before_a_flush_failed_does_not_count(void **state) {
  * then, not without a break. */
 static void a_flush_that_fails_is_not_tried_without_a_break(void **state) {
   (void)state;
-  world_begin(&w, 2, MIB);
-  mirror_image_failed(w.m, 1, "a test");
-  world_pass(&w, NS_PER_S);
-  ram_spoil(&w.data[0], 65536, 4096, RAM_WRITES);
-  assert_int_equal(world_write(&w, 65536, 4096), TARN_IO);
+  begin_with_a_bad_block();
   world_pass(&w, 3 * NS_PER_S);
   w.data[0].fails = RAM_FLUSHES;
   mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
@@ -74,8 +75,21 @@ static void a_flush_that_fails_is_not_tried_without_a_break(void **state) {
   assert_true(events < 100000);
 }
 
+/* The last good image has a block that cannot be written any more, and a client has tried. A new copy is what is needed now. */
+static void a_block_that_cannot_be_written_keeps_no_image_from_its_copy(void **state) {
+  (void)state;
+  begin_with_a_bad_block();
+  assert_int_equal(world_write(&w, 8 * 65536, 4096), TARN_OK);
+  assert_int_equal(client_do(&w, DISK_READ, 65536, 4096, 0), TARN_OK); /* it can be read */
+  world_restore(&w, 1);
+  for (uint32_t k = 0; k < 60; k++) world_pass(&w, 60 * NS_PER_S);
+  struct mirror_image_status b = world_image(&w, 1);
+  assert_int_equal(b.state, IMAGE_SYNCHRONIZED);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      WORLD_TEST(a_block_that_cannot_be_written_keeps_no_image_from_its_copy),
       WORLD_TEST(what_recovery_chooses_is_what_a_copy_has),
       WORLD_TEST(what_was_read_before_a_flush_failed_does_not_count),
       WORLD_TEST(a_flush_that_fails_is_not_tried_without_a_break),

@@ -145,22 +145,6 @@ static void a_spoiled_image_is_copied_in_full_also_after_a_fall(void **state) {
   world_deactivate(&w);
 }
 
-/* The last good image has a block that cannot be written any more, and a client has tried. A new copy is what is needed now. */
-static void a_block_that_cannot_be_written_keeps_no_image_from_its_copy(void **state) {
-  (void)state;
-  world_begin(&w, 2, MIB);
-  mirror_image_failed(w.m, 1, "a test");
-  world_pass(&w, NS_PER_S);
-  ram_spoil(&w.data[0], 65536, 4096, RAM_WRITES);
-  assert_int_equal(world_write(&w, 65536, 4096), TARN_IO);
-  assert_int_equal(world_write(&w, 8 * 65536, 4096), TARN_OK);
-  assert_int_equal(client_do(&w, DISK_READ, 65536, 4096, 0), TARN_OK); /* it can be read */
-  world_restore(&w, 1);
-  for (uint32_t k = 0; k < 60; k++) world_pass(&w, 60 * NS_PER_S);
-  struct mirror_image_status b = world_image(&w, 1);
-  assert_int_equal(b.state, IMAGE_SYNCHRONIZED);
-}
-
 /* The source of a recovery, which is not the master, is to be removed, and that cannot be recorded: it is in again, and has not got
  * what was recovered meanwhile. */
 static void a_source_whose_removal_is_not_recorded_gets_what_was_recovered(void **state) {
@@ -292,7 +276,6 @@ int main(void) {
       WORLD_TEST(no_image_joins_after_a_fall),
       WORLD_TEST(an_image_that_comes_back_while_home_fails_stops_no_writes),
       WORLD_TEST(a_spoiled_image_is_copied_in_full_also_after_a_fall),
-      WORLD_TEST(a_block_that_cannot_be_written_keeps_no_image_from_its_copy),
       WORLD_TEST(a_source_whose_removal_is_not_recorded_gets_what_was_recovered),
       WORLD_TEST(a_command_that_is_refused_while_home_fails_fails_no_write),
       WORLD_TEST(an_activation_that_loses_an_image_asks_how_many_may_miss),
