@@ -141,11 +141,11 @@ static tarn_err folder_judge(const struct place *place, const char *path, bool o
 
 static bool is_last(const struct place *place) { return place->rest[strspn(place->rest, "/")] == 0; }
 
-/* TARN_NOT_FOUND, with place->folder open: only the last name is missing. */
-static tarn_err place_find(const char *path, struct place *place, struct stat *info, struct why *why) {
+/* Where `way` leads; `path` is what people know. TARN_NOT_FOUND, with place->folder open: only the last name is missing. */
+static tarn_err place_find(const char *way, const char *path, struct place *place, struct stat *info, struct why *why) {
   place->folder = -1;
-  if (strlen(path) >= sizeof place->rest) return path_refused(why, path, ENAMETOOLONG);
-  strcpy(place->rest, path);
+  if (strlen(way) >= sizeof place->rest) return path_refused(why, path, ENAMETOOLONG);
+  strcpy(place->rest, way);
   tarn_err err = begin_at(place) ? TARN_OK : path_error(why, path, errno);
   while (err == TARN_OK) {
     if (place->strict) err = folder_judge(place, path, true, why);
@@ -201,7 +201,7 @@ static tarn_err own_check(const char *path, const struct stat *info, struct why 
 tarn_err trusted_look(const char *path, struct statx *status, struct why *why) {
   struct place place = {.strict = false};
   struct stat info;
-  tarn_err err = place_find(path, &place, &info, why);
+  tarn_err err = place_find(path, path, &place, &info, why);
   if (err == TARN_OK &&
       statx(place.folder, place.name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, status) != 0)
     err = path_error(why, path, errno);
@@ -238,7 +238,7 @@ tarn_err trusted_open(const char *path, int flags, enum trusted whose, int *fd, 
   bool make = flags & O_CREAT;
   require(!(flags & O_TRUNC) && (!make || flags & O_EXCL));
   *fd = -1;
-  tarn_err err = place_find(path, &place, &info, why);
+  tarn_err err = place_find(path, path, &place, &info, why);
   if (make && err == TARN_OK) err = path_refused(why, path, EEXIST);
   else if (make && err == TARN_NOT_FOUND && place.folder >= 0) err = open_in(&place, path, flags, whose, fd, why);
   else if (!make && err == TARN_OK) err = judge(path, &info, whose, why);
@@ -258,7 +258,7 @@ tarn_err trusted_remove(const char *path, struct why *why) {
   if (bytes >= sizeof folder - 2) return path_refused(why, path, ENAMETOOLONG);
   if (slash) (void)snprintf(folder, sizeof folder, "%.*s/.", (int)bytes, path);
   else strcpy(folder, "./.");
-  tarn_err err = place_find(folder, &place, &info, why);
+  tarn_err err = place_find(folder, path, &place, &info, why);
   if (err == TARN_OK && unlinkat(place.folder, slash ? slash + 1 : path, 0) != 0) err = path_error(why, path, errno);
   place_close(&place);
   return err;
@@ -269,7 +269,7 @@ tarn_err trusted_folder(const char *path, struct why *why) {
   struct stat info;
   char whole[PATH_MAX];
   if (snprintf(whole, sizeof whole, "%s/.", path) >= (int)sizeof whole) return path_refused(why, path, ENAMETOOLONG);
-  tarn_err err = place_find(whole, &place, &info, why);
+  tarn_err err = place_find(whole, path, &place, &info, why);
   if (err == TARN_OK) err = folder_judge(&place, path, false, why);
   place_close(&place);
   return err;

@@ -190,6 +190,7 @@ static void folders(void **state) {
   struct why why;
   assert_int_equal(trusted_folder(at("ours/in"), &why), TARN_OK);
   assert_int_equal(trusted_folder(at("theirs"), &why), TARN_REFUSED);
+  assert_non_null(strstr(why.text, "/theirs, or a folder on the way")); /* as it was given */
   assert_non_null(strstr(why.text, "another user (65534)"));
   assert_int_equal(trusted_folder(at("sticky"), &why), TARN_REFUSED);
   assert_non_null(strstr(why.text, "everybody may write"));
