@@ -48,3 +48,9 @@ tarn_err blank_look_for_meta(int fd, uint64_t from, uint64_t end, uint64_t *at) 
   require(from % SECTOR_BYTES == 0 && end % SECTOR_BYTES == 0);
   return look(fd, from, end, true, at);
 }
+
+bool blank_at_the_ends(int fd, uint64_t bytes) {
+  uint64_t at, first = min_u64(bytes, CHUNK_BYTES), last = align_down(bytes - first, ALIGN_BYTES);
+  return blank_look(fd, 0, first, &at) == TARN_OK && at == first && blank_look(fd, last, bytes, &at) == TARN_OK &&
+         at == bytes;
+}

@@ -3,6 +3,7 @@
 #ifndef TARN_SHELL_BLANK_H
 #define TARN_SHELL_BLANK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -12,5 +13,7 @@ CHECKED tarn_err blank_look(int fd, uint64_t from, uint64_t end, uint64_t *at);
 /* The same of sectors of 512 bytes, where those of a log or a map count as empty: without a record nobody needs them. Requires
  * multiples of 512. */
 CHECKED tarn_err blank_look_for_meta(int fd, uint64_t from, uint64_t end, uint64_t *at);
+/* Do the first and the last MiB hold nothing? There is where partition tables, file systems and RAID members have their labels. */
+bool blank_at_the_ends(int fd, uint64_t bytes);
 
 #endif

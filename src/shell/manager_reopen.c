@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shell/blank.h"
 #include "shell/data_disk.h"
 #include "shell/image_identity.h"
 #include "shell/manager_internal.h"
@@ -25,8 +26,10 @@ struct reopen {
   struct mirror_file file; /* a copy, for the worker */
   struct meta_sizes meta;
   uint32_t slot;
-  bool make;
-  uint8_t uuid[16]; /* the mirror's */
+  bool make;         /* the administrator wants it back: metadata is made where there is none */
+  bool anew;         /* ... and has said that what is there may go */
+  uint8_t uuid[16];  /* the mirror's */
+  uint64_t identity; /* that is recorded of the image's files; 0: none is */
   struct image_disks disks;
   struct timer again; /* armed: no worker has it, it waits for an NBD server to settle */
   struct timer limit; /* armed: a worker has it, and is waited for */
@@ -42,10 +45,57 @@ static bool is_stray(const struct managed *managed, uint32_t slot) {
   return mirror_disks_are_stray(&managed->file, slot);
 }
 
-/* ---- opening ---- */
+/* ---- what another disk holds that is there now is kept, until somebody says that it may go ---- */
+
+static bool holds_data(int fd, const struct file_identity *identity) {
+  return identity->is_block_device ? !blank_at_the_ends(fd, identity->size_bytes) : identity->has_data;
+}
+
+static bool path_holds_data(const char *path) {
+  struct file_identity identity;
+  int fd;
+  if (trusted_open(path, O_RDONLY, TRUSTED_DATA, &fd, NULL) != TARN_OK) return true;
+  bool holds = file_identify(fd, path, &identity, NULL) != TARN_OK || holds_data(fd, &identity);
+  close(fd);
+  return holds;
+}
+
+static void data_is_kept(struct reopen *reopen, const char *path) {
+  because(&reopen->disks.why, TARN_REFUSED,
+          "%s is not what it was, and holds data; if that may go, 'tarn image sync %s %s' copies over it", path,
+          reopen->file.name, reopen->file.images[reopen->slot].name);
+  image_disks_close(&reopen->disks); /* the path was theirs */
+  reopen->disks.settle_ns = 0;
+}
+
+static bool is_replaced(const struct reopen *reopen) {
+  struct image_stamp found;
+  image_disks_found(&reopen->disks, &reopen->file, reopen->slot, reopen->identity, &found);
+  return reopen->identity != 0 && found.identity != 0 && found.identity != reopen->identity;
+}
+
+/* As when the right disk is not mounted, and the folder below holds something else. */
+static bool keeps_data(struct reopen *reopen) {
+  if (reopen->anew || !is_replaced(reopen)) return false;
+  for (uint32_t v = 0; v < reopen->file.volume_count; v++) {
+    struct data_file files[DISK_PARTS_MAX];
+    uint32_t count = data_disk_files(reopen->disks.data[v], files);
+    for (uint32_t i = 0; i < count; i++) {
+      const struct disk *disk = files[i].file;
+      if (!holds_data(file_disk_fd(disk), file_disk_identity(disk))) continue;
+      data_is_kept(reopen, files[i].path);
+      return true;
+    }
+  }
+  return false;
+}
+
+/* ---- metadata ---- */
 
 /* On a disk that took the place of another: where it was, if there is nothing. */
-static void tail_make_again(const struct mirror_file *file, uint32_t slot) {
+static void tail_make_again(struct reopen *reopen) {
+  const struct mirror_file *file = &reopen->file;
+  uint32_t slot = reopen->slot;
   const struct mirror_file_image *image = &file->images[slot];
   char place[PATH_BYTES_MAX + 1];
   struct why note;
@@ -56,34 +106,44 @@ static void tail_make_again(const struct mirror_file *file, uint32_t slot) {
   if (file_inspect(image->meta, &identity, NULL) != TARN_OK || identity.size_bytes < 2 * LOCATOR_ALIGN) return;
   if (image->tail.offset + image->tail.length > locator_place(identity.size_bytes, 0)) return;
   if (tail_is_empty(image->meta, identity.size_bytes, &image->tail, &ours, &found, NULL) != TARN_OK) return;
-  (void)!tail_make(image->meta, &image->tail, NULL); /* opening it tells */
+  if (!reopen->anew && path_holds_data(image->meta)) data_is_kept(reopen, image->meta);
+  else (void)!tail_make(image->meta, &image->tail, NULL); /* opening it tells */
 }
 
-/* The administrator wants this image back: what its metadata needs is there, or is made, but never in place of a device. */
-static void metadata_make(const struct reopen *reopen) {
+/* The administrator wants this image back: what its metadata needs is there, or is made, but never in place of a device. True: a file was
+ * made. */
+static bool metadata_make(struct reopen *reopen) {
   const struct mirror_file_image *image = &reopen->file.images[reopen->slot];
   const char *path = image->meta;
   struct file_identity identity;
   if (image->tail.length) {
-    tail_make_again(&reopen->file, reopen->slot);
-    return;
+    tail_make_again(reopen);
+    return false;
   }
   tarn_err err = file_inspect(path, &identity, NULL);
-  if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) err = file_create(path, reopen->meta.best, NULL);
-  else if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta.least) {
+  if (err == TARN_NOT_FOUND && !path_is_for_devices(path)) return file_create(path, reopen->meta.best, NULL) == TARN_OK;
+  if (err == TARN_OK && !identity.is_block_device && identity.size_bytes < reopen->meta.least) {
     int fd;
     err = trusted_open(path, O_RDWR, TRUSTED_OWN, &fd, NULL);
     if (err == TARN_OK && ftruncate(fd, (off_t)reopen->meta.best) != 0) err = TARN_IO;
     if (fd >= 0) close(fd);
   }
   (void)err; /* opening it tells */
+  return false;
 }
+
+/* ---- opening ---- */
 
 static void reopen_work(struct reactor_work *work) {
   struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
-  if (reopen->make && !reopen->file.images[reopen->slot].unknown) metadata_make(reopen);
+  const struct mirror_file_image *image = &reopen->file.images[reopen->slot];
+  reopen->disks.why.text[0] = 0;
+  bool made = reopen->make && !image->unknown && metadata_make(reopen);
+  if (reopen->disks.why.text[0]) return;
   image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, &reopen->meta, &reopen->disks);
   image_disks_check(&reopen->file, reopen->slot, reopen->uuid, &reopen->disks);
+  bool kept = reopen->make && !reopen->disks.why.text[0] && keeps_data(reopen);
+  if (made && kept) (void)!trusted_remove(image->meta, NULL);
 }
 
 static uint64_t wait_s(const struct reopen *reopen) {
@@ -154,6 +214,9 @@ void managed_reopen(struct mirror *mirror, uint32_t slot, bool make) {
   reopen->manager = managed->manager;
   reopen->slot = slot;
   reopen->make = make;
+  const struct record *recorded = mirror_recorded(mirror);
+  reopen->anew = make && managed->task && managed->task->op == IMAGE_OP_SYNC;
+  reopen->identity = recorded ? recorded->images[slot].stamp.identity : 0;
   mirror_status(mirror, &status);
   memcpy(reopen->uuid, status.uuid, sizeof reopen->uuid);
   reopen->meta = managed->disks.meta;

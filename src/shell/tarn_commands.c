@@ -425,7 +425,8 @@ const struct tarn_command tarn_commands[] = {
      .run = image_run},
     {.name = "image restore",
      .summary = "bring back an image that was fractured, failed or repaired",
-     .help = "Opens its files anew, and copies only what it missed; everything, if it is not what it was.\n"
+     .help = "Opens its files anew, and copies only what it missed; everything, if it is not what it was. Another\n"
+             "file, or another device, that holds data is left alone: 'tarn image sync' copies over it.\n"
              "\n"
              "Example:\n"
              "  tarn image restore vol0 b --wait\n",

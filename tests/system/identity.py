@@ -417,7 +417,10 @@ def test_tails_find_their_disks(t):
         found = image(daemon, "b")
         check(found["missing"] and "holds no metadata" in (found["error"] or ""), f"{found}")
         check(images.read_at(copies[1], MIB, MIB) == b"2" * MIB, "it was written to")
-        daemon.tarn("image", "restore", "vol0", "b", "--wait")
+        refused = daemon.tarn("image", "restore", "vol0", "b", status=1)
+        check("holds data" in refused.err and "'tarn image sync vol0 b'" in refused.err, refused.err)
+        check(images.read_at(copies[1], MIB, MIB) == b"2" * MIB, "it was written to")
+        daemon.tarn("image", "sync", "vol0", "b", "--wait")
         daemon.wait_synchronized("vol0")
         daemon.stop()
 

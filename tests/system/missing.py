@@ -455,6 +455,29 @@ def test_replaced_while_active(t):
     equal_images(daemon, paths, "replaced while ACTIVE")
 
 
+@rows([("with the old metadata", True), ("and nothing else", False)])
+def test_another_file_that_holds_data_is_kept(t, row):
+    """Rule 9, A5: where an image was there is another file, as when the right disk is not mounted. What it holds may be somebody's:
+    `restore` leaves it alone, changes nothing beside it, and names the command that copies over it."""
+    daemon, paths = new_mirror(t)
+    daemon.tarn("image", "set", "vol0", "b", "return=manual")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    take_away(paths[1])
+    daemon.tarn("mirror", "activate", "vol0")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    if row[1]:
+        os.rename(paths[1] + ".tarn.away", paths[1] + ".tarn")
+    images.make_random(paths[1], SIZE)
+    before = images.read_at(paths[1], 0, SIZE)
+    daemon.tarn("mirror", "activate", "vol0")
+    refused = daemon.tarn("image", "restore", "vol0", "b", status=1)
+    check(f"{paths[1]} is not what it was" in refused.err and "'tarn image sync vol0 b'" in refused.err, refused.err)
+    check(images.read_at(paths[1], 0, SIZE) == before, "it was written to")
+    check(os.path.exists(paths[1] + ".tarn") == row[1], "metadata was left beside it, or taken away")
+    daemon.tarn("image", "sync", "vol0", "b")
+    equal_images(daemon, paths, "copied over")
+
+
 def test_older_content_put_back(t):
     """Rules 9, 10: an image that left holds something older when it comes back: a backup, with its metadata, in the same
     files. It is copied in full, by itself: nothing is lost by that."""
