@@ -292,7 +292,11 @@ struct mirror_status {
   uint64_t in_flight, log_writes;
   bool log_off;         /* mirror_set_log() */
   bool home_in_trouble; /* the last record could not be written to the state directory */
-  bool recovered;       /* the fields below tell of the last recovery */
+  const char *
+      recovery_waits_for; /* what failed is to be written again, and that fails, too, for this reason; NULL: it goes on, or is not
+                                   * needed. A static text. */
+  bool flushes_fail; /* until then */
+  bool recovered;    /* the fields below tell of the last recovery */
   struct {
     const char *reason; /* "crash" */
     uint64_t bytes_marked, bytes_copied, duration_ns;

@@ -103,6 +103,12 @@ static void image_status(const struct mirror *m, uint32_t i, struct mirror_image
   if (m->running) sync_status(m, i, status);
 }
 
+/* Between two tries it fails still. */
+static const char *recovery_waits_for(const struct mirror *m) {
+  bool recovers = m->running && (m->recovering || m->recover.set_count != 0);
+  return recovers && m->copy_pause_why && m->env->now_ns < m->copy_pause_ns + RETRY_NS ? m->copy_pause_why : NULL;
+}
+
 void mirror_status(const struct mirror *m, struct mirror_status *status) {
   memset(status, 0, sizeof *status);
   status->state = m->state;
@@ -121,6 +127,8 @@ void mirror_status(const struct mirror *m, struct mirror_status *status) {
   status->log_writes = m->commit.started;
   status->log_off = m->log_off;
   status->home_in_trouble = m->commit.home_in_trouble;
+  status->recovery_waits_for = recovery_waits_for(m);
+  status->flushes_fail = status->recovery_waits_for && m->record.doubt;
   status->recovered = m->recovered;
   status->recovery.reason = "crash";
   status->recovery.bytes_marked = m->recover_marked;

@@ -273,6 +273,8 @@ static void trouble_json(const struct managed *managed, const struct mirror_stat
   json_object_set_new(json, "may_have_lost_since",
                       managed->loss_ns > 0 ? json_string(time_text(managed->loss_ns, time)) : json_null());
   json_object_set_new(json, "state_unwritable", json_boolean(open && status->home_in_trouble));
+  json_object_set_new(json, "recovery_waits_for", text_or_null(status->recovery_waits_for));
+  json_object_set_new(json, "flushes_fail", json_boolean(status->flushes_fail));
   json_object_set_new(
       json, "unclean",
       json_boolean(status->state == MIRROR_INACTIVE && !(managed->has_record && managed->record.clean)));

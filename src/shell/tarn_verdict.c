@@ -42,6 +42,7 @@ enum matter {
   MATTER_STATE,      /* the state directory cannot be written */
   MATTER_DIFFERS,    /* verify found places where the images do not agree */
   MATTER_UNKNOWN,    /* not served, and nobody has said where the disk of an image is, which may be the newest */
+  MATTER_UNWRITTEN,  /* what failed on the last good image cannot be written again */
   MATTER_UNREADABLE, /* data is lost on all images */
   MATTER_ATTENTION,
 };
@@ -117,6 +118,7 @@ static bool is_held(const json_t *mirror) {
 static enum matter matter_of(const json_t *mirror, const struct copies *copies) {
   if (is(mirror, "state", "ATTENTION")) return MATTER_ATTENTION;
   if (unreadable_of(mirror) > 0) return MATTER_UNREADABLE;
+  if (text_of(mirror, "recovery_waits_for")[0]) return MATTER_UNWRITTEN;
   if (copies->no_disk > 0 && is(mirror, "state", "INACTIVE")) return MATTER_UNKNOWN;
   if (json_is_object(json_object_get(mirror, "differs")) && copies->all > 1) return MATTER_DIFFERS;
   if (json_is_true(json_object_get(mirror, "state_unwritable"))) return MATTER_STATE;
@@ -567,6 +569,26 @@ static void unreadable_print(const struct topic *topic) {
   each_image(topic, image_wrong);
 }
 
+static void unwritten_print(const struct topic *topic) {
+  bool flushes_fail = json_is_true(json_object_get(topic->mirror, "flushes_fail"));
+  const char *good = topic->copies.last_good ? text_of(topic->copies.last_good, "name") : "";
+  say(topic->out, topic->look, "wrong",
+      "what was under way when a write or a flush failed on image %s, the last good one, cannot be written again, "
+      "because of %s",
+      good, text_of(topic->mirror, "recovery_waits_for"));
+  say(topic->out, topic->look, "at risk", "%s",
+      flushes_fail ? "every flush fails until that is done: what was written since the last good one may be lost"
+                   : "what failed was told to its client; the rest is served");
+  say(topic->out, topic->look, "by itself", "it is tried again every second");
+  say(topic->out, topic->look, "to do",
+      "give it another good image, and image %s is out then: tarn image add %s PATH; or see to the disk of image %s "
+      "('tarn "
+      "events'), as when there is no space left on it",
+      good, topic->name, good);
+  each_image(topic, image_wrong);
+  each_image(topic, image_to_do);
+}
+
 static void unknown_wrong(const struct topic *topic, const json_t *image) {
   if (!is_unknown(image)) return;
   say(topic->out, topic->look, "wrong",
@@ -635,6 +657,7 @@ static const char *matter_text(enum matter matter) {
     case MATTER_STATE: return "the state directory cannot be written";
     case MATTER_DIFFERS: return "its images DO NOT AGREE";
     case MATTER_UNKNOWN: return "INACTIVE, and the disk of an image is UNKNOWN";
+    case MATTER_UNWRITTEN: return "something CANNOT BE WRITTEN";
     case MATTER_UNREADABLE: return "a part of its DATA CANNOT BE READ";
     case MATTER_ATTENTION: return "STOPPED, it needs attention";
   }
@@ -683,6 +706,7 @@ void trouble_print(FILE *out, const json_t *status, const json_t *mirror, const 
     case MATTER_STATE: state_print(&topic, text_of(status, "state_directory")); break;
     case MATTER_DIFFERS: differs_print(&topic); break;
     case MATTER_UNKNOWN: unknown_print(&topic); break;
+    case MATTER_UNWRITTEN: unwritten_print(&topic); break;
     case MATTER_UNREADABLE: unreadable_print(&topic); break;
     case MATTER_ATTENTION: attention_print(&topic); break;
   }

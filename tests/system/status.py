@@ -31,6 +31,14 @@ def in_background(function):
     threading.Thread(target=run, daemon=True).start()
 
 
+def fails(request, *arguments):
+    try:
+        request(*arguments)
+    except nbd.Error:
+        return True
+    return False
+
+
 def shown(mirror):
     return mirror.daemon.tarn("status").out
 
@@ -534,6 +542,28 @@ def test_its_record_is_lost(t):
                     r"  to do +tarn mirror activate vol0$", r"^ +a +\? +\? ")
     mirror.daemon.tarn("mirror", "activate", "vol0")
     check_sentences(mirror, "all is well")
+
+
+def test_the_last_good_image_has_a_block_that_cannot_be_written(t):
+    """Rule 5: what failed is to be written again, and no flush is answered before: that is said, and the way out. Another image takes its
+    place then."""
+    mirror = Mirror(t, count=1)
+    client = open_handle(mirror.daemon.uri("vol0"))
+    mirror.fault("a", "fail", "--on", "write", "--range", "1M+4K")
+    client.pwrite(bytes(4096), 0)
+    for flags in (0, nbd.CMD_FLAG_FUA):
+        check(fails(client.pwrite, bytes(4096), MIB, flags), "a write that failed is answered as good")
+        check_sentences(mirror, r"NOT WELL: mirror vol0: something CANNOT BE WRITTEN$",
+                        r"  wrong +.* on image a, the last good one, cannot be written again, because of a block that",
+                        r"  at risk +every flush fails" if flags else r"  at risk +what failed was told",
+                        r"  to do +give it another good image, .*tarn image add vol0 PATH")
+    check(fails(client.flush), "a flush is answered as good")
+    mirror.daemon.tarn("image", "add", "vol0", t.path("b.img"), "--wait")
+    wait_for("image a to be out", lambda: mirror.daemon.mirror("vol0")["images"][0]["missing"])
+    client.flush()
+    check_sentences(mirror, r"NOT WELL: mirror vol0: ONE COPY LEFT, image a is out")
+    check(mirror.daemon.mirror("vol0")["flushes_fail"] is False, "flushes are still said to fail")
+    client.shutdown()
 
 
 def test_state_directory_cannot_be_written(t):
