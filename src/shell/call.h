@@ -2,7 +2,7 @@
  *
  * The handler of a command answers its call exactly once, at once or later, by call_done() or call_refuse(). The call is
  * the connection's and stays until then, also when its client has gone: what was begun is finished. A handler that has no
- * reason to go on without its client (verify) sets `gone` before it returns. */
+ * reason to go on without its client (verify), or has not begun, sets `gone` before it returns. */
 #ifndef TARN_SHELL_CALL_H
 #define TARN_SHELL_CALL_H
 
@@ -21,8 +21,7 @@ struct call {
   void (*done)(struct call *call);
   /* The handler's, or NULL: the client has gone. Called at most once, from the event queue; the call must still be answered. */
   void (*gone)(struct call *call);
-  void *owner;  /* the handler's */
-  bool is_gone; /* the handler's */
+  void *owner; /* the handler's */
 };
 
 /* Takes `result`, which may be NULL. */

@@ -115,9 +115,16 @@ static void record_load(struct managed *managed) {
 
 /* ---- operations: begin, wait, finish ---- */
 
+/* What it asked for has not begun. */
+static void waiting_gone(struct call *call) {
+  list_remove(&call->link);
+  call_refuse(call, "nobody waits for this any more");
+}
+
 void manager_wait(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call)) {
   list_init(&call->link);
   call->again = again;
+  call->gone = waiting_gone;
   list_push(&manager->waiting, &call->link);
 }
 
@@ -130,6 +137,7 @@ static void resume_run(struct event *event) {
   struct list *node;
   while ((node = list_pop(&turn)) != NULL) {
     struct call *call = LIST_ENTRY(node, struct call, link);
+    call->gone = NULL;
     call->again(manager, call);
   }
   if (manager->started && manager->starting_count == 0) {

@@ -174,7 +174,7 @@ void managed_fail(struct managed *managed, const char *why);
 void managed_warn(struct managed *managed, json_t *warnings);
 /* Sees to it that managed_look() runs soon. */
 void managed_poke(struct managed *managed);
-/* Puts the call in line, to be run again when something has finished. */
+/* Puts the call in line, to be run again when something has finished; unless its client leaves before that. */
 void manager_wait(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call));
 void manager_resume(struct manager *manager);
 /* Writes managed->new_file, or else managed->file, to the state directory; blocks. The result is in work_err, work_why. */

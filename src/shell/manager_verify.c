@@ -110,10 +110,9 @@ void verify_end(struct managed *managed, void (*ended)(struct managed *)) {
   mirror_verify_stop(managed->mirror);
 }
 
-/* Its client has gone: while it still waits in line for its turn, or while it runs. */
+/* Its client has gone. */
 static void client_gone(struct call *call) {
   struct manager *manager = call->owner;
-  call->is_gone = true;
   LIST_EACH(&manager->mirrors, node) {
     struct managed *managed = LIST_ENTRY(node, struct managed, link);
     if (managed->verify_call == call) mirror_verify_stop(managed->mirror);
@@ -138,7 +137,7 @@ static void verify_again(void *owner, struct call *call) { manager_mirror_verify
 void manager_mirror_verify(struct manager *manager, struct call *call) {
   static const char *const known[] = {"name", "repair", NULL};
   call->owner = manager;
-  if (!call->is_gone) call->gone = client_gone;
+  call->gone = client_gone;
   struct managed *managed = call_mirror(manager, call, "name", known, verify_again);
   const char *repair, *only;
   struct why why;
@@ -150,8 +149,7 @@ void manager_mirror_verify(struct manager *manager, struct call *call) {
     return;
   }
   if (repair && !call_image(managed, call, "repair", &source)) return;
-  if (call->is_gone) call_refuse(call, "nobody waits for this any more");
-  else if (managed->service != SERVICE_CLIENTS || managed->fallen)
+  if (managed->service != SERVICE_CLIENTS || managed->fallen)
     call_refuse(call, "mirror %s is not ACTIVE: its images are compared while it is; 'tarn mirror activate %s' first",
                 name, name);
   else if (managed->verifying) call_refuse(call, "mirror %s is being verified already", name);

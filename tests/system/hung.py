@@ -723,3 +723,35 @@ def test_a_deactivation_that_is_refused_disturbs_no_restore(t):
     daemon.wait_synchronized("vol0")
     handle.shutdown()
     daemon.stop()
+
+
+def names(daemon):
+    return [mirror["name"] for mirror in daemon.json("status")["mirrors"]]
+
+
+def create_on(daemon, name, path):
+    return daemon.tarn_argv("mirror", "create", name, "--size", "1M", "--image", path)
+
+
+@limit(180)
+def test_clients_that_leave_the_line(t):
+    """Clients that are killed while their command waits for its turn: it is not carried out, and they keep no control connection. With
+    64 of these nobody else got in."""
+    disk = VolatileDisk(t, "d", SIZE, kind="fuse")
+    disk.power_on()
+    daemon = Daemon(t).start()
+    disk.fuse.send_signal(signal.SIGSTOP)
+    wait_for("the kernel to ask the file system again", lambda: does_hang(disk.path))
+    hanging = t.spawn(*create(daemon, disk.path, t.path("")))
+    wait_for("the daemon to look at it", lambda: threads_that_open(daemon) > 0)
+    for number in range(63):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(daemon.control())
+            control.sendall(json.dumps({"command": "mirror create", "name": f"left{number}", "size": "1M",
+                                        "images": [t.path(f"left{number}.img")]}).encode() + b"\n")
+    check(names(daemon) == [], "a mirror was made")
+    disk.fuse.send_signal(signal.SIGCONT)
+    hanging.wait(60)
+    t.run(*create_on(daemon, "last", t.path("last.img")))  # it stands in the same line
+    check([name for name in names(daemon) if name.startswith("left")] == [], f"nobody waits for these: {names(daemon)}")
+    daemon.stop()
