@@ -216,6 +216,25 @@ void managed_warn(struct managed *managed, json_t *warnings) {
   json_decref(warnings);
 }
 
+static void patience_begin(struct manager *manager) {
+  manager->impatient = false;
+  timer_set(manager->env, &manager->patience, manager->env->now_ns + STOP_PATIENCE_S * NS_PER_S);
+}
+
+static void worked(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  managed->working = false;
+  if (!managed->left) managed->work_done(work);
+}
+
+void managed_work(struct managed *managed, void (*run)(struct reactor_work *), void (*done)(struct reactor_work *)) {
+  require(!managed->working);
+  managed->working = true;
+  managed->work_done = done;
+  if (managed->manager->stopping) patience_begin(managed->manager);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, run, worked);
+}
+
 void managed_store_work(struct reactor_work *work) {
   struct managed *managed = CONTAINER_OF(work, struct managed, work);
   managed->work_err =
@@ -294,25 +313,21 @@ bool call_image(struct managed *managed, struct call *call, const char *key, uin
 
 /* ---- start and stop ---- */
 
-/* It hangs in a worker, which ends with the process, or before that. */
-static void leave_hanging(struct managed *managed, bool decided) {
-  if (!managed->call) return;
-  managed->refused = decided;
+/* A worker hangs, which ends with the process, or before that. What it does may be cut off anywhere, as by a crash; the mirror itself
+ * can be closed as ever. */
+static void leave_working(struct managed *managed) {
+  managed->left = true;
   managed_fail(managed,
-               decided ? "what it lies on does not answer, and the daemon is stopping"
-                       : "what it lies on does not answer, and the daemon is stopping: 'tarn status' tells at its next "
-                         "start whether this was done");
+               "what it lies on does not answer, and the daemon is stopping: 'tarn status' tells at its next "
+               "start whether this was done");
+  timer_cancel(&managed->grace);
+  managed->busy = NULL;
 }
 
 static void lose_patience(struct timer *timer) {
   struct manager *manager = CONTAINER_OF(timer, struct manager, patience);
-  struct managed *creating = manager->creating;
   manager->impatient = true;
-  if (creating && !creating->mirror) leave_hanging(creating, !creating->committing);
-  LIST_EACH(&manager->mirrors, node) {
-    struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    if (managed->unmaking) leave_hanging(managed, false);
-  }
+  make_stop(manager);
   manager_resume(manager);
 }
 
@@ -325,6 +340,7 @@ struct manager *manager_create(const struct manager_options *options) {
   list_init(&manager->waiting);
   list_init(&manager->asides);
   list_init(&manager->claims);
+  list_init(&manager->given_up);
   timer_init(&manager->patience, lose_patience);
   event_init(&manager->resume, resume_run);
   return manager;
@@ -363,7 +379,7 @@ static void unmake_begin(struct managed *managed) {
   manager->starting_count++;
   managed->work_warnings = json_array();
   managed_grace(managed);
-  reactor_run_blocking(manager->options.reactor, NULL, &managed->work, unmake_work, unmade);
+  managed_work(managed, unmake_work, unmade);
 }
 
 static tarn_err load_one(struct manager *manager, const char *name, struct why *why) {
@@ -454,6 +470,7 @@ static void stop_down(struct managed *managed, tarn_err err, const char *why) {
   bool stay = managed->wanted;
   if (err != TARN_OK)
     report(managed->manager->env, REPORT_ERROR, managed->file.name, "is closed, but not cleanly: %s", why);
+  else if (managed->left) report(managed->manager->env, REPORT_INFO, managed->file.name, "is closed cleanly");
   else if (stay && !managed->attention)
     report(managed->manager->env, REPORT_INFO, managed->file.name,
            "is closed cleanly, to be ACTIVE again at the next start");
@@ -462,12 +479,12 @@ static void stop_down(struct managed *managed, tarn_err err, const char *why) {
 
 static void stop_left(struct managed *managed) { managed_finish(managed); }
 
-/* Begins to close this one; true: it is closed, or stays open only because a disk holds requests of it, which nobody waits
- * for any more. */
+/* Begins to close this one; true: it is closed, or stays open only because a disk holds requests of it, or hangs, and nobody waits
+ * for that any more. */
 static bool stop_one(struct managed *managed) {
   bool open = managed->mirror && !managed->ending;
   timer_cancel(&managed->retry);
-  if (managed->unmaking) return managed->manager->impatient; /* the next start goes on with it */
+  if (managed->working && !managed->left && managed->manager->impatient) leave_working(managed);
   if (managed->busy) {
     mirror_disks_hurry(&managed->disks);
     reopens_give_up(managed, "the daemon is stopping");
@@ -482,9 +499,7 @@ static bool stop_one(struct managed *managed) {
 }
 
 static void stop_next(struct manager *manager) {
-  const struct managed *creating = manager->creating;
-  bool closed = !creating || (creating->ending && mirror_is_idle(creating->mirror));
-  closed |= creating && !creating->mirror && manager->impatient; /* what it lies on hangs; the next start tidies up */
+  bool closed = !manager->creating;
   LIST_EACH(&manager->mirrors, node) closed = stop_one(LIST_ENTRY(node, struct managed, link)) && closed;
   if (!closed || !manager->stopped) return;
   void (*stopped)(void *) = manager->stopped;
@@ -495,9 +510,9 @@ static void stop_next(struct manager *manager) {
 bool manager_is_quiet(const struct manager *manager) {
   LIST_EACH(&manager->mirrors, node) {
     const struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    if (managed->mirror || managed->unmaking) return false;
+    if (managed->mirror || managed->left) return false;
   }
-  return manager->strays == 0 && !manager->creating && list_is_empty(&manager->asides);
+  return manager->strays == 0 && list_is_empty(&manager->given_up) && list_is_empty(&manager->asides);
 }
 
 void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *owner)) {
@@ -506,6 +521,6 @@ void manager_stop(struct manager *manager, void *owner, void (*stopped)(void *ow
   manager->started = NULL;
   manager->stopped_owner = owner;
   manager->stopped = stopped;
-  timer_set(manager->env, &manager->patience, manager->env->now_ns + STOP_PATIENCE_S * NS_PER_S);
+  patience_begin(manager);
   manager_resume(manager);
 }

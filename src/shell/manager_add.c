@@ -18,8 +18,8 @@ struct adding {
   struct mirror_file file; /* the mirror's, with the image */
   struct meta_sizes meta;
   struct image_disks disks;
-  struct reactor_work work;
-  struct timer limit; /* armed: a worker checks, and is waited for */
+  struct reactor_work work; /* the check */
+  struct timer limit;       /* armed: a worker checks, and is waited for */
   tarn_err err;
   struct why why;
 };
@@ -97,13 +97,13 @@ static void added(struct mirror *mirror, tarn_err err, const char *why, void *co
   image->adding = NULL;
   watch_forget(managed, managed->task->slot);
   watch_image(managed, managed->task->slot);
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, managed_store_work, stored);
+  managed_work(managed, managed_store_work, stored);
 }
 
 /* ---- its files ---- */
 
 static void prepare_work(struct reactor_work *work) {
-  struct adding *adding = CONTAINER_OF(work, struct adding, work);
+  struct adding *adding = CONTAINER_OF(work, struct managed, work)->task->adding;
   uint32_t slot = adding->plan.from;
   adding->err = plan_prepare(&adding->plan, &adding->why);
   if (adding->err != TARN_OK) return;
@@ -117,8 +117,8 @@ static void prepare_work(struct reactor_work *work) {
 }
 
 static void prepared(struct reactor_work *work) {
-  struct adding *adding = CONTAINER_OF(work, struct adding, work);
-  struct managed *managed = adding->managed;
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  struct adding *adding = managed->task->adding;
   uint32_t slot = adding->plan.from;
   struct mirror_image_config config;
   mirror_file_release(&managed->file);
@@ -145,7 +145,7 @@ static void add_act(struct managed *managed) {
   adding->file.images[managed->task->slot] = image;
   if (adding->file.slot_count < adding->plan.to) adding->file.slot_count = adding->plan.to;
   adding->meta = managed->disks.meta;
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &adding->work, prepare_work, prepared);
+  managed_work(managed, prepare_work, prepared);
 }
 
 static void check_work(struct reactor_work *work) {

@@ -74,8 +74,7 @@ static void deactivate_closed(struct managed *managed) {
     return;
   }
   managed->file.stay_inactive = true;
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, managed_store_work,
-                       stay_inactive_stored);
+  managed_work(managed, managed_store_work, stay_inactive_stored);
 }
 
 static void deactivated(struct managed *managed, tarn_err err, const char *why) {
@@ -192,7 +191,7 @@ static void destroy_worked(struct reactor_work *work) {
 static void destroy_begin(struct managed *managed) {
   managed->unmaking = true;
   managed->work_warnings = json_array();
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, destroy_work, destroy_worked);
+  managed_work(managed, destroy_work, destroy_worked);
 }
 
 static void destroy_quiet_ended(struct managed *managed, tarn_err err, const char *why) {

@@ -1,7 +1,8 @@
 /* `tarn mirror create`: check (worker) -> make files (worker) -> open, format, close -> store config.json (worker).
  *
  * config.json is stored with the list of what will be made before the first file is made, and without it at the end: a
- * crash before that is undone at the next start, after it the mirror exists. A refusal undoes what was made. */
+ * crash before that is undone at the next start, after it the mirror exists. A refusal undoes what was made. When a disk hangs it is
+ * given up between any two of these (manager_make.c), and what it is in the middle of ends by itself. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@ struct create {
   struct create_plan plan;
   struct claim claim;
   struct reactor_work work;
-  bool activate, prepared;
+  bool activate;
   tarn_err err;
   struct why why;
 };
@@ -27,18 +28,25 @@ static void create_free(struct create *create) {
   free(create);
 }
 
+/* Its call was answered before this was known. */
+static void given_up_tell(const struct create *create) {
+  struct env *env = create->managed->manager->env;
+  const char *name = create->managed->file.name;
+  for (size_t i = 0; i < json_array_size(create->plan.warnings); i++)
+    report(env, REPORT_WARNING, name, "%s", json_string_value(json_array_get(create->plan.warnings, i)));
+  report(env, REPORT_INFO, name, "its disks have answered, and what was made of it is removed");
+}
+
 /* Ends it: the mirror is in the table, or is gone. */
 static void create_end(struct create *create) {
   struct managed *managed = create->managed;
   struct manager *manager = managed->manager;
-  struct call *call = managed->call; /* NULL: it was answered that the daemon stops */
-  manager->creating = NULL;
-  managed->call = NULL;
+  struct call *call = make_end(managed); /* NULL: it was given up */
   if (create->err != TARN_OK) {
     if (call && create->err == TARN_INVALID) call_misused(call, "%s", create->why.text);
     else if (call) call_refuse(call, "%s", create->why.text);
+    else given_up_tell(create);
     managed_free(managed);
-    manager_resume(manager);
   } else {
     for (size_t i = 0; call && i < json_array_size(create->plan.warnings); i++)
       call_warn(call, "%s", json_string_value(json_array_get(create->plan.warnings, i)));
@@ -52,9 +60,14 @@ static void create_end(struct create *create) {
     } else if (call) {
       call_done(call, managed_status_json(managed));
     }
-    manager_resume(manager);
   }
   create_free(create);
+}
+
+/* A worker writes to its images and the state directory, or looks at them. */
+static void create_run(struct create *create, void (*run)(struct reactor_work *), void (*done)(struct reactor_work *)) {
+  make_limit(create->managed, create->managed->file.slot_count + 1);
+  reactor_run_blocking(create->managed->manager->options.reactor, NULL, &create->work, run, done);
 }
 
 static void undo_work(struct reactor_work *work) {
@@ -70,6 +83,8 @@ static void undone(struct reactor_work *work) {
 }
 static void create_undo(struct create *create) {
   require(create->err != TARN_OK);
+  json_array_clear(create->plan.warnings); /* of what it would have been like */
+  make_failed(create->managed, &create->why);
   reactor_run_blocking(create->managed->manager->options.reactor, NULL, &create->work, undo_work, undone);
 }
 
@@ -90,13 +105,15 @@ static void finished(struct reactor_work *work) {
 static void create_closed(struct managed *managed) {
   struct create *create = managed->creator;
   managed->close_wholly = false;
-  managed->committing = create->err == TARN_OK;
+  if (create->err == TARN_OK) create->err = make_next(managed, MAKING_MIRROR, &create->why);
   if (create->err != TARN_OK) create_undo(create);
-  else reactor_run_blocking(managed->manager->options.reactor, NULL, &create->work, finish_work, finished);
+  else create_run(create, finish_work, finished);
 }
 
 /* What is undone must be closed, so this waits until no disk holds a request. */
 static void create_close(struct create *create) {
+  if (create->err == TARN_OK) make_limit(create->managed, 1);
+  else make_failed(create->managed, &create->why);
   create->managed->close_wholly = true;
   managed_close(create->managed, create_closed);
 }
@@ -144,51 +161,50 @@ static tarn_err create_format(struct create *create) {
 
 static void create_opened(struct mirror_disks *disks) {
   struct create *create = CONTAINER_OF(disks, struct managed, disks)->creator;
-  if (create->managed->refused) create->err = because(&create->why, TARN_REFUSED, "the daemon is stopping");
-  else create->err = create_format(create);
+  create->err = make_next(create->managed, MAKING_FILES, &create->why);
+  if (create->err == TARN_OK) create->err = create_format(create);
   if (create->err != TARN_OK) create_close(create);
 }
 
 static void prepare_work(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);
-  create->err = plan_check(&create->plan, &create->why);
-  if (create->err != TARN_OK) return;
-  struct mirror_config config;
-  managed_config(create->managed, &config);
-  const char *wrong = mirror_config_check(&config);
-  if (wrong) {
-    create->err = because(&create->why, TARN_REFUSED, "%s", wrong);
-    return;
-  }
-  create->prepared = true;
   create->err = plan_prepare(&create->plan, &create->why);
 }
 
 static void prepared(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);
   struct managed *managed = create->managed;
-  if (create->err == TARN_OK && managed->refused)
-    create->err = because(&create->why, TARN_REFUSED, "the daemon is stopping");
+  if (create->err == TARN_OK) create->err = make_next(managed, MAKING_FILES, &create->why);
   if (create->err != TARN_OK) {
-    if (create->err == TARN_INVALID) create->err = TARN_REFUSED; /* of a file, not of the words */
-    if (create->prepared) create_undo(create);
-    else create_end(create);
+    create_undo(create);
     return;
   }
+  make_unlimited(managed);
   managed_disks_prepare(managed, create_opened);
   mirror_disks_open(&managed->disks);
 }
 
+static void check_work(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  struct mirror_config config;
+  create->err = plan_check(&create->plan, &create->why);
+  if (create->err != TARN_OK) return;
+  managed_config(create->managed, &config);
+  const char *wrong = mirror_config_check(&config);
+  if (wrong) create->err = because(&create->why, TARN_REFUSED, "%s", wrong);
+}
+
+static void checked(struct reactor_work *work) {
+  struct create *create = CONTAINER_OF(work, struct create, work);
+  if (create->err == TARN_INVALID) create->err = TARN_REFUSED; /* of a file, not of the words */
+  if (create->err == TARN_OK) create->err = make_next(create->managed, MAKING_FILES, &create->why);
+  if (create->err == TARN_OK) create_run(create, prepare_work, prepared);
+  else create_end(create);
+}
+
 static void create_again(void *owner, struct call *call) { manager_mirror_create(owner, call); }
 void manager_mirror_create(struct manager *manager, struct call *call) {
-  if (manager->stopping) {
-    call_refuse(call, "the daemon is stopping");
-    return;
-  }
-  if (manager->creating) {
-    manager_wait(manager, call, create_again);
-    return;
-  }
+  if (make_waits(manager, call, create_again)) return;
   struct create *create = calloc(1, sizeof *create);
   struct managed *managed = create ? managed_new(manager, "") : NULL;
   if (!managed) {
@@ -196,10 +212,9 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
     call_refuse(call, "there is not enough memory");
     return;
   }
-  manager->creating = managed;
+  make_begin(managed, call);
   managed->creator = create;
   create->managed = managed;
-  managed->call = call;
   create->plan.file = &managed->file;
   create->plan.state = manager->options.state;
   create->plan.node = manager->options.node;
@@ -207,8 +222,7 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
   create->plan.others = manager_files(manager);
   create->err = plan_parse(&create->plan, &call->request, &create->why);
   if (create->err == TARN_OK) create->err = request_flag(&call->request, "activate", &create->activate, &create->why);
-  if (create->err == TARN_OK && managed_find(manager, managed->file.name))
-    create->err = because(&create->why, TARN_EXISTS, "a mirror '%s' exists already", managed->file.name);
+  if (create->err == TARN_OK) create->err = make_name_check(manager, managed->file.name, &create->why);
   if (create->err != TARN_OK) {
     create_end(create);
     return;
@@ -218,5 +232,5 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
     claim_image(&create->claim, &managed->file, slot, manager->options.state, "created");
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", manager->options.state, managed->file.name);
   snprintf(create->plan.folder, sizeof create->plan.folder, "%s", managed->folder);
-  reactor_run_blocking(manager->options.reactor, NULL, &create->work, prepare_work, prepared);
+  create_run(create, check_work, checked);
 }

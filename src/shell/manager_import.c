@@ -266,14 +266,10 @@ static void store_work(struct reactor_work *work) {
 static void import_end(struct import *import) {
   struct managed *managed = import->managed;
   struct manager *manager = managed->manager;
-  struct call *call = managed->call; /* NULL: it was answered that the daemon stops */
-  manager->creating = NULL;
-  managed->call = NULL;
+  struct call *call = make_end(managed); /* NULL: it was given up */
   if (import->err == TARN_OK) {
     for (size_t i = 0; call && i < json_array_size(import->plan.warnings); i++)
       call_warn(call, "%s", json_string_value(json_array_get(import->plan.warnings, i)));
-    managed->record = *record_of(import, import->best); /* to be shown, until it is activated */
-    managed->has_record = true;
     mirror_file_unsettled(&managed->file,
                           NULL); /* metadata may be an old copy: nobody knows how the last daemon ended */
     managed_insert(managed);
@@ -284,42 +280,49 @@ static void import_end(struct import *import) {
     if (call) call_done(call, managed_status_json(managed));
   } else {
     if (call) call_refuse(call, "%s", import->why.text);
+    else report(manager->env, REPORT_WARNING, "tarnd", "an import that was given up has ended: %s", import->why.text);
     managed_free(managed);
   }
-  manager_resume(manager);
   import_free(import);
 }
 
 static void stored(struct reactor_work *work) { import_end(CONTAINER_OF(work, struct import, work)); }
 
-/* No mirror of this node has its name, or is it under another one. */
-static tarn_err name_is_free(struct import *import) {
-  struct manager *manager = import->managed->manager;
-  const char *name = import->plan.file->name;
+/* No mirror in this list is it under another name. */
+static tarn_err is_new(struct import *import, const struct list *mirrors) {
   const struct record *best = record_of(import, import->best);
-  LIST_EACH(&manager->mirrors, node) {
+  LIST_EACH(mirrors, node) {
     struct managed *other = LIST_ENTRY(node, struct managed, link);
     if (other->has_record && memcmp(other->record.mirror_uuid, best->mirror_uuid, sizeof best->mirror_uuid) == 0)
       return because(&import->why, TARN_EXISTS, "mirror %s of this node is this one already", other->file.name);
-    if (strcmp(other->file.name, name) == 0)
-      return because(&import->why, TARN_EXISTS, "a mirror '%s' exists already: give another NAME behind the paths",
-                     name);
   }
   return TARN_OK;
+}
+
+static tarn_err name_is_free(struct import *import) {
+  struct manager *manager = import->managed->manager;
+  const char *name = import->plan.file->name;
+  struct why why;
+  tarn_err err = is_new(import, &manager->mirrors);
+  if (err == TARN_OK) err = is_new(import, &manager->given_up);
+  if (err != TARN_OK || make_name_check(manager, name, &why) == TARN_OK) return err;
+  return because(&import->why, TARN_EXISTS, "%s: give another NAME behind the paths", why.text);
 }
 
 static void examined(struct reactor_work *work) {
   struct import *import = CONTAINER_OF(work, struct import, work);
   struct managed *managed = import->managed;
-  if (managed->refused) import->err = because(&import->why, TARN_REFUSED, "the daemon is stopping");
   if (import->err == TARN_OK) import->err = name_is_free(import);
+  if (import->err == TARN_OK) import->err = make_next(managed, MAKING_MIRROR, &import->why);
   if (import->err != TARN_OK) {
     import_end(import);
     return;
   }
   snprintf(managed->folder, sizeof managed->folder, "%s/mirrors/%s", managed->manager->options.state,
            managed->file.name);
-  managed->committing = true;
+  managed->record = *record_of(import, import->best); /* to be shown, until it is activated */
+  managed->has_record = true;
+  make_limit(managed, 1);
   reactor_run_blocking(managed->manager->options.reactor, NULL, &import->work, store_work, stored);
 }
 
@@ -360,14 +363,7 @@ static void import_claim(struct import *import) {
 static void import_again(void *owner, struct call *call) { manager_mirror_import(owner, call); }
 void manager_mirror_import(struct manager *manager, struct call *call) {
   struct why why;
-  if (manager->stopping) {
-    call_refuse(call, "the daemon is stopping");
-    return;
-  }
-  if (manager->creating) {
-    manager_wait(manager, call, import_again);
-    return;
-  }
+  if (make_waits(manager, call, import_again)) return;
   struct import *import = calloc(1, sizeof *import);
   struct managed *managed = import ? managed_new(manager, "") : NULL;
   if (!managed || import_parse(import, &call->request, &why) != TARN_OK) {
@@ -377,14 +373,14 @@ void manager_mirror_import(struct manager *manager, struct call *call) {
     free(import);
     return;
   }
-  manager->creating = managed;
+  make_begin(managed, call);
   import->managed = managed;
-  managed->call = call;
   import->plan.file = &managed->file;
   import->plan.state = manager->options.state;
   import->plan.node = manager->options.node;
   import->plan.warnings = json_array();
   import->plan.others = manager_files(manager);
   import_claim(import);
+  make_limit(managed, import->count);
   reactor_run_blocking(manager->options.reactor, NULL, &import->work, examine_work, examined);
 }

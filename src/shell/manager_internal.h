@@ -7,6 +7,7 @@
  *   manager_reopen.c    an image that comes back; files that leave their paths
  *   manager_commands.c  commands on a mirror        manager_settings.c   set, get
  *   manager_create.c    `mirror create`             manager_import.c     `mirror import`
+ *   manager_make.c      what these two share
  *   manager_files.c     which files are whose
  *   manager_status.c    `status`
  *   manager_image.c     commands on an image        manager_add.c        `image add`
@@ -32,7 +33,7 @@
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
 #define ATTENTION_RETRY_S 5u
 #define GRACE_S           2u /* a command whose end may take long answers by then that it has begun */
-#define STOP_PATIENCE_S   5u /* a stop waits so long for disks of a mirror that is being made or removed */
+#define STOP_PATIENCE_S   5u /* a stop waits so long for a worker, or a mirror that is being made */
 
 struct managed;
 struct managed_export {
@@ -45,6 +46,13 @@ struct managed_export {
 
 /* What the open mirror is for, from its activation until it is on its way down. */
 enum service { SERVICE_NONE, SERVICE_CLIENTS, SERVICE_QUIET };
+
+/* How far a mirror that is being created or imported has come. */
+enum making {
+  MAKING_NOTHING, /* its disks are looked at */
+  MAKING_FILES,   /* its folder and files are being made, and its name is taken: it has to be undone */
+  MAKING_MIRROR   /* its config.json is being written: it exists from then on, or not */
+};
 
 /* How something that takes a while ended; `why` is valid during the call. */
 typedef void managed_done(struct managed *managed, tarn_err err, const char *why);
@@ -109,8 +117,8 @@ struct managed {
   void (*exports_left)(struct managed *managed), (*exports_opened)(struct managed *managed);
 
   struct create *creator;   /* manager_create.c, while it is being made */
-  bool committing;          /* ... its config.json is being written: it exists from then on */
-  bool refused;             /* ... it was answered that it is not: it goes no further */
+  enum making making;       /* manager_make.c */
+  bool refused;             /* ... it goes no further; `work_why` tells, or it was answered already */
   bool unmaking;            /* its files are being removed, and then it is gone */
   struct image_task *task;  /* manager_image.c, manager_add.c: the operation on an image */
   uint32_t leaving;         /* by image: of the mirror no more; its files are released when they are quiet */
@@ -123,8 +131,11 @@ struct managed {
   void (*verify_ended)(struct managed *managed);
   struct mirror_differs differs; /* config.json follows (manager_tidy.c) */
 
-  /* a worker's job on its files */
+  /* a worker's job on its files (managed_work) */
   struct reactor_work work;
+  void (*work_done)(struct reactor_work *work);
+  bool working;
+  bool left; /* the daemon stops, and waits for it no more */
   struct mirror_file *new_file;
   uint32_t set_slot; /* of settings that are being changed: whose; IMAGES_MAX: the mirror's */
   tarn_err work_err;
@@ -141,10 +152,11 @@ struct manager {
   struct list claims;  /* struct claim, manager_files.c */
   struct event resume;
   struct managed *creating; /* not in the list yet; or NULL */
+  struct timer make_limit;  /* of what it does now */
+  struct list given_up;     /* struct managed, too: nobody waits for these any more (manager_make.c) */
   bool stopping;
-  struct timer
-      patience;   /* with what is being removed, and a creation that has not opened its mirror, when the daemon stops */
-  bool impatient; /* it is over */
+  struct timer patience; /* with workers, when the daemon stops */
+  bool impatient;        /* it is over */
   uint32_t starting_count;
   uint32_t strays; /* workers that still open files which nobody waits for */
   void *started_owner, *stopped_owner;
@@ -174,6 +186,9 @@ void managed_fail(struct managed *managed, const char *why);
 void managed_warn(struct managed *managed, json_t *warnings);
 /* Sees to it that managed_look() runs soon. */
 void managed_poke(struct managed *managed);
+/* Begins a worker's job on its files. `done` does not run when the daemon stops before that, and has lost its patience. */
+void managed_work(struct managed *managed, void (*run)(struct reactor_work *work),
+                  void (*done)(struct reactor_work *work));
 /* Puts the call in line, to be run again when something has finished; unless its client leaves before that. */
 void manager_wait(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call));
 void manager_resume(struct manager *manager);
@@ -204,6 +219,30 @@ void claim_disk(struct claim *claim, const char *disk, const char *whose);
 void claim_meta(struct claim *claim, const char *meta, const char *first_disk, const char *whose);
 /* Harmless twice. */
 void claim_end(struct claim *claim);
+
+/* ---- manager_make.c: a mirror that is being created or imported. One at a time, the others wait in line ----
+ *
+ * What it lies on may hang. So what it does has a limit, and when that is over, or the daemon stops, its call is answered and the
+ * next one has its turn. It goes on by itself when its disks answer, as far as it must to undo what it has begun. Until then its
+ * name and its disks are taken. */
+/* True: not now; the call was refused, or waits in line. */
+bool make_waits(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call));
+/* Takes its turn. */
+void make_begin(struct managed *managed, struct call *call);
+/* Something begins that may hang, at so many places one after the other: `hang` for each is allowed, and a little more. */
+void make_limit(struct managed *managed, uint32_t places);
+/* It goes on with what has a limit of its own. */
+void make_unlimited(struct managed *managed);
+/* It has failed, and what was begun is being undone: if that takes long its call is answered before. */
+void make_failed(struct managed *managed, const struct why *why);
+/* May it go on? If so, it has come so far. TARN_REFUSED: it was given up. */
+CHECKED tarn_err make_next(struct managed *managed, enum making making, struct why *why);
+/* Ends its turn, before it is inserted or freed. Gives its call; NULL: that was answered. */
+struct call *make_end(struct managed *managed);
+/* Has no mirror this name, nor one that was given up and is being undone? */
+CHECKED tarn_err make_name_check(struct manager *manager, const char *name, struct why *why);
+/* The daemon stops. */
+void make_stop(struct manager *manager);
 
 /* ---- manager_life.c ---- */
 /* What the home store holds is known from the core: for when it is closed. */

@@ -473,7 +473,7 @@ static void activated(struct managed *managed, tarn_err err, const char *why) {
     return;
   }
   managed->file.stay_inactive = false;
-  reactor_run_blocking(manager->options.reactor, NULL, &managed->work, managed_store_work, activate_stored);
+  managed_work(managed, managed_store_work, activate_stored);
 }
 
 void managed_activate(struct managed *managed, bool wait_for_locks) {

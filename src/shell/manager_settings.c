@@ -115,7 +115,7 @@ static void set_begin(struct managed *managed, struct call *call, uint32_t slot,
   managed_begin(managed, call, "is being changed");
   managed->new_file = file;
   managed->set_slot = slot;
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, managed_store_work, set_stored);
+  managed_work(managed, managed_store_work, set_stored);
 }
 
 /* ---- of a mirror ---- */

@@ -101,7 +101,7 @@ static void forget_begin(struct managed *managed, uint32_t slot) {
   image_clear(managed->new_file, slot);
   managed->forgetting = slot;
   managed->work_warnings = json_array();
-  reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, forget_work, forgotten);
+  managed_work(managed, forget_work, forgotten);
 }
 
 static void added_stored(struct reactor_work *work) {
@@ -141,7 +141,7 @@ void leaving_look(struct managed *managed) {
   if (managed->store_wanted) {
     managed->store_wanted = false;
     managed_begin(managed, NULL, "is being changed");
-    reactor_run_blocking(managed->manager->options.reactor, NULL, &managed->work, managed_store_work, added_stored);
+    managed_work(managed, managed_store_work, added_stored);
     return;
   }
   for (uint32_t slot = 0; slot < IMAGES_MAX; slot++) {

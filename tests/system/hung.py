@@ -21,6 +21,7 @@ from lib.images import KIB, MIB
 from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
+from lib.small_disk import loop_file_system
 from lib.volatile_disk import VolatileDisk, does_hang
 
 CONNECTIONS, DEPTH = 16, 128  # more than a disk takes and the kernel has threads for, of 256 for all files
@@ -725,12 +726,123 @@ def test_a_deactivation_that_is_refused_disturbs_no_restore(t):
     daemon.stop()
 
 
+# ---- mirrors that are made, and stops, beside what hangs while it is written ----
+
+@contextlib.contextmanager
+def frozen_file_system(t):
+    """Everything can be looked at, and whoever writes waits. Gives its folder, and what freezes and thaws it."""
+    folder = loop_file_system(t, "frozen", 64 * MIB)
+    try:
+        yield folder, lambda: t.run("fsfreeze", "--freeze", folder), lambda: t.run("fsfreeze", "--unfreeze", folder)
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", folder], stderr=subprocess.DEVNULL, check=False)
+
+
+@contextlib.contextmanager
+def store_that_hangs(daemon, mirror):
+    """Whoever writes the config.json of that mirror waits, as on a file system that hangs. Gives where."""
+    path = f"{daemon.state}/mirrors/{mirror}/config.json.new"
+    os.mkfifo(path)
+    yield path
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def wait_told_that_it_stopped(daemon):
+    """Its process may be there for as long as something hangs."""
+    wait_for("the daemon to stop", lambda: "tarnd: stopped; a disk has not answered" in daemon.log())
+
+
 def names(daemon):
     return [mirror["name"] for mirror in daemon.json("status")["mirrors"]]
 
 
 def create_on(daemon, name, path):
     return daemon.tarn_argv("mirror", "create", name, "--size", "1M", "--image", path)
+
+
+@limit(180)
+def test_a_creation_that_hangs_is_given_up(t):
+    """Thesis 8: the disk of a new mirror answers when it is looked at, and hangs when its files are made. Whoever asked is told after a
+    while, and others make their mirrors meanwhile; its name and its disk are nobody's until it answers, and then anybody's."""
+    with frozen_file_system(t) as (folder, freeze, thaw):
+        daemon = Daemon(t).start()
+        freeze()
+        hanging = t.spawn(*create_on(daemon, "vol1", f"{folder}/x.img"), stderr=subprocess.PIPE, text=True)
+        wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0)
+        other = t.spawn(*create_on(daemon, "vol2", t.path("y.img")))
+        wait_for("another mirror to be made", lambda: other.poll() is not None)
+        check(other.returncode == 0, "another mirror was not made")
+        said = hanging.communicate(timeout=60)[1]
+        check(hanging.returncode == 1, f"it ended with {hanging.returncode}")
+        check("vol1 is not made" in said and "does not answer" in said, f"it is refused with: {said}")
+        refused = t.run(*create_on(daemon, "vol1", t.path("z.img")), status=1)
+        check("still being removed" in refused.err, f"its name is refused with: {refused.err}")
+        refused = t.run(*create_on(daemon, "vol3", f"{folder}/x.img"), status=1)
+        check("belongs to image" in refused.err, f"its disk is refused with: {refused.err}")
+        thaw()
+        wait_for("it to be undone", lambda: "its disks have answered" in daemon.log())
+        check(os.listdir(f"{daemon.state}/mirrors") == ["vol2"] and os.listdir(folder) == ["lost+found"], "something is left of it")
+        t.run(*create_on(daemon, "vol1", f"{folder}/x.img"))
+        check(names(daemon) == ["vol1", "vol2"], f"there are {names(daemon)}")
+        daemon.stop()
+
+
+@limit(180)
+def test_a_stop_while_a_creation_hangs(t):
+    """The same, and the daemon is stopped meanwhile. The next start finds no mirror, and nothing is left of it."""
+    with frozen_file_system(t) as (folder, freeze, thaw):
+        daemon = Daemon(t).start()
+        daemon.create("vol0", [t.path("a.img")], size=MIB)
+        freeze()
+        hanging = t.spawn(*create_on(daemon, "vol1", f"{folder}/x.img"), stderr=subprocess.PIPE, text=True)
+        wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0)
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_told_that_it_stopped(daemon)
+        said = hanging.communicate(timeout=60)[1]
+        check(hanging.returncode == 1 and "vol1 is not made" in said, f"it ended with {hanging.returncode}: {said}")
+        check("vol0: is closed cleanly" in daemon.log(), "the mirror was not closed cleanly")
+        thaw()
+        daemon.process.wait(60)
+        daemon.start()
+        wait_for("it to be removed", lambda: os.listdir(f"{daemon.state}/mirrors") == ["vol0"])
+        check(names(daemon) == ["vol0"], f"there are {names(daemon)}")
+        check(os.listdir(folder) == ["lost+found"], f"something is left of it: {os.listdir(folder)}")
+        daemon.stop()
+
+
+@limit(180)
+@rows([("it goes on", False), ("the daemon stops", True)])
+def test_a_format_that_hangs(t, row):
+    """Thesis 8: the same when the first metadata is written, of which the disk then holds requests: whoever asked is told, others make
+    their mirrors, the daemon ends when it is told to, and when the disk answers nothing is left."""
+    _, stops = row
+    with gated_disk(t, MIB) as (path, gate), frozen_file_system(t) as (folder, freeze, thaw):
+        daemon = Daemon(t).start()
+        words = daemon.tarn_argv("mirror", "create", "vol1", "--image", f"{path},meta={folder}/x.tarn")
+        open(gate, "wb").close()
+        hanging = t.spawn(*words, stderr=subprocess.PIPE, text=True)
+        wait_for("a flush before that", lambda: os.path.exists(f"{gate}.met"))
+        freeze()
+        os.unlink(gate)
+        if stops:
+            daemon.process.send_signal(signal.SIGTERM)
+            wait_told_that_it_stopped(daemon)
+        else:
+            other = t.spawn(*create_on(daemon, "vol2", t.path("y.img")))
+            wait_for("another mirror to be made", lambda: other.poll() is not None)
+            check(other.returncode == 0, "another mirror was not made")
+        said = hanging.communicate(timeout=60)[1]
+        check(hanging.returncode == 1, f"it ended with {hanging.returncode}")
+        check(("its next start removes" if stops else "is removed when") in said, f"it is refused with: {said}")
+        thaw()
+        if stops:
+            daemon.process.wait(60)
+            daemon.start()
+        wait_for("it to be undone", lambda: os.listdir(f"{daemon.state}/mirrors") == ([] if stops else ["vol2"]))
+        wait_for("its metadata to be removed", lambda: os.listdir(folder) == ["lost+found"])
+        wait_for("its name to be free", lambda: subprocess.run(words, check=False).returncode == 0, every=1)
+        daemon.stop()
 
 
 @limit(180)
@@ -754,4 +866,57 @@ def test_clients_that_leave_the_line(t):
     hanging.wait(60)
     t.run(*create_on(daemon, "last", t.path("last.img")))  # it stands in the same line
     check([name for name in names(daemon) if name.startswith("left")] == [], f"nobody waits for these: {names(daemon)}")
+    daemon.stop()
+
+
+@limit(180)
+def test_the_last_store_of_a_creation_hangs(t):
+    """Thesis 8: the state directory hangs just when a new mirror's config.json is written for good: nobody can say whether it exists, and
+    that is the answer. When it turns out that it could not be written nothing is left."""
+    with gated_disk(t, MIB) as (path, gate):
+        daemon, meta = Daemon(t).start(), t.path("x.tarn")
+        open(gate, "wb").close()
+        hanging = t.spawn(*daemon.tarn_argv("mirror", "create", "vol1", "--image", f"{path},meta={meta}"), stderr=subprocess.PIPE, text=True)
+        wait_for("a flush under way", lambda: os.path.exists(f"{gate}.met"))
+        with store_that_hangs(daemon, "vol1") as config:
+            os.unlink(gate)
+            said = hanging.communicate(timeout=60)[1]
+            check(hanging.returncode == 1 and "whether it was made" in said, f"it ended with {hanging.returncode}: {said}")
+            check(names(daemon) == [], "it is there")
+            with open(config, "rb") as reader:
+                reader.read()
+            wait_for("it to be undone", lambda: os.listdir(f"{daemon.state}/mirrors") == [])
+        check(not os.path.exists(meta), "its metadata is left")
+        t.run(*daemon.tarn_argv("mirror", "create", "vol1", "--image", f"{path},meta={meta}"))
+        daemon.stop()
+
+
+@limit(180)
+@rows([("set", ["mirror", "set", "vol0", "suspend=7"], True), ("remove", ["image", "remove", "vol0", "b"], True),
+       ("add", ["image", "add", "vol0", "c={}/c.img"], True), ("destroy", ["mirror", "destroy", "--force", "vol0"], False)])
+def test_a_stop_beside_a_store_that_hangs(t, row):
+    """Thesis 8: the state directory hangs when what a command has changed is written down. A stop does not wait for it, closes the mirror
+    cleanly, and says that nobody knows whether that was done; the next start has the mirror as it was, or as it was to be."""
+    _, words, active = row
+    mirror = Mirror(t)
+    daemon = mirror.daemon
+    mirror.write(8)
+    if not active:
+        daemon.tarn("mirror", "deactivate", "vol0")
+    with store_that_hangs(daemon, "vol0"):
+        command = t.spawn(*daemon.tarn_argv(*[word.format(mirror.folder) for word in words]), stderr=subprocess.PIPE, text=True)
+        wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0)
+        daemon.stop()
+    said = command.communicate(timeout=60)[1]
+    check(command.returncode == (0 if words[1] == "remove" else 1), f"it ended with {command.returncode}: {said}")
+    check("at its next start" in daemon.log() + said, f"it is not said that this is open: {said}")
+    if active:
+        check("vol0: is closed cleanly" in daemon.log(), "the mirror was not closed cleanly")
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE" if active else "INACTIVE")
+    if words[1] == "remove":
+        wait_for("image b to be forgotten", lambda: mirror.image("b") is None and "b.img.tarn" not in mirror.files())
+    elif active:
+        check([image["name"] for image in daemon.mirror("vol0")["images"]] == ["a", "b"], "it has other images")
+        mirror.check_content()
     daemon.stop()
