@@ -65,6 +65,12 @@ struct control {
 
 /* ---- the table of commands ---- */
 
+static uint32_t streams_count(const struct control *control) {
+  uint32_t count = 0;
+  LIST_EACH(&control->connections, node) count += LIST_ENTRY(node, struct connection, link)->streaming;
+  return count;
+}
+
 static void events_call(struct manager *manager, struct call *call) {
   static const char *const known[] = {NULL};
   struct connection *connection = CONTAINER_OF(call, struct connection, call);
@@ -72,6 +78,13 @@ static void events_call(struct manager *manager, struct call *call) {
   (void)manager;
   if (request_only(&call->request, known, &why) != TARN_OK) {
     call_misused(call, "%s", why.text);
+    return;
+  }
+  if (streams_count(connection->control) >= CONTROL_STREAMS_MAX) {
+    call_refuse(call,
+                "%u readers follow the events already, and the other connections are kept for commands; end one of them, "
+                "or read the daemon's log",
+                CONTROL_STREAMS_MAX);
     return;
   }
   connection->streaming = true;

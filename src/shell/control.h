@@ -3,7 +3,8 @@
  * Bounded: CONTROL_CONNECTIONS_MAX connections, each with one line of at most REQUEST_LINE_MAX and one request under way;
  * what it sends meanwhile waits in its socket. A few descriptors are set aside for them. When all are in use, the one that has
  * been silent longest makes room for the next. A client that goes away in the middle of a command changes nothing about that
- * command. A reader of events that is more than EVENTS_KEPT lines behind is told so and dropped.
+ * command. Readers of events stay, so half of the connections is all that they may have: commands always find a place. A reader that is
+ * more than EVENTS_KEPT lines behind is told so and dropped.
  *
  * The table of commands is in control.c: name, handler. An answer is
  *     {"ok": true, "result": {...}, "warnings": [...]}    or    {"ok": false, "usage": false, "error": "..."}
@@ -16,6 +17,7 @@
 #include "shell/manager.h"
 
 #define CONTROL_CONNECTIONS_MAX 64u
+#define CONTROL_STREAMS_MAX     (CONTROL_CONNECTIONS_MAX / 2)
 
 struct control;
 struct control_options {

@@ -2,11 +2,25 @@
 
 #include <string.h>
 
+/* How many keys and values it can have, if it is JSON: one more than there are separators and brackets outside of texts. */
+static size_t items_count(const char *line, size_t bytes) {
+  size_t count = 1;
+  bool quoted = false;
+  for (size_t i = 0; i < bytes; i++) {
+    if (quoted && line[i] == '\\') i++;
+    else if (line[i] == '"') quoted = !quoted;
+    else if (!quoted && memchr(",:[{", line[i], 4)) count++;
+  }
+  return count;
+}
+
 tarn_err request_parse(const char *line, size_t bytes, struct request *request, struct why *why) {
   *request = (struct request){.json = NULL};
   json_error_t error;
   if (bytes > REQUEST_LINE_MAX)
     return because(why, TARN_INVALID, "a request is longer than %u bytes", REQUEST_LINE_MAX);
+  if (items_count(line, bytes) > REQUEST_ITEMS_MAX)
+    return because(why, TARN_INVALID, "a request has more than %u keys and values", REQUEST_ITEMS_MAX);
   json_t *json = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &error);
   if (!json) return because(why, TARN_INVALID, "this is no JSON: %s", error.text);
   const char *command = json_string_value(json_object_get(json, "command"));

@@ -9,14 +9,16 @@
 #include "base/require.h"
 #include "shell/why.h"
 
-#define REQUEST_LINE_MAX (1u << 20)
+#define REQUEST_LINE_MAX  (1u << 20)
+#define REQUEST_ITEMS_MAX 1000u /* keys and values; the longest command that makes sense has about a hundred */
 
 struct request {
   json_t *json; /* the whole object */
   const char *command;
 };
 
-/* TARN_INVALID with a sentence. On success request_free() is due. */
+/* TARN_INVALID with a sentence. On success request_free() is due. Whatever the line holds, this takes no longer than a look at its
+ * bytes: a line of many items, which would keep the reactor, is refused before it is parsed. */
 CHECKED tarn_err request_parse(const char *line, size_t bytes, struct request *request, struct why *why);
 void request_free(struct request *request);
 

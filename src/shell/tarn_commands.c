@@ -226,7 +226,7 @@ const struct tarn_command tarn_commands[] = {
      .help = "The newest 1024 events of the running daemon. Each line has its time, how bad it is (info, warning, "
              "error), what it is "
              "about,\n"
-             "and what happened. The daemon's log has the older ones.\n"
+             "and what happened. The daemon's log has the older ones. Up to 32 readers at once.\n"
              "\n"
              "Examples:\n"
              "  tarn events\n"

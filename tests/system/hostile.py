@@ -328,6 +328,44 @@ def test_garbage_on_the_control_socket(t, row):
     check(daemon.mirror("vol0")["state"] == "ACTIVE", "garbage changed a state")
 
 
+def ask(daemon, line):
+    """What is answered to one line on the control socket, and the connection."""
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(120)
+    one.connect(daemon.control())
+    one.sendall(line + b"\n")
+    said = b""
+    while not said.endswith(b"\n"):
+        said += one.recv(65536)
+    return json.loads(said.splitlines()[0]), one
+
+
+def test_a_request_with_too_many_keys(t):
+    """Issue 11, 9: a request of 80,000 keys, within the limit of a line, is refused for their number, before they are looked at."""
+    daemon = served(t)
+    line = b'{"command": "status"' + b"".join(b',"%d":1' % number for number in range(80000)) + b"}"
+    answer, one = ask(daemon, line)
+    check(not answer["ok"] and "more than 1000 keys" in answer["error"], f"{answer}")
+    one.close()
+    check(daemon.mirror("vol0")["state"] == "ACTIVE", "a long request changed a state")
+
+
+def test_readers_of_events_leave_room_for_commands(t):
+    """Issue 11, 9: as many followers of the events as there are connections, and more: the administrator gets in, and those beyond half
+    are told why not."""
+    daemon = served(t)
+    answers = [ask(daemon, b'{"command": "events"}') for _ in range(80)]
+    taken = [one for answer, one in answers if answer["ok"]]
+    check(len(taken) == 32, f"{len(taken)} of 80 follow the events")
+    check("32 readers follow the events" in answers[-1][0]["error"], f"{answers[-1][0]}")
+    daemon.tarn("status")
+    refused = daemon.tarn("events", status=1)
+    check("end one of them" in refused.err, f"{refused}")
+    for _, one in answers:
+        one.close()
+    wait_for("the readers' places", lambda: ask(daemon, b'{"command": "events"}')[0]["ok"])
+
+
 @rows([("a few", 8), ("more than it takes", 200)])
 def test_silent_control_connections(t, row):
     """Issue 2, bad input: connections that say nothing, or half a line, keep nobody out while they are few; when they

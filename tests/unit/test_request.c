@@ -33,6 +33,44 @@ static void lines(void **state) {
   }
 }
 
+/* `count` of `item` in an object's list or in the object itself. */
+static tarn_err parse_many(const char *begin, const char *item, size_t count, const char *end, struct why *why) {
+  struct request request;
+  char *line = malloc(strlen(begin) + count * strlen(item) + strlen(end) + 1), *at = line;
+  assert_non_null(line);
+  at = stpcpy(at, begin);
+  while (count-- > 0) at = stpcpy(at, item);
+  at = stpcpy(at, end);
+  tarn_err err = request_parse(line, (size_t)(at - line), &request, why);
+  request_free(&request);
+  free(line);
+  return err;
+}
+
+/* A parser takes its time over them: the request is refused for their number, whatever else may be wrong with it. */
+static void many_items(void **state) {
+  (void)state;
+  static const struct {
+    const char *why, *begin, *item, *end;
+    size_t most; /* that are good */
+  } rows[] = {
+      {"a list", "{\"command\":\"x\",\"l\":[1", ",1", "]}", REQUEST_ITEMS_MAX - 6},
+      {"commas in a text do not count", "{\"command\":\"x\",\"t\":\"\\\"", ",[{:\\\\", "\"}", 100000},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct why why = {""};
+    row_true(rows[i].why, parse_many(rows[i].begin, rows[i].item, rows[i].most, rows[i].end, &why) == TARN_OK);
+    if (i > 0) continue;
+    row_true(rows[i].why, parse_many(rows[i].begin, rows[i].item, rows[i].most + 1, rows[i].end, &why) != TARN_OK);
+    row_true(rows[i].why, strstr(why.text, "more than 1000 keys and values"));
+  }
+  struct why why = {""};
+  assert_int_equal(parse_many("{", "\"k\":1,", 80000, "\"command\":\"x\"}", &why), TARN_INVALID);
+  assert_non_null(strstr(why.text, "more than 1000"));
+  assert_int_equal(parse_many("", "[", 100000, "", &why), TARN_INVALID);
+  assert_non_null(strstr(why.text, "more than 1000"));
+}
+
 static void arguments(void **state) {
   (void)state;
   static const char line[] =
@@ -88,6 +126,7 @@ static void answers(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(lines), cmocka_unit_test(arguments), cmocka_unit_test(answers)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(lines), cmocka_unit_test(many_items), cmocka_unit_test(arguments),
+                                     cmocka_unit_test(answers)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
