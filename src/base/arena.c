@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #define CHUNK_BYTES (64u * 1024u)
-#define ALIGN_MAX   4096u
+#define ALIGN_MAX   ARENA_PAGE_BYTES
 
 struct arena_chunk {
   struct arena_chunk *next;
@@ -57,6 +57,8 @@ void *arena_take(struct arena *arena, size_t bytes, size_t align) {
   }
   chunk->used = offset + bytes;
   arena->bytes += bytes;
+  if (arena->hide && align == ARENA_PAGE_BYTES)
+    arena->hide((char *)chunk + offset, (size_t)align_up(bytes, ARENA_PAGE_BYTES));
   return (char *)chunk + offset;
 }
 

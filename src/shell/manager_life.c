@@ -19,6 +19,7 @@
 
 #include "shell/image_identity.h"
 #include "shell/manager_internal.h"
+#include "shell/undumped.h"
 
 #define SETTLE_NS      (50 * NS_PER_MS)
 #define ASIDE_AFTER_NS NS_PER_S
@@ -119,7 +120,7 @@ void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror
   managed->disks.strays = &managed->manager->strays;
   managed->disks.is_kept = is_aside;
   snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
-  arena_init(&managed->arena);
+  undumped_arena_init(&managed->arena);
 }
 
 /* ---- it falls ---- */

@@ -23,6 +23,7 @@
 
 #include "shell/client_reports.h"
 #include "shell/own_server.h"
+#include "shell/undumped.h"
 
 #define LISTENERS_MAX   16u
 #define VECTORS_MAX     64u
@@ -547,7 +548,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   require(options->reactor != NULL);
   require(options->pool != NULL);
   struct arena arena;
-  arena_init(&arena);
+  undumped_arena_init(&arena);
   struct nbd_server *server = ARENA_NEW(&arena, struct nbd_server, 1);
   struct connection *connections = ARENA_NEW(&arena, struct connection, count);
   /* In one piece, which is mapped and not touched: each by itself would come from the heap, and be zeroed. */

@@ -21,6 +21,7 @@
 #include "shell/service.h"
 #include "shell/standard.h"
 #include "shell/trusted.h"
+#include "shell/undumped.h"
 #include "shell/words.h"
 
 #define TAKE_OVER_MS 2000 /* from a daemon that was just killed */
@@ -146,7 +147,7 @@ static tarn_err state_lock(struct tarnd *daemon, struct why *why) {
 
 static tarn_err memory_reserve(struct tarnd *daemon, struct why *why) {
   char pool[SIZE_TEXT], nbd[SIZE_TEXT];
-  arena_init(&daemon->arena);
+  undumped_arena_init(&daemon->arena);
   if (buffer_pool_init(&daemon->pool, daemon->env, &daemon->arena, daemon->config.memory_bytes) != TARN_OK)
     return because(why, TARN_FULL, "there is not enough memory for buffers of %s; give a smaller --memory",
                    size_text(daemon->config.memory_bytes, pool));

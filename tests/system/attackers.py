@@ -1,11 +1,13 @@
 """Somebody who is not root owns the folder that an image lies in, and puts something in the place of the daemon's files. He can take his
 image away; he cannot make the daemon read, write or believe anything else."""
 import os
+import re
 
 from lib import images
 from lib.context import check, rows
 from lib.daemon import Daemon
 from lib.images import MIB
+from lib.load import open_handle
 
 SIZE = 8 * MIB
 NOBODY = 65534
@@ -215,3 +217,40 @@ def test_who_may_connect_to_the_socket(t, row):
     check(may or "Permission denied" in said.err, f"{said}")
     check(t.run("nbdinfo", "--size", uri).out.strip() == str(SIZE), "its owner cannot connect")
     daemon.stop()
+
+
+def mappings(pid):
+    """(start, end, left out of a core) of what the process keeps in memory."""
+    with open(f"/proc/{pid}/smaps", encoding="utf-8") as file:
+        for part in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", file.read(), flags=re.M)[1:]:
+            start, end = (int(word, 16) for word in part.split()[0].split("-"))
+            if part.split()[1].startswith("rw") and not re.search(r"^Rss: +0 kB", part, re.M):
+                yield start, end, " dd " in re.search(r"^VmFlags:(.*)$", part, re.M)[1] + " "
+
+
+def places(pid, data):
+    """How many mappings that a core has, and how many that it leaves out, hold `data`."""
+    counts = {False: 0, True: 0}
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        for start, end, left_out in mappings(pid):
+            memory.seek(start)
+            counts[left_out] += data in memory.read(end - start)
+    return counts[False], counts[True]
+
+
+def test_a_core_dump_holds_no_data(t):
+    """Issue 11, 9: what clients have written and read is in the daemon's memory for a while, and none of it would be in a core."""
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.path("a.img"), t.path("b.img")], size=SIZE)
+    secret = os.urandom(32)
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(secret * (4 * MIB // len(secret)), 0)
+    handle.pwrite(secret * 3, 5 * MIB + 100)  # merged with what is around it
+    handle.pread(2 * MIB, 1024)
+    daemon.tarn("image", "fracture", "vol0", "b")
+    daemon.tarn("image", "sync", "vol0", "b")
+    daemon.wait_synchronized("vol0")
+    kept, left_out = places(daemon.pid(), secret)
+    check(kept == 0, f"{kept} mappings that a core has hold what a client wrote")
+    check(left_out > 0, "it is not found at all: the test looks at the wrong places")
+    handle.shutdown()

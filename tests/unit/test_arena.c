@@ -71,6 +71,28 @@ static void what_cannot_be_had_is_null(void **state) {
   arena_destroy(&arena);
 }
 
+static size_t hidden;
+static void hide(void *pages, size_t bytes) {
+  assert_int_equal((uintptr_t)pages % ARENA_PAGE_BYTES, 0);
+  hidden += bytes;
+}
+
+/* What is aligned to a page, and whole pages of it. */
+static void pages_for_data_are_hidden(void **state) {
+  (void)state;
+  struct arena arena;
+  arena_init(&arena);
+  arena.hide = hide;
+  hidden = 0;
+  assert_non_null(arena_take(&arena, 8192, 8));
+  assert_int_equal(hidden, 0);
+  assert_non_null(arena_take(&arena, 8192, ARENA_PAGE_BYTES));
+  assert_int_equal(hidden, 8192);
+  assert_non_null(arena_take(&arena, 300001, ARENA_PAGE_BYTES));
+  assert_int_equal(hidden, 8192 + 74 * 4096);
+  arena_destroy(&arena);
+}
+
 static void take(void *arena) { (void)arena_take(arena, 1, 1); }
 static void freeze(void *arena) { arena_freeze(arena); }
 static void take_odd(void *arena) { (void)arena_take(arena, 1, 3); }
@@ -95,6 +117,7 @@ int main(void) {
       cmocka_unit_test(pieces_are_zeroed_aligned_and_apart),
       cmocka_unit_test(many_random_pieces_do_not_overlap),
       cmocka_unit_test(what_cannot_be_had_is_null),
+      cmocka_unit_test(pages_for_data_are_hidden),
       cmocka_unit_test(a_frozen_arena_gives_nothing),
   };
   return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
