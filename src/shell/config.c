@@ -15,18 +15,17 @@
 #define MEMORY_DEFAULT (64ull << 20)
 #define MEMORY_MIN     (4ull << 20)
 
-enum key { KEY_STATE, KEY_NAME, KEY_NBD, KEY_MEMORY, KEY_FAULTS, KEY_COUNT };
+enum key { KEY_STATE, KEY_NAME, KEY_NBD, KEY_INSECURE, KEY_MEMORY, KEY_FAULTS, KEY_COUNT };
 static const struct {
   const char *name;
   bool in_file;
-} keys[KEY_COUNT] = {[KEY_STATE] = {"state", false},
-                     [KEY_NAME] = {"name", true},
-                     [KEY_NBD] = {"nbd", true},
-                     [KEY_MEMORY] = {"memory", true},
-                     [KEY_FAULTS] = {"enable-faults", true}};
+} keys[KEY_COUNT] = {
+    [KEY_STATE] = {"state", false},          [KEY_NAME] = {"name", true},     [KEY_NBD] = {"nbd", true},
+    [KEY_INSECURE] = {"nbd-insecure", true}, [KEY_MEMORY] = {"memory", true}, [KEY_FAULTS] = {"enable-faults", true}};
 
 const char *config_help(void) {
-  return "Usage: tarnd [--state DIR] [--name NODE] [--nbd ADDRESS]... [--memory SIZE] [--enable-faults]\n"
+  return "Usage: tarnd [--state DIR] [--name NODE] [--nbd ADDRESS]... [--nbd-insecure] [--memory SIZE] "
+         "[--enable-faults]\n"
          "\n"
          "The Tarn daemon: keeps mirrors of files and block devices, and serves them over NBD.\n"
          "Runs in the foreground, logs to standard error, is ready when it says 'ready'. SIGTERM ends it cleanly.\n"
@@ -34,7 +33,10 @@ const char *config_help(void) {
          "  --state DIR     what it remembers, and its control socket [/var/lib/tarn]\n"
          "  --name NODE     the name of this node [the host name]\n"
          "  --nbd ADDRESS   serve NBD there; may be given again [unix:DIR/nbd.sock]\n"
-         "                  unix:PATH, HOST:PORT or [IPv6]:PORT\n"
+         "                  unix:PATH, HOST:PORT or [IPv6]:PORT; who may connect, and how often, can stand behind it:\n"
+         "                  ,mode=OCTAL ,group=GROUP ,uid=USER+... (unix) ,allow=ADDRESS/BITS+... (TCP)\n"
+         "                  ,connections=N ,per-peer=N\n"
+         "  --nbd-insecure  HOST may be reached from other machines, though there is no authentication and no TLS\n"
          "  --memory SIZE   buffers for data on its way [64M]\n"
          "  --enable-faults lets 'tarn fault' make disks fail: for tests, never where data matters\n"
          "  --help, --version\n"
@@ -57,6 +59,12 @@ static tarn_err nbd_add(struct config *config, const char *value, struct why *wh
   return err;
 }
 
+static tarn_err switch_set(bool *is_on, enum key key, const char *value, struct why *why) {
+  *is_on = strcmp(value, "on") == 0;
+  if (*is_on || strcmp(value, "off") == 0) return TARN_OK;
+  return because(why, TARN_INVALID, "%s '%.40s' is neither on nor off", keys[key].name, value);
+}
+
 static tarn_err key_set(struct config *config, enum key key, const char *value, struct why *why) {
   tarn_err err;
   switch (key) {
@@ -75,10 +83,8 @@ static tarn_err key_set(struct config *config, enum key key, const char *value, 
       if (err == TARN_OK && (config->memory_bytes < MEMORY_MIN || config->memory_bytes > 1ull << 40))
         err = because(why, TARN_INVALID, "memory '%s' is out of range: 4M to 1T", value);
       return err;
-    case KEY_FAULTS:
-      config->faults = strcmp(value, "on") == 0;
-      if (config->faults || strcmp(value, "off") == 0) return TARN_OK;
-      return because(why, TARN_INVALID, "enable-faults '%.40s' is neither on nor off", value);
+    case KEY_INSECURE: return switch_set(&config->insecure, key, value, why);
+    case KEY_FAULTS: return switch_set(&config->faults, key, value, why);
     case KEY_COUNT: break;
   }
   return TARN_INVALID;
@@ -90,6 +96,7 @@ static const struct option options[] = {
     {"state", required_argument, NULL, KEY_STATE},
     {"name", required_argument, NULL, KEY_NAME},
     {"nbd", required_argument, NULL, KEY_NBD},
+    {"nbd-insecure", no_argument, NULL, KEY_INSECURE},
     {"memory", required_argument, NULL, KEY_MEMORY},
     {"enable-faults", no_argument, NULL, KEY_FAULTS},
     {"help", no_argument, NULL, 'h'},
@@ -123,13 +130,13 @@ tarn_err config_arguments(struct config *config, int argc, char **argv, struct w
     if (given[option] && option != KEY_NBD) return because(why, TARN_INVALID, "--%s is given twice", keys[option].name);
     struct why inner;
     given[option] = true;
-    tarn_err err = key_set(config, (enum key)option, option == KEY_FAULTS ? "on" : optarg, &inner);
+    tarn_err err = key_set(config, (enum key)option, optarg ? optarg : "on", &inner);
     if (err != TARN_OK) return because(why, TARN_INVALID, "--%s: %s", keys[option].name, inner.text);
   }
   if (optind < argc) return because(why, TARN_INVALID, "unexpected argument '%s'", argv[optind]);
   config->state_given = given[KEY_STATE], config->name_given = given[KEY_NAME];
   config->nbd_given = given[KEY_NBD], config->memory_given = given[KEY_MEMORY];
-  config->faults_given = given[KEY_FAULTS];
+  config->insecure_given = given[KEY_INSECURE], config->faults_given = given[KEY_FAULTS];
   return TARN_OK;
 }
 
@@ -188,14 +195,15 @@ static tarn_err pair_set(struct parse *parse, const char *name, const char *valu
   enum key key = 0;
   while (key < KEY_COUNT && !(keys[key].in_file && strcmp(keys[key].name, name) == 0)) key++;
   if (key == KEY_COUNT)
-    return because(why, TARN_INVALID, "unknown key '%.40s'%s; known are name, nbd, memory, enable-faults", name,
-                   hint_text(nearest_word(name, key_name, NULL), hint));
+    return because(why, TARN_INVALID, "unknown key '%.40s'%s; known are name, nbd, nbd-insecure, memory, enable-faults",
+                   name, hint_text(nearest_word(name, key_name, NULL), hint));
   if (!value[0]) return because(why, TARN_INVALID, "'%s' has no value; give it one, or remove the line", name);
   if (parse->given[key] && key != KEY_NBD)
     return because(why, TARN_INVALID, "'%s' is given twice; remove one of the lines", name);
   parse->given[key] = true;
   bool over = (key == KEY_NAME && config->name_given) || (key == KEY_NBD && config->nbd_given) ||
-              (key == KEY_MEMORY && config->memory_given) || (key == KEY_FAULTS && config->faults_given);
+              (key == KEY_MEMORY && config->memory_given) || (key == KEY_FAULTS && config->faults_given) ||
+              (key == KEY_INSECURE && config->insecure_given);
   struct config scratch = *config;
   if (over) scratch.nbd_count = 0;
   return key_set(over ? &scratch : config, key, value, why);
@@ -287,6 +295,7 @@ tarn_err config_complete(struct config *config, struct why *why) {
       return because(why, TARN_INVALID, "the host name '%.80s' is no node name; give --name", text);
     strcpy(config->name, text);
   }
+  for (uint32_t i = 0; i < config->nbd_count; i++) config->nbd[i].exposed = config->insecure;
   if (config->nbd_count > 0) return TARN_OK;
   snprintf(text, sizeof text, "unix:%s/nbd.sock", config->state);
   return nbd_add(config, text, why);

@@ -17,9 +17,11 @@ struct config {
   char name[TARN_NAME_MAX + 1]; /* the node's */
   uint32_t nbd_count;
   struct address nbd[CONFIG_NBD_MAX];
-  uint64_t memory_bytes;                                               /* buffers */
-  bool faults;                                                         /* --enable-faults */
-  bool state_given, name_given, memory_given, nbd_given, faults_given; /* on the command line */
+  uint64_t memory_bytes; /* buffers */
+  bool insecure;         /* --nbd-insecure */
+  bool faults;           /* --enable-faults */
+  /* on the command line */
+  bool state_given, name_given, memory_given, nbd_given, insecure_given, faults_given;
   bool help, version;
 };
 
@@ -32,7 +34,7 @@ CHECKED tarn_err config_file(struct config *config, const char *path, struct why
 CHECKED tarn_err config_text(struct config *config, const char *text, const char *path, struct why *why);
 /* Sockets that were passed on stand beside the addresses that were given, and replace the default. */
 CHECKED tarn_err config_sockets(struct config *config, const struct address *passed, uint32_t count, struct why *why);
-/* Fills in what was not said: name = host name, nbd = unix:STATE/nbd.sock. */
+/* Fills in what was not said: name = host name, nbd = unix:STATE/nbd.sock; and tells the addresses whether they may be exposed. */
 CHECKED tarn_err config_complete(struct config *config, struct why *why);
 const char *config_help(void);
 

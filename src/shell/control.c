@@ -81,10 +81,11 @@ static void events_call(struct manager *manager, struct call *call) {
     return;
   }
   if (streams_count(connection->control) >= CONTROL_STREAMS_MAX) {
-    call_refuse(call,
-                "%u readers follow the events already, and the other connections are kept for commands; end one of them, "
-                "or read the daemon's log",
-                CONTROL_STREAMS_MAX);
+    call_refuse(
+        call,
+        "%u readers follow the events already, and the other connections are kept for commands; end one of them, "
+        "or read the daemon's log",
+        CONTROL_STREAMS_MAX);
     return;
   }
   connection->streaming = true;

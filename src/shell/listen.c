@@ -52,24 +52,29 @@ static tarn_err mode_parse(const char *text, mode_t *mode, struct why *why) {
   return TARN_OK;
 }
 
-/* PATH[,mode=OCTAL][,group=GROUP]; a path may hold commas. */
+/* One option. TARN_NOT_FOUND: it is none. */
+static tarn_err option_parse(const char *option, struct address *address, struct why *why) {
+  if (address->is_unix && strncmp(option, "mode=", 5) == 0) return mode_parse(option + 5, &address->mode, why);
+  if (address->is_unix && strncmp(option, "group=", 6) == 0) return group_parse(option + 6, &address->group, why);
+  return door_option(&address->door, address->is_unix, option, why);
+}
+
+/* PATH[,OPTION...]; a path may hold commas. */
 static tarn_err unix_parse(const char *text, struct address *address, struct why *why) {
-  char path[512];
-  mode_t mode = 0600;
-  gid_t group = (gid_t)-1;
+  char path[1024];
+  struct address options = {.is_unix = true, .mode = 0600, .group = (gid_t)-1};
   if (strlen(text) >= sizeof(path)) return address_unix(text, address, why); /* which says that it is too long */
   strcpy(path, text);
   for (char *comma = strrchr(path, ','); comma; comma = strrchr(path, ',')) {
-    tarn_err err;
-    if (strncmp(comma, ",mode=", 6) == 0) err = mode_parse(comma + 6, &mode, why);
-    else if (strncmp(comma, ",group=", 7) == 0) err = group_parse(comma + 7, &group, why);
-    else break;
+    tarn_err err = option_parse(comma + 1, &options, why);
+    if (err == TARN_NOT_FOUND) break;
     if (err != TARN_OK) return err;
     *comma = '\0';
   }
   tarn_err err = address_unix(path, address, why);
-  address->mode = mode;
-  address->group = group;
+  address->mode = options.mode;
+  address->group = options.group;
+  address->door = options.door;
   return err;
 }
 
@@ -78,8 +83,7 @@ static void tcp_text(struct address *address) {
   (void)snprintf(address->text, sizeof(address->text), format, address->host, address->port);
 }
 
-tarn_err address_parse(const char *text, struct address *address, struct why *why) {
-  if (strncmp(text, "unix:", 5) == 0) return unix_parse(text + 5, address, why);
+static tarn_err host_port_parse(const char *text, struct address *address, struct why *why) {
   *address = (struct address){.patience_ms = PATIENCE_MS};
   const char *colon = strrchr(text, ':');
   if (!colon) return because(why, TARN_INVALID, "address '%s' is none of unix:PATH, HOST:PORT, [IPv6]:PORT", text);
@@ -108,6 +112,29 @@ tarn_err address_parse(const char *text, struct address *address, struct why *wh
   memcpy(address->port, port, digits);
   tcp_text(address);
   return TARN_OK;
+}
+
+/* HOST:PORT[,OPTION...] */
+static tarn_err tcp_parse(const char *text, struct address *address, struct why *why) {
+  char word[1024];
+  if (strlen(text) >= sizeof(word)) return because(why, TARN_INVALID, "address '%.80s...' is too long", text);
+  strcpy(word, text);
+  char *options = strchr(word, ',');
+  if (options) *options++ = '\0';
+  tarn_err err = host_port_parse(word, address, why);
+  for (char *option = options, *next; option && err == TARN_OK; option = next) {
+    next = strchr(option, ',');
+    if (next) *next++ = '\0';
+    err = option_parse(option, address, why);
+    if (err == TARN_NOT_FOUND)
+      err = because(why, TARN_INVALID, "address '%s': unknown option '%.80s'; known are allow, connections, per-peer",
+                    address->text, option);
+  }
+  return err;
+}
+
+tarn_err address_parse(const char *text, struct address *address, struct why *why) {
+  return strncmp(text, "unix:", 5) == 0 ? unix_parse(text + 5, address, why) : tcp_parse(text, address, why);
 }
 
 /* ---- listening ---- */
@@ -220,10 +247,32 @@ static tarn_err resolve(const struct address *address, int flags, struct addrinf
                  failed == EAI_SYSTEM ? strerror(errno) : gai_strerror(failed));
 }
 
+static tarn_err exposure_refuse(const struct address *address, struct why *why) {
+  return because(
+      why, TARN_INVALID,
+      "%s can be reached from other machines, and NBD has no authentication and no TLS here: whoever gets there "
+      "can read and write every mirror, and whoever is on the way can read along; listen on loopback, or give "
+      "--nbd-insecure",
+      address->text);
+}
+
+/* A name may have several addresses: it will not do if one of them is not ours alone. */
+static bool is_loopback(const struct addrinfo *infos) {
+  for (const struct addrinfo *at = infos; at; at = at->ai_next) {
+    struct in6_addr host = host_of(at->ai_addr);
+    if (!host_is_loopback(&host)) return false;
+  }
+  return true;
+}
+
 static tarn_err listen_tcp(struct address *address, int *fd, struct why *why) {
   struct addrinfo *infos;
   tarn_err err = resolve(address, AI_PASSIVE, &infos, why);
   if (err) return err;
+  if (!address->exposed && !is_loopback(infos)) {
+    freeaddrinfo(infos);
+    return exposure_refuse(address, why);
+  }
   int error = EADDRNOTAVAIL;
   for (const struct addrinfo *at = infos; at && error && error != EADDRINUSE; at = at->ai_next)
     error = listen_at(at, fd);
@@ -278,10 +327,30 @@ tarn_err address_passed(int fd, struct address *address, struct why *why) {
   return TARN_OK;
 }
 
+static bool passed_is_loopback(const struct address *address) {
+  struct sockaddr_storage name;
+  socklen_t bytes = sizeof(name);
+  if (getsockname(address->passed_fd, (struct sockaddr *)&name, &bytes) != 0) return false;
+  struct in6_addr host = host_of((struct sockaddr *)&name);
+  return host_is_loopback(&host);
+}
+
+tarn_err listen_check(const struct address *address, struct why *why) {
+  struct addrinfo *infos = NULL;
+  if (address->is_unix || address->exposed) return TARN_OK;
+  if (!address->passed && resolve(address, AI_PASSIVE, &infos, NULL) != TARN_OK)
+    return TARN_OK; /* listen_open() says so */
+  bool good = address->passed ? passed_is_loopback(address) : is_loopback(infos);
+  if (infos) freeaddrinfo(infos);
+  return good ? TARN_OK : exposure_refuse(address, why);
+}
+
 tarn_err listen_open(struct address *address, int *fd, struct why *why) {
   *fd = -1;
   if (address->passed) {
     require(address->passed_fd >= 0);
+    tarn_err err = listen_check(address, why);
+    if (err) return err;
     *fd = address->passed_fd;
     return TARN_OK;
   }

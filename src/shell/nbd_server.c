@@ -27,6 +27,7 @@
 
 #define LISTENERS_MAX   16u
 #define VECTORS_MAX     64u
+#define RESERVE_SHARE   64u /* 1/64 of the places is for root and our own user */
 #define FILES_KEPT      16u
 #define ACCEPT_RETRY_NS (100 * NS_PER_MS) /* when descriptors are short */
 #define FULL_REPORT_NS  NS_PER_S          /* a crowd at the door is one line a second */
@@ -56,7 +57,9 @@ struct connection {
   struct event pump;
   struct msghdr message;
   struct iovec vectors[VECTORS_MAX];
-  char peer[64];
+  char peer_name[64];
+  const struct listener *listener;
+  struct peer peer;
 };
 
 struct listener {
@@ -80,7 +83,7 @@ struct nbd_server {
   struct list removing;   /* those with sessions that are on their way out */
   struct event sweep;     /* a session is gone: who waited for that? */
   struct listener listeners[LISTENERS_MAX];
-  uint32_t listener_count, session_count;
+  uint32_t listener_count, session_count, session_max, reserve;
   uint64_t deaf_ns, silent_ns, handshake_ns;
   struct timer handshake; /* armed while anybody is at it, for the oldest */
   uint64_t leave_look_ns; /* until then nobody is asked again whether he leaves */
@@ -139,7 +142,7 @@ tarn_err nbd_server_add(struct nbd_server *server, struct nbd_server_export *exp
 /* ---- connections ---- */
 
 static void blame(struct connection *connection, const char *why) {
-  client_report(&connection->server->reports, connection->peer, why);
+  client_report(&connection->server->reports, connection->peer_name, why);
 }
 
 static void session_blamed(struct nbd_session *session, const char *why) { blame(nbd_session_owner(session), why); }
@@ -153,13 +156,35 @@ static void hang_up(struct connection *connection) {
 
 /* ---- clients that do not come to the point ---- */
 
-/* The oldest who is still at the handshake; NULL: nobody. */
-static struct connection *oldest_newcomer(const struct nbd_server *server) {
+/* Whose place is looked at: who came in at this door, or from there; NULL: anybody. */
+struct crowd {
+  const struct listener *listener;
+  const struct peer *peer;
+};
+
+static bool is_of(const struct crowd *crowd, const struct connection *connection) {
+  if (crowd->listener && crowd->listener != connection->listener) return false;
+  return !crowd->peer || peer_is_same(crowd->peer, &connection->peer);
+}
+
+/* The oldest of them who is still at the handshake; NULL: nobody. */
+static struct connection *oldest_newcomer(const struct nbd_server *server, const struct crowd *crowd) {
   LIST_EACH(&server->used, link) {
     struct connection *connection = LIST_ENTRY(link, struct connection, link);
-    if (!connection->hanging_up && !nbd_session_export(connection->session)) return connection;
+    if (!connection->hanging_up && !nbd_session_export(connection->session) && is_of(crowd, connection))
+      return connection;
   }
   return NULL;
+}
+
+/* Who is on the way out does not count, unless a disk keeps its place. */
+static uint32_t crowd_count(const struct nbd_server *server, const struct crowd *crowd) {
+  uint32_t count = 0;
+  LIST_EACH(&server->used, link) {
+    const struct connection *connection = LIST_ENTRY(link, struct connection, link);
+    count += (!connection->hanging_up || connection->fd < 0) && is_of(crowd, connection);
+  }
+  return count;
 }
 
 /* Those who come later have as long from then on, so they are looked at when the oldest one's time is over. */
@@ -171,7 +196,7 @@ static void handshake_over(struct timer *timer) {
   LIST_EACH(&server->used, link) {
     if (late_ns > NS_PER_S) LIST_ENTRY(link, struct connection, link)->opened_ns += late_ns + NS_PER_S;
   }
-  while ((oldest = oldest_newcomer(server)) != NULL) {
+  while ((oldest = oldest_newcomer(server, &(struct crowd){NULL, NULL})) != NULL) {
     uint64_t until_ns = oldest->opened_ns + server->handshake_ns;
     if (server->env->now_ns < until_ns) {
       timer_set(server->env, &server->handshake, until_ns);
@@ -366,7 +391,8 @@ static bool is_of_the_last(int fd) {
   return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd + FILES_KEPT >= limit.rlim_cur;
 }
 
-static void connection_open(struct nbd_server *server, int fd) {
+static void connection_open(const struct listener *listener, int fd, const struct peer *peer) {
+  struct nbd_server *server = listener->server;
   if (is_of_the_last(fd)) {
     if (may_report_full(server))
       report(server->env, REPORT_WARNING, "nbd", "a connection was refused: nearly all files that may be open are");
@@ -377,6 +403,8 @@ static void connection_open(struct nbd_server *server, int fd) {
   require(link != NULL);
   struct connection *connection = LIST_ENTRY(link, struct connection, link);
   connection->fd = fd;
+  connection->listener = listener;
+  connection->peer = *peer;
   connection->hanging_up = false;
   connection->silent_ns = connection->crowd_since_ns = 0;
   connection->opened_ns = server->env->now_ns;
@@ -387,12 +415,12 @@ static void connection_open(struct nbd_server *server, int fd) {
   list_push(&server->used, &connection->link);
   server->session_count++;
   socket_tune(fd);
-  peer_text(fd, connection->peer, sizeof(connection->peer));
+  peer_text(fd, connection->peer_name, sizeof(connection->peer_name));
   struct nbd_session_options options = {
       .env = server->env,
       .pool = server->pool,
       .exports = &server->table,
-      .peer = connection->peer,
+      .peer = connection->peer_name,
       .owner = connection,
       .wake = session_wake,
       .closed = session_closed,
@@ -412,7 +440,7 @@ uint32_t nbd_server_clients(const struct nbd_server *server, const struct nbd_se
     const struct connection *connection = LIST_ENTRY(link, struct connection, link);
     if (nbd_session_export(connection->session) != &export->nbd) continue;
     if (used < bytes)
-      used += (size_t)snprintf(text + used, bytes - used, "%s%s%s", count ? ", " : "", connection->peer,
+      used += (size_t)snprintf(text + used, bytes - used, "%s%s%s", count ? ", " : "", connection->peer_name,
                                connection->fd < 0 ? " (gone, its last request hangs)" : "");
     count++;
   }
@@ -424,17 +452,60 @@ uint32_t nbd_server_session_count(const struct nbd_server *server) { return serv
 
 /* ---- listening ---- */
 
+static void turn_away(struct listener *listener, int fd, const char *why) {
+  char name[64];
+  peer_text(fd, name, sizeof(name));
+  client_report(&listener->server->reports, name, why);
+  close(fd);
+}
+
+/* Has this crowd as many places as it may? One of its own who has not come to the point makes room then, at once: nobody behind waits for
+ * that. */
+static bool is_too_many(struct nbd_server *server, const struct crowd *crowd, uint32_t max) {
+  if (crowd_count(server, crowd) < max) return false;
+  struct connection *newcomer = oldest_newcomer(server, crowd);
+  if (!newcomer) return true;
+  blame(newcomer, "has not finished its handshake, and others of its kind want to come in");
+  hang_up(newcomer);
+  return false;
+}
+
+/* By what its address says; else the reason is said. */
+static bool is_welcome(struct listener *listener, int fd, const struct peer *peer) {
+  struct nbd_server *server = listener->server;
+  const struct door *door = &listener->address.door;
+  const char *why = NULL;
+  char text[120];
+  uint32_t per_peer = door->per_peer ? door->per_peer : (uint32_t)max_u64(server->session_max / 2, 1);
+  if (!door_knows(door, peer)) {
+    why = "is not in the list of those who may connect there";
+  } else if (peer->is_ours) {
+    return true;
+  } else if (is_too_many(server, &(struct crowd){.peer = peer}, per_peer)) {
+    snprintf(text, sizeof text, "has %u connections already, and may have no more", per_peer);
+    why = text;
+  } else if (door->connections && is_too_many(server, &(struct crowd){.listener = listener}, door->connections)) {
+    snprintf(text, sizeof text, "comes to an address that has all its %u connections already", door->connections);
+    why = text;
+  }
+  if (why) turn_away(listener, fd, why);
+  return !why;
+}
+
 /* False: it waits, and so does everybody behind it. */
 static bool let_in(struct listener *listener, int fd) {
   struct nbd_server *server = listener->server;
   uint64_t now = server->env->now_ns;
-  if (!list_is_empty(&server->free)) {
-    connection_open(server, fd);
+  struct peer peer;
+  peer_of(fd, &peer);
+  if (listener->caller < 0 && !is_welcome(listener, fd, &peer)) return true;
+  if (server->session_count + (peer.is_ours ? 0 : server->reserve) < server->session_max) {
+    connection_open(listener, fd, &peer);
     return true;
   }
   if (listener->caller < 0) listener->caller_ns = now;
   bool waits = now - listener->caller_ns < LEAVE_NS && somebody_leaves(server);
-  struct connection *newcomer = waits ? NULL : oldest_newcomer(server);
+  struct connection *newcomer = waits ? NULL : oldest_newcomer(server, &(struct crowd){NULL, NULL});
   if (newcomer) {
     blame(newcomer, "has not finished its handshake, and others want to come in");
     hang_up(newcomer);
@@ -562,6 +633,8 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   server->reactor = options->reactor;
   server->env = reactor_env(options->reactor);
   server->pool = options->pool;
+  server->session_max = count;
+  server->reserve = options->reserve ? options->reserve : count / RESERVE_SHARE;
   server->deaf_ns = options->deaf_ns ? options->deaf_ns : DEAF_NS;
   server->silent_ns = options->silent_ns ? options->silent_ns : SILENT_NS;
   server->handshake_ns = options->handshake_ns ? options->handshake_ns : HANDSHAKE_NS;

@@ -5,6 +5,10 @@
  * once, with a report; unless somebody is just leaving: then it waits, up to a second, for that place. Per connection one receive and one
  * send are under way at most.
  *
+ * Who may connect, and how often, is said by each address (door.h). Without a word one peer may have half of all places: a host with 32
+ * exports has 16 connections for each of them then, and a stranger alone does not keep others out. Whoever has as many as he may loses the
+ * oldest that has not finished its handshake, or is refused. The last 1/64 of the places is for root and our own user.
+ *
  * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
  * others wait for buffers; what it holds after that is its session's own memory. It may go on, but a payload of which
  * nothing comes for 30 seconds ends its connection: such a client is dead or broken, and has a write open whose outcome
@@ -38,6 +42,7 @@ struct nbd_server_options {
   struct reactor *reactor;
   struct buffer_pool *pool;
   uint32_t session_max;  /* 0: NBD_SESSIONS_DEFAULT */
+  uint32_t reserve;      /* of them, for root and our own user; 0: session_max / 64 */
   uint64_t deaf_ns;      /* 0: 10 s, see above */
   uint64_t silent_ns;    /* 0: 30 s, see above */
   uint64_t handshake_ns; /* 0: 10 s, see above */

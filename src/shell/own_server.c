@@ -8,6 +8,7 @@
 #include <sys/un.h>
 
 #include "base/require.h"
+#include "shell/door.h"
 
 #define LISTENERS_MAX 64u
 
@@ -24,15 +25,6 @@ union name {
 
 static in_port_t port_of(const union name *name) {
   return name->any.sa_family == AF_INET ? name->in.sin_port : name->any.sa_family == AF_INET6 ? name->in6.sin6_port : 0;
-}
-
-/* As IPv6, in which an IPv4 address has a place, too. */
-static struct in6_addr host_of(const union name *name) {
-  if (name->any.sa_family == AF_INET6) return name->in6.sin6_addr;
-  struct in6_addr host = {0};
-  host.s6_addr[10] = host.s6_addr[11] = 0xff;
-  memcpy(&host.s6_addr[12], &name->in.sin_addr, 4);
-  return host;
 }
 
 static bool is_any_host(const union name *name) {
@@ -54,7 +46,7 @@ static bool lets_in(const union name *own, const union name *peer) {
   if (own->any.sa_family == AF_UNIX || peer->any.sa_family == AF_UNIX)
     return own->any.sa_family == peer->any.sa_family &&
            memcmp(own->un.sun_path, peer->un.sun_path, sizeof own->un.sun_path) == 0;
-  struct in6_addr own_host = host_of(own), peer_host = host_of(peer);
+  struct in6_addr own_host = host_of(&own->any), peer_host = host_of(&peer->any);
   return port_of(own) == port_of(peer) && (is_any_host(own) || memcmp(&own_host, &peer_host, sizeof own_host) == 0);
 }
 
@@ -63,7 +55,7 @@ static bool is_local(int fd, const union name *peer) {
   union name here;
   if (peer->any.sa_family == AF_UNIX) return true;
   if (!name_read(fd, local_name, &here)) return false;
-  struct in6_addr here_host = host_of(&here), peer_host = host_of(peer);
+  struct in6_addr here_host = host_of(&here.any), peer_host = host_of(&peer->any);
   return memcmp(&here_host, &peer_host, sizeof here_host) == 0;
 }
 

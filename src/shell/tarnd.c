@@ -168,6 +168,18 @@ static void be_patient(const struct tarnd *daemon, struct address *address) {
     address->patience_ms = OWN_PLACE_MS;
 }
 
+static tarn_err listen_check_all(const struct config *config, struct why *why) {
+  tarn_err err = TARN_OK;
+  for (uint32_t i = 0; i < config->nbd_count && err == TARN_OK; i++) err = listen_check(&config->nbd[i], why);
+  return err;
+}
+
+static bool is_exposed(const struct address *address) {
+  struct address strict = *address;
+  strict.exposed = false;
+  return listen_check(&strict, NULL) != TARN_OK;
+}
+
 static tarn_err control_open(struct tarnd *daemon, struct why *why) {
   char path[CONFIG_STATE_MAX + 16];
   struct address address = daemon->passed.control;
@@ -188,6 +200,9 @@ static tarn_err listen_all(struct tarnd *daemon, struct why *why) {
     if (err != TARN_OK) return err;
     report(daemon->env, REPORT_INFO, "tarnd", "serves NBD at %s%s", address->text,
            address->passed ? ", a socket that was passed on" : "");
+    if (is_exposed(address))
+      report(daemon->env, REPORT_WARNING, "tarnd", "%s: whoever can connect is not authenticated (nbd-insecure)",
+             address->text);
   }
   return control_open(daemon, why);
 }
@@ -282,7 +297,7 @@ int main(int argc, char **argv) {
   snprintf(path, sizeof path, "%.*s/tarnd.conf", (int)CONFIG_STATE_MAX - 1, daemon->config.state);
   if (config_file(&daemon->config, path, &why) != TARN_OK ||
       config_sockets(&daemon->config, daemon->passed.nbd, daemon->passed.nbd_count, &why) != TARN_OK ||
-      config_complete(&daemon->config, &why) != TARN_OK)
+      config_complete(&daemon->config, &why) != TARN_OK || listen_check_all(&daemon->config, &why) != TARN_OK)
     return fail(EXIT_USAGE, why.text);
   if (state_lock(daemon, &why) != TARN_OK) return fail(EXIT_FAILED, why.text);
   daemon->events = calloc(1, sizeof *daemon->events);

@@ -21,10 +21,13 @@ def request_bytes(command, offset=0, length=0, payload=b"", flags=0, cookie=1, m
 class Raw:
     """One connection. Everything blocks, at most as long as any test waits."""
 
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, address, source=None):
+        """`address`: the path of a socket, or (host, port); `source`: the host that it comes from."""
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.socket.settimeout(PATIENCE)
-        self.socket.connect(path)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect(address)
 
     def send(self, data):
         self.socket.sendall(data)

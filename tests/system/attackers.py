@@ -4,10 +4,11 @@ import os
 import re
 
 from lib import images
-from lib.context import check, rows
+from lib.context import Failed, check, limit, rows, wait_for
 from lib.daemon import Daemon
 from lib.images import MIB
 from lib.load import open_handle
+from lib.raw_nbd import Raw
 
 SIZE = 8 * MIB
 NOBODY = 65534
@@ -216,6 +217,109 @@ def test_who_may_connect_to_the_socket(t, row):
     check((said.status == 0) == may, f"{said}")
     check(may or "Permission denied" in said.err, f"{said}")
     check(t.run("nbdinfo", "--size", uri).out.strip() == str(SIZE), "its owner cannot connect")
+    daemon.stop()
+
+
+ANYBODY = 65533
+
+
+class As:
+    """Another user for a moment: a Unix socket belongs to whoever connects it."""
+
+    def __init__(self, user):
+        self.user = user
+
+    def __enter__(self):
+        os.seteuid(self.user)
+
+    def __exit__(self, *_):
+        os.seteuid(0)
+
+
+def attached(address, user=0, source=None):
+    """A client of vol0; None: it was refused."""
+    with As(user):
+        raw = Raw(address, source)
+    try:
+        return raw.into("vol0")
+    except (Failed, ConnectionError):
+        raw.close()
+        return None
+
+
+def open_socket(t, options=""):
+    """A daemon whose socket anybody may open, and its path."""
+    path = t.path("open.sock")
+    os.chmod(t.path(), 0o711)
+    daemon = Daemon(t, arguments=["--nbd", f"unix:{path},mode=0666{options}"]).start()
+    daemon.create("vol0", [t.path("a.img")], size=SIZE)
+    return daemon, path
+
+
+def test_users_who_are_not_in_the_list(t):
+    """Issue 11, 8: of those who may open the socket's file, only those whom the address names are let in, and root; what others try is said,
+    a few times a minute."""
+    daemon, path = open_socket(t, f",uid={NOBODY}+12345")
+    check(all(attached(path, user) for user in (0, NOBODY, 12345)), "one who is in the list was refused")
+    check(not any(attached(path, ANYBODY) for _ in range(30)), "one who is not in the list was let in")
+    said = [line for line in daemon.log().splitlines() if "is not in the list of those who may connect there" in line]
+    check(0 < len(said) <= 10 and f"uid {ANYBODY}" in said[0], f"{said}")
+    daemon.stop()
+
+
+def test_hosts_that_are_not_in_the_list(t):
+    """Issue 11, 8: on TCP only those whom the address names are let in."""
+    daemon = Daemon(t, arguments=["--nbd", "127.0.0.1:0,allow=127.0.0.2+127.1.0.0/16+fd00::/8"]).start()
+    daemon.create("vol0", [t.path("a.img")], size=SIZE)
+    address = ("127.0.0.1", int(re.search(r"serves NBD at 127\.0\.0\.1:(\d+)", daemon.log())[1]))
+    for source, may in (("127.0.0.2", True), ("127.1.255.1", True), ("127.0.0.1", False), ("127.2.0.1", False)):
+        check(bool(attached(address, source=source)) == may, f"{source} was {'refused' if may else 'let in'}")
+    check("127.2.0.1:" in daemon.log(), "that it was refused is not said")
+    daemon.stop()
+
+
+@rows([("all of this machine", "*"), ("all of IPv4", "0.0.0.0"), ("all of IPv6", "[::]"), ("all, as IPv6", "[::ffff:0.0.0.0]")])
+def test_beyond_loopback(t, row):
+    """Issue 11, 8: an address that other machines can reach is refused before anything is made, and says why; unless --nbd-insecure, or the
+    file, says that this is meant."""
+    address, alone = f"{row[1]}:0", ["unshare", "--net"]  # where nobody else can come
+    refused = t.run(*alone, t.program("tarnd"), "--state", t.path("state"), "--nbd", address, status=2)
+    check(len(refused.err.splitlines()) == 1 and re.search("no authentication and no TLS.*--nbd-insecure", refused.err), refused.err)
+    check(not os.listdir(t.path("state")), "something was made")
+    daemon = Daemon(t, arguments=["--nbd", address, "--nbd-insecure"], wrapper=alone).start()
+    check("is not authenticated (nbd-insecure)" in daemon.log(), "the risk is not said")
+    daemon.stop()
+    with open(t.path("state/tarnd.conf"), "w", encoding="utf-8") as file:
+        file.write(f"nbd = {address}\n")
+    refused = t.run(*alone, t.program("tarnd"), "--state", t.path("state"), status=2)
+    check("--nbd-insecure" in refused.err, refused.err)
+    with open(t.path("state/tarnd.conf"), "a", encoding="utf-8") as file:
+        file.write("nbd-insecure = on\n")
+    Daemon(t, wrapper=alone).start().stop()
+
+
+@limit(300)
+def test_one_stranger_does_not_take_all_places(t):
+    """Issue 11, 4: of all 1,024 places one user may have half; another one then finds his, and when strangers have all that there are,
+    root has some left."""
+    daemon, path = open_socket(t)
+
+    def crowd(user, most):
+        clients = []
+        while len(clients) < most and (client := attached(path, user)):
+            clients.append(client)
+        return clients
+    first = crowd(NOBODY, 1100)
+    check(len(first) == 512, f"one user has {len(first)} connections")
+    check("has 512 connections already" in daemon.log(), "that it was refused is not said")
+    second = crowd(ANYBODY, 1100)
+    check(len(second) == 1024 - 16 - 512, f"another user has {len(second)}")
+    check(not attached(path, ANYBODY - 1), "a third one found a place that is kept for root")
+    ours = crowd(0, 16)
+    check(len(ours) == 16, f"root finds {len(ours)} places")
+    for client in ours + first[:1]:
+        client.close()
+    wait_for("the place of one that has left", lambda: attached(path, ANYBODY - 1))
     daemon.stop()
 
 

@@ -203,6 +203,75 @@ static void test_who_does_not_come_to_the_point_gives_way(void **state) {
   close(next);
 }
 
+/* A client of 127.0.0.`host`. */
+static int client_from(const struct address *address, uint8_t host) {
+  struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000000u + host)};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  assert_int_equal(bind(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  name.sin_port = htons((uint16_t)atoi(address->port));
+  assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+  assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+  turns(5);
+  return fd;
+}
+
+static bool is_hung_up(int fd) {
+  uint8_t bytes[64];
+  ssize_t got;
+  while ((got = client_read(fd, bytes, sizeof(bytes))) > 0) continue;
+  return got == 0;
+}
+
+/* One that has as many as it may loses its own who have not come to the point, else it is refused; others come in. */
+static void test_a_peer_has_so_many_connections(void **state) {
+  (void)state;
+  struct address address;
+  assert_int_equal(address_parse("127.0.0.1:0,per-peer=1", &address, &fixture.why), TARN_OK);
+  assert_int_equal(nbd_server_listen(fixture.server, &address, &fixture.why), TARN_OK);
+  int idle = client_from(&address, 1), first = client_from(&address, 1);
+  assert_true(is_hung_up(idle));
+  assert_true(client_attach(first, "vol"));
+  int second = client_from(&address, 1), other = client_from(&address, 2);
+  assert_true(is_hung_up(second));
+  assert_true(client_attach(other, "vol"));
+  close(first);
+  turns(5);
+  int again = client_from(&address, 1);
+  assert_true(client_attach(again, "vol"));
+  close(idle);
+  close(second);
+  close(other);
+  close(again);
+}
+
+static void test_an_address_has_so_many_connections(void **state) {
+  (void)state;
+  struct address address;
+  assert_int_equal(address_parse("127.0.0.1:0,connections=1", &address, &fixture.why), TARN_OK);
+  assert_int_equal(nbd_server_listen(fixture.server, &address, &fixture.why), TARN_OK);
+  int first = client_from(&address, 1), unix_client = client_open();
+  assert_true(client_attach(first, "vol"));
+  int second = client_from(&address, 2);
+  assert_true(is_hung_up(second));
+  assert_true(client_attach(unix_client, "vol"));
+  close(first);
+  close(second);
+  close(unix_client);
+}
+
+static void test_who_is_not_in_the_list_is_refused(void **state) {
+  (void)state;
+  struct address address;
+  assert_int_equal(address_parse("127.0.0.1:0,allow=127.0.0.4/31", &address, &fixture.why), TARN_OK);
+  assert_int_equal(nbd_server_listen(fixture.server, &address, &fixture.why), TARN_OK);
+  int stranger = client_from(&address, 3), listed = client_from(&address, 5);
+  assert_true(is_hung_up(stranger));
+  assert_true(client_attach(listed, "vol"));
+  close(stranger);
+  close(listed);
+}
+
 static bool nobody_is_here(void) { return nbd_server_session_count(fixture.server) == 0; }
 
 /* ... and not for longer than the handshake may take, also when nobody else comes. */
@@ -424,6 +493,9 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_names, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_session_too_many_is_hung_up_on, setup, teardown),
       cmocka_unit_test_setup_teardown(test_who_does_not_come_to_the_point_gives_way, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_a_peer_has_so_many_connections, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_an_address_has_so_many_connections, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_who_is_not_in_the_list_is_refused, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_handshake_that_does_not_end_is_ended, setup, teardown),
       cmocka_unit_test_setup_teardown(test_who_leaves_makes_room_at_once, setup, teardown),
       cmocka_unit_test_setup_teardown(test_a_client_that_stalls_holds_no_buffer, setup, teardown),
