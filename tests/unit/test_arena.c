@@ -114,10 +114,8 @@ static void a_frozen_arena_gives_nothing(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(pieces_are_zeroed_aligned_and_apart),
-      cmocka_unit_test(many_random_pieces_do_not_overlap),
-      cmocka_unit_test(what_cannot_be_had_is_null),
-      cmocka_unit_test(pages_for_data_are_hidden),
+      cmocka_unit_test(pieces_are_zeroed_aligned_and_apart), cmocka_unit_test(many_random_pieces_do_not_overlap),
+      cmocka_unit_test(what_cannot_be_had_is_null),          cmocka_unit_test(pages_for_data_are_hidden),
       cmocka_unit_test(a_frozen_arena_gives_nothing),
   };
   return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
