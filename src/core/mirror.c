@@ -477,8 +477,13 @@ static void note_told(struct image *image, enum told told, const char *why) {
   text_set(image->told_why, sizeof image->told_why, "%s", why);
 }
 
+/* Is there a record to come that says what becomes of an image now? A stop has its last one still. */
+static bool can_record(const struct mirror *m) {
+  return m->running || (m->admin == ADMIN_DEACTIVATE && !m->admin_fallen);
+}
+
 static void image_failed(struct mirror *m, uint32_t i, const char *why) {
-  if (!m->running || !m->images[i].online) return;
+  if (!can_record(m) || !m->images[i].online) return;
   if (image_is_current(m, i) && mirror_current_mask(m) == 1u << i)
     mirror_fall(m, "image %s is the last good one, and %s", image_name(m, i), why);
   else image_drop(m, i, MISSING_FAILED, why, NULL);
@@ -494,10 +499,9 @@ static void image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   struct record_image *ri = &m->record.images[i];
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
   /* Before it is out: with that the mirror may fall, and the record of its leaving is the last one. */
-  if (m->running && m->images[i].present && !last && !PLANTED(spoiled_forgotten)) ri->all_missed = true;
+  if (can_record(m) && m->images[i].present && !last && !PLANTED(spoiled_forgotten)) ri->all_missed = true;
   image_failed(m, i, why);
-  if (!m->running || !m->images[i].present) return;
-  require(!m->images[i].online);
+  if (!can_record(m) || !m->images[i].present || m->images[i].online) return;
   if (ri->state == IMAGE_CONSISTENT) image_move(m, i, IMAGE_FAILED); /* of no definite moment any more */
   ri->all_missed = true;
   text_set(m->images[i].reason, sizeof m->images[i].reason, "%s", why);

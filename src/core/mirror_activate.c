@@ -361,6 +361,14 @@ static void mirror_see_dead(struct mirror *m) {
   }
 }
 
+/* One may have failed in the commit. */
+static void ask_again(struct mirror *m) {
+  uint32_t current = (uint32_t)__builtin_popcount(mirror_current_mask(m));
+  mirror_check_missing(m);
+  if (m->serving && m->config.min_images > 0 && current < (uint32_t)m->config.min_images)
+    mirror_fall(m, "%u images are current, min-images asks for %d", current, m->config.min_images);
+}
+
 static void serve(struct mirror *m) {
   m->running = true;
   m->quiet = m->how.quiet;
@@ -372,7 +380,8 @@ static void serve(struct mirror *m) {
   timer_set(m->env, &m->tick, m->env->now_ns + TICK_NS);
   copy_pump(m);
   mirror_see_dead(m);
-  if (!m->admin_force && !PLANTED(conditions_unasked)) mirror_check_missing(m); /* one may have failed in the commit */
+  EACH_IMAGE(m, i) image_told_again(m, i);
+  if (!m->admin_force && !PLANTED(conditions_unasked)) ask_again(m);
   if (m->fallen) admin_explain(m, "%s", m->reason);
   admin_end(m, m->fallen ? TARN_REFUSED : TARN_OK);
 }
@@ -490,6 +499,10 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
 /* ---- deactivate ---- */
 
 static void deactivated(struct mirror *m, tarn_err err) {
+  if (err == TARN_OK && m->drop_seq > m->commit.done) { /* an image has left while the last record was written */
+    commit_admin(m, deactivated);
+    return;
+  }
   if (err == TARN_OK && m->admin_flush_err != TARN_OK) {
     err = m->admin_flush_err;
     admin_explain(

@@ -174,8 +174,8 @@ static void wake(struct mirror *m, tarn_err err) {
  * the marks that went with it are durable, and so is, on every image that may be used, which places are unreadable. */
 static bool record_is_needed(const struct mirror *m) {
   bool needed = m->plan_record.generation.number != m->completed_generation.number;
+  /* Of who is current: that an image is out which was only being copied to may come later. */
   bool drops = m->drop_seq > m->commit.done && m->drop_seq <= m->commit.started;
-  needed |= drops; /* that of a current image is a new generation, too */
   if (drops && PLANTED(home_not_awaited)) needed = false;
   /* By an activation, or a stop; a command that could not be recorded harms nobody else. */
   bool admin = m->commit.admin_done && m->commit.admin_seq <= m->commit.started;
@@ -216,6 +216,7 @@ static void round_done(struct mirror *m) {
   if (m->plan.record) m->commit.home_in_trouble = m->commit.home_failed;
   if (err == TARN_OK) {
     m->commit.done = m->commit.started;
+    if (m->plan.record) m->master_unsure = false;
     if (m->plan.record && !m->commit.home_failed) {
       m->record.completed = m->plan_record.sequence;
       m->completed_generation = m->plan_record.generation;

@@ -83,16 +83,15 @@ static void undo(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
   switch (m->admin_op) {
     case IMAGE_OP_REMOVE:
-      *ri = m->admin_undo;
       image->present = true;
       image->online = m->paused && m->admin_online;
+      *ri = image->online ? m->admin_undo : m->admin_left;
       if (image->online) {
         image->left_seq = 0;
         break;
       }
-      ri->all_missed = true; /* nobody noted what it missed since */
-      if (ri->state == IMAGE_SYNCHRONIZED || ri->state == IMAGE_SYNCHRONIZING) {
-        ri->state = image_next(ri->state, IMAGE_FAILED);
+      ri->all_missed = true;             /* nobody noted what it missed since */
+      if (ri->missing == MISSING_NONE) { /* it was in */
         ri->missing = MISSING_FAILED;
         image_returns_later(m, i);
       }
@@ -107,6 +106,7 @@ static void undo(struct mirror *m, uint32_t i) {
     case IMAGE_OP_DEMOTE:
       /* If the images have it, a crash finds it so: it stands, or what is read meanwhile would be undone then. */
       if (m->commit.done == m->commit.started) break;
+      m->master_unsure = true;
       if (image_is_current(m, m->admin_master)) m->record.master = m->admin_master;
       m->record.demoted = m->admin_demoted;
       break;
@@ -131,6 +131,7 @@ static void image_recorded(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err != TARN_OK) {
     if (m->running) undo(m, i);
+    mirror_check_missing(m);
     admin_explain(m, "the change to image %s could not be recorded; see 'tarn status'", image_name(m, i));
   } else if (m->admin_op == IMAGE_OP_SYNC && m->record.images[i].all_missed && m->images[i].online) {
     m->record.images[i].all_missed = false; /* the map that says so is durable */
@@ -168,6 +169,7 @@ static void remove_now(struct mirror *m, uint32_t i) {
     m->drop_seq = commit_want(m);
     if (was_current) m->images[i].left_seq = m->drop_seq;
   }
+  m->admin_left = m->record.images[i];
   m->record.images[i] = (struct record_image){0};
   m->images[i].present = false;
   report(m->env, REPORT_INFO, m->config.name, "image %s is removed", image_name(m, i));
@@ -399,10 +401,12 @@ static void add_loaded(struct store *store, tarn_err err) {
   struct image *image = &m->images[i];
   const struct mirror_image_config *config = &m->config.images[i];
   image->coming = COMING_NOT;
-  if (!m->running || err != TARN_OK || store->record_err != TARN_NOT_FOUND) {
+  bool told = image->told != TOLD_NOTHING;
+  if (!m->running || err != TARN_OK || told || store->record_err != TARN_NOT_FOUND) {
     add_failed(m, i,
                !m->running      ? "the mirror stopped meanwhile"
                : err != TARN_OK ? "its metadata cannot be read"
+               : told           ? image->told_why
                                 : "its metadata is in use already");
     return;
   }

@@ -94,7 +94,7 @@ struct op {
   uint32_t pending;
   uint32_t flags;  /* of a write: with which it was issued */
   uint32_t tried;  /* images that failed this read */
-  uint32_t unread; /* of them, those that may be repaired */
+  uint32_t unread; /* of them, those that may be repaired; of a merge, the images that it has read from */
   struct buffer_wait buffer_wait;
   tarn_err err;
   uint32_t index; /* of its legs: op_leg() */
@@ -253,9 +253,10 @@ struct mirror {
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
   bool fallen;
-  bool log_off;   /* writes take no marks: for measurements only */
-  bool lost;      /* the last good image's disk was lost with its cache */
-  bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
+  bool log_off;       /* writes take no marks: for measurements only */
+  bool lost;          /* the last good image's disk was lost with its cache */
+  bool master_unsure; /* records on the disks may name another one: what is read there may be undone */
+  bool lost_drop;     /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];
   struct image images[IMAGES_MAX];
   struct store home;
@@ -356,7 +357,8 @@ struct mirror {
   uint32_t admin_image;         /* of an operation on an image */
   enum mirror_image_op admin_op;
   enum { STEP_NONE, STEP_TRY, STEP_DRAIN, STEP_FLUSH, STEP_COMMIT, STEP_RETURN, STEP_ENDED } admin_step;
-  struct record_image admin_undo;
+  struct record_image admin_undo;   /* of the image, before it */
+  struct record_image admin_left;   /* ... and when it had left, of one that is removed */
   bool admin_online, admin_demoted; /* before it */
   uint8_t admin_master;
   mirror_done *admin_done;
@@ -544,7 +546,6 @@ void copy_pump(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
 /* At most one image is current: what it holds is what every read sees. */
-bool one_is_current(const struct mirror *m);
 uint32_t syncing_mask(const struct mirror *m);
 /* What this image misses is copied from now on. */
 void sync_begin(struct mirror *m, uint32_t i);

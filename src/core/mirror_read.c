@@ -6,6 +6,7 @@
  *     hold) instead: then all images are equal there again.
  *   - It touches a region that was marked at a crash and has not been copied yet. The images may differ there, and a later
  *     recovery could choose otherwise, so the region is copied first (rule 12).
+ * While the master is not known for sure, since a change of it could not be recorded, there is none: all is as at a slave.
  * A read at the master takes no lock: a write that starts meanwhile is concurrent with it, and so are the reads that see it
  * there. A read at a slave holds its range shared: otherwise it could see a write that starts meanwhile, be answered, and
  * the next read, at the master, could come too early and see the old bytes.
@@ -99,7 +100,8 @@ static enum overlap overlap_of(const struct op *op) {
     }
     const struct op *write = CONTAINER_OF(hold, const struct op, hold);
     if (write->issued == 0) continue; /* still merging */
-    if (write->master != m->record.master || write->failed & 1u << write->master) return OVERLAP_WAIT;
+    if (write->master != m->record.master || m->master_unsure || write->failed & 1u << write->master)
+      return OVERLAP_WAIT;
     overlap = OVERLAP_MASTER;
   }
   return overlap;
@@ -309,8 +311,14 @@ void op_read(struct op *op) {
   }
   bool from_master = overlap == OVERLAP_MASTER || (m->config.read_master && !(op->tried & 1u << m->record.master));
   uint32_t image = from_master ? m->record.master : least_loaded(op);
-  bool slave = image != m->record.master && image != IMAGES_MAX;
-  if (slave && !op->holding && !PLANTED(slave_unheld) && !read_hold(op)) image = m->record.master;
+  bool held = (image != m->record.master || m->master_unsure) && image != IMAGES_MAX;
+  if (held && !op->holding && !PLANTED(slave_unheld) && !read_hold(op)) {
+    if (m->master_unsure) {
+      read_wait(op);
+      return;
+    }
+    image = m->record.master;
+  }
   if (image == IMAGES_MAX || op->tried & 1u << image) {
     op_end(op, op->err != TARN_OK ? op->err : TARN_IO);
     return;

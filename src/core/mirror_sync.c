@@ -50,11 +50,6 @@ void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
   }
 }
 
-bool one_is_current(const struct mirror *m) {
-  uint32_t current = mirror_current_mask(m);
-  return (current & (current - 1)) == 0;
-}
-
 uint32_t syncing_mask(const struct mirror *m) {
   uint32_t mask = 0;
   EACH_IMAGE(m, i) {
@@ -236,6 +231,8 @@ void sync_committed(struct mirror *m) {
       uint32_t i = (uint32_t)__builtin_ctz(mask);
       /* Not after a fall: it would be believed from then on, and is not among those whose last flush counts. */
       bool joins = !m->fallen || PLANTED(joins_fallen);
+      /* Nor beside a recovery's copy, which may have chosen for whom it writes: that is missed then, and copied. */
+      if (busy_count(m, COPY_RECOVER) != 0) joins = false;
       if (m->images[i].map.missed.set_count == 0 && joins) image_join(m, i);
     }
   }
@@ -251,6 +248,7 @@ static void run_checkpoint(struct mirror *m) {
   bool done = false;
   for (uint32_t mask = syncing_mask(m); mask != 0; mask &= mask - 1)
     done |= image_is_copied(m, (uint32_t)__builtin_ctz(mask));
+  if (busy_count(m, COPY_RECOVER) != 0) done = false; /* nobody could join */
   if (m->checkpoint == CHECKPOINT_NONE && (done || checkpoint_is_due(m))) m->checkpoint = CHECKPOINT_DRAIN;
   if (m->checkpoint != CHECKPOINT_DRAIN || busy_count(m, COPY_MISSED) != 0 || list_is_linked(&m->copy_flush.link))
     return;
@@ -292,8 +290,8 @@ static void copy_run(struct event *event) {
   if (!m->running) return;
   run_waiting_reads(m);
   bool pauses = m->copy_pause_ns > m->env->now_ns;
-  /* What the last good image cannot write again keeps no other from becoming good: then that one is out, and the recovery ends. */
-  if (pauses && m->recovery_pauses && one_is_current(m) && !m->paused && !PLANTED(recovery_first)) run_sync(m);
+  /* What the good images cannot write again keeps no other from becoming good: then those are out, and the recovery ends. */
+  if (pauses && m->recovery_pauses && !m->paused && !PLANTED(recovery_first)) run_sync(m);
   if (pauses) return;
   if (m->recover.set_count != 0) {
     run_recovery(m);

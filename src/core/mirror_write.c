@@ -329,19 +329,26 @@ static void merge_read_done(struct disk_io *io) {
   } else {
     uint64_t block = m->geometry.volume_base[op->volume] + io->offset;
     merged(op, block);
+    op->unread |= 1u << image;
     op->tick = block + m->block; /* merged up to here */
   }
   merge_next(op);
 }
 
-/* op->tick serves as the position: blocks before it are merged. */
+/* op->tick serves as the position: blocks before it are merged. All over again when an image that was read from is out: where something
+ * is still to be recovered the others, which a read may have shown meanwhile, may hold other bytes. */
 static void merge_next(struct op *op) {
   struct mirror *m = op->m;
   uint64_t head = op->outer_start, tail = align_down(op_stop(op) - 1, m->block);
   uint64_t block;
   if (head < op->start && op->tick <= head) block = head;
   else if (outer_stop(op) > op_stop(op) && op->tick <= tail) block = tail;
-  else {
+  else if (op->unread & ~mirror_current_mask(m)) {
+    op->unread = 0;
+    op->tick = 0;
+    merge_next(op);
+    return;
+  } else {
     if (PLANTED(rmw_unlocked) && !op->holding) {
       op->tick = UINT64_MAX;
       lock(op);
