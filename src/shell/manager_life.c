@@ -431,8 +431,6 @@ static void down_left(struct managed *managed) { verify_end(managed, down_verifi
 void managed_down(struct managed *managed, bool stay, bool hang_up, managed_done *done) {
   require(managed->busy && managed->mirror && !managed->ending);
   require(!managed->down_done);
-  disk_watch_stop(managed->watch);
-  managed->watch = NULL;
   managed->stay = stay;
   managed->down_done = done;
   if (hang_up) exports_remove(managed, down_left);

@@ -307,13 +307,14 @@ void reopens_give_up(struct managed *managed, const char *why) {
 static void watch_saw(void *owner, uint32_t slot, enum watch_verdict verdict, const char *why) {
   struct managed *managed = owner;
   uint32_t bit = 1u << slot;
+  bool stops = managed->down_done && managed->mirror && !managed->ending; /* its last record is still to come */
   if (verdict == WATCH_THERE) managed->gone &= ~bit;
   else managed->gone |= bit;
   if (verdict == WATCH_SPOILED) managed->spoiled |= bit;
   if (verdict == WATCH_THERE)
     report(managed->manager->env, REPORT_INFO, managed->file.name, "the files of image %s are at their paths again",
            managed->file.images[slot].name);
-  else if (managed_runs(managed) && verdict == WATCH_SPOILED) mirror_image_spoiled(managed->mirror, slot, why);
+  else if ((managed_runs(managed) || stops) && verdict == WATCH_SPOILED) mirror_image_spoiled(managed->mirror, slot, why);
   else if (managed_runs(managed)) mirror_image_failed(managed->mirror, slot, why);
   managed_poke(managed);
 }

@@ -500,6 +500,29 @@ def test_older_content_put_back(t):
     equal_images(daemon, paths, "older content put back")
 
 
+def test_a_file_that_is_cut_during_a_stop(t):
+    """Rule 9: while the mirror is being deactivated an image's file is made shorter, and as long as before. It is copied in full when the
+    mirror is activated again."""
+    a, b = t.path("a.img"), t.path("b.img")
+    daemon = Daemon(t, arguments=["--enable-faults"]).start()
+    daemon.create("vol0", [a, b], size=SIZE)
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("image", "set", "vol0", "a", "hang=600")
+    write(daemon, 0, b"first")
+    daemon.tarn("fault", "vol0", "a", "hang", "--on", "flush")
+    stop = t.spawn(*daemon.tarn_argv("mirror", "deactivate", "vol0"))
+    wait_for("the stop to have begun", lambda: daemon.mirror("vol0").get("busy"))
+    os.truncate(b, 0)
+    wait_for("that to be found", lambda: "b.img was made shorter" in daemon.log())
+    os.truncate(b, SIZE)
+    daemon.tarn("fault", "vol0", "a", "heal")
+    check(stop.wait(60) == 0, "the mirror is not deactivated")
+    daemon.tarn("mirror", "activate", "vol0")
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    images.check_same([a, b], SIZE)
+
+
 def test_what_was_copied_anew_is_not_spoiled_any_more(t):
     """An image whose file was cut, and that was copied in full since, is as good as any. When the mirror falls with it as its last
     good image, it comes back by itself: nobody has to save what is left of it."""
