@@ -314,7 +314,8 @@ static void watch_saw(void *owner, uint32_t slot, enum watch_verdict verdict, co
   if (verdict == WATCH_THERE)
     report(managed->manager->env, REPORT_INFO, managed->file.name, "the files of image %s are at their paths again",
            managed->file.images[slot].name);
-  else if ((managed_runs(managed) || stops) && verdict == WATCH_SPOILED) mirror_image_spoiled(managed->mirror, slot, why);
+  else if ((managed_runs(managed) || stops) && verdict == WATCH_SPOILED)
+    mirror_image_spoiled(managed->mirror, slot, why);
   else if (managed_runs(managed)) mirror_image_failed(managed->mirror, slot, why);
   managed_poke(managed);
 }
