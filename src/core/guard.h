@@ -21,7 +21,7 @@
  * piece, and does many one after the other, so that the last of them would look like a hang.
  *
  * A FUA that failed may have been told what a FLUSH was to be told: of a loss of older writes (disk.h). So the FLUSHes under way
- * then fail too, or else the next one does.
+ * then fail too, or else the next one does; and a FLUSH that ends beside FUAs is answered when those have been, too.
  *
  * Memory: `slots` I/Os in flight at most; the user must not exceed it (required). Completions run from the event queue: of a
  * living guard in the same event as the disk's own, of a dead one posted. */
@@ -55,7 +55,9 @@ struct guard {
   struct list free, active; /* active: in order of submission */
   struct list line;         /* long work that the disk below has not been given */
   uint32_t long_count;      /* that it has */
-  bool fua_failed;          /* and no FLUSH has told it */
+  struct list flushed; /* FLUSHes that the disk has done, in that order, and FUAs that were under way then it has not */
+  uint64_t fua_count;  /* that it was given, ever */
+  bool fua_failed;     /* and no FLUSH has told it */
   uint64_t step;
   bool late; /* the last step was not counted */
   struct timer timer;

@@ -612,6 +612,42 @@ static void a_failed_fua_fails_a_flush(void **state) {
   assert_true(said_so("a:io b:io c:ok ")); /* the next one, too */
 }
 
+/* The FUA may have taken the error already when the flush ends. */
+static void a_flush_waits_for_the_fuas_beside_it(void **state) {
+  static const struct {
+    tarn_err err;
+    const char *said;
+  } rows[] = {{TARN_OK, "a:ok b:ok "}, {TARN_IO, "a:io b:io "}};
+  (void)state;
+  for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+    zero_fua(0);
+    flush(1);
+    answer(1, TARN_OK);
+    run_events(&env);
+    assert_true(said_so(""));
+    zero_fua(2); /* a later one says nothing of it */
+    answer(0, rows[row].err);
+    run_events(&env);
+    assert_true(said_so(rows[row].said));
+    answer(0, TARN_OK);
+    run_events(&env);
+    assert_true(said_so("c:ok "));
+  }
+}
+
+static void a_flush_that_waits_for_a_fua_dies_with_the_guard(void **state) {
+  (void)state;
+  zero_fua(0);
+  flush(1);
+  answer(1, TARN_OK);
+  guard_kill(&guard, TARN_HUNG);
+  run_events(&env);
+  assert_true(said_so("died a:hung b:hung "));
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("quiet "));
+}
+
 /* ---- what is required of its user ---- */
 
 static void submit_flush(void *context) {
@@ -663,6 +699,8 @@ int main(void) {
       GUARD_TEST(long_work_is_given_out_by_and_by),
       GUARD_TEST(long_work_in_line_dies_with_the_rest),
       GUARD_TEST(a_failed_fua_fails_a_flush),
+      GUARD_TEST(a_flush_waits_for_the_fuas_beside_it),
+      GUARD_TEST(a_flush_that_waits_for_a_fua_dies_with_the_guard),
       GUARD_TEST(a_hang_fails_everything_once),
       GUARD_TEST(the_buffer_of_a_held_io_is_not_free),
       GUARD_TEST(a_held_read_may_exchange_its_buffer_too),

@@ -45,16 +45,16 @@ static void a_flush_in_doubt_does_not_ride_along_with_ours(void **state) {
   world_deactivate(&w);
 }
 
-/* A flush is with both images. A FUA write that comes behind it fails on both, before the flush is answered, or (`one_is_good`)
- * when it was answered by image a alone. */
+/* A flush is with both images. A FUA write that comes behind it fails on both, before the flush is answered; or (`one_is_good`) it
+ * comes when image a alone has answered that. */
 static void fua_fails(bool one_is_good) {
   struct client_io fua;
   both_hold(RAM_FLUSHES | RAM_WRITES);
-  client_begin_with(&w, &fua, DISK_WRITE, DISK_FUA, 4096, 4096, 0x66);
-  world_run(&w);
-  assert_int_equal(w.data[0].held_count, 2);
   if (one_is_good) ram_answer(&w.data[0]);
   world_run(&w);
+  client_begin_with(&w, &fua, DISK_WRITE, DISK_FUA, 4096, 4096, 0x66);
+  world_run(&w);
+  assert_int_equal(w.data[1].held_count, 2);
   both_fail(RAM_WRITES);
   ram_answer_last(&w.data[0]);
   ram_answer_last(&w.data[1]);
