@@ -5,6 +5,7 @@
  *     transmit.c   requests: parsed, judged, their payload received
  *     piece.c      requests cut into disk I/Os: buffers, submission, completion, what comes next
  *     reply.c      what is sent, in which order
+ *     again.c      answers that their client does not take: given back, and read again
  *
  * A request is cut into pieces; a piece is one disk_io, one buffer and one place in the line of what is sent.
  *
@@ -24,9 +25,8 @@
  * most one each. A payload that does not go on for long ends its connection: that is the driver's affair
  * (nbd_session_in_payload).
  *
- * A client that asks for much and does not take it keeps its share of the pool until its connection ends. The
- * counterpart is nbd_session_sent(session, 0), which means nothing yet: drop what stands in the line but is not sent,
- * keep the next few KiB in our own memory to offer, read the rest again when those are gone. */
+ * A client that asks for much and does not take it keeps its share of the pool only until its driver says that others
+ * wait, by nbd_session_give_back(): then the data of its answers are dropped, and read again when it goes on (again.c). */
 #ifndef TARN_NBD_INTERNAL_H
 #define TARN_NBD_INTERNAL_H
 
@@ -76,7 +76,8 @@ struct nbd_out {
   struct list link;
   enum nbd_out_kind kind;
   uint32_t header_bytes, data_bytes;
-  const uint8_t *data; /* NULL: zeroes */
+  const uint8_t *data;  /* NULL: zeroes */
+  uint32_t again_bytes; /* of data behind those, which are to be read again first */
   uint8_t header[32];
 };
 _Static_assert(sizeof(((struct nbd_out *)0)->header) >= NBD_CHUNK_BYTES + NBD_CHUNK_OFFSET_BYTES,
@@ -110,6 +111,8 @@ struct nbd_piece {
   struct nbd_request *request;
   enum nbd_piece_state state;
   uint32_t held_bytes; /* of its buffer, as counted in the session */
+  bool given_back;     /* its data were; they are read again for its place in the line */
+  bool again;          /* now */
   struct nbd_out out;
 };
 
@@ -145,6 +148,7 @@ struct nbd_session {
   uint64_t out_sent;          /* bytes of the first one in the line */
   struct nbd_request *stream; /* the ordered READ whose data are in the line, until the last is */
   struct list streams;        /* ordered READs ready for their turn */
+  uint32_t given_back;        /* pieces */
   struct nbd_out handshake;
 
   /* resources */
@@ -200,6 +204,10 @@ void nbd_piece_free(struct nbd_session *session, struct nbd_piece *piece);
 void nbd_piece_sent(struct nbd_session *session, struct nbd_piece *piece);
 void nbd_pieces_abandon(struct nbd_session *session);
 void nbd_buffer_ready(struct buffer_wait *wait);
+/* Its buffer goes back; who waits in line may have its turn. */
+void nbd_piece_drop_buffer(struct nbd_session *session, struct nbd_piece *piece);
+/* The piece, which has its place in the line of what is sent, is read again, before all others of its session. */
+void nbd_piece_read_again(struct nbd_session *session, struct nbd_piece *piece);
 
 /* reply.c */
 void nbd_out_push(struct nbd_session *session, struct nbd_request *request, struct nbd_out *out);
@@ -208,5 +216,13 @@ void nbd_reply_status(struct nbd_session *session, struct nbd_request *request);
 void nbd_reply_block_status(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece);
 /* A piece of a READ is done, well or not. */
 void nbd_reply_data(struct nbd_session *session, struct nbd_request *request, struct nbd_piece *piece);
+
+/* again.c */
+/* Has all been sent that stands before data that have to be read again? Then they are. */
+void nbd_again_begin(struct nbd_session *session);
+/* It was, well or not. */
+void nbd_again_done(struct nbd_session *session, struct nbd_piece *piece);
+/* An answer is there; if it stands behind one that has to be read again it keeps no buffer. */
+void nbd_again_spare(struct nbd_session *session, struct nbd_piece *piece);
 
 #endif

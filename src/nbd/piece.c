@@ -12,7 +12,8 @@
  *
  * Who needs a buffer and finds none, or holds too much of the pool already, waits in line; meanwhile the session takes
  * no new request. The one exception is a READ that streams: with its header sent nobody else's answer can pass, so
- * waiting for a buffer that those behind it hold would be for ever. It keeps the buffer that it has. */
+ * waiting for a buffer that those behind it hold would be for ever. It keeps the buffer that it has; if an image keeps
+ * that, the piece is read when it is its turn to be sent, when those behind it hold none (again.c). */
 #include <string.h>
 
 #include "nbd/internal.h"
@@ -52,7 +53,7 @@ static void line_go_on(struct nbd_session *session) {
   struct list *node = list_first(&session->waiting);
   if (!node || session->buffer_waits) return;
   const struct nbd_piece *piece = LIST_ENTRY(node, struct nbd_piece, link);
-  if (!may_hold(session, buffer_need(piece))) return;
+  if (!piece->again && !may_hold(session, buffer_need(piece))) return;
   session->buffer_waits = true;
   buffer_wait_for(session->options.pool, session->export->account, &session->buffer_wait, (uint32_t)buffer_need(piece));
 }
@@ -74,7 +75,7 @@ static void buffer_came_back(struct nbd_session *session, struct nbd_piece *piec
   session->held_bytes += piece->held_bytes;
 }
 
-static void buffer_drop(struct nbd_session *session, struct nbd_piece *piece) {
+void nbd_piece_drop_buffer(struct nbd_session *session, struct nbd_piece *piece) {
   struct buffer *buffer = piece->io.buffer;
   if (!buffer) return;
   require(piece->held_bytes == buffer->bytes);
@@ -96,11 +97,13 @@ void nbd_piece_free(struct nbd_session *session, struct nbd_piece *piece) {
   require(piece->state != PIECE_FREE);
   require(piece->state != PIECE_IN_DISK);
   require(!list_is_linked(&piece->out.link));
+  if (piece->given_back) session->given_back--;
+  piece->given_back = false;
   piece->state = PIECE_FREE;
   piece->request = NULL;
   list_remove(&piece->link);
   list_push_front(&session->free_pieces, &piece->link);
-  buffer_drop(session, piece);
+  nbd_piece_drop_buffer(session, piece);
   nbd_request_put(session, request);
 }
 
@@ -184,6 +187,24 @@ static void piece_equip_or_wait(struct nbd_session *session, struct nbd_piece *p
   piece_equipped(session, piece);
 }
 
+void nbd_piece_read_again(struct nbd_session *session, struct nbd_piece *piece) {
+  require(piece->given_back && !piece->again);
+  require(piece->io.op == DISK_READ && !piece->io.buffer);
+  piece->again = true;
+  piece->request->active++;
+  struct buffer *buffer = buffer_get_for(session->options.pool, session->export->account, (uint32_t)buffer_need(piece));
+  if (buffer) {
+    buffer_take(session, piece, buffer);
+    piece_equipped(session, piece);
+    return;
+  }
+  piece->state = PIECE_WAITING;
+  buffer_wait_cancel(session->options.pool, &session->buffer_wait); /* who waits so far stands behind it */
+  session->buffer_waits = false;
+  list_push_front(&session->waiting, &piece->link);
+  line_go_on(session);
+}
+
 void nbd_buffer_ready(struct buffer_wait *wait) {
   struct nbd_session *session = CONTAINER_OF(wait, struct nbd_session, buffer_wait);
   require(session->buffer_waits);
@@ -193,7 +214,7 @@ void nbd_buffer_ready(struct buffer_wait *wait) {
   require(piece->state == PIECE_WAITING);
   buffer_take(session, piece, wait->buffer);
   struct nbd_request *request = piece->request;
-  if (request->error && session->fill != piece) { /* another piece has failed meanwhile */
+  if (request->error && session->fill != piece && !piece->again) { /* another piece has failed meanwhile */
     request->active--;
     nbd_request_settle(session, request);
     nbd_piece_free(session, piece);
@@ -230,7 +251,7 @@ static void window_open(struct nbd_session *session, struct nbd_request *request
 }
 
 static void piece_flush(struct nbd_session *session, struct nbd_piece *piece) {
-  buffer_drop(session, piece);
+  nbd_piece_drop_buffer(session, piece);
   piece->io.op = DISK_FLUSH;
   piece->io.offset = piece->io.length = 0;
   piece->io.data = NULL;
@@ -289,14 +310,16 @@ static void piece_go_on(struct nbd_session *session, struct nbd_piece *piece) {
   struct segment segment = segment_next(session, request);
   struct buffer *buffer = piece->io.buffer;
   if (buffer && (buffer->refs > 1 || !needs_buffer(segment.op) || buffer->bytes - BUFFER_ALIGN < segment.length))
-    buffer_drop(session, piece);
+    nbd_piece_drop_buffer(session, piece);
   segment_take(piece, segment);
   if (request->ordered && !piece->io.buffer) {
     struct buffer *other = buffer_try(session, segment.length);
-    if (!other) { /* see above: it must not wait */
+    if (!other) { /* see above: it must not wait, but for its turn in the line */
       request->active--;
-      nbd_piece_free(session, piece);
-      nbd_hang_up(session, "was cut off: no memory in the middle of a long read");
+      piece->state = PIECE_READY;
+      piece->given_back = true;
+      session->given_back++;
+      nbd_reply_data(session, request, piece);
       return;
     }
     buffer_take(session, piece, other);
@@ -339,8 +362,13 @@ static void piece_done(struct disk_io *io) {
   piece->state = PIECE_READY;
   buffer_came_back(session, piece);
   if (session->closing) {
-    buffer_drop(session, piece);
+    nbd_piece_drop_buffer(session, piece);
     nbd_close_check(session);
+    return;
+  }
+  if (piece->again) {
+    nbd_again_done(session, piece);
+    nbd_advance(session);
     return;
   }
   request->holds++; /* past the end of its last piece */
@@ -351,6 +379,7 @@ static void piece_done(struct disk_io *io) {
   if (request->command == NBD_CMD_READ) nbd_reply_data(session, request, piece);
   else if (request->command == NBD_CMD_BLOCK_STATUS) nbd_reply_block_status(session, request, piece);
   else if (!piece_carry_on(session, piece)) nbd_piece_free(session, piece);
+  nbd_again_spare(session, piece);
   nbd_request_settle(session, request);
   nbd_request_put(session, request);
   nbd_advance(session);
@@ -370,7 +399,7 @@ void nbd_pieces_abandon(struct nbd_session *session) {
   buffer_wait_cancel(session->options.pool, &session->buffer_wait);
   for (uint32_t i = 0; i < session->pieces_used; i++) {
     struct nbd_piece *piece = &session->pieces[i];
-    if (piece->state != PIECE_IN_DISK) buffer_drop(session, piece);
+    if (piece->state != PIECE_IN_DISK) nbd_piece_drop_buffer(session, piece);
     else if (session->export->withdraw) session->export->withdraw(session->export->disk, &piece->io);
   }
 }

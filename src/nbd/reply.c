@@ -57,7 +57,7 @@ static void put_data_header(const struct nbd_session *session, struct writer *wr
 /* ---- the line ---- */
 
 void nbd_out_push(struct nbd_session *session, struct nbd_request *request, struct nbd_out *out) {
-  require(out->header_bytes + out->data_bytes > 0);
+  require(out->header_bytes + out->data_bytes + out->again_bytes > 0);
   require(!list_is_linked(&out->link));
   bool held = session->stream && session->stream != request;
   list_push(held ? &session->held : &session->out, &out->link);
@@ -65,9 +65,11 @@ void nbd_out_push(struct nbd_session *session, struct nbd_request *request, stru
 
 static void push_piece(struct nbd_session *session, struct nbd_piece *piece, const uint8_t *data, uint64_t bytes) {
   piece->state = PIECE_SENDING;
-  piece->out.data = data;
-  piece->out.data_bytes = (uint32_t)bytes;
+  piece->out.data = piece->given_back ? NULL : data;
+  piece->out.data_bytes = piece->given_back ? 0 : (uint32_t)bytes;
+  piece->out.again_bytes = piece->given_back ? (uint32_t)bytes : 0;
   nbd_out_push(session, piece->request, &piece->out);
+  if (piece->given_back) nbd_again_begin(session);
 }
 
 /* The end of a request that does not end with data. Simple replies are also allowed where structured ones were agreed
@@ -127,7 +129,7 @@ static void stream_push(struct nbd_session *session) {
   stream_end(session);
   if (!session->structured) return;
   request->answered = false; /* the chunk could not say that it was the last: an error was possible still */
-  nbd_reply_status(session, request);
+  nbd_request_settle(session, request);
 }
 
 static void streams_run(struct nbd_session *session) {
@@ -288,7 +290,9 @@ size_t nbd_session_send_vectors(struct nbd_session *session, struct nbd_vector *
   uint64_t skip = session->out_sent;
   LIST_EACH(&session->out, node) {
     if (count == max) break;
-    count += add_vectors(LIST_ENTRY(node, struct nbd_out, link), skip, vectors + count, max - count);
+    const struct nbd_out *out = LIST_ENTRY(node, struct nbd_out, link);
+    count += add_vectors(out, skip, vectors + count, max - count);
+    if (out->again_bytes > 0) break;
     skip = 0;
   }
   return count;
@@ -309,6 +313,10 @@ void nbd_session_sent(struct nbd_session *session, size_t bytes) {
     struct nbd_out *out = LIST_ENTRY(node, struct nbd_out, link);
     uint64_t total = (uint64_t)out->header_bytes + out->data_bytes;
     if (session->out_sent < total) break;
+    if (out->again_bytes > 0) {
+      nbd_again_begin(session);
+      break;
+    }
     session->out_sent -= total;
     list_remove(node);
     out_done(session, out);

@@ -100,12 +100,19 @@ void nbd_go_on(struct nbd_session *session) {
   require(implies(session->needs_input, nbd_in_bytes(session) < NBD_IN_BYTES));
 }
 
+/* The first one in the line may have nothing before what has to be read again. */
+static bool can_send(const struct nbd_session *session) {
+  struct list *node = list_first(&session->out);
+  const struct nbd_out *first = node ? LIST_ENTRY(node, struct nbd_out, link) : NULL;
+  return first && first->header_bytes + first->data_bytes > 0;
+}
+
 unsigned nbd_session_wants(struct nbd_session *session) {
   if (session->closing) return 0;
   if (session->hung_up) return NBD_CLOSE;
   unsigned wants = 0;
   if (session->needs_input) wants |= NBD_RECEIVE;
-  if (!list_is_empty(&session->out)) wants |= NBD_SEND;
+  if (can_send(session)) wants |= NBD_SEND;
   bool drained = session->phase == NBD_PHASE_DRAIN && session->requests_open == 0;
   if (drained && list_is_empty(&session->out)) wants |= NBD_CLOSE;
   return wants;

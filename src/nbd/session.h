@@ -89,6 +89,9 @@ void nbd_session_received(struct nbd_session *session, size_t bytes);
 /* At most `max` vectors; they stay valid until nbd_session_sent() or nbd_session_close(). 0: nothing to send now. */
 size_t nbd_session_send_vectors(struct nbd_session *session, struct nbd_vector *vectors, size_t max);
 void nbd_session_sent(struct nbd_session *session, size_t bytes);
+/* Its client does not take its answers, and others wait for memory: gives back the buffers that it holds for those. They are
+ * read again when the client goes on. Requires that no send is under way: what was written of it was said to be sent. */
+void nbd_session_give_back(struct nbd_session *session);
 /* The connection is gone, or the driver wants it gone. While a send is under way in the kernel the driver keeps the
  * session alive by calling this only after that send has completed. */
 void nbd_session_close(struct nbd_session *session);

@@ -154,7 +154,7 @@ enum nbd_step nbd_request_step(struct nbd_session *session) {
   require(session->phase == NBD_PHASE_REQUEST);
   require(!session->writing);
   if (!request_available(session) || !nbd_piece_available(session)) return NBD_STEP_BLOCKED;
-  if (!list_is_empty(&session->waiting)) return NBD_STEP_BLOCKED;
+  if (!list_is_empty(&session->waiting) || session->given_back > 0) return NBD_STEP_BLOCKED;
   if (nbd_in_bytes(session) < NBD_REQUEST_BYTES) return NBD_STEP_INPUT;
   struct reader reader;
   reader_init(&reader, session->in + session->in_start, NBD_REQUEST_BYTES);

@@ -38,6 +38,7 @@
 #define STALL_TICK_NS    (50 * NS_PER_MS)
 #define STALL_NS         NS_PER_S
 #define STALL_CROWDED_NS STALL_TICK_NS /* when others wait for buffers */
+#define GIVE_BACK_NS     (4 * STALL_TICK_NS)
 #define DEAF_NS          (10 * NS_PER_S)
 #define SILENT_NS        (30 * NS_PER_S) /* inside a payload */
 #define HANDSHAKE_NS     (10 * NS_PER_S)
@@ -49,11 +50,15 @@ struct connection {
   void *memory;
   int fd; /* -1 once closed */
   bool used_before, hanging_up;
+  bool gives_back; /* its send is taken back: others wait for what it holds */
+  bool gave_back;  /* and nothing of its answers was taken since */
   struct reactor_op receive, send;
   uint64_t opened_ns;
-  uint64_t receive_ns, send_ns; /* when those that are under way began */
-  uint64_t silent_ns;           /* how long nothing of a payload has come, as counted by ticks */
-  uint64_t crowd_since_ns;      /* since when somebody has waited for a buffer that it could give back; 0: nobody */
+  uint64_t receive_ns;     /* when that which is under way began */
+  uint64_t send_ns;        /* ... or when something was taken for the last time */
+  uint64_t offer_ns;       /* when the send that is under way began */
+  uint64_t silent_ns;      /* how long nothing of a payload has come, as counted by ticks */
+  uint64_t crowd_since_ns; /* since when somebody has waited for a buffer that it could give back; 0: nobody */
   struct event pump;
   struct msghdr message;
   struct iovec vectors[VECTORS_MAX];
@@ -250,6 +255,10 @@ static bool stall_check(struct connection *connection, uint64_t passed_ns) {
   uint64_t crowd_ns = fills || deaf ? crowd_look(connection) : 0;
   if (fills && now - connection->receive_ns >= (crowd_ns ? STALL_CROWDED_NS : STALL_NS))
     reactor_cancel(server->reactor, &connection->receive); /* receive_done() tells the session */
+  if (deaf && crowd_ns && now - max_u64(connection->offer_ns, crowd_ns) >= GIVE_BACK_NS && !connection->gives_back) {
+    connection->gives_back = true;
+    reactor_cancel(server->reactor, &connection->send); /* send_done() tells the session */
+  }
   if (deaf && crowd_ns && now - max_u64(connection->send_ns, crowd_ns) >= server->deaf_ns) {
     blame(connection, "takes nothing of its answers while others wait for memory");
     hang_up(connection);
@@ -285,7 +294,8 @@ static void send_start(struct connection *connection) {
         (struct iovec){.iov_base = (void *)(uintptr_t)vectors[i].data, .iov_len = vectors[i].bytes};
   connection->message = (struct msghdr){.msg_iov = connection->vectors, .msg_iovlen = count};
   reactor_sendmsg(connection->server->reactor, &connection->send, connection->fd, &connection->message);
-  connection->send_ns = connection->server->env->now_ns;
+  connection->offer_ns = connection->server->env->now_ns;
+  if (!connection->gave_back) connection->send_ns = connection->offer_ns;
   if (nbd_session_held_bytes(connection->session) > 0) stall_watch(connection->server);
 }
 
@@ -340,8 +350,15 @@ static void receive_done(struct reactor_op *op, int result) {
 
 static void send_done(struct reactor_op *op, int result) {
   struct connection *connection = CONTAINER_OF(op, struct connection, send);
+  bool gives_back = connection->gives_back;
+  connection->gives_back = false;
+  if (result > 0) connection->gave_back = false;
   if (result >= 0 && !connection->hanging_up) nbd_session_sent(connection->session, (size_t)result);
-  else if (result != -EINTR && result != -EAGAIN) hang_up(connection);
+  else if (result != -EINTR && result != -EAGAIN && !(gives_back && result == -ECANCELED)) hang_up(connection);
+  if (gives_back && result <= 0 && !connection->hanging_up) {
+    connection->gave_back = true;
+    nbd_session_give_back(connection->session);
+  }
   pump(connection);
 }
 
@@ -405,7 +422,7 @@ static void connection_open(const struct listener *listener, int fd, const struc
   connection->fd = fd;
   connection->listener = listener;
   connection->peer = *peer;
-  connection->hanging_up = false;
+  connection->hanging_up = connection->gives_back = connection->gave_back = false;
   connection->silent_ns = connection->crowd_since_ns = 0;
   connection->opened_ns = server->env->now_ns;
   if (!timer_is_armed(&server->handshake))

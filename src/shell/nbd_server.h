@@ -12,8 +12,9 @@
  * A client that stalls costs the others nothing. Inside a payload: its buffer is taken back, after a second, or at once when
  * others wait for buffers; what it holds after that is its session's own memory. It may go on, but a payload of which
  * nothing comes for 30 seconds ends its connection: such a client is dead or broken, and has a write open whose outcome
- * nobody learns. With answers that it does not take: it is hung up on if it has taken nothing for ten seconds and
- * others wait for buffers all that time. Between requests it may be silent for ever.
+ * nobody learns. With answers that it does not take: when it has taken nothing for 0.2 s, and others wait for buffers,
+ * theirs are taken back, and read again when it goes on (nbd/again.c). What it holds still, it is hung up on for if it has
+ * taken nothing for ten seconds and others wait for buffers all that time. Between requests it may be silent for ever.
  *
  * Clients that break the protocol are reported, but not more than a few each minute (client_reports.h).
  *

@@ -401,6 +401,44 @@ def test_a_client_that_reads_slowly(t):
     slow.close()
 
 
+def take(raw, length):
+    """What is there of so many bytes; it does not wait."""
+    try:
+        return raw.socket.recv(length, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+
+
+@limit(300)
+@rows([("forty", 40), ("more than there are buffers", 300)])
+def test_readers_that_trickle(t, row):
+    """Issue 11, 9: readers that have asked for much, and take a few KiB now and then, do not hold what others need; nobody is hung up on for
+    it, and each gets what it asked for in the end."""
+    daemon = served(t, size=32 * MIB)
+    handle = open_handle(daemon.uri("vol0"))
+    content = random.Random(6).randbytes(32 * MIB)
+    for offset in range(0, len(content), MIB):
+        handle.pwrite(content[offset:offset + MIB], offset)
+    slow = [Raw(daemon.socket()).into("vol0") for _ in range(row[1])]
+    for number, raw in enumerate(slow):
+        raw.send(b"".join(request_bytes(CMD_READ, (number + k) % 32 * MIB, MIB, cookie=k) for k in range(20)))
+    taken = [b"" for _ in slow]
+    for number in range(60):  # held back by the others these would not end before those are hung up on
+        offset = number % 31 * MIB + 512
+        check(handle.pread(MIB, offset) == content[offset:offset + MIB], "another client reads something else")
+        taken = [before + take(raw, 4096) for before, raw in zip(taken, slow)]
+    check("takes nothing of its answers" not in daemon.log(), "somebody was hung up on")
+    for number in (0, 1, len(slow) - 1):
+        said = taken[number] + slow[number].receive(20 * (16 + MIB) - len(taken[number]))
+        for at in range(0, len(said), 16 + MIB):
+            _, error, cookie = struct.unpack(">IIQ", said[at:at + 16])
+            offset = (number + cookie) % 32 * MIB
+            check(error == 0 and said[at + 16:at + 16 + MIB] == content[offset:offset + MIB], f"answer {cookie} is wrong")
+    for raw in slow:
+        raw.close()
+    handle.shutdown()
+
+
 def reserved_bytes(daemon):
     """What the daemon said at its start that it keeps for clients."""
     amounts = re.search(r"reserved ([0-9.]+)([KMG]) for .*?, ([0-9.]+)([KMG]) for NBD", daemon.log())

@@ -54,7 +54,8 @@ struct world {
 
   size_t input_bytes, input_at, output_bytes, output_at; /* output_at: up to there it was decoded */
   size_t bite, send_bite;
-  bool bites_vary; /* anything up to those */
+  bool bites_vary;           /* anything up to those */
+  uint32_t give_back_one_in; /* turns: answers that are not taken are given back; 0: never */
 
   /* what the next world of this size takes over as it is */
   uint64_t size, pool_bytes;
@@ -365,6 +366,13 @@ static inline void world_stall(struct world *world) {
   world_pump(world, NBD_RECEIVE);
 }
 
+/* The client does not take what it was offered, and others wait for memory: the driver takes its send back and says so. */
+static inline void world_give_back(struct world *world) {
+  world->sending = false;
+  nbd_session_give_back(world->session);
+  world_pump(world, NBD_SEND);
+}
+
 /* One turn; false when nothing is left to do. */
 static inline bool world_turn(struct world *world) {
   bool did = false;
@@ -374,6 +382,8 @@ static inline bool world_turn(struct world *world) {
     world_pump(world, NBD_RECEIVE | NBD_SEND);
     did = true;
   }
+  if (world->give_back_one_in && world->sending && !world->closed && prng_one_in(&world->prng, world->give_back_one_in))
+    world_give_back(world);
   uint64_t what = world->shuffles ? prng_below(&world->prng, 4) : 3;
   if ((what == 0 || what == 3) && !world->closed && world_receive(world)) did = true;
   if ((what == 1 || what == 3) && !world->closed && world_send(world)) did = true;
