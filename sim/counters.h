@@ -49,7 +49,7 @@
   X(spoiled_fell, "F38 such that made the mirror fall")                                          \
   X(lost_in_activation, "activations refused: an image was lost in their own commit")            \
   X(fell_joining, "falls while it was being recorded that an image joins (rule 13)")             \
-  X(source_removed, "removals of a recovery's source that were not recorded (rule 12)")          \
+  X(source_asked, "commands by which the source of a recovery is to leave (rule 12)")            \
   X(copied_past_block, "copies of a last good image with a block that cannot be written")        \
   X(home_alone, "F13 lives in which home failed, and no other disk")                             \
   X(home_alone_commands, "F13 commands in such")                                                 \

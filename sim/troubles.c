@@ -151,7 +151,7 @@ static void watch_joining(struct weather *weather) {
   weather->hold = AFTER_STEPS;
 }
 
-/* ---- the source of a recovery is removed ---- */
+/* ---- the source of a recovery is to leave ---- */
 
 /* All is slow, so that the recovery takes a while. */
 static void strike_source(struct weather *weather) {
@@ -163,30 +163,18 @@ static void strike_source(struct weather *weather) {
   weather->armed = true;
 }
 
-/* It is out, and is to be recorded as removed. */
-static void is_removed(struct weather *weather) {
-  struct sim_mirror *mirror = weather->mirror;
-  if (sim_mirror_status(mirror)->images[mirror->op_image].present) return;
-  struct fault fault = write_fails(FAULT_WHILE, now_of(weather));
-  fault.until_ns = fault.from_ns + prng_between(&weather->prng, 20 * NS_PER_MS, 60 * NS_PER_MS);
-  (void)faults_add(&mirror->home.faults, &fault);
-  mirror->world->counters.source_removed++;
-  weather->removes = false;
-}
-
-static void watch_removal(struct weather *weather) {
+static void watch_source(struct weather *weather) {
+  static const enum mirror_image_op ops[] = {IMAGE_OP_REMOVE, IMAGE_OP_FRACTURE, IMAGE_OP_SYNC};
   struct sim_mirror *mirror = weather->mirror;
   struct record home;
-  weather->removes &= mirror->core && mirror->serving && mirror->busy;
-  if (weather->removes) is_removed(weather);
   if (!weather->armed || mirror->busy || !mirror->serving || !mirror->recovering) return;
   if (!sim_record_load(&mirror->home, RECORD_SELF_HOME, &home)) return;
   uint32_t source = home.recovery_source;
   if (source >= mirror->image_count || !is_current(mirror, source) || mirror->status.images[source].master) return;
   if (prng_one_in(&weather->prng, 2)) return;
   weather->armed = weather->tries++ < 3;
-  weather->removes = true;
-  sim_mirror_image_do(mirror, source, IMAGE_OP_REMOVE, prng_one_in(&weather->prng, 3));
+  mirror->world->counters.source_asked++;
+  sim_mirror_image_do(mirror, source, ops[prng_below(&weather->prng, COUNT_OF(ops))], prng_one_in(&weather->prng, 3));
 }
 
 /* ---- a block that cannot be written ---- */
@@ -270,14 +258,14 @@ static void strike_home_alone(struct weather *weather) {
 
 void troubles_draw(struct weather *weather) {
   static const char *const names[] = {"a file is made shorter",    "an image fails in an activation",
-                                      "a fall beside a join",      "the removal of a source",
+                                      "a fall beside a join",      "a source is to leave",
                                       "a block cannot be written", "home alone"};
   bool quiet = weather->lives % 2 == 0;
   weather->trouble = (enum trouble)prng_below(&weather->prng, TROUBLE_COUNT);
   if (weather->trouble == TROUBLE_HOME && (!weather->settled || weather->anchor == NO_ANCHOR))
     weather->trouble = TROUBLE_SPOILED;
   weather->kind = quiet ? WEATHER_CALM : weather->trouble == TROUBLE_HOME ? WEATHER_STORM : WEATHER_CHAOS;
-  weather->armed = weather->removes = false;
+  weather->armed = false;
   weather->tries = weather->hold = 0;
   if (!quiet) world_trace(weather->mirror->world, "two troubles: %s", names[weather->trouble]);
 }
@@ -291,7 +279,7 @@ struct mirror_activation troubles_activation(const struct weather *weather) {
   struct mirror_activation how = {0};
   struct record home;
   const struct sim_mirror *mirror = weather->mirror;
-  bool promotes = weather->kind == WEATHER_CHAOS && weather->trouble == TROUBLE_REMOVAL;
+  bool promotes = weather->kind == WEATHER_CHAOS && weather->trouble == TROUBLE_SOURCE;
   if (!promotes || !sim_record_load(&mirror->home, RECORD_SELF_HOME, &home)) return how;
   how.promote = true; /* so that the source is not the master */
   how.image = weather_next_member(mirror, home.master % mirror->image_count);
@@ -303,7 +291,7 @@ void troubles_strike(struct weather *weather) {
   switch (weather->trouble) {
     case TROUBLE_SPOILED: strike_file(weather); break;
     case TROUBLE_JOIN: strike_joining(weather); break;
-    case TROUBLE_REMOVAL: strike_source(weather); break;
+    case TROUBLE_SOURCE: strike_source(weather); break;
     case TROUBLE_BLOCK: strike_block(weather); break;
     case TROUBLE_HOME: strike_home_alone(weather); break;
     case TROUBLE_ACTIVATION:
@@ -320,7 +308,7 @@ bool troubles_hold(struct weather *weather) {
 void troubles_watch(struct weather *weather) {
   if (weather->kind == WEATHER_CALM) return;
   if (weather->trouble == TROUBLE_JOIN) watch_joining(weather);
-  if (weather->trouble == TROUBLE_REMOVAL) watch_removal(weather);
+  if (weather->trouble == TROUBLE_SOURCE) watch_source(weather);
 }
 
 /* So that the next life has much to recover. */

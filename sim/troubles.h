@@ -4,7 +4,7 @@
  *   TROUBLE_SPOILED     an image's file is made shorter, and the mirror may have no image missing: it falls (rule 9)
  *   TROUBLE_ACTIVATION  an image fails in the very commit of an activation, and none may be missing
  *   TROUBLE_JOIN        the mirror falls while the record is written by which an image joins; then only that one is there (rules 10, 13)
- *   TROUBLE_REMOVAL     the source of a recovery is removed, and that cannot be recorded (rule 12)
+ *   TROUBLE_SOURCE      the source of a recovery is to leave by a command, which takes nothing back that was read from it (rule 12)
  *   TROUBLE_BLOCK       the last good image has a block that cannot be written, and another is to be copied from it
  *   TROUBLE_HOME        home cannot be written, while an image comes back and commands are given: nobody is told of an error */
 #ifndef TARN_SIM_TROUBLES_H

@@ -27,7 +27,7 @@ enum trouble {
   TROUBLE_SPOILED,
   TROUBLE_ACTIVATION,
   TROUBLE_JOIN,
-  TROUBLE_REMOVAL,
+  TROUBLE_SOURCE,
   TROUBLE_BLOCK,
   TROUBLE_HOME,
   TROUBLE_COUNT
@@ -43,7 +43,6 @@ struct weather {
   enum story { STORY_DOUBT, STORY_MARKS, STORY_COPYING, STORY_COUNT } story; /* BRINK_ALL: this life's */
   enum trouble trouble;                                                      /* BRINK_TROUBLES: this life's */
   bool armed;              /* it waits for an image to be copied to, or for the moment of its second trouble */
-  bool removes;            /* TROUBLE_REMOVAL: the source is being removed */
   uint64_t done_before;    /* TROUBLE_JOIN: what was answered when the image that joins had been flushed */
   uint32_t tries, hold;    /* the life goes on for so many events more */
   bool master_first;       /* it is lost before the write has failed on the others */

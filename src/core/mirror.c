@@ -479,7 +479,7 @@ static void note_told(struct image *image, enum told told, const char *why) {
 
 /* Is there a record to come that says what becomes of an image now? A stop has its last one still. */
 static bool can_record(const struct mirror *m) {
-  return m->running || (m->admin == ADMIN_DEACTIVATE && !m->admin_fallen);
+  return m->running || (m->admin == ADMIN_DEACTIVATE && !m->admin_fallen && m->admin_step != STEP_ENDED);
 }
 
 static void image_failed(struct mirror *m, uint32_t i, const char *why) {

@@ -499,7 +499,8 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
 /* ---- deactivate ---- */
 
 static void deactivated(struct mirror *m, tarn_err err) {
-  if (err == TARN_OK && m->drop_seq > m->commit.done) { /* an image has left while the last record was written */
+  if (err == TARN_OK && !m->admin_fallen &&
+      m->drop_seq > m->commit.done) { /* an image has left while the last record was written */
     commit_admin(m, deactivated);
     return;
   }

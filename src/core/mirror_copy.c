@@ -220,10 +220,10 @@ static void recover_locked(struct copy *copy) {
 }
 
 static void missed_locked(struct copy *copy) {
-  /* What is read where something has still to be recovered need not be what recovery chooses, who writes it to all that have joined by
-   * then, and leaves it missed on the others. */
   copy->targets = missed_targets(copy);
-  if (copy->targets == 0) nothing_to_do(copy);
+  /* Where several are current they may differ there: what is read now need not be what recovery chooses, nor what is shown when its source
+   * has left. */
+  if (copy->targets == 0 || (is_to_be_recovered(copy) && !one_is_current(copy->m))) nothing_to_do(copy);
   else copy_piece(copy);
 }
 

@@ -22,6 +22,14 @@ static const enum image_event op_events[IMAGE_OP_COUNT] = {
     [IMAGE_OP_RESTORE] = IMAGE_COPY_STARTED, [IMAGE_OP_PROMOTE] = IMAGE_PROMOTE, [IMAGE_OP_DEMOTE] = IMAGE_PROMOTE,
     [IMAGE_OP_ASSUME] = IMAGE_ASSUME};
 
+/* What was read of a write that failed, or was under way at a crash, was read at the master, or from the source of the recovery. Nobody
+ * takes its place, and it does not leave by a command, before that is what all hold. */
+static bool undoes_reads(const struct mirror *m, uint32_t i, enum mirror_image_op op) {
+  bool is_source = m->recovering && m->record.recovery_source == i && image_is_current(m, i);
+  if (op == IMAGE_OP_PROMOTE) return m->recover.set_count != 0 && !is_source && image_is_current(m, i);
+  return is_source && (op == IMAGE_OP_REMOVE || op == IMAGE_OP_FRACTURE || op == IMAGE_OP_SYNC);
+}
+
 static bool in_recovery(const struct mirror *m, uint32_t i) {
   return m->recovering && image_is_current(m, i) && i != m->record.recovery_source;
 }
@@ -45,6 +53,9 @@ static bool op_allowed(struct mirror *m, uint32_t i, enum mirror_image_op op) {
                   image_state_name(in_recovery(m, i) ? IMAGE_SYNCHRONIZING : image_state_of(m, i)));
   else if (master && (op == IMAGE_OP_REMOVE || op == IMAGE_OP_FRACTURE || op == IMAGE_OP_SYNC))
     admin_explain(m, "image %s is the master: promote another image first", name);
+  else if (undoes_reads(m, i, op))
+    admin_explain(m, "image %s: the mirror is recovering%s; try again when that is done", name,
+                  op == IMAGE_OP_PROMOTE ? "" : " from it");
   else if (op == IMAGE_OP_FRACTURE && m->serving && m->images[i].online && m->config.max_missing >= 0 &&
            mirror_missing_count(m) >= (uint32_t)m->config.max_missing)
     admin_explain(m,
@@ -94,6 +105,7 @@ static void undo(struct mirror *m, uint32_t i) {
       if (ri->missing == MISSING_NONE) { /* it was in */
         ri->missing = MISSING_FAILED;
         image_returns_later(m, i);
+        mirror_check_missing(m);
       }
       break;
     case IMAGE_OP_FRACTURE:
@@ -131,7 +143,6 @@ static void image_recorded(struct mirror *m, tarn_err err) {
   uint32_t i = m->admin_image;
   if (err != TARN_OK) {
     if (m->running) undo(m, i);
-    mirror_check_missing(m);
     admin_explain(m, "the change to image %s could not be recorded; see 'tarn status'", image_name(m, i));
   } else if (m->admin_op == IMAGE_OP_SYNC && m->record.images[i].all_missed && m->images[i].online) {
     m->record.images[i].all_missed = false; /* the map that says so is durable */

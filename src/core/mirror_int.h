@@ -544,6 +544,7 @@ void copy_init(struct mirror *m);
 /* Sees to it that what copies there are to start are started, soon; harmless at any time. */
 void copy_pump(struct mirror *m);
 /* This range, whose regions are marked, may differ between the images: it is copied from one before it is read again. */
+bool one_is_current(const struct mirror *m);
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
 /* At most one image is current: what it holds is what every read sees. */
 uint32_t syncing_mask(const struct mirror *m);

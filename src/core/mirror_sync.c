@@ -50,6 +50,11 @@ void recover_set(struct mirror *m, uint64_t start, uint64_t length) {
   }
 }
 
+bool one_is_current(const struct mirror *m) {
+  uint32_t current = mirror_current_mask(m);
+  return (current & (current - 1)) == 0;
+}
+
 uint32_t syncing_mask(const struct mirror *m) {
   uint32_t mask = 0;
   EACH_IMAGE(m, i) {
@@ -290,8 +295,8 @@ static void copy_run(struct event *event) {
   if (!m->running) return;
   run_waiting_reads(m);
   bool pauses = m->copy_pause_ns > m->env->now_ns;
-  /* What the good images cannot write again keeps no other from becoming good: then those are out, and the recovery ends. */
-  if (pauses && m->recovery_pauses && !m->paused && !PLANTED(recovery_first)) run_sync(m);
+  /* What the last good image cannot write again keeps no other from becoming good: then that one is out, and the recovery ends. */
+  if (pauses && m->recovery_pauses && one_is_current(m) && !m->paused && !PLANTED(recovery_first)) run_sync(m);
   if (pauses) return;
   if (m->recover.set_count != 0) {
     run_recovery(m);

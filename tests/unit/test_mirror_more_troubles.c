@@ -183,21 +183,6 @@ static void an_image_that_joins_during_a_recovery_has_what_that_chooses(void **s
   assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
 }
 
-/* Both good images have a block that cannot be written (no space is left, say). A third copy is what is needed now. */
-static void a_block_that_none_of_two_can_write_keeps_no_image_from_its_copy(void **state) {
-  (void)state;
-  world_begin(&w, 3, MIB);
-  mirror_image_failed(w.m, 2, "a test");
-  world_pass(&w, NS_PER_S);
-  ram_spoil(&w.data[0], 65536, 4096, RAM_WRITES);
-  ram_spoil(&w.data[1], 65536, 4096, RAM_WRITES);
-  assert_int_equal(world_write(&w, 65536, 4096), TARN_IO);
-  assert_int_equal(world_write(&w, 8 * 65536, 4096), TARN_OK);
-  world_restore(&w, 2);
-  for (uint32_t k = 0; k < 60; k++) world_pass(&w, 60 * NS_PER_S);
-  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
-}
-
 /* Fewer are current than must be, since one has failed in the very round of the activation. */
 static void an_activation_that_loses_an_image_asks_how_many_must_be(void **state) {
   (void)state;
@@ -275,7 +260,6 @@ static void a_write_that_has_read_from_who_has_left_reads_again(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(an_image_whose_removal_is_not_recorded_is_known_for_ever),
-      WORLD_TEST(a_block_that_none_of_two_can_write_keeps_no_image_from_its_copy),
       WORLD_TEST(a_write_that_has_read_from_who_has_left_reads_again),
       WORLD_TEST(an_activation_that_loses_an_image_asks_how_many_must_be),
       WORLD_TEST(an_image_that_joins_during_a_recovery_has_what_that_chooses),
