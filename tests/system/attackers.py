@@ -6,6 +6,7 @@ import re
 from lib import images
 from lib.context import Failed, check, limit, rows, wait_for
 from lib.daemon import Daemon
+from lib.disks import loop_device
 from lib.images import MIB
 from lib.load import open_handle
 from lib.raw_nbd import Raw
@@ -358,3 +359,35 @@ def test_a_core_dump_holds_no_data(t):
     check(kept == 0, f"{kept} mappings that a core has hold what a client wrote")
     check(left_out > 0, "it is not found at all: the test looks at the wrong places")
     handle.shutdown()
+
+
+def test_a_user_of_its_own(t):
+    """Issue 11, 10: the daemon does not need root: only files, and a device, that its user owns. It finds them again after a SIGKILL, and
+    what root alone may read stays closed to it."""
+    os.chmod(t.path(), 0o711)
+    folder = t.path("its")
+    os.mkdir(folder)
+    images.make_random(t.path("victim"), SIZE)
+    os.chmod(t.path("victim"), 0o600)
+    with loop_device(t, images.make_sparse(t.path("c.raw"), SIZE)) as device:
+        for path in (folder, device):
+            os.chown(path, NOBODY, NOBODY)
+        daemon = Daemon(t, state=os.path.join(folder, "state"), wrapper=["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"])
+        os.mkdir(daemon.state, 0o700)
+        os.chown(daemon.state, NOBODY, NOBODY)
+        daemon.start()
+        a, b, meta = (os.path.join(folder, name) for name in ("a.img", "b.img", "c.tarn"))
+        daemon.create("vol0", [a, b, f"c={device},overwrite,meta={meta}"], size=SIZE)
+        daemon.wait_synchronized("vol0")
+        refused = daemon.tarn("image", "add", "vol0", f"{t.path('victim')},overwrite", status=1)
+        check("victim" in refused.err and "ermission" in refused.err, refused.err)
+        handle = open_handle(daemon.uri("vol0"))
+        handle.pwrite(b"x" * MIB, 0)
+        handle.flush()
+        daemon.kill()
+        daemon.start()
+        daemon.wait_synchronized("vol0")
+        daemon.stop()
+        images.check_same([a, b, t.path("c.raw")], SIZE)
+        check(images.read_at(a, 0, MIB) == b"x" * MIB, "what was flushed is not there")
+        check({os.stat(path).st_uid for path in (a, b, meta, a + ".tarn")} == {NOBODY}, "something is not its user's")
