@@ -135,6 +135,7 @@ struct disk *sim_disk_open(struct sim_drive *drive) {
   list_init(&disk->line);
   drive->longest_ns = 0;
   drive->fua_failed = false;
+  drive->told_ns = 0;
   drive->short_from = UINT64_MAX;
   drive->open = disk;
   return &disk->disk;
@@ -345,10 +346,26 @@ static void sim_io_end(struct sim_io *sim_io) {
   if (next) sim_io_begin(disk, LIST_ENTRY(next, struct disk_io, link));
 }
 
-/* The next flush must not be believed: trouble lasts until it has ended. */
+/* The next flush must not be believed: trouble lasts until it has ended, and is judged. */
 static void note_fua(struct sim_drive *drive, const struct sim_io *sim_io) {
+  if (sim_io->io->op == DISK_FLUSH && drive->fua_failed) drive->told_ns = world_now(drive->medium->world);
   if (sim_io->io->op == DISK_FLUSH) drive->fua_failed = false;
   else if (sim_io->err != TARN_OK && sim_io->io->flags & DISK_FUA) drive->fua_failed = true;
+}
+
+static bool syncs(const struct disk_io *io, uint64_t until_ns) {
+  return (io->op == DISK_FLUSH || io->flags & DISK_FUA) && io->submitted_ns <= until_ns;
+}
+
+bool sim_drive_syncs(const struct sim_drive *drive, uint64_t until_ns) {
+  if (!drive->open) return false;
+  LIST_EACH(&drive->open->in_flight, node) {
+    if (syncs(LIST_ENTRY(node, struct sim_io, link)->io, until_ns)) return true;
+  }
+  LIST_EACH(&drive->open->line, node) {
+    if (syncs(LIST_ENTRY(node, struct disk_io, link), until_ns)) return true;
+  }
+  return false;
 }
 
 static void sim_io_run(struct sim_event *event) {

@@ -38,6 +38,7 @@ struct sim_drive {
   uint64_t cache_losses;
   uint64_t ill_count;  /* I/Os in flight that hang, or will fail */
   bool fua_failed;     /* the next flush is to fail for that (rule 5) */
+  uint64_t told_ns;    /* when the last such flush ended; 0: none has */
   bool lands_late;     /* a write that fails may land later: whoever is told of it takes the image out */
   struct list late;    /* struct late_write: such that are on their way */
   uint64_t short_from; /* what is read beyond fails, until it is opened anew; UINT64_MAX: nothing */
@@ -51,6 +52,8 @@ void sim_drive_init(struct sim_drive *drive, struct world *world, const char *na
 struct disk *sim_disk_open(struct sim_drive *drive);
 /* The longest that it has taken for an I/O just now, or has one: that much it hung, whatever stood in its line. */
 uint64_t sim_drive_hung_ns(const struct sim_drive *drive);
+/* Has it a flush, or a FUA, that was submitted at that moment or before? */
+bool sim_drive_syncs(const struct sim_drive *drive, uint64_t until_ns);
 /* The connection to it is lost, at that moment, if it is open then. */
 void sim_drive_lose(struct sim_drive *drive, uint64_t at_ns);
 /* No faults any more: what hangs lands soon. */

@@ -439,9 +439,21 @@ static bool round_is_ill(struct sim_mirror *mirror) {
   return mirror->core && mirror->ill_round > ended;
 }
 
+/* A flush that is to fail has ended at one disk, but not at all of those that it is for, or a FUA beside it has not. */
+static bool is_being_told(struct sim_mirror *mirror) {
+  for (uint32_t v = 0; v < mirror->volume_count; v++) {
+    uint64_t told_ns = 0;
+    for (uint32_t i = 0; i < mirror->image_count; i++) told_ns = max_u64(told_ns, mirror->images[i].data[v].told_ns);
+    for (uint32_t i = 0; i < mirror->image_count && told_ns != 0; i++)
+      if (sim_drive_syncs(&mirror->images[i].data[v], told_ns)) return true;
+    for (uint32_t i = 0; i < mirror->image_count; i++) mirror->images[i].data[v].told_ns = 0;
+  }
+  return false;
+}
+
 bool sim_mirror_is_troubled(struct sim_mirror *mirror) {
   bool troubled = round_is_ill(mirror) || !mirror->serving || mirror->fallen || mirror->recovering;
-  troubled |= drive_is_troubled(&mirror->home);
+  troubled |= drive_is_troubled(&mirror->home) || is_being_told(mirror);
   for (uint32_t i = 0; i < mirror->image_count && !troubled; i++) {
     const struct sim_image *image = &mirror->images[i];
     troubled = drive_is_troubled(&image->meta);
