@@ -1,10 +1,12 @@
 #include "shell/blank.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/require.h"
+#include "format/record.h"
 
 #define CHUNK_BYTES  (1u << 20)
 #define ALIGN_BYTES  4096u
@@ -49,8 +51,50 @@ tarn_err blank_look_for_meta(int fd, uint64_t from, uint64_t end, uint64_t *at) 
   return look(fd, from, end, true, at);
 }
 
-bool blank_at_the_ends(int fd, uint64_t bytes) {
+static tarn_err look_at_the_ends(int fd, uint64_t bytes, bool for_meta) {
   uint64_t at, first = min_u64(bytes, CHUNK_BYTES), last = align_down(bytes - first, ALIGN_BYTES);
-  return blank_look(fd, 0, first, &at) == TARN_OK && at == first && blank_look(fd, last, bytes, &at) == TARN_OK &&
-         at == bytes;
+  tarn_err err = look(fd, 0, first, for_meta, &at);
+  if (err == TARN_OK && at < first) err = TARN_EXISTS;
+  if (err == TARN_OK) err = look(fd, last, bytes, for_meta, &at);
+  return err == TARN_OK && at < bytes ? TARN_EXISTS : err;
+}
+
+bool blank_at_the_ends(int fd, uint64_t bytes) { return look_at_the_ends(fd, bytes, false) == TARN_OK; }
+
+/* ---- where metadata was ---- */
+
+bool blank_file_for_meta(int fd, uint64_t at, uint64_t end) {
+  while (at < end) {
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA), hole;
+    if (data < 0) return errno == ENXIO;
+    hole = lseek(fd, data, SEEK_HOLE);
+    if (hole < 0) return false;
+    uint64_t from = align_down((uint64_t)data, SECTOR_BYTES), to = min_u64((uint64_t)hole, end),
+             whole = align_down(to, SECTOR_BYTES), odd;
+    if (blank_look_for_meta(fd, from, whole, &odd) != TARN_OK || odd != whole) return false;
+    if (blank_look(fd, whole, to, &odd) != TARN_OK || odd != to) return false;
+    at = (uint64_t)hole;
+  }
+  return true;
+}
+
+static bool is_record(const uint8_t *sector, size_t at) {
+  return (at == 0 || at == RECORD_SLOT_BYTES) && memcmp(sector, "TARNREC1", 8) == 0;
+}
+
+/* A device may have a file system by now, which was made around a log and maps of before. */
+static bool has_meta(int fd, bool is_block_device) {
+  uint8_t *chunk = aligned_alloc(ALIGN_BYTES, CHUNK_BYTES);
+  ssize_t got = chunk ? pread(fd, chunk, CHUNK_BYTES, 0) : 0;
+  bool has = false;
+  for (size_t at = 0; (ssize_t)(at + SECTOR_BYTES) <= got && !has; at += SECTOR_BYTES)
+    has = is_record(chunk + at, at) || (!is_block_device && is_left_over(chunk + at));
+  free(chunk);
+  return has;
+}
+
+tarn_err blank_or_meta(int fd, bool is_block_device, uint64_t bytes) {
+  if (has_meta(fd, is_block_device)) return TARN_OK;
+  if (is_block_device) return look_at_the_ends(fd, bytes, true);
+  return blank_file_for_meta(fd, 0, bytes) ? TARN_OK : TARN_EXISTS;
 }

@@ -45,7 +45,15 @@ static bool is_stray(const struct managed *managed, uint32_t slot) {
   return mirror_disks_are_stray(&managed->file, slot);
 }
 
-/* ---- what another disk holds that is there now is kept, until somebody says that it may go ---- */
+/* ---- what is there now is kept, until somebody says that it may go: the right disk may just not be mounted ---- */
+
+static void keep(struct reopen *reopen, const char *what, const char *that_may_go) {
+  struct why *why = &reopen->disks.why;
+  because(why, TARN_REFUSED, "%s; if that may go, 'tarn image sync %s %s' %s", what, reopen->file.name,
+          reopen->file.images[reopen->slot].name, that_may_go);
+  image_disks_close(&reopen->disks);
+  reopen->disks.settle_ns = 0;
+}
 
 static bool holds_data(int fd, const struct file_identity *identity) {
   return identity->is_block_device ? !blank_at_the_ends(fd, identity->size_bytes) : identity->has_data;
@@ -61,11 +69,17 @@ static bool path_holds_data(const char *path) {
 }
 
 static void data_is_kept(struct reopen *reopen, const char *path) {
-  because(&reopen->disks.why, TARN_REFUSED,
-          "%s is not what it was, and holds data; if that may go, 'tarn image sync %s %s' copies over it", path,
-          reopen->file.name, reopen->file.images[reopen->slot].name);
-  image_disks_close(&reopen->disks); /* the path was theirs */
-  reopen->disks.settle_ns = 0;
+  struct why what;
+  because(&what, TARN_REFUSED, "%s is not what it was, and holds data", path);
+  keep(reopen, what.text, "copies over it");
+}
+
+/* Nobody knows which of them is another one: that may be one that is empty. */
+static void one_of_several_is_kept(struct reopen *reopen, const char *path) {
+  struct why what;
+  because(&what, TARN_REFUSED, "one of the files of image %s is not what it was, and %s holds data",
+          reopen->file.images[reopen->slot].name, path);
+  keep(reopen, what.text, "copies over all of them");
 }
 
 static bool is_replaced(const struct reopen *reopen) {
@@ -74,20 +88,49 @@ static bool is_replaced(const struct reopen *reopen) {
   return reopen->identity != 0 && found.identity != 0 && found.identity != reopen->identity;
 }
 
-/* As when the right disk is not mounted, and the folder below holds something else. */
-static bool keeps_data(struct reopen *reopen) {
-  if (reopen->anew || !is_replaced(reopen)) return false;
+/* One of the image's files; NULL: none does. `count`: so many it has. */
+static const char *file_with_data(const struct reopen *reopen, uint32_t *count) {
+  const char *path = NULL;
+  *count = 0;
   for (uint32_t v = 0; v < reopen->file.volume_count; v++) {
     struct data_file files[DISK_PARTS_MAX];
-    uint32_t count = data_disk_files(reopen->disks.data[v], files);
-    for (uint32_t i = 0; i < count; i++) {
-      const struct disk *disk = files[i].file;
-      if (!holds_data(file_disk_fd(disk), file_disk_identity(disk))) continue;
-      data_is_kept(reopen, files[i].path);
-      return true;
-    }
+    uint32_t more = data_disk_files(reopen->disks.data[v], files);
+    for (uint32_t i = 0; i < more && !path; i++)
+      if (holds_data(file_disk_fd(files[i].file), file_disk_identity(files[i].file))) path = files[i].path;
+    *count += more;
   }
-  return false;
+  return path;
+}
+
+static bool keeps_data(struct reopen *reopen) {
+  uint32_t count;
+  if (reopen->anew || !is_replaced(reopen)) return false;
+  const char *path = file_with_data(reopen, &count);
+  if (!path) return false;
+  if (count == 1) data_is_kept(reopen, path);
+  else one_of_several_is_kept(reopen, path);
+  return true;
+}
+
+/* A tail is told by its own uuid when it is opened; and what cannot be opened here cannot be opened later, which says why. */
+static bool keeps_metadata(struct reopen *reopen) {
+  const struct mirror_file_image *image = &reopen->file.images[reopen->slot];
+  struct file_identity identity;
+  struct why what;
+  int fd;
+  if (reopen->anew || image->tail.length) return false;
+  if (trusted_open(image->meta, O_RDONLY, TRUSTED_OWN, &fd, NULL) != TARN_OK) return false;
+  tarn_err err = file_identify(fd, image->meta, &identity, NULL);
+  if (err == TARN_OK) err = blank_or_meta(fd, identity.is_block_device, identity.size_bytes);
+  close(fd);
+  if (err == TARN_EXISTS) {
+    because(&what, err, "%s holds something other than metadata of Tarn", image->meta);
+    keep(reopen, what.text, "writes over it");
+  } else if (err != TARN_OK) {
+    because(&reopen->disks.why, err, "%s cannot be read", image->meta);
+    reopen->disks.settle_ns = 0;
+  }
+  return err != TARN_OK;
 }
 
 /* ---- metadata ---- */
@@ -138,7 +181,9 @@ static void reopen_work(struct reactor_work *work) {
   struct reopen *reopen = CONTAINER_OF(work, struct reopen, work);
   const struct mirror_file_image *image = &reopen->file.images[reopen->slot];
   reopen->disks.why.text[0] = 0;
-  bool made = reopen->make && !image->unknown && metadata_make(reopen);
+  bool make = reopen->make && !image->unknown;
+  if (make && keeps_metadata(reopen)) return; /* before it is made longer, by whomever */
+  bool made = make && metadata_make(reopen);
   if (reopen->disks.why.text[0]) return;
   image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, &reopen->meta, &reopen->disks);
   image_disks_check(&reopen->file, reopen->slot, reopen->uuid, &reopen->disks);

@@ -53,29 +53,13 @@ static enum content record_look(int fd, const struct unmake_owner *owner, char w
   return worst;
 }
 
-/* Is all from `at` on zero, or a log and maps to which no record belongs? */
-static bool rest_is_blank(int fd, uint64_t at, uint64_t end) {
-  while (at < end) {
-    off_t data = lseek(fd, (off_t)at, SEEK_DATA), hole;
-    if (data < 0) return errno == ENXIO;
-    hole = lseek(fd, data, SEEK_HOLE);
-    if (hole < 0) return false;
-    uint64_t from = align_down((uint64_t)data, 512), to = min_u64((uint64_t)hole, end), whole = align_down(to, 512),
-             odd;
-    if (blank_look_for_meta(fd, from, whole, &odd) != TARN_OK || odd != whole) return false;
-    if (blank_look(fd, whole, to, &odd) != TARN_OK || odd != to) return false;
-    at = (uint64_t)hole;
-  }
-  return true;
-}
-
 /* Of a file: all of it. */
 static enum content file_content(int fd, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
   struct stat info;
   if (fstat(fd, &info) != 0) return CONTENT_DATA;
   uint64_t size = (uint64_t)info.st_size, at = size < RECORD_AREA_BYTES ? 0 : RECORD_AREA_BYTES;
   enum content content = at > 0 ? record_look(fd, owner, whose) : CONTENT_NONE;
-  return content == CONTENT_NONE && !rest_is_blank(fd, at, size) ? CONTENT_DATA : content;
+  return content == CONTENT_NONE && !blank_file_for_meta(fd, at, size) ? CONTENT_DATA : content;
 }
 
 static tarn_err left(enum content content, const char *path, const char *whose, struct why *why) {

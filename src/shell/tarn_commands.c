@@ -426,7 +426,9 @@ const struct tarn_command tarn_commands[] = {
     {.name = "image restore",
      .summary = "bring back an image that was fractured, failed or repaired",
      .help = "Opens its files anew, and copies only what it missed; everything, if it is not what it was. Another\n"
-             "file, or another device, that holds data is left alone: 'tarn image sync' copies over it.\n"
+             "file, or another device, that holds data is left alone, if it can be told from the one before (a device\n"
+             "without a serial and an NBD export cannot); so is anything but metadata where the metadata was.\n"
+             "'tarn image sync' copies over both.\n"
              "\n"
              "Example:\n"
              "  tarn image restore vol0 b --wait\n",

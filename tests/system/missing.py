@@ -571,3 +571,141 @@ def test_a_new_image_has_nothing_of_the_one_before(t):
     daemon.wait_state("vol0", "ATTENTION")
     daemon.tarn("fault", "vol0", "c", "heal")
     daemon.wait_state("vol0", "ACTIVE", seconds=30)
+
+
+
+# ---- what somebody else may have there is kept ----
+
+def refused_restore(daemon, what):
+    """`restore` refuses: it says why, and names the command that gives up what is there. Returns its words."""
+    refused = daemon.tarn("image", "restore", "vol0", "b", status=1).err
+    check(what in refused and "'tarn image sync vol0 b'" in refused, refused)
+    return refused
+
+
+def out_with_return_manual(t):
+    """Image b can be taken away; it comes back when somebody asks for it."""
+    daemon, paths = new_mirror(t)
+    daemon.tarn("image", "set", "vol0", "b", "return=manual")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    return daemon, paths
+
+
+@rows([("too short for metadata", 5), ("as long as metadata", 64 * MIB)])
+def test_a_refused_restore_changes_no_metadata_file(t, row):
+    """A5: where the data was is a new, empty file, and where the metadata was one of somebody else's, as when meta= names a file on a disk
+    that is not mounted. `restore` leaves that alone, its length, too; `sync` gives it up."""
+    daemon, paths = out_with_return_manual(t)
+    meta = paths[1] + ".tarn"
+    take_away(paths[1])
+    daemon.tarn("mirror", "activate", "vol0")
+    images.make_sparse(paths[1], SIZE)
+    images.make_random(meta, row[1])
+    before = images.read_at(meta, 0, row[1])
+    refused_restore(daemon, f"{meta} holds something other than metadata of Tarn")
+    check(os.path.getsize(meta) == row[1], f"it has {os.path.getsize(meta)} bytes now")
+    check(images.read_at(meta, 0, row[1]) == before, "it was written to")
+    daemon.tarn("image", "sync", "vol0", "b")
+    equal_images(daemon, paths, "written over")
+
+
+def test_a_restore_keeps_what_is_no_metadata(t):
+    """A5: the data is still what it was, and where the metadata was is a file of somebody else's."""
+    daemon, paths = out_with_return_manual(t)
+    meta = paths[1] + ".tarn"
+    os.rename(meta, meta + ".away")
+    daemon.tarn("mirror", "activate", "vol0")
+    images.make_random(meta, 64 * MIB)
+    before = images.read_at(meta, 0, 64 * MIB)
+    refused_restore(daemon, f"{meta} holds something other than metadata of Tarn")
+    check(images.read_at(meta, 0, 64 * MIB) == before, "it was written to")
+    os.replace(meta + ".away", meta)
+    daemon.tarn("image", "restore", "vol0", "b")
+    equal_images(daemon, paths, "put back")
+
+
+@rows([("empty", b""), ("short and zero", bytes(5)), ("the log of before without its record", None)])
+def test_a_restore_makes_metadata_where_nothing_is_lost(t, row):
+    """Rule 10: what is there says nothing, so `restore` needs nobody's consent."""
+    _, content = row
+    daemon, paths = out_with_return_manual(t)
+    meta = paths[1] + ".tarn"
+    if content is None:
+        spoil_with(meta, bytes(16 * KIB))
+    else:
+        os.unlink(meta)
+        with open(meta, "wb") as file:
+            file.write(content)
+    daemon.tarn("mirror", "activate", "vol0")
+    daemon.tarn("image", "restore", "vol0", "b")
+    equal_images(daemon, paths, "its metadata made anew")
+
+
+def spoil_with(path, content):
+    with open(path, "r+b") as file:
+        file.write(content)
+
+
+@rows([("an ext4, restored", "ext4", False), ("an ext4, synced", "ext4", True), ("nothing", None, False)])
+def test_a_restore_keeps_another_device_in_place_of_metadata(t, row):
+    """A5: metadata lies on a device of its own, whose name is another device's by now. A file system there is kept until `sync` says
+    that it may go; where nothing is, `restore` makes the metadata."""
+    _, kind, syncs = row
+    size, path = 64 * MIB, t.path("own.raw")
+    images.make_sparse(path, size)
+    other = images.make_sparse(t.path("other.raw"), size)
+    if kind:
+        t.run("mkfs.ext4", "-q", "-F", other)
+    daemon = Daemon(t).start()
+    paths = [t.path("a.img"), t.path("b.img")]
+    with loop_device(t, path) as device, loop_device(t, other) as another:
+        link = t.path("meta-device")
+        os.symlink(device, link)
+        daemon.create("vol0", [paths[0], f"b={paths[1]},meta={link}"], size=SIZE)
+        daemon.tarn("image", "set", "vol0", "b", "return=manual")
+        daemon.tarn("mirror", "deactivate", "vol0")
+        os.unlink(link)
+        os.symlink(another, link)
+        before = images.read_at(other, 0, size)
+        daemon.tarn("mirror", "activate", "vol0")
+        if kind:
+            refused_restore(daemon, f"{link} holds something other than metadata of Tarn")
+            daemon.tarn("mirror", "deactivate", "vol0")
+            check(images.read_at(other, 0, size) == before, "its file system was written over")
+            daemon.tarn("mirror", "activate", "vol0")
+        if syncs or not kind:
+            daemon.tarn("image", "sync" if syncs else "restore", "vol0", "b")
+            equal_images(daemon, paths, "its metadata on another device")
+        daemon.stop()
+
+
+@rows([("two volumes", "+", ""), ("two parts", ";", "concat:")])
+def test_a_new_empty_file_beside_one_that_has_not_changed(t, row):
+    """Rule 9, A5: one of an image's two files is lost, and a new, empty one is put in its place. Which one is another one is not known,
+    so `restore` refuses while any of them holds data; and it says of none that it is not what it was."""
+    _, joint, prefix = row
+    size = 4 * MIB
+    files = {name: [t.path(f"{name}{part}.img") for part in "12"] for name in "ab"}
+    for paths in files.values():
+        for path in paths:
+            images.make_sparse(path, size)
+    daemon = Daemon(t).start()
+    sizes = ["--volume", f"x:{size}", "--volume", f"y:{size}"] if joint == "+" else ["--size", 2 * size]
+    words = []
+    for name, paths in files.items():
+        words += ["--image", f"{name}={prefix}{joint.join(paths)},meta={t.path(name + '.tarn')}"]
+    daemon.tarn("mirror", "create", "vol0", *sizes, *words, "--activate")
+    handle = open_handle(daemon.uri("vol0/x" if joint == "+" else "vol0"))
+    handle.pwrite(b"x" * MIB, 0)
+    handle.flush()
+    handle.shutdown()
+    daemon.tarn("image", "set", "vol0", "b", "return=manual")
+    os.rename(files["b"][1], files["b"][1] + ".away")
+    wait_for("image b to be out", lambda: daemon.mirror("vol0")["images"][1]["missing"])
+    images.make_sparse(files["b"][1], size)
+    refused_restore(daemon, f"one of the files of image b is not what it was, and {files['b'][0]} holds data")
+    daemon.tarn("image", "sync", "vol0", "b")
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("mirror", "deactivate", "vol0")
+    for one, other in zip(files["a"], files["b"]):
+        images.check_same([one, other], size)

@@ -309,10 +309,12 @@ def test_metadata_is_damaged_while_running(t, row):
 
 
 @rows([("removed", lambda path: os.unlink(path)), ("damaged", lambda path: spoil(path, 0, 64 * KIB)),
+       ("damaged, all but the magic", lambda path: spoil(path, 8, MIB)),
+       ("not to be told from something else", lambda path: spoil(path, 0, MIB)),
        ("that of another image", lambda path: shutil.copy(path.replace("b.img", "a.img"), path))])
 def test_metadata_is_lost_at_start(t, row):
     """Rule 10: an image with unreadable metadata is UNSYNCHRONIZED and never a source; restore copies it in full. Not over a file that
-    may be another image's, as its metadata say."""
+    may be another image's, as its metadata say; and not over metadata that may be a file of somebody else's."""
     name, lose = row
     mirror = Mirror(t, image_settings=SOON)
     mirror.write(32)
@@ -325,6 +327,10 @@ def test_metadata_is_lost_at_start(t, row):
         refused = mirror.op("restore", "b", "--wait", status=1)
         check("is the metadata of image a" in refused.err, f"whose metadata it is is not said: {refused.err}")
         os.unlink(mirror.path("b") + ".tarn")
+    if name == "not to be told from something else":
+        refused = mirror.op("restore", "b", "--wait", status=1)
+        check("b.img.tarn holds something other than metadata of Tarn" in refused.err, refused.err)
+        mirror.op("sync", "b", "--wait")
     if mirror.image("b")["missing"]:
         mirror.op("restore", "b", "--wait")
     mirror.wait_in("b")
