@@ -189,8 +189,11 @@ static const char *come_verdict(struct mirror *m, uint32_t i) {
   if (unreadable || replaced) {
     image->coming_full = true;
     if (image->coming_asked) return NULL;
-    return replaced ? "its file is another one than it was: 'tarn image restore' copies it in full"
-                    : "its metadata is damaged or empty: 'tarn image restore' copies it in full";
+    return replaced
+               ? "its file is another one than it was: 'tarn image restore' copies it in full, or, if it holds data "
+                 "that may go, 'tarn image sync'"
+               : "its metadata is damaged or empty: 'tarn image restore' copies it in full, or, if something else is "
+                 "there that may go, 'tarn image sync'";
   }
   if (store->record_err != TARN_OK) return "its metadata cannot be read";
   if (judge_apart(m, i, &store->record) && !image->coming_full)

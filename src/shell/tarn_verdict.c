@@ -282,13 +282,40 @@ static void image_wrong(const struct topic *topic, const json_t *image) {
     say(topic->out, topic->look, "wrong", "image %s is no complete copy%s%s%s", name, since, why[0] ? ": " : "", why);
 }
 
+/* `restore` was refused (manager_reopen.c). */
+static bool is_kept(const char *why) { return strstr(why, "if that may go, 'tarn image sync ") != NULL; }
+
+/* `restore` may yet be refused. */
+static bool may_be_kept(const char *why) {
+  return strstr(why, "its file is another one than it was") || strstr(why, "that may go, 'tarn image sync'");
+}
+
 /* The command that an image waits for, which is not copied over by itself, whatever is tried; NULL: it waits for none. */
 static const char *asks_for(const json_t *image) {
   char why[1200];
   if (text_of(image, "missing")[0] == 0) return NULL;
   why_of(image, why, sizeof why);
-  if (strstr(why, "'tarn image sync' gives up")) return "sync";
-  return strstr(why, "'tarn image restore' copies it in full") ? "restore" : NULL;
+  if (strstr(why, "'tarn image sync' gives up") || is_kept(why)) return "sync";
+  bool other = is(image, "missing", "failed") && may_be_kept(why);
+  return other || strstr(why, "'tarn image restore' copies it in full") ? "restore" : NULL;
+}
+
+static void asked_to_do(const struct topic *topic, const json_t *image) {
+  const char *name = text_of(image, "name"), *mirror = topic->name;
+  char why[1200], sync[400] = "";
+  why_of(image, why, sizeof why);
+  if (is_kept(why)) {
+    say(topic->out, topic->look, "to do",
+        "put back what was there; or, if what is there now may go: tarn image sync %s %s", mirror, name);
+    return;
+  }
+  if (may_be_kept(why))
+    snprintf(sync, sizeof sync, "; where that is refused, and what is there now may go: tarn image sync %s %s", mirror,
+             name);
+  say(topic->out, topic->look, "to do",
+      "put back what was there; or, if nothing is needed that only image %s has: tarn image %s %s %s copies it in "
+      "full%s",
+      name, asks_for(image), mirror, name, sync);
 }
 
 static void image_by_itself(const struct topic *topic, const json_t *image) {
@@ -331,11 +358,7 @@ static void image_to_do(const struct topic *topic, const json_t *image) {
     say(topic->out, topic->look, "to do",
         "forget the image whose disk is unknown: tarn image remove %s %s; and add another: tarn image add %s PATH",
         mirror, name, mirror);
-  else if (asks_for(image))
-    say(topic->out, topic->look, "to do",
-        "put back what was there; or, if nothing is needed that only image %s has: tarn image %s %s %s copies it in "
-        "full",
-        name, asks_for(image), mirror, name);
+  else if (asks_for(image)) asked_to_do(topic, image);
   else if (is(image, "missing", "fractured"))
     say(topic->out, topic->look, "to do", "when you have done what you fractured it for: tarn image restore %s %s",
         mirror, name);

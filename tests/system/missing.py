@@ -591,6 +591,29 @@ def out_with_return_manual(t):
     return daemon, paths
 
 
+def test_status_names_what_brings_it_back(t):
+    """B21: where another file is that holds data, one of the commands that `tarn status` names brings the image back: `sync`, if
+    `restore` is refused; and once that was refused, `sync` alone."""
+    daemon, paths = new_mirror(t)
+    daemon.tarn("image", "set", "vol0", "b", "return=auto", "return-after=1")
+    os.rename(paths[1], paths[1] + ".away")
+    wait_for("image b to be out", lambda: daemon.mirror("vol0")["images"][1]["missing"])
+    images.make_random(paths[1], SIZE)
+    wait_for("it to be tried again", lambda: "another one" in str(daemon.mirror("vol0")["images"][1]["reason"]))
+    check_to_do(daemon, r"tarn image restore vol0 b copies it in full; where that is refused, .*: tarn image sync vol0 b$")
+    daemon.tarn("image", "set", "vol0", "b", "return=manual")
+    wait_for("no try to be under way", lambda: not daemon.mirror("vol0")["images"][1]["returning"])
+    refused_restore(daemon, f"{paths[1]} is not what it was, and holds data")
+    check_to_do(daemon, r"put back what was there; or, if what is there now may go: tarn image sync vol0 b$")
+    daemon.tarn("image", "sync", "vol0", "b")
+    equal_images(daemon, paths, "copied over")
+
+
+def check_to_do(daemon, pattern):
+    said = daemon.tarn("status").out
+    check(re.search(r"^  to do +.*" + pattern, said, re.MULTILINE), said)
+
+
 @rows([("too short for metadata", 5), ("as long as metadata", 64 * MIB)])
 def test_a_refused_restore_changes_no_metadata_file(t, row):
     """A5: where the data was is a new, empty file, and where the metadata was one of somebody else's, as when meta= names a file on a disk
