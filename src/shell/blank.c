@@ -7,6 +7,7 @@
 
 #include "base/require.h"
 #include "format/record.h"
+#include "shell/reactor.h"
 
 #define CHUNK_BYTES  (1u << 20)
 #define ALIGN_BYTES  4096u
@@ -36,6 +37,7 @@ static tarn_err look(int fd, uint64_t from, uint64_t end, bool for_meta, uint64_
     ssize_t got = pread(fd, chunk, (size_t)min_u64(CHUNK_BYTES, end - *at), (off_t)*at);
     if (got <= 0) err = TARN_IO;
     if (err != TARN_OK) break;
+    reactor_work_step();
     size_t first = first_of(chunk, (size_t)got, for_meta);
     *at += first;
     if (first < (size_t)got) break;

@@ -45,7 +45,7 @@ static void create_end(struct create *create) {
   if (create->err != TARN_OK) {
     if (call && create->err == TARN_INVALID) call_misused(call, "%s", create->why.text);
     else if (call) call_refuse(call, "%s", create->why.text);
-    else given_up_tell(create);
+    else if (managed->making != MAKING_NOTHING) given_up_tell(create);
     managed_free(managed);
   } else {
     for (size_t i = 0; call && i < json_array_size(create->plan.warnings); i++)
@@ -212,7 +212,7 @@ void manager_mirror_create(struct manager *manager, struct call *call) {
     call_refuse(call, "there is not enough memory");
     return;
   }
-  make_begin(managed, call);
+  make_begin(managed, call, &create->work);
   managed->creator = create;
   create->managed = managed;
   create->plan.file = &managed->file;

@@ -280,7 +280,8 @@ static void import_end(struct import *import) {
     if (call) call_done(call, managed_status_json(managed));
   } else {
     if (call) call_refuse(call, "%s", import->why.text);
-    else report(manager->env, REPORT_WARNING, "tarnd", "an import that was given up has ended: %s", import->why.text);
+    else if (managed->making != MAKING_NOTHING)
+      report(manager->env, REPORT_WARNING, "tarnd", "an import that was given up has ended: %s", import->why.text);
     managed_free(managed);
   }
   import_free(import);
@@ -373,7 +374,7 @@ void manager_mirror_import(struct manager *manager, struct call *call) {
     free(import);
     return;
   }
-  make_begin(managed, call);
+  make_begin(managed, call, &import->work);
   import->managed = managed;
   import->plan.file = &managed->file;
   import->plan.state = manager->options.state;

@@ -28,6 +28,7 @@
 #include "shell/mirror_disks.h"
 #include "shell/mirror_file.h"
 #include "shell/stamp.h"
+#include "shell/work_limit.h"
 
 #define STATE_PATH_MAX    512u                    /* of the state directory */
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
@@ -151,9 +152,9 @@ struct manager {
   struct list asides;  /* manager_aside.c */
   struct list claims;  /* struct claim, manager_files.c */
   struct event resume;
-  struct managed *creating; /* not in the list yet; or NULL */
-  struct timer make_limit;  /* of what it does now */
-  struct list given_up;     /* struct managed, too: nobody waits for these any more (manager_make.c) */
+  struct managed *creating;     /* not in the list yet; or NULL */
+  struct work_limit make_limit; /* of what it does now */
+  struct list given_up;         /* struct managed, too: nobody waits for these any more (manager_make.c) */
   bool stopping;
   struct timer patience; /* with workers, when the daemon stops */
   bool impatient;        /* it is over */
@@ -227,9 +228,10 @@ void claim_end(struct claim *claim);
  * name and its disks are taken. */
 /* True: not now; the call was refused, or waits in line. */
 bool make_waits(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call));
-/* Takes its turn. */
-void make_begin(struct managed *managed, struct call *call);
-/* Something begins that may hang, at so many places one after the other: `hang` for each is allowed, and a little more. */
+/* Takes its turn. `work`: with which all that may hang is done. */
+void make_begin(struct managed *managed, struct call *call, const struct reactor_work *work);
+/* Something begins that may hang, at so many places one after the other: `hang` for each is allowed, and a little more,
+ * and then it must have made a step (work_limit.h). */
 void make_limit(struct managed *managed, uint32_t places);
 /* It goes on with what has a limit of its own. */
 void make_unlimited(struct managed *managed);

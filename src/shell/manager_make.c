@@ -2,7 +2,7 @@
  * while only.
  *
  *     waits in line --> its turn (manager->creating) -- ends --> in the table, or freed
- *                                `- its limit is over, or the daemon stops --> given up, its call answered
+ *                                `- it comes to a standstill, or the daemon stops --> given up, its call answered
  *     given up -- its disks answer --> undone and freed; or, if its config.json was being written, in the table if it is written
  *              `- the daemon ends --> the next start undoes it: config.json has the list of what was made */
 #include <string.h>
@@ -53,7 +53,7 @@ static void give_up_tell(struct managed *managed, bool stops) {
 static void give_up(struct manager *manager, bool stops) {
   struct managed *managed = manager->creating;
   if (!managed) return;
-  timer_cancel(&manager->make_limit);
+  work_limit_cancel(&manager->make_limit);
   manager->creating = NULL;
   list_push(&manager->given_up, &managed->link);
   give_up_tell(managed, stops);
@@ -61,15 +61,15 @@ static void give_up(struct manager *manager, bool stops) {
   manager_resume(manager);
 }
 
-static void too_late(struct timer *timer) { give_up(CONTAINER_OF(timer, struct manager, make_limit), false); }
+static void too_late(struct work_limit *limit) { give_up(CONTAINER_OF(limit, struct manager, make_limit), false); }
 void make_stop(struct manager *manager) { give_up(manager, true); }
 
-void make_begin(struct managed *managed, struct call *call) {
+void make_begin(struct managed *managed, struct call *call, const struct reactor_work *work) {
   struct manager *manager = managed->manager;
   require(!manager->creating);
   manager->creating = managed;
   managed->call = call;
-  timer_init(&manager->make_limit, too_late);
+  work_limit_init(&manager->make_limit, manager->env, work, too_late);
 }
 
 /* Its images have no settings of their own yet. */
@@ -78,12 +78,11 @@ void make_limit(struct managed *managed, uint32_t places) {
   int64_t values[IMAGE_SETTING_COUNT];
   settings_defaults(&image_settings, values);
   uint64_t seconds = places * (uint64_t)values[SET_HANG] + LOCK_WAIT_MORE_S;
-  if (manager->creating == managed)
-    timer_set(manager->env, &manager->make_limit, manager->env->now_ns + seconds * NS_PER_S);
+  if (manager->creating == managed) work_limit_set(&manager->make_limit, seconds * NS_PER_S);
 }
 
 void make_unlimited(struct managed *managed) {
-  if (managed->manager->creating == managed) timer_cancel(&managed->manager->make_limit);
+  if (managed->manager->creating == managed) work_limit_cancel(&managed->manager->make_limit);
 }
 
 void make_failed(struct managed *managed, const struct why *why) {

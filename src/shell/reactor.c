@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -320,6 +321,8 @@ static bool worker_wait(struct workers *workers) {
   return !list_is_empty(&workers->ready) || !(workers->stop || (error == ETIMEDOUT && workers->idle_count > 0));
 }
 
+static _Thread_local struct reactor_work *work_of_thread;
+
 static void *worker_thread(void *argument) {
   struct workers *workers = argument;
   pthread_mutex_lock(&workers->lock);
@@ -333,7 +336,9 @@ static void *worker_thread(void *argument) {
     workers->running_count++;
     pthread_mutex_unlock(&workers->lock);
     struct reactor_work *work = LIST_ENTRY(link, struct reactor_work, link);
+    work_of_thread = work;
     work->work(work);
+    work_of_thread = NULL;
     pthread_mutex_lock(&workers->lock);
     if (!work_ended(workers, work)) continue;
     pthread_mutex_unlock(&workers->lock); /* the reactor wants it as soon as it knows */
@@ -409,6 +414,14 @@ void reactor_run_blocking(struct reactor *reactor, struct reactor_lane *lane, st
   bool wake = ready && workers->idle_count > 0;
   pthread_mutex_unlock(&workers->lock);
   if (wake) pthread_cond_signal(&workers->wanted);
+}
+
+void reactor_work_step(void) {
+  if (work_of_thread) atomic_fetch_add_explicit(&work_of_thread->steps, 1, memory_order_relaxed);
+}
+
+uint64_t reactor_work_steps(const struct reactor_work *work) {
+  return atomic_load_explicit(&work->steps, memory_order_relaxed);
 }
 
 bool reactor_has_work(const struct reactor *reactor) { return reactor->work_busy > 0; }

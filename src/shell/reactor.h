@@ -89,6 +89,7 @@ struct reactor_lane {
 struct reactor_work {
   struct list link;
   struct event event;
+  _Atomic uint64_t steps;
   struct reactor_lane *lane;
   void (*work)(struct reactor_work *work); /* in another thread: touches only what its owner lent it */
   void (*done)(struct reactor_work *work); /* in the reactor's, from the event queue */
@@ -99,6 +100,11 @@ void reactor_lane_init(struct reactor_lane *lane, uint32_t most);
  * at once: for work of which its owner never has more than one, such as the operation on a mirror, or the opening of an image. */
 void reactor_run_blocking(struct reactor *reactor, struct reactor_lane *lane, struct reactor_work *work,
                           void (*run)(struct reactor_work *), void (*done)(struct reactor_work *));
+
+/* For the thread that does long work: it has come a step further, a chunk of so many. In any other thread nothing happens. */
+void reactor_work_step(void);
+/* How many steps it has made, in all its runs. For the reactor's thread. */
+uint64_t reactor_work_steps(const struct reactor_work *work);
 
 /* Is there work whose `done` has not run? For the end: what hangs cannot be waited for. */
 bool reactor_has_work(const struct reactor *reactor);

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "shell/blank.h"
 #include "shell/file_identity.h"
+#include "shell/reactor.h"
 #include "shell/trusted.h"
 
 #define CHUNK_BYTES        (1u << 20)
@@ -178,6 +179,7 @@ static bool zero_range(int fd, uint64_t offset, uint64_t bytes) {
   for (uint64_t done = 0; done < bytes && good; done += CHUNK_BYTES) {
     uint64_t range[2] = {offset + done, min_u64(CHUNK_BYTES, bytes - done)};
     good = ioctl(fd, BLKZEROOUT, range) == 0 || write_at(fd, zeroes, (size_t)range[1], range[0]);
+    reactor_work_step();
   }
   return good;
 }

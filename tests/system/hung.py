@@ -21,8 +21,8 @@ from lib.images import KIB, MIB
 from lib.ledger import SECTOR, stamp
 from lib.load import open_handle
 from lib.mirror import SIZE, Mirror
-from lib.small_disk import loop_file_system
-from lib.volatile_disk import VolatileDisk, does_hang
+from lib.small_disk import loop_file_system, own_mounts
+from lib.volatile_disk import LoopDevice, VolatileDisk, does_hang
 
 CONNECTIONS, DEPTH = 16, 128  # more than a disk takes and the kernel has threads for, of 256 for all files
 OPENING = (257, 262, 332)  # openat, newfstatat, statx
@@ -919,4 +919,50 @@ def test_a_stop_beside_a_store_that_hangs(t, row):
     elif active:
         check([image["name"] for image in daemon.mirror("vol0")["images"]] == ["a", "b"], "it has other images")
         mirror.check_content()
+    daemon.stop()
+
+
+@contextlib.contextmanager
+def disk_of_some_speed(t, name, size, megabytes):
+    """A block device that answers everything, and reads so many megabytes a second."""
+    own_mounts(t)
+    folder, sock = t.path(f"speed-{name}"), t.path(f"speed-{name}.sock")
+    os.mkdir(folder)
+    server = t.spawn("nbdkit", "--foreground", "--unix", sock, "--filter=rate", "memory", f"size={size}", f"rate={8 * megabytes}M")
+    wait_for("nbdkit to listen", lambda: os.path.exists(sock))
+    t.spawn("nbdfuse", f"{folder}/{name}", f"nbd+unix:///?socket={sock}")
+    wait_for("the file", lambda: os.path.exists(f"{folder}/{name}"))
+    loop = LoopDevice(t, f"{folder}/{name}")
+    try:
+        yield loop.path
+    finally:
+        loop.close()
+        check(server.poll() is None, "nbdkit ended")
+
+
+@limit(400)
+def test_a_large_mirror_of_slow_disks_can_be_made(t):
+    """Thesis 8: a disk that answers every read, but not many a second: the look whether its tail is empty (350 MiB for 640 GiB) takes longer
+    than anything may hang, and nothing hangs. The same when an image is added."""
+    size, tail = 640 << 30, 2 << 30
+    with disk_of_some_speed(t, "a", size + tail, 8) as one, disk_of_some_speed(t, "b", size + tail, 8) as two:
+        daemon = Daemon(t).start()
+        daemon.tarn("mirror", "create", "vol0", "--size", size, "--image", f"{one},meta=tail", seconds=300)
+        daemon.tarn("image", "add", "vol0", f"{two},meta=tail,overwrite", seconds=300)
+        daemon.stop()
+
+
+@limit(180)
+def test_what_is_told_of_a_creation_that_made_nothing(t):
+    """A create is given up before it has made anything: nothing is said later of what was made of it."""
+    disk = VolatileDisk(t, "d", SIZE, kind="fuse")
+    disk.power_on()
+    daemon = Daemon(t).start()
+    disk.fuse.send_signal(signal.SIGSTOP)
+    wait_for("the kernel to ask the file system again", lambda: does_hang(disk.path))
+    hanging = t.spawn(*daemon.tarn_argv("mirror", "create", "vol1", "--image", f"{disk.path},meta={t.path('x.tarn')}"))
+    wait_for("it to be given up", lambda: hanging.poll() is not None)
+    disk.fuse.send_signal(signal.SIGCONT)
+    wait_for("its disk to be free", lambda: subprocess.run(create_on(daemon, "vol2", disk.path), check=False).returncode == 0, every=1)
+    check("what was made of it" not in daemon.log(), "nothing was made, and it is said that it is removed")
     daemon.stop()
