@@ -13,6 +13,7 @@ struct call {
   struct request request;
   struct list link; /* the handler's, while the call waits for its turn */
   void (*again)(void *owner, struct call *call);
+  const void *line; /* for what it waits */
   bool answered;
   bool ok, usage; /* usage: no state of the world would allow it; the client exits with 2 */
   struct why why;

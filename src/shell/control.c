@@ -123,7 +123,22 @@ static const char *command_name(const void *context, size_t index) {
   return index < COUNT_OF(commands) ? commands[index].name : NULL;
 }
 
+/* That are under way, with the one that begins. */
+static uint32_t calls_count(const struct control *control) {
+  uint32_t count = 0;
+  LIST_EACH(&control->connections, node) count += LIST_ENTRY(node, struct connection, link)->calling;
+  return count;
+}
+
 static void command_run(struct control *control, struct call *call) {
+  if (calls_count(control) > CONTROL_CALLS_MAX && strcmp(call->request.command, "status") != 0) {
+    call_refuse(
+        call,
+        "%u commands wait or are under way already, and the other connections are kept for 'tarn status', which "
+        "shows what is being done; try again when some of them have ended",
+        CONTROL_CALLS_MAX);
+    return;
+  }
   for (size_t i = 0; i < COUNT_OF(commands); i++) {
     if (strcmp(commands[i].name, call->request.command) != 0) continue;
     commands[i].run(control->options.manager, call);

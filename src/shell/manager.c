@@ -121,7 +121,19 @@ static void waiting_gone(struct call *call) {
   call_refuse(call, "nobody waits for this any more");
 }
 
-void manager_wait(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call)) {
+static uint32_t waiting_count(const struct manager *manager, const void *line) {
+  uint32_t count = 0;
+  LIST_EACH(&manager->waiting, node) count += LIST_ENTRY(node, struct call, link)->line == line;
+  return count;
+}
+
+void manager_wait(struct manager *manager, struct call *call, const struct managed *managed,
+                  void (*again)(void *owner, struct call *call)) {
+  if (waiting_count(manager, managed) >= WAITING_MAX) {
+    call_refuse(call, "%u commands wait already for %s%s; try again when some of them have ended", WAITING_MAX,
+                managed ? "mirror " : "mirrors to be made one after the other", managed ? managed->file.name : "");
+    return;
+  }
   list_init(&call->link);
   call->again = again;
   call->gone = waiting_gone;
@@ -272,7 +284,7 @@ struct managed *call_mirror(struct manager *manager, struct call *call, const ch
     return NULL;
   }
   if (managed->busy) {
-    manager_wait(manager, call, again);
+    manager_wait(manager, call, managed, again);
     return NULL;
   }
   return managed;

@@ -33,8 +33,9 @@
 #define STATE_PATH_MAX    512u                    /* of the state directory */
 #define FOLDER_PATH_MAX   (STATE_PATH_MAX + 160u) /* of a mirror's folder in it */
 #define ATTENTION_RETRY_S 5u
-#define GRACE_S           2u /* a command whose end may take long answers by then that it has begun */
-#define STOP_PATIENCE_S   5u /* a stop waits so long for a worker, or a mirror that is being made */
+#define WAITING_MAX       32u /* commands in one line (manager_wait) */
+#define GRACE_S           2u  /* a command whose end may take long answers by then that it has begun */
+#define STOP_PATIENCE_S   5u  /* a stop waits so long for a worker, or a mirror that is being made */
 
 struct managed;
 struct managed_export {
@@ -190,8 +191,10 @@ void managed_poke(struct managed *managed);
 /* Begins a worker's job on its files. `done` does not run when the daemon stops before that, and has lost its patience. */
 void managed_work(struct managed *managed, void (*run)(struct reactor_work *work),
                   void (*done)(struct reactor_work *work));
-/* Puts the call in line, to be run again when something has finished; unless its client leaves before that. */
-void manager_wait(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call));
+/* Puts the call in the line of this mirror, or (NULL) of those that are to be made, to be run again when something has
+ * finished; unless its client leaves before that. When WAITING_MAX are in that line already it is refused. */
+void manager_wait(struct manager *manager, struct call *call, const struct managed *managed,
+                  void (*again)(void *owner, struct call *call));
 void manager_resume(struct manager *manager);
 /* Writes managed->new_file, or else managed->file, to the state directory; blocks. The result is in work_err, work_why. */
 void managed_store_work(struct reactor_work *work);

@@ -11,7 +11,7 @@
 
 bool make_waits(struct manager *manager, struct call *call, void (*again)(void *owner, struct call *call)) {
   if (manager->stopping) call_refuse(call, "the daemon is stopping");
-  else if (manager->creating) manager_wait(manager, call, again);
+  else if (manager->creating) manager_wait(manager, call, NULL, again);
   else return false;
   return true;
 }

@@ -922,6 +922,37 @@ def test_a_stop_beside_a_store_that_hangs(t, row):
     daemon.stop()
 
 
+def ask_and_stay(daemon, command, **words):
+    """A client that sends this, and waits for its answer."""
+    control = socket.socket(socket.AF_UNIX)
+    control.connect(daemon.control())
+    control.sendall(json.dumps({"command": command, **words}).encode() + b"\n")
+    return control
+
+
+@limit(180)
+def test_commands_that_wait_leave_room_for_status(t):
+    """control.h: commands always find a place. One command hangs in the state directory, and scripts that wait for their turn on that mirror
+    stay, more of them than there are connections: so many have a place in its line, the others are told, and `tarn status` is answered."""
+    mirror = Mirror(t)
+    daemon = mirror.daemon
+    with store_that_hangs(daemon, "vol0") as config:
+        command = t.spawn(*daemon.tarn_argv("mirror", "set", "vol0", "suspend=7"))
+        wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0)
+        waiting = [ask_and_stay(daemon, "mirror get", name="vol0") for _ in range(140)]
+        check("vol0" in daemon.tarn("status").out, "there is no mirror")
+        refused = daemon.tarn("mirror", "get", "vol0", status=1)
+        check("32 commands wait already for mirror vol0" in refused.err, f"{refused}")
+        with open(config, "rb") as reader:
+            reader.read()
+        command.wait(60)
+        answers = [json.loads(control.makefile().readline())["ok"] for control in waiting]
+        check(answers.count(True) == 32, f"{answers.count(True)} were answered")
+        for control in waiting:
+            control.close()
+    daemon.stop()
+
+
 @contextlib.contextmanager
 def disk_of_some_speed(t, name, size, megabytes):
     """A block device that answers everything, and reads so many megabytes a second."""

@@ -390,7 +390,7 @@ def test_clients_that_never_read(t):
 def test_a_client_that_is_killed(t):
     """B15: what a client asked for is carried out when it is killed meanwhile, and its place is free again."""
     world = World(t)
-    for _ in range(70):  # more than there are places
+    for _ in range(140):  # more than there are places
         one = subprocess.Popen(world.daemon.tarn_argv("events"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         one.send_signal(signal.SIGKILL)
         one.wait()
