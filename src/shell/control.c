@@ -504,6 +504,6 @@ void control_destroy(struct control *control) {
   require(control->connection_count == 0 && !control->accept.busy);
   event_cancel(&control->pump);
   while (spare_give(control)) continue;
-  if (control->fd >= 0) listen_close(&control->address, control->fd);
+  if (control->fd >= 0) close(control->fd);
   free(control);
 }

@@ -362,9 +362,8 @@ tarn_err listen_open(struct address *address, int *fd, struct why *why) {
   }
 }
 
-void listen_close(const struct address *address, int fd) {
+void listen_remove(const struct address *address) {
   if (address->is_unix && !address->passed) (void)unlink(address->path);
-  close(fd);
 }
 
 /* ---- connecting ---- */

@@ -49,8 +49,9 @@ CHECKED tarn_err listen_check(const struct address *address, struct why *why);
  * updated with the port that was picked. TARN_EXISTS in use, TARN_INVALID beyond loopback and not exposed, else TARN_REFUSED; with the
  * reason. */
 CHECKED tarn_err listen_open(struct address *address, int *fd, struct why *why);
-/* Closes, and removes the socket file, unless it was passed on to us. */
-void listen_close(const struct address *address, int fd);
+/* Removes the socket file, unless it was passed on to us. Before the socket is closed: after that somebody else may have his
+ * there. Blocks: for workers. */
+void listen_remove(const struct address *address);
 /* A connected socket, blocking: for clients like the command line. TARN_NOT_FOUND nobody listens there. */
 CHECKED tarn_err address_connect(const struct address *address, int *fd, struct why *why);
 /* The other end of a connection, for reports: "10.0.0.1:4711", "unix (pid 4711, uid 1000)". */

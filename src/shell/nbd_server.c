@@ -545,7 +545,7 @@ static void accept_done(struct reactor_op *op, int result) {
     if (listener->caller >= 0) close(listener->caller);
     listener->caller = -1;
     own_server_ends(listener->fd);
-    listen_close(&listener->address, listener->fd);
+    close(listener->fd);
     listener->fd = -1;
     if (!event_is_posted(&server->sweep)) event_post(&server->env->queue, &server->sweep);
     return;
@@ -693,7 +693,7 @@ void nbd_server_stop(struct nbd_server *server, void *owner, void (*stopped)(voi
       if (listener->caller >= 0) close(listener->caller);
       listener->caller = -1;
       own_server_ends(listener->fd);
-      listen_close(&listener->address, listener->fd);
+      close(listener->fd);
       listener->fd = -1;
     } else {
       reactor_cancel(server->reactor, &listener->accept);

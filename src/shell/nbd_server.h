@@ -54,7 +54,8 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
 uint64_t nbd_server_reserved_bytes(const struct nbd_server *server);
 /* Listens there too (at most 16 addresses). `address` is updated as by listen_open(). */
 CHECKED tarn_err nbd_server_listen(struct nbd_server *server, struct address *address, struct why *why);
-/* Stops listening and hangs up on everybody; `stopped` runs from the event queue when the last session is gone. */
+/* Stops listening and hangs up on everybody; `stopped` runs from the event queue when the last session is gone. Socket
+ * files stay: listen_remove() before. */
 void nbd_server_stop(struct nbd_server *server, void *owner, void (*stopped)(void *owner));
 /* Requires a stopped server (or one that never listened). */
 void nbd_server_destroy(struct nbd_server *server);

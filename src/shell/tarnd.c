@@ -47,6 +47,9 @@ static struct tarnd {
   struct service_sockets passed;
   struct service_voice voice;
   bool stopping;
+  struct address control_address;
+  struct reactor_work removal;   /* of our socket files */
+  struct timer removal_patience; /* armed: that is waited for */
 } tarnd;
 
 /* ---- reporting ---- */
@@ -187,6 +190,7 @@ static tarn_err control_open(struct tarnd *daemon, struct why *why) {
   tarn_err err = daemon->passed.has_control ? TARN_OK : address_unix(path, &address, why);
   be_patient(daemon, &address);
   if (err == TARN_OK) err = control_listen(daemon->control, &address, why);
+  daemon->control_address = address;
   if (err == TARN_OK && address.passed)
     report(daemon->env, REPORT_INFO, "tarnd", "takes commands at %s, a socket that was passed on", address.text);
   return err;
@@ -254,14 +258,34 @@ static tarn_err start(struct tarnd *daemon, struct why *why) {
 
 /* ---- stop: clients, then mirrors, then the sockets ---- */
 
+#define REMOVAL_WAIT_NS NS_PER_S /* a socket file that is left is replaced by the next start */
+
 static void control_stopped(void *owner) { reactor_stop(((struct tarnd *)owner)->reactor); }
 static void nbd_stopped(void *owner) {
   struct tarnd *daemon = owner;
   control_stop(daemon->control, daemon, control_stopped);
 }
+
+static void removal_work(struct reactor_work *work) {
+  const struct tarnd *daemon = CONTAINER_OF(work, struct tarnd, removal);
+  for (uint32_t i = 0; i < daemon->config.nbd_count; i++) listen_remove(&daemon->config.nbd[i]);
+  listen_remove(&daemon->control_address);
+}
+static void sockets_stop(struct tarnd *daemon) { nbd_server_stop(daemon->nbd, daemon, nbd_stopped); }
+static void removal_left(struct timer *timer) { sockets_stop(CONTAINER_OF(timer, struct tarnd, removal_patience)); }
+static void removed(struct reactor_work *work) {
+  struct tarnd *daemon = CONTAINER_OF(work, struct tarnd, removal);
+  if (!timer_is_armed(&daemon->removal_patience)) return;
+  timer_cancel(&daemon->removal_patience);
+  sockets_stop(daemon);
+}
+
+/* They may lie on what hangs. */
 static void manager_stopped(void *owner) {
   struct tarnd *daemon = owner;
-  nbd_server_stop(daemon->nbd, daemon, nbd_stopped);
+  timer_init(&daemon->removal_patience, removal_left);
+  timer_set(daemon->env, &daemon->removal_patience, daemon->env->now_ns + REMOVAL_WAIT_NS);
+  reactor_run_blocking(daemon->reactor, NULL, &daemon->removal, removal_work, removed);
 }
 
 static void signalled(void *owner, int signal_number) {

@@ -997,3 +997,34 @@ def test_what_is_told_of_a_creation_that_made_nothing(t):
     wait_for("its disk to be free", lambda: subprocess.run(create_on(daemon, "vol2", disk.path), check=False).returncode == 0, every=1)
     check("what was made of it" not in daemon.log(), "nothing was made, and it is said that it is removed")
     daemon.stop()
+
+
+@limit(240)
+@rows([("a command under way", True), ("none", False)])
+def test_a_stop_while_the_state_directory_hangs(t, row):
+    """Thesis 8: the file system of the state directory hangs, whole, as it does in reality. A stop ends all the same, and does not call
+    clean what it could not record."""
+    with frozen_file_system(t) as (folder, freeze, thaw):
+        state, a, b = f"{folder}/state", t.path("a.img"), t.path("b.img")
+        daemon = Daemon(t, state=state).start()
+        daemon.create("vol0", [a, b], size=MIB)
+        use_small(daemon)
+        freeze()
+        if row[1]:
+            t.spawn(*daemon.tarn_argv("mirror", "set", "vol0", "suspend=7"))
+            wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0)
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for("the daemon to say that it stopped", lambda: "tarnd: stopped" in daemon.log(), seconds=90)
+        check("is closed cleanly" not in daemon.log(), "what could not be recorded is called clean")
+        thaw()
+        daemon.process.wait(60)
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        daemon.stop()
+
+
+def use_small(daemon):
+    handle = open_handle(daemon.uri("vol0"))
+    handle.pwrite(b"x" * 4096, 0)
+    handle.flush()
+    handle.shutdown()

@@ -10,6 +10,11 @@
 #include "shell/listen.h"
 #include "unit.h"
 
+static void listen_close(const struct address *address, int fd) {
+  listen_remove(address);
+  close(fd);
+}
+
 static void test_addresses(void **state) {
   static const struct {
     const char *why, *text, *host, *port, *path, *says; /* says: part of the refusal */
