@@ -18,6 +18,7 @@
 #include "shell/file_share.h"
 #include "shell/mirror_disks.h"
 #include "shell/nbd_disk.h"
+#include "shell/reactor.h"
 #include "shell/tail.h"
 #include "shell/words.h"
 
@@ -180,6 +181,7 @@ tarn_err plan_parse_image(struct create_plan *plan, const struct request *reques
 static tarn_err file_look(struct plan_file *file, struct why *why) {
   struct why inner;
   tarn_err err = file_inspect(file->path, &file->identity, &inner);
+  reactor_work_step();
   if (err == TARN_OK) return TARN_OK;
   struct stat info;
   if (err != TARN_NOT_FOUND) return because(why, err, "%s: %s", file->owner, inner.text);
@@ -827,6 +829,7 @@ static void warn_of_one_file_system(struct create_plan *plan) {
 static tarn_err file_make(const struct plan_file *file, uint64_t bytes, size_t *made, struct why *why) {
   tarn_err err = file_create(file->path, bytes, why);
   *made += err == TARN_OK;
+  reactor_work_step();
   return err;
 }
 
@@ -906,9 +909,12 @@ static tarn_err folder_make(const struct create_plan *plan, struct why *why) {
   return err == TARN_OK ? file_create(record, RECORD_AREA_BYTES, why) : err;
 }
 
-tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
-  json_t **list = plan->adding ? &plan->file->images[plan->from].adding : &plan->file->unmake;
-  size_t made = 0, tails = 0;
+static json_t **list_of(const struct create_plan *plan) {
+  return plan->adding ? &plan->file->images[plan->from].adding : &plan->file->unmake;
+}
+
+tarn_err plan_list(struct create_plan *plan, struct why *why) {
+  json_t **list = list_of(plan);
   require(!*list);
   *list = json_array();
   for (uint32_t i = 0; i < plan->file_count; i++)
@@ -919,11 +925,18 @@ tarn_err plan_prepare(struct create_plan *plan, struct why *why) {
     char text[UNMAKE_TEXT_BYTES];
     if (!plan->places[slot].tail) continue;
     json_array_append_new(*list, json_string_nocheck(mirror_file_meta_text(&plan->file->images[slot], text)));
-    tails++;
+    plan->tails++;
   }
   tarn_err err = plan->adding ? mirror_file_store(plan->folder, plan->file, why) : folder_make(plan, why);
-  if (err == TARN_OK) err = files_make(plan, &made, why);
+  while (err != TARN_OK && json_array_size(*list) > plan->tails) json_array_remove(*list, 0);
+  return err;
+}
+
+tarn_err plan_make(struct create_plan *plan, struct why *why) {
+  json_t *list = *list_of(plan);
+  size_t made = 0;
+  tarn_err err = files_make(plan, &made, why);
   if (err == TARN_OK) warn_of_one_file_system(plan);
-  while (err != TARN_OK && json_array_size(*list) > made + tails) json_array_remove(*list, made);
+  while (err != TARN_OK && json_array_size(list) > made + plan->tails) json_array_remove(list, made);
   return err;
 }

@@ -3,8 +3,8 @@
  *
  *   plan_parse()    words only: names, sizes, counts, settings. Errors are bad usage. plan_parse_image(): of one more image.
  *   plan_check()    looks at every file and decides; touches nothing. Blocks.
- *   plan_prepare()  makes what is missing. Blocks. What it has made is in file->unmake, or in the list `adding` of the image;
- *                   the list is stored before the first is made.
+ *   plan_list()     stores the list of what is to be made: file->unmake, or `adding` of the image. Blocks.
+ *   plan_make()     makes it. Blocks. On an error the list has what was made.
  *
  * Files, parts of files and devices that overlap are found by device, inode and range (disk_space.h), NBD exports by their
  * address.
@@ -56,6 +56,7 @@ struct create_plan {
     bool tail;             /* meta=tail; file->images[].tail says where */
     bool at_home;          /* nothing was said, so it lies in the state directory */
   } places[IMAGES_MAX];    /* of the metadata */
+  size_t tails;            /* how many entries of that list are tails: the last ones */
   struct plan_file *files; /* of the disks, image by image, each followed by its metadata's */
   uint32_t file_count, files_from[IMAGES_MAX], meta[IMAGES_MAX] /* in `files` */;
   /* the owner's, before plan_check() */
@@ -73,7 +74,8 @@ CHECKED tarn_err plan_check(struct create_plan *plan, struct why *why);
 /* For `mirror import`: plan->file is complete, and what it names is there, long enough, in no use, and of no mirror of this node.
  * Touches nothing. Blocks. */
 CHECKED tarn_err plan_check_import(struct create_plan *plan, struct why *why);
-CHECKED tarn_err plan_prepare(struct create_plan *plan, struct why *why);
+CHECKED tarn_err plan_list(struct create_plan *plan, struct why *why);
+CHECKED tarn_err plan_make(struct create_plan *plan, struct why *why);
 /* Frees what plan_check() took. */
 void plan_release(struct create_plan *plan);
 

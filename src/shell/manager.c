@@ -64,7 +64,7 @@ struct managed *managed_new(struct manager *manager, const char *name) {
 }
 
 void managed_free(struct managed *managed) {
-  require(managed->mirror == NULL && !managed->busy && !aside_has_any(managed));
+  require(managed->mirror == NULL && !managed->busy && !aside_has_any(managed) && !managed->emptying);
   require(managed->export_count == 0 && list_is_empty(&managed->reopens));
   timer_cancel(&managed->retry);
   timer_cancel(&managed->grace);
@@ -135,6 +135,7 @@ void manager_wait(struct manager *manager, struct call *call, const struct manag
     return;
   }
   list_init(&call->link);
+  call->line = managed;
   call->again = again;
   call->gone = waiting_gone;
   list_push(&manager->waiting, &call->link);
@@ -500,7 +501,7 @@ static bool stop_one(struct managed *managed) {
   if (managed->busy) {
     mirror_disks_hurry(&managed->disks);
     reopens_give_up(managed, "the daemon is stopping");
-    adding_give_up(managed, "the daemon is stopping");
+    adding_give_up(managed);
     return false;
   }
   if (!open && managed->export_count == 0) return true;
@@ -522,7 +523,7 @@ static void stop_next(struct manager *manager) {
 bool manager_is_quiet(const struct manager *manager) {
   LIST_EACH(&manager->mirrors, node) {
     const struct managed *managed = LIST_ENTRY(node, struct managed, link);
-    if (managed->mirror || managed->left) return false;
+    if (managed->mirror || managed->left || managed->emptying) return false;
   }
   return manager->strays == 0 && list_is_empty(&manager->given_up) && list_is_empty(&manager->asides);
 }

@@ -1,8 +1,13 @@
-/* `tarn image add`: check (worker) -> open the mirror quietly, if it does not run -> config.json, make files, open them (worker)
- * -> the core adds it -> config.json without the list of what was made (worker). manager_tidy.c has the crash argument.
+/* `tarn image add`: check (worker) -> open the mirror quietly, if it does not run -> config.json (worker) -> make files,
+ * open them (worker) -> the core adds it -> config.json without the list of what was made (worker). manager_tidy.c has the
+ * crash argument.
  *
- * The check is the first look at the new image's disks, which may hang, and it changes nothing. So it is given up after a while, or when
- * the daemon stops: then it is a stray, which ends when it ends. */
+ * The check is the first look at the new image's disks, which may hang, and it changes nothing. So it is given up when it
+ * makes no progress, or when the daemon stops: then it is a stray, which ends when it ends.
+ *
+ * They may as well hang when the files are made. That is given up in the same way: the image keeps its place among those
+ * that leave (manager_tidy.c), as one that was half added at a crash, and what was made is removed when the worker has
+ * ended. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,15 +16,18 @@
 #include "shell/manager_internal.h"
 
 struct adding {
-  struct managed *managed; /* NULL: a stray */
+  struct managed *managed; /* NULL: a stray that checked */
   struct manager *manager;
   struct create_plan plan;
   struct claim claim;
   struct mirror_file file; /* the mirror's, with the image */
   struct meta_sizes meta;
   struct image_disks disks;
-  struct reactor_work work; /* the check */
-  struct timer limit;       /* armed: a worker checks, and is waited for */
+  struct reactor_work work;  /* the check, and the making of files */
+  struct work_limit limit;   /* set: that is under way, and is waited for */
+  bool makes;                /* ... files */
+  struct mirror_file listed; /* what config.json has meanwhile */
+  bool given_up;             /* that was */
   tarn_err err;
   struct why why;
 };
@@ -30,6 +38,7 @@ static void adding_free(struct adding *adding) {
   json_decref(adding->plan.others);
   json_decref(adding->plan.warnings);
   mirror_file_release(&adding->file);
+  mirror_file_release(&adding->listed);
   free(adding);
 }
 
@@ -102,12 +111,12 @@ static void added(struct mirror *mirror, tarn_err err, const char *why, void *co
 
 /* ---- its files ---- */
 
-static void prepare_work(struct reactor_work *work) {
-  struct adding *adding = CONTAINER_OF(work, struct managed, work)->task->adding;
+static void make_work(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct adding, work);
   uint32_t slot = adding->plan.from;
-  adding->err = plan_prepare(&adding->plan, &adding->why);
+  adding->err = plan_make(&adding->plan, &adding->why);
   if (adding->err != TARN_OK) return;
-  image_disks_open(adding->managed->manager->options.reactor, &adding->file, slot, &adding->meta, &adding->disks);
+  image_disks_open(adding->manager->options.reactor, &adding->file, slot, &adding->meta, &adding->disks);
   if (adding->disks.why.text[0])
     adding->err =
         because(&adding->why, TARN_REFUSED, "image %s: %s", adding->file.images[slot].name, adding->disks.why.text);
@@ -116,9 +125,9 @@ static void prepare_work(struct reactor_work *work) {
                           adding->file.images[slot].name);
 }
 
-static void prepared(struct reactor_work *work) {
-  struct managed *managed = CONTAINER_OF(work, struct managed, work);
-  struct adding *adding = managed->task->adding;
+/* The image is in managed->file from now on, with the list of what was made. */
+static void add_prepared(struct adding *adding) {
+  struct managed *managed = adding->managed;
   uint32_t slot = adding->plan.from;
   struct mirror_image_config config;
   mirror_file_release(&managed->file);
@@ -137,6 +146,48 @@ static void prepared(struct reactor_work *work) {
   mirror_image_add(managed->mirror, slot, &config, added, adding);
 }
 
+/* Nobody waits for it any more. managed->file may just be written down by a worker, and has the whole list. */
+static void make_left(struct adding *adding) {
+  struct managed *managed = adding->managed;
+  image_disks_close(&adding->disks);
+  managed->emptying &= ~(1u << adding->plan.from);
+  report(managed->manager->env, REPORT_INFO, managed->file.name,
+         "image %s: its disks have answered, and what was made of it is being removed",
+         managed->file.images[adding->plan.from].name);
+  managed_poke(managed);
+  adding_free(adding);
+}
+
+static void made(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct adding, work);
+  work_limit_cancel(&adding->limit);
+  if (adding->given_up) make_left(adding);
+  else add_prepared(adding);
+}
+
+static void limit_begin(struct adding *adding, bool makes) {
+  uint64_t hang_s = (uint64_t)adding->file.images[adding->plan.from].settings.values[SET_HANG];
+  adding->makes = makes;
+  work_limit_set(&adding->limit, (hang_s + LOCK_WAIT_MORE_S) * NS_PER_S);
+}
+
+static void list_work(struct reactor_work *work) {
+  struct adding *adding = CONTAINER_OF(work, struct managed, work)->task->adding;
+  adding->err = plan_list(&adding->plan, &adding->why);
+}
+
+static void listed(struct reactor_work *work) {
+  struct managed *managed = CONTAINER_OF(work, struct managed, work);
+  struct adding *adding = managed->task->adding;
+  if (adding->err != TARN_OK) {
+    add_prepared(adding);
+    return;
+  }
+  mirror_file_copy(&adding->listed, &adding->file);
+  limit_begin(adding, true);
+  reactor_run_blocking(managed->manager->options.reactor, NULL, &adding->work, make_work, made);
+}
+
 static void add_act(struct managed *managed) {
   struct adding *adding = managed->task->adding;
   struct mirror_file_image image = adding->file.images[managed->task->slot];
@@ -145,7 +196,7 @@ static void add_act(struct managed *managed) {
   adding->file.images[managed->task->slot] = image;
   if (adding->file.slot_count < adding->plan.to) adding->file.slot_count = adding->plan.to;
   adding->meta = managed->disks.meta;
-  managed_work(managed, prepare_work, prepared);
+  managed_work(managed, list_work, listed);
 }
 
 static void check_work(struct reactor_work *work) {
@@ -156,7 +207,7 @@ static void check_work(struct reactor_work *work) {
 static void checked(struct reactor_work *work) {
   struct adding *adding = CONTAINER_OF(work, struct adding, work);
   struct managed *managed = adding->managed;
-  timer_cancel(&adding->limit);
+  work_limit_cancel(&adding->limit);
   if (!managed) {
     adding->manager->strays--;
     manager_resume(adding->manager);
@@ -174,7 +225,7 @@ static void checked(struct reactor_work *work) {
 
 static void check_leave(struct adding *adding, const char *why) {
   struct image_task *task = adding->managed->task;
-  timer_cancel(&adding->limit);
+  work_limit_cancel(&adding->limit);
   claim_end(&adding->claim); /* a stray looks, and does nothing */
   adding->manager->strays++;
   task->adding = NULL;
@@ -184,13 +235,38 @@ static void check_leave(struct adding *adding, const char *why) {
   task->end(managed);
 }
 
-static void check_late(struct timer *timer) {
-  check_leave(CONTAINER_OF(timer, struct adding, limit), "what it lies on does not answer");
+/* What was made is removed when the worker has ended, or by the next start. */
+static void make_leave(struct adding *adding, const char *then) {
+  struct managed *managed = adding->managed;
+  uint32_t slot = adding->plan.from;
+  struct why why;
+  work_limit_cancel(&adding->limit);
+  adding->given_up = true;
+  mirror_file_release(&managed->file);
+  managed->file = adding->listed;
+  adding->listed = (struct mirror_file){.unmake = NULL};
+  managed->leaving |= 1u << slot;
+  managed->emptying |= 1u << slot;
+  managed->task->adding = NULL;
+  because(&why, TARN_HUNG, "image %s is not added: what it lies on does not answer%s", managed->file.images[slot].name,
+          then);
+  image_task_acted(managed, TARN_HUNG, why.text);
 }
 
-void adding_give_up(struct managed *managed, const char *why) {
+static void too_late(struct work_limit *limit) {
+  struct adding *adding = CONTAINER_OF(limit, struct adding, limit);
+  if (adding->makes)
+    make_leave(adding,
+               "; what was made of it is removed when that answers, and until then its name and its disks are taken");
+  else check_leave(adding, "what it lies on does not answer");
+}
+
+void adding_give_up(struct managed *managed) {
   struct adding *adding = managed->task ? managed->task->adding : NULL;
-  if (adding && timer_is_armed(&adding->limit)) check_leave(adding, why);
+  if (!adding || !work_limit_is_set(&adding->limit)) return;
+  if (!adding->makes) check_leave(adding, "the daemon is stopping");
+  else if (managed->manager->impatient)
+    make_leave(adding, ", and the daemon is stopping; its next start removes what was made of it");
 }
 
 /* ---- the command ---- */
@@ -208,8 +284,7 @@ static void add_begin(struct managed *managed, struct call *call, struct adding 
   claim_image(&adding->claim, &adding->file, task->slot, managed->manager->options.state, "added");
   managed_begin(managed, call, "is having an image added");
   managed->task = task;
-  uint64_t limit_s = (uint64_t)adding->file.images[task->slot].settings.values[SET_HANG] + LOCK_WAIT_MORE_S;
-  timer_set(managed->manager->env, &adding->limit, managed->manager->env->now_ns + limit_s * NS_PER_S);
+  limit_begin(adding, false);
   reactor_run_blocking(managed->manager->options.reactor, NULL, &adding->work, check_work, checked);
 }
 
@@ -230,7 +305,7 @@ void manager_image_add(struct manager *manager, struct call *call) {
   }
   adding->managed = managed;
   adding->manager = manager;
-  timer_init(&adding->limit, check_late);
+  work_limit_init(&adding->limit, manager->env, &adding->work, too_late);
   mirror_file_copy(&adding->file, &managed->file);
   adding->plan.file = &adding->file;
   adding->plan.state = manager->options.state;

@@ -197,7 +197,7 @@ static void destroy_begin(struct managed *managed) {
 static void destroy_quiet_ended(struct managed *managed, tarn_err err, const char *why) {
   struct why text;
   (void)err, (void)why;
-  if (managed_is_stuck(managed, &text) || aside_explain(managed, &text)) {
+  if (managed_is_stuck(managed, &text) || aside_explain(managed, &text) || emptying_explain(managed, &text)) {
     managed_fail(managed, text.text);
     managed_finish(managed);
   } else destroy_begin(managed);
@@ -238,7 +238,7 @@ void manager_mirror_destroy(struct manager *manager, struct call *call) {
                 "mirror %s has more images than its master: %s; remove them first with 'tarn image remove %s IMAGE', "
                 "or destroy it with them with --force",
                 name, others, name);
-  else if (managed_is_stuck(managed, &why) || aside_explain(managed, &why))
+  else if (managed_is_stuck(managed, &why) || aside_explain(managed, &why) || emptying_explain(managed, &why))
     call_refuse(call, "mirror %s cannot be destroyed now: %s", name, why.text);
   else {
     managed_begin(managed, call, "is being destroyed");

@@ -168,7 +168,8 @@ static void create_opened(struct mirror_disks *disks) {
 
 static void prepare_work(struct reactor_work *work) {
   struct create *create = CONTAINER_OF(work, struct create, work);
-  create->err = plan_prepare(&create->plan, &create->why);
+  create->err = plan_list(&create->plan, &create->why);
+  if (create->err == TARN_OK) create->err = plan_make(&create->plan, &create->why);
 }
 
 static void prepared(struct reactor_work *work) {

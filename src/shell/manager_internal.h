@@ -118,16 +118,17 @@ struct managed {
   uint32_t export_count, exports_leaving;
   void (*exports_left)(struct managed *managed), (*exports_opened)(struct managed *managed);
 
-  struct create *creator;   /* manager_create.c, while it is being made */
-  enum making making;       /* manager_make.c */
-  bool refused;             /* ... it goes no further; `work_why` tells, or it was answered already */
-  bool unmaking;            /* its files are being removed, and then it is gone */
-  struct image_task *task;  /* manager_image.c, manager_add.c: the operation on an image */
-  uint32_t leaving;         /* by image: of the mirror no more; its files are released when they are quiet */
-  uint32_t undecided;       /* ... of the mirror or not: what the next activation finds tells */
-  uint32_t forgetting;      /* of those that leave, the one that is being forgotten */
-  uint8_t uuid[16];         /* the mirror's, for the worker that does that */
-  bool store_wanted;        /* config.json has still to be told that an image is added */
+  struct create *creator;  /* manager_create.c, while it is being made */
+  enum making making;      /* manager_make.c */
+  bool refused;            /* ... it goes no further; `work_why` tells, or it was answered already */
+  bool unmaking;           /* its files are being removed, and then it is gone */
+  struct image_task *task; /* manager_image.c, manager_add.c: the operation on an image */
+  uint32_t leaving;        /* by image: of the mirror no more; its files are released when they are quiet */
+  uint32_t undecided;      /* ... of the mirror or not: what the next activation finds tells */
+  uint32_t emptying;   /* ... a worker has its files: removes them, or still makes them, and nobody waits for that */
+  uint32_t emptied;    /* ... they are removed */
+  uint32_t forgetting; /* of those that leave, the one that is being forgotten */
+  bool store_wanted;   /* config.json has still to be told that an image is added */
   struct call *verify_call; /* manager_verify.c */
   bool verifying;
   void (*verify_ended)(struct managed *managed);
@@ -348,12 +349,13 @@ struct image_task {
   /* manager_tidy.c */
   void (*released)(struct managed *managed);
   uint64_t release_deadline_ns;
-  struct adding *adding; /* manager_add.c; NULL: its check was given up */
+  struct adding *adding; /* manager_add.c; NULL: it was given up */
 };
 /* Requires an operation begun, and managed->task. */
 void image_task_run(struct managed *managed);
-/* The daemon stops, or else: if it is an image's disks that are looked at, that is not waited for any more. */
-void adding_give_up(struct managed *managed, const char *why);
+/* The daemon stops: if a new image's disks are looked at, that is not waited for any more; nor that its files are made,
+ * when the manager is impatient. */
+void adding_give_up(struct managed *managed);
 void image_task_acted(struct managed *managed, tarn_err err, const char *why);
 /* The quiet service has done what it is for: ends it. */
 void image_look(struct managed *managed);
@@ -363,6 +365,10 @@ void image_look(struct managed *managed);
  * made for it, forgets it. `released` runs then, or when that takes long: it is done later by itself. */
 void image_release(struct managed *managed, void (*released)(struct managed *managed));
 void leaving_look(struct managed *managed);
+/* Why this image's files are not to be touched, as part of a sentence: a worker has them. False: none has. */
+bool emptying_image_explain(const struct managed *managed, uint32_t slot, struct why *why);
+/* Which image that is, as a sentence; false: there is none. */
+bool emptying_explain(const struct managed *managed, struct why *why);
 /* What an activation has shown of images that were being added or removed at a crash. */
 void reconcile(struct managed *managed);
 /* Only the record knows this image: shown, to be removed by hand. */

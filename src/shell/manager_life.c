@@ -107,8 +107,9 @@ static void devices_look(struct managed *managed) {
   }
 }
 
-static bool is_aside(const struct mirror_disks *disks, uint32_t slot, struct why *why) {
-  return aside_image_explain(CONTAINER_OF(disks, const struct managed, disks), slot, why);
+static bool is_kept(const struct mirror_disks *disks, uint32_t slot, struct why *why) {
+  const struct managed *managed = CONTAINER_OF(disks, const struct managed, disks);
+  return aside_image_explain(managed, slot, why) || emptying_image_explain(managed, slot, why);
 }
 
 void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror_disks *disks)) {
@@ -118,7 +119,7 @@ void managed_disks_prepare(struct managed *managed, void (*opened)(struct mirror
   managed->disks.meta = (struct meta_sizes){mirror_meta_bytes(&config), mirror_meta_bytes_best(&config)};
   managed->disks.opened = opened;
   managed->disks.strays = &managed->manager->strays;
-  managed->disks.is_kept = is_aside;
+  managed->disks.is_kept = is_kept;
   snprintf(managed->disks.record_path, sizeof managed->disks.record_path, "%s/record", managed->folder);
   undumped_arena_init(&managed->arena);
 }

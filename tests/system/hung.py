@@ -953,6 +953,65 @@ def test_commands_that_wait_leave_room_for_status(t):
     daemon.stop()
 
 
+@limit(180)
+def test_a_new_image_that_hangs_keeps_no_mirror(t):
+    """Thesis 8: the file system of a new image hangs when its files are made. Whoever asked is told after a while, and its mirror can be
+    commanded; the image's name and disks are taken until that answers, and nothing is left then."""
+    with frozen_file_system(t) as (folder, freeze, thaw):
+        mirror = Mirror(t)
+        daemon = mirror.daemon
+        add = daemon.tarn_argv("image", "add", "vol0", f"c={folder}/c.img")
+        freeze()
+        adding = t.spawn(*add, stderr=subprocess.PIPE, text=True)
+        wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0)
+        fracturing = t.spawn(*daemon.tarn_argv("image", "fracture", "vol0", "b"))
+        said = adding.communicate(timeout=60)[1]
+        check(adding.returncode == 1, f"it ended with {adding.returncode}")
+        check("image c is not added" in said and "until then its name and its disks are taken" in said, f"it is refused with: {said}")
+        check(fracturing.wait(60) == 0, "image b was not fractured")
+        refused = t.run(*add, status=1)
+        check("there is an image of the name 'c'" in refused.err, f"its name is refused with: {refused.err}")
+        daemon.tarn("mirror", "deactivate", "vol0")
+        refused = daemon.tarn("mirror", "destroy", "--force", "vol0", status=1)
+        check("image c is none of its images" in refused.err, f"{refused}")
+        daemon.tarn("mirror", "activate", "vol0")
+        thaw()
+        wait_for("it to be undone", lambda: os.listdir(folder) == ["lost+found"] and mirror.image("c") is None)
+        wait_for("its name to be free", lambda: subprocess.run(add, check=False).returncode == 0, every=1)
+        mirror.wait_in("c")
+        daemon.stop()
+
+
+@limit(180)
+def test_a_removed_image_that_hangs_keeps_no_mirror(t):
+    """Thesis 8: an image is out, its file system hangs, and it is removed, to be replaced by another one. Its metadata goes when that
+    answers, and then its name is free."""
+    with frozen_file_system(t) as (folder, freeze, thaw):
+        mirror = Mirror(t)
+        daemon = mirror.daemon
+        daemon.tarn("image", "add", "vol0", f"c={folder}/c.img", "--wait")
+        mirror.wait_in("c")
+        mirror.op("set", "c", "return=manual")
+        mirror.op("fracture", "c")
+        freeze()
+        daemon.tarn("image", "remove", "vol0", "c")
+        daemon.tarn("image", "add", "vol0", f"d={mirror.folder}/d.img")
+        mirror.wait_in("d")
+        check("files are released once its disk has answered" in daemon.mirror("vol0")["reason"], "status does not tell of it")
+        daemon.tarn("mirror", "deactivate", "vol0")
+        daemon.tarn("mirror", "activate", "vol0")
+        thaw()
+        wait_for("its metadata to be removed", lambda: "c.img.tarn" not in os.listdir(folder))
+        add = daemon.tarn_argv("image", "add", "vol0", f"c={folder}/c.img,overwrite")
+        wait_for("its name to be free", lambda: subprocess.run(add, check=False).returncode == 0, every=1)
+        mirror.wait_in("c")
+        daemon.restart()
+        daemon.wait_state("vol0", "ACTIVE")
+        check(sorted(image["name"] for image in daemon.mirror("vol0")["images"]) == ["a", "b", "c", "d"], "it has other images")
+        mirror.check_content()
+        daemon.stop()
+
+
 @contextlib.contextmanager
 def disk_of_some_speed(t, name, size, megabytes):
     """A block device that answers everything, and reads so many megabytes a second."""
@@ -1028,3 +1087,43 @@ def use_small(daemon):
     handle.pwrite(b"x" * 4096, 0)
     handle.flush()
     handle.shutdown()
+
+
+@limit(240)
+@rows([("add", True), ("remove", False)])
+def test_a_stop_while_an_image_operation_hangs(t, row):
+    """Thesis 8: a stop while a new image's files are made, or an old one's removed, on a file system that hangs."""
+    with frozen_file_system(t) as (folder, freeze, thaw):
+        mirror = Mirror(t)
+        daemon = mirror.daemon
+        if not row[1]:
+            daemon.tarn("image", "add", "vol0", f"c={folder}/c.img", "--wait")
+            mirror.wait_in("c")
+            mirror.op("fracture", "c")
+        mirror.write(8)
+        freeze()
+        if row[1]:
+            hanging = t.spawn(*daemon.tarn_argv("image", "add", "vol0", f"c={folder}/c.img"), stderr=subprocess.PIPE, text=True)
+        else:
+            hanging = t.spawn(*daemon.tarn_argv("image", "remove", "vol0", "c"), stderr=subprocess.PIPE, text=True)
+        wait_for("a worker to hang", lambda: threads_that_open(daemon) > 0 or b"unlink" in syscalls(daemon))
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_told_that_it_stopped(daemon)
+        hanging.wait(60)
+        check("vol0: is closed cleanly" in daemon.log(), "the mirror was not closed cleanly")
+        thaw()
+        daemon.process.wait(60)
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        wait_for("its files to be gone", lambda: not any(file.startswith("c.img.tarn") for file in os.listdir(folder)))
+        check(mirror.image("c") is None, "it has image c")
+        mirror.check_content()
+        daemon.stop()
+
+
+def syscalls(daemon):
+    out = b""
+    for task in os.listdir(f"/proc/{daemon.process.pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{daemon.process.pid}/task/{task}/stack", "rb") as file:
+            out += file.read()
+    return out

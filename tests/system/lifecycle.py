@@ -607,7 +607,7 @@ def test_what_a_crash_left_is_removed_if_it_is_ours(t, row):
     fill(t, added)
     if "this mirror" in row[0]:
         shutil.copy(t.path("k.img.tarn"), added)
-    edit_config(daemon, "left", lambda document: document.update(unmake=[made]))  # as plan_prepare() stores it before it makes a file
+    edit_config(daemon, "left", lambda document: document.update(unmake=[made]))  # as plan_list() stores it before it makes a file
     edit_config(daemon, "kept", lambda document: document["images"].append(
         {"slot": 1, "name": "c", "paths": [added], "meta": f"{added}.tarn", "settings": {}, "adding": [added]}))
     daemon.start()
