@@ -885,8 +885,8 @@ def test_the_last_store_of_a_creation_hangs(t):
             check(names(daemon) == [], "it is there")
             with open(config, "rb") as reader:
                 reader.read()
-            wait_for("it to be undone", lambda: os.listdir(f"{daemon.state}/mirrors") == [])
-        check(not os.path.exists(meta), "its metadata is left")
+            wait_for("it to be undone", lambda: "its disks have answered" in daemon.log())
+        check(os.listdir(f"{daemon.state}/mirrors") == [] and not os.path.exists(meta), "something is left of it")
         t.run(*daemon.tarn_argv("mirror", "create", "vol1", "--image", f"{path},meta={meta}"))
         daemon.stop()
 
