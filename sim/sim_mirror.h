@@ -50,6 +50,7 @@ struct sim_image {
   bool cut_off, had_moment;   /* it is, or was, CONSISTENT, and then these were its bytes */
   uint32_t moment_crc[SIM_VOLUMES_MAX];
   bool spoiled, spoiled_when_in, moment_spoiled; /* and that is not recorded yet (spoil.h): */
+  uint64_t spoiled_sequence;                     /* of the newest record then */
   uint64_t spoiled_from[SIM_VOLUMES_MAX];
   uint8_t *spoiled_end[SIM_VOLUMES_MAX]; /* what was there */
   struct sim_past earlier;

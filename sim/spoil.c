@@ -27,11 +27,21 @@ static void end_is_zero(struct sim_image *image, uint32_t v, uint64_t start) {
   world_trace(image->mirror->world, "%s is made shorter: zero from %" PRIu64 " on", medium->name, start);
 }
 
+/* The next record that says something new has a higher sequence than this. */
+static uint64_t sequence_now(const struct sim_mirror *mirror) {
+  struct record record;
+  uint64_t sequence = sim_record_load(&mirror->home, RECORD_SELF_HOME, &record) ? record.sequence : 0;
+  for (uint32_t i = 0; i < mirror->image_count; i++)
+    if (sim_record_load(&mirror->images[i].meta, i, &record)) sequence = max_u64(sequence, record.sequence);
+  return sequence + mirror_round_runs(mirror->core); /* and that of a round which is under way */
+}
+
 void sim_image_spoil(struct sim_image *image, struct prng *prng) {
   struct sim_mirror *mirror = image->mirror;
   uint32_t i = sim_image_slot(image), v = (uint32_t)prng_below(prng, mirror->volume_count);
   require(!image->spoiled);
   image->spoiled = true;
+  image->spoiled_sequence = sequence_now(mirror);
   image->spoiled_when_in = mirror->status.images[i].state == IMAGE_SYNCHRONIZED;
   image->moment_spoiled = image->had_moment;
   image->cut_off = image->had_moment = false;
@@ -57,6 +67,7 @@ static bool is_recorded(const struct sim_image *image) {
   struct record home;
   const struct sim_drive *drive = &image->mirror->home;
   if (drive->medium->dirty_count != 0 || !sim_record_load(drive, RECORD_SELF_HOME, &home)) return false;
+  if (home.sequence <= image->spoiled_sequence) return false;
   const struct record_image *recorded = &home.images[sim_image_slot(image)];
   if (!recorded->present || recorded->all_missed) return true;
   return image->spoiled_when_in && recorded->state != IMAGE_SYNCHRONIZED;

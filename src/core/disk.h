@@ -188,4 +188,9 @@ void disk_extents_unknown(struct disk_io *io, uint64_t length);
 void disk_extents_cut(struct disk_io *io, uint64_t length);
 uint64_t disk_extents_bytes(const struct disk_io *io);
 
+/* Of what was asked, and not of the disk as a whole? */
+static inline bool error_is_of_place(tarn_err err) {
+  return err != TARN_OK && err != TARN_HUNG && err != TARN_GONE && err != TARN_SHUTDOWN;
+}
+
 #endif

@@ -157,6 +157,7 @@ void image_attach(struct mirror *m, uint32_t i) {
   if (config->meta) guard_attach(&image->meta, config->meta, config->policy.hang_ns);
   store_attach(&image->store, config->meta ? &image->meta.disk : NULL);
   image->told = TOLD_NOTHING;
+  image->sync_failed = false;
   for (uint32_t k = 0; k < m->limits.ops + m->geometry.volume_count; k++) {
     struct leg *leg = &image->legs[k];
     if (leg->op) break; /* once is enough */
@@ -501,6 +502,7 @@ static void image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   /* Before it is out: with that the mirror may fall, and the record of its leaving is the last one. */
   if (can_record(m) && m->images[i].present && !last && !PLANTED(spoiled_forgotten)) ri->all_missed = true;
   image_failed(m, i, why);
+  if (!last) ri->left_number = 0; /* it is not what it was then */
   if (!can_record(m) || !m->images[i].present || m->images[i].online) return;
   if (ri->state == IMAGE_CONSISTENT) image_move(m, i, IMAGE_FAILED); /* of no definite moment any more */
   ri->all_missed = true;
@@ -581,7 +583,7 @@ bool mirror_has_fallen(const struct mirror *m) { return m->fallen; }
 /* Of a disk that hung at a stop the last flush fails, too, if it is the last image's; another one's takes that image out. */
 bool mirror_may_have_lost(const struct mirror *m) {
   if (m->fallen) return close_may_have_lost(m, UINT32_MAX);
-  bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq);
+  bool lost = m->lost || (m->lost_drop && m->commit.done < m->drop_seq) || close_may_have_lost(m, UINT32_MAX);
   lost |= m->admin_flush_err != TARN_OK; /* the last flush of a deactivation, which says so */
   /* That flush was good, but proves nothing of what is in doubt and was not written again. */
   lost |= m->record.doubt && m->doubt_is_loss && !PLANTED(doubt_left_at_stop);

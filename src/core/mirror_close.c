@@ -7,7 +7,7 @@
  *     image_matters: it was current at the fall, or that it is out is not durably recorded
  *       CLOSE_NOT --its disks are well, or have answered well what they held--> CLOSE_FLUSH --> CLOSE_FLUSHED
  *           |                                                                        `-- fails, hangs --> CLOSE_UNFLUSHED
- *           `--gone, closed meanwhile, or failed what they held--------------------------------------------^
+ *           `--gone, closed meanwhile, failed what they held, or a flush before----------------------------^
  *
  * An image that was not flushed may have lost what was written since the last good flush: mirror_may_have_lost() says so, and the
  * owner has the next flush of every client fail (gate_lose()). While a disk keeps what it was given its image is left at CLOSE_NOT,
@@ -89,7 +89,7 @@ static void close_flushed(struct disk_io *io) {
 
 static void close_image(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
-  bool well = !image->let_go;
+  bool well = !image->let_go && !image->sync_failed;
   for (uint32_t v = 0; v < m->geometry.volume_count && well; v++) well = guard_revives(m, i, &image->data[v]);
   image->closing = well ? CLOSE_FLUSHED : CLOSE_UNFLUSHED;
   if (!well || !image_at_risk(m, i) || PLANTED(close_unflushed)) return;

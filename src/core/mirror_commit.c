@@ -189,6 +189,7 @@ static void round_done(struct mirror *m) {
   m->commit.running = false;
   uint32_t current = mirror_current_mask(m);
   uint32_t failed = m->commit.failed & mirror_online_mask(m);
+  uint64_t completed = m->record.completed; /* what those that fail may have */
   tarn_err err = TARN_OK;
   if (current != 0 && (failed & current) == current) {
     err = TARN_IO; /* rule 8: the last good image stays */
@@ -230,7 +231,9 @@ static void round_done(struct mirror *m) {
     round_undo(m);
   }
   EACH_IMAGE(m, i) {
-    if (failed & 1u << i) image_drop(m, i, MISSING_FAILED, "its metadata cannot be written", NULL);
+    if (!(failed & 1u << i)) continue;
+    image_drop(m, i, MISSING_FAILED, "its metadata cannot be written", NULL);
+    m->record.images[i].seen_sequence = min_u64(m->record.images[i].seen_sequence, completed);
   }
   wake(m, err);
   if (err == TARN_OK) mark_line_run(m);

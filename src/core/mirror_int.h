@@ -206,6 +206,8 @@ struct image {
   /* its end (mirror_close.c) */
   uint64_t left_seq; /* the commit that records that it is out, of one that was current; 0: it did not leave */
   bool let_go;       /* its disks were closed before that was durable */
+  bool
+      sync_failed; /* a flush or a FUA has failed since they were attached: what was written before may be gone, whatever later ones say */
   enum { CLOSE_NOT, CLOSE_FLUSH, CLOSE_FLUSHED, CLOSE_UNFLUSHED } closing;
   bool close_failed;
   uint32_t close_pending;
@@ -535,9 +537,6 @@ static inline uint8_t *copy_data(const struct copy_buffer *buffer, uint64_t addr
   return buffer->buffer.base + address % BUFFER_ALIGN;
 }
 /* An error that tells of the bytes, not of the disk as a whole: writing them again may help. */
-static inline bool error_is_of_place(tarn_err err) {
-  return err != TARN_OK && err != TARN_HUNG && err != TARN_GONE && err != TARN_SHUTDOWN;
-}
 
 /* mirror_sync.c */
 void copy_init(struct mirror *m);

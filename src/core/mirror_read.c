@@ -6,7 +6,7 @@
  *     hold) instead: then all images are equal there again.
  *   - It touches a region that was marked at a crash and has not been copied yet. The images may differ there, and a later
  *     recovery could choose otherwise, so the region is copied first (rule 12).
- * While the master is not known for sure, since a change of it could not be recorded, there is none: all is as at a slave.
+ * While a crash may find another master, or recovers from another image, there is none: all is as at a slave.
  * A read at the master takes no lock: a write that starts meanwhile is concurrent with it, and so are the reads that see it
  * there. A read at a slave holds its range shared: otherwise it could see a write that starts meanwhile, be answered, and
  * the next read, at the master, could come too early and see the old bytes.
@@ -84,6 +84,12 @@ static bool touches_recovery(const struct op *op) {
                        extent_span(m, op->outer_start, op->outer_length));
 }
 
+/* Would a crash find the same? Not while a change of it could not be recorded, nor while something is recovered from another image. */
+static bool master_is_sure(const struct mirror *m) {
+  uint8_t source = m->record.recovery_source;
+  return !m->master_unsure && (source == RECORD_NO_SOURCE || source == m->record.master);
+}
+
 enum overlap { OVERLAP_NONE, OVERLAP_MASTER, OVERLAP_WAIT };
 
 /* What the writes in flight under this read ask of it. Those that still wait for the lock have touched nothing. */
@@ -100,7 +106,7 @@ static enum overlap overlap_of(const struct op *op) {
     }
     const struct op *write = CONTAINER_OF(hold, const struct op, hold);
     if (write->issued == 0) continue; /* still merging */
-    if (write->master != m->record.master || m->master_unsure || write->failed & 1u << write->master)
+    if (write->master != m->record.master || !master_is_sure(m) || write->failed & 1u << write->master)
       return OVERLAP_WAIT;
     overlap = OVERLAP_MASTER;
   }
@@ -311,9 +317,9 @@ void op_read(struct op *op) {
   }
   bool from_master = overlap == OVERLAP_MASTER || (m->config.read_master && !(op->tried & 1u << m->record.master));
   uint32_t image = from_master ? m->record.master : least_loaded(op);
-  bool held = (image != m->record.master || m->master_unsure) && image != IMAGES_MAX;
+  bool held = (image != m->record.master || !master_is_sure(m)) && image != IMAGES_MAX;
   if (held && !op->holding && !PLANTED(slave_unheld) && !read_hold(op)) {
-    if (m->master_unsure) {
+    if (!master_is_sure(m)) {
       read_wait(op);
       return;
     }

@@ -148,6 +148,7 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->recover_end_ns = m->env->now_ns;
   m->record.recovery_source = RECORD_NO_SOURCE;
   m->record.doubt = m->doubt_is_loss = false;
+  EACH_IMAGE(m, i) m->images[i].sync_failed = false; /* all is written again, and flushed */
   m->record_dirty = true;
   commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "recovery is complete: %llu bytes copied",

@@ -46,8 +46,8 @@ static struct store_io *free_io(struct store *store) {
   return NULL;
 }
 
-static void submit(struct store *store, struct store_io *sio, enum disk_op op, uint64_t offset, uint32_t bytes,
-                   struct buffer *buffer) {
+static void submit_at(struct store *store, struct store_io *sio, enum disk_op op, uint64_t offset, uint32_t bytes,
+                      struct buffer *buffer, uint32_t at) {
   require(!sio->busy);
   sio->busy = true;
   store->in_flight++;
@@ -57,11 +57,16 @@ static void submit(struct store *store, struct store_io *sio, enum disk_op op, u
   io->offset = offset;
   io->length = bytes;
   io->buffer = buffer;
-  io->data = buffer ? buffer->base : NULL;
+  io->data = buffer ? buffer->base + at : NULL;
   io->done = store_io_done;
   if (op == DISK_WRITE) store->writes++;
   if (op == DISK_FLUSH) store->flushes++;
   disk_submit(store->disk, io);
+}
+
+static void submit(struct store *store, struct store_io *sio, enum disk_op op, uint64_t offset, uint32_t bytes,
+                   struct buffer *buffer) {
+  submit_at(store, sio, op, offset, bytes, buffer, 0);
 }
 
 static void begin(struct store *store, enum store_step step, store_done *done) {
@@ -205,8 +210,37 @@ void store_commit(struct store *store, const struct commit_plan *plan, store_don
 
 /* ---- load ---- */
 
+#define UNREADABLE_BYTE 0xff /* nothing sound is made of these */
+
+static void read_block(struct store *store) {
+  submit_at(store, &store->ios[0], DISK_READ, store->load_offset + store->load_at, META_BLOCK_BYTES,
+            &store->load_buffer, store->load_at);
+}
+
+/* A place that cannot be read is damage like any other: there is a second copy. So what cannot be read at once is read block by block.
+ * True: another block is being read. Nothing of the record is an error still. */
+static bool reads_on(struct store *store, tarn_err *err) {
+  bool begins = !store->load_by_blocks && error_is_of_place(*err);
+  if (begins) {
+    store->load_by_blocks = true;
+    store->load_at = store->load_bad = 0;
+  } else if (store->load_by_blocks && (*err == TARN_OK || error_is_of_place(*err))) {
+    if (*err != TARN_OK) memset(store->load_buffer.base + store->load_at, UNREADABLE_BYTE, META_BLOCK_BYTES);
+    store->load_bad += *err != TARN_OK;
+    store->load_at += META_BLOCK_BYTES;
+    bool nothing = store->load_bad * META_BLOCK_BYTES == store->load_bytes;
+    *err = nothing && store->step == STORE_LOAD_RECORD ? TARN_IO : TARN_OK;
+  }
+  bool on = store->load_by_blocks && *err == TARN_OK && store->load_at < store->load_bytes;
+  if (on || begins) read_block(store);
+  return on || begins;
+}
+
 static void read_next(struct store *store, uint64_t offset, uint64_t bytes) {
   require(bytes <= STORE_LOAD_BYTES);
+  store->load_offset = offset;
+  store->load_bytes = (uint32_t)bytes;
+  store->load_by_blocks = false;
   submit(store, &store->ios[0], DISK_READ, offset, (uint32_t)bytes, &store->load_buffer);
 }
 
@@ -310,7 +344,7 @@ static void load_step(struct store *store) {
 }
 
 static void loaded_rest(struct store *store) {
-  uint64_t blocks = store->ios[0].io.length / META_BLOCK_BYTES;
+  uint64_t blocks = store->load_bytes / META_BLOCK_BYTES;
   if (store->step == STORE_LOAD_LOG) loaded_log(store, store->cursor.block, blocks);
   if (store->step == STORE_LOAD_TOPS) loaded_map(store, MAP_TOP, store->cursor.block, blocks);
   if (store->step == STORE_LOAD_PAGES) loaded_map(store, MAP_PAGE, store->cursor.block, blocks);
@@ -342,7 +376,9 @@ static void store_io_done(struct disk_io *io) {
   require(sio->busy && store->in_flight > 0);
   sio->busy = false;
   store->in_flight--;
-  if (io->err != TARN_OK && store->err == TARN_OK) store->err = io->err;
+  tarn_err err = io->err;
+  if (is_load(store) && reads_on(store, &err)) return;
+  if (err != TARN_OK && store->err == TARN_OK) store->err = err;
   if (store->err == TARN_OK && is_load(store) && store->step != STORE_LOAD_RECORD) loaded_rest(store);
   store_step(store);
 }

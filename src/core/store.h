@@ -75,6 +75,10 @@ struct store {
     bool busy;
   } ios[STORE_DEPTH];
   struct buffer load_buffer;
+  uint64_t load_offset; /* of what is read into it */
+  uint32_t load_bytes;
+  bool load_by_blocks; /* since it could not be read at once: */
+  uint32_t load_at, load_bad;
   /* what loading found */
   struct record record;
   tarn_err record_err;
