@@ -9,6 +9,9 @@
  *     trim, zeroes   STEP_PUNCH (or STEP_ZERO, when there must be no hole; where that is unknown STEP_PUNCH, STEP_ALLOCATE), by a
  *                    thread, then STEP_SYNC for FUA
  *
+ * Behind a good STEP_SYNC the I/O keeps its slot, until all syncs that were under way then have ended (sync_waits). It is not under
+ * way itself meanwhile, and what begins later is not waited for: so each waits for older ones only, and there is no circle.
+ *
  * EXTENTS takes no slot: one at a time is done by a thread, the others wait in line.
  *
  * A write that the ring gave back may have been done in part; the thread does all of it again, with the same bytes.
@@ -41,7 +44,7 @@
 enum step { STEP_DATA, STEP_PUNCH, STEP_ZERO, STEP_ALLOCATE, STEP_SYNC };
 
 struct slot {
-  struct list link; /* in the disk's free list */
+  struct list link; /* in the disk's `free`, `syncing` or `synced` */
   struct reactor_op op;
   struct reactor_work work;
   int result; /* of the call that a thread made */
@@ -50,6 +53,7 @@ struct slot {
   uint64_t done_bytes; /* of a read or write */
   uint32_t tries;      /* calls of a thread that were to be made again */
   uint64_t losses;     /* of the disk, when the I/O began */
+  uint64_t sync;       /* in `syncing`: its number; in `synced`: that of the last one that it waits for */
   bool cut;            /* the file is shorter than its user needs it: this I/O fails */
 };
 
@@ -69,14 +73,17 @@ struct file_disk {
   bool no_zero_range;         /* this file cannot ZERO_RANGE: found out by the first try */
   bool only_waits[2];         /* reads, writes are for threads: known from the start, or found out by the first try */
   uint64_t losses;            /* syncs that failed */
+  uint64_t sync_count;        /* that were begun, ever */
   struct file_user only_user; /* of an I/O that does not say whose it is */
   struct file_identity identity;
   char *path;
   struct slot *slots;
   struct closing *closing; /* for the end */
   struct list free;        /* struct slot */
-  struct list waiting;     /* struct disk_io, for a slot */
-  uint64_t slots_moved;    /* I/Os that have ended in a slot */
+  struct list syncing; /* struct slot: with the kernel, or on the way, and it may be told of a loss; the oldest first */
+  struct list synced;  /* struct slot: done well, while others of `syncing` may have been told what it was to be told */
+  struct list waiting; /* struct disk_io, for a slot */
+  uint64_t slots_moved; /* I/Os that have ended in a slot */
   struct {
     struct reactor_work work;
     struct disk_io *io; /* that a worker has; NULL: none */
@@ -312,6 +319,22 @@ static void extents_set(struct file_disk *file) {
 
 static bool syncs(const struct disk_io *io) { return io->op == DISK_FLUSH || (io->flags & DISK_FUA); }
 
+static bool is_dsync(const struct file_disk *file, const struct disk_io *io) {
+  return is_forced(io) && file->identity.keeps_dsync;
+}
+
+/* A step that may be told of a loss begins; perhaps once more. */
+static void sync_begin(struct file_disk *file, struct slot *slot) {
+  if (list_is_linked(&slot->link) || (slot->step != STEP_SYNC && !is_dsync(file, slot->io))) return;
+  slot->sync = ++file->sync_count;
+  list_push(&file->syncing, &slot->link);
+}
+
+static const struct slot *sync_oldest(const struct file_disk *file) {
+  struct list *oldest = list_first(&file->syncing);
+  return oldest ? LIST_ENTRY(oldest, struct slot, link) : NULL;
+}
+
 /* The end of an I/O as its submitter gets it: a good sync means nothing when one failed that it may have been told instead of. */
 static tarn_err losses_tell(struct file_disk *file, const struct slot *slot, tarn_err err) {
   const struct disk_io *io = slot->io;
@@ -323,11 +346,18 @@ static tarn_err losses_tell(struct file_disk *file, const struct slot *slot, tar
   return err == TARN_OK && lost ? TARN_IO : err;
 }
 
-/* ---- the calls themselves ---- */
-
-static bool is_dsync(const struct file_disk *file, const struct disk_io *io) {
-  return is_forced(io) && file->identity.keeps_dsync;
+/* Does this one, which has ended well, depend on what others under way are told? A direct write has brought its own bytes to the
+ * device, and the error of that nobody else gets. */
+static bool sync_waits(struct file_disk *file, struct slot *slot) {
+  const struct slot *oldest = sync_oldest(file);
+  if (!oldest || !syncs(slot->io) || (is_dsync(file, slot->io) && file->direct)) return false;
+  slot->sync = file->sync_count;
+  slot->io->under = oldest->io; /* which may stand in a line still */
+  list_push(&file->synced, &slot->link);
+  return true;
 }
+
+/* ---- the calls themselves ---- */
 
 /* Is it known from the start that the ring would wait, or only give it back? A write through the page cache is made durable by
  * a sync inside of the call. */
@@ -371,16 +401,36 @@ static int step_call(const struct file_disk *file, const struct slot *slot) {
 
 static void slot_begin(struct file_disk *file, struct slot *slot, struct disk_io *io);
 
-static void slot_end(struct file_disk *file, struct slot *slot, tarn_err err) {
+static void slot_free(struct file_disk *file, struct slot *slot, tarn_err err) {
   struct disk_io *io = slot->io;
-  err = losses_tell(file, slot, err);
-  if (slot->cut) cut_tell(file, user_of(file, io));
   slot->io = NULL;
   file->slots_moved++;
   struct list *next = list_pop(&file->waiting);
   if (next) slot_begin(file, slot, LIST_ENTRY(next, struct disk_io, link));
   else list_push_front(&file->free, &slot->link); /* the warmest first */
   disk_complete(io, err);
+}
+
+/* A sync has ended: which of those that wait need not wait any more? */
+static void synced_look(struct file_disk *file) {
+  const struct slot *oldest = sync_oldest(file);
+  LIST_EACH(&file->synced, node) {
+    struct slot *slot = LIST_ENTRY(node, struct slot, link);
+    bool waits = oldest && oldest->sync <= slot->sync && slot->losses == file->losses;
+    slot->io->under = waits ? oldest->io : NULL;
+    if (waits) continue;
+    list_remove(node);
+    slot_free(file, slot, losses_tell(file, slot, TARN_OK));
+  }
+}
+
+static void slot_end(struct file_disk *file, struct slot *slot, tarn_err err) {
+  bool synced = list_is_linked(&slot->link);
+  list_remove(&slot->link);
+  err = losses_tell(file, slot, err);
+  if (slot->cut) cut_tell(file, user_of(file, slot->io));
+  if (err != TARN_OK || !sync_waits(file, slot)) slot_free(file, slot, err);
+  if (synced || err != TARN_OK) synced_look(file);
 }
 
 static void slot_start(struct file_disk *file, struct slot *slot);
@@ -428,6 +478,7 @@ static void ring_start(struct file_disk *file, struct slot *slot) {
 }
 
 static void slot_start(struct file_disk *file, struct slot *slot) {
+  sync_begin(file, slot);
   /* What fails ends by a thread, which does nothing: never within submit. */
   if (must_wait(file, slot) || call_check(file, slot) != 0) thread_start(file, slot);
   else ring_start(file, slot);
@@ -564,6 +615,7 @@ static void close_soon(struct closing *closing) {
 static void file_close(struct disk *disk) {
   struct file_disk *file = file_of(disk);
   require(list_is_empty(&file->waiting));
+  require(list_is_empty(&file->syncing) && list_is_empty(&file->synced));
   require(!file->extents.io);
   if (file->fd >= 0) {
     *file->closing = (struct closing){.identity = file->identity, .fd = file->fd};
@@ -713,6 +765,8 @@ tarn_err file_disk_open(const struct file_disk_options *options, struct disk **d
   file->closing = calloc(1, sizeof *file->closing);
   reactor_lane_init(&file->lane, FILE_THREADS_MAX);
   list_init(&file->free);
+  list_init(&file->syncing);
+  list_init(&file->synced);
   list_init(&file->waiting);
   list_init(&file->extents.waiting);
   list_init(&file->extents.work.link);

@@ -22,7 +22,10 @@
  *
  * A sync that fails is told to all whom it may concern. The kernel tells a lost write-back once to a descriptor, and it
  * is one that has all our I/O: so when a FLUSH or FUA fails, those under way at that moment fail too, and so does the next FLUSH
- * of each user of the disk (struct disk_user) that has not been told.
+ * of each user of the disk (struct disk_user) that has not been told. The one that is told may come back last: so a FLUSH that the
+ * kernel has done, or a FUA, is answered when the syncs of the file that were under way then have ended, and fails if one of them does.
+ * (A FUA of a direct write with RWF_DSYNC is answered at once: nobody else is told of that.) So a sync that hangs holds those of the
+ * file's other users, whose guards call the disk hung then: it is one file.
  *
  * A file never grows. One that somebody makes shorter while it is open (truncate) is *cut*: what it held behind its new end is lost, and
  * a write there would make it long again, with zeroes in place of that. So before each write we look how long the file is, and one that

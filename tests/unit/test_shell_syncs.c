@@ -45,6 +45,11 @@ int fsync(int fd) {
   return 0;
 }
 
+static void kernel_reset(void) {
+  came = 0;
+  for (size_t i = 0; i < COUNT_OF(results); i++) results[i] = WAITS;
+}
+
 static int calls(void) {
   pthread_mutex_lock(&mutex);
   int count = came;
@@ -68,8 +73,7 @@ static struct why why;
 
 static int setup(void **state) {
   (void)state;
-  came = 0;
-  for (int i = 0; i < 16; i++) results[i] = WAITS;
+  kernel_reset();
   strcpy(path, "/tmp/tarn-test-syncs-XXXXXX");
   int fd = mkstemp(path);
   reactor = reactor_create(&why);
@@ -156,12 +160,76 @@ static void of_two_under_way_both_fail(void **state) {
       row_true(rows[i].why, io_end(first_told ? &first : &second) == TARN_IO);
       call_end(which + first_told, 0);
       row_true(rows[i].why, io_end(first_told ? &second : &first) == TARN_IO);
-      came = 0;
-      for (int r = 0; r < 16; r++) results[r] = WAITS;
+      kernel_reset();
       (void)run(0, DISK_FLUSH, 0); /* whoever has still to be told is */
       (void)run(1, DISK_FLUSH, 0);
     }
   }
+}
+
+/* `io` may have been answered by now: many turns have gone by. */
+static bool is_answered(const struct io *io) {
+  for (uint32_t turns = 0; turns < 100 && !io->done; turns++) reactor_turn(reactor, NS_PER_MS);
+  return io->done;
+}
+
+/* Who has taken the error may come back later than who was told nothing: a thread was slow, or the call had more to do. */
+static void one_that_ends_before_the_one_that_is_told_fails(void **state) {
+  (void)state;
+  static const struct {
+    const char *why;
+    enum disk_op told, other;
+    int error;
+  } rows[] = {
+      {"a flush beside a flush that is told", DISK_FLUSH, DISK_FLUSH, EIO},
+      {"a flush beside a FUA that is told", DISK_WRITE, DISK_FLUSH, EIO},
+      {"a FUA beside a flush that is told", DISK_FLUSH, DISK_WRITE, EIO},
+      {"a FUA beside a FUA that is told", DISK_WRITE, DISK_WRITE, EIO},
+      {"a flush beside one that is good, too", DISK_FLUSH, DISK_FLUSH, 0},
+      {"a FUA beside one that is good, too", DISK_WRITE, DISK_WRITE, 0},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    for (uint32_t user = 0; user < 2; user++) { /* of one user, and of two */
+      struct io told, other;
+      tarn_err err = rows[i].error ? TARN_IO : TARN_OK;
+      kernel_reset();
+      io_start(&told, 0, rows[i].told);
+      turn_until_calls(1);
+      io_start(&other, user, rows[i].other);
+      turn_until_calls(2);
+      call_end(1, 0);
+      row_true(rows[i].why, !is_answered(&other));
+      row_true(rows[i].why,
+               disk_io_line(&other.io) == NULL); /* what it waits for is with the kernel: it may be a hang */
+      call_end(0, rows[i].error);
+      row_true(rows[i].why, io_end(&told) == err);
+      row_true(rows[i].why, io_end(&other) == err);
+      (void)run(0, DISK_FLUSH, 0);
+      (void)run(1, DISK_FLUSH, 0);
+    }
+  }
+}
+
+/* What began when it had ended cannot have been told of its writes; and those that wait do not wait for each other. */
+static void who_waits_does_so_for_older_ones_only(void **state) {
+  (void)state;
+  struct io ios[4];
+  for (uint32_t i = 0; i < 3; i++) {
+    io_start(&ios[i], i % 2, DISK_FLUSH);
+    turn_until_calls((int)i + 1);
+  }
+  call_end(1, 0);
+  call_end(2, 0);
+  assert_false(is_answered(&ios[1]) || is_answered(&ios[2]));
+  io_start(&ios[3], 1, DISK_FLUSH);
+  turn_until_calls(4);
+  call_end(0, 0);
+  assert_int_equal(io_end(&ios[1]), TARN_OK);
+  assert_int_equal(io_end(&ios[2]), TARN_OK);
+  assert_false(is_answered(&ios[0]) || is_answered(&ios[3])); /* these two were under way together */
+  call_end(3, 0);
+  assert_int_equal(io_end(&ios[0]), TARN_OK);
+  assert_int_equal(io_end(&ios[3]), TARN_OK);
 }
 
 static void each_user_is_told_once(void **state) {
@@ -227,6 +295,8 @@ static void a_stamp_is_told_nothing(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(of_two_under_way_both_fail, setup, teardown),
+      cmocka_unit_test_setup_teardown(one_that_ends_before_the_one_that_is_told_fails, setup, teardown),
+      cmocka_unit_test_setup_teardown(who_waits_does_so_for_older_ones_only, setup, teardown),
       cmocka_unit_test_setup_teardown(each_user_is_told_once, setup, teardown),
       cmocka_unit_test_setup_teardown(who_comes_later_has_lost_nothing, setup, teardown),
       cmocka_unit_test_setup_teardown(again_and_again_is_an_error, setup, teardown),
