@@ -69,7 +69,7 @@ static tarn_err prefix_add(struct door *door, char *text, struct why *why) {
     return because(why, TARN_INVALID, "'%.60s' is no IPv4 or IPv6 address, as in allow=10.1.0.0/16+fd00::5", text);
   prefix->bits = 128 - base_bits;
   if (slash && !number_parse(slash + 1, 128 - base_bits, &prefix->bits))
-    return because(why, TARN_INVALID, "'%.10s' is no number of bits from 0 to %u", slash + 1, 128 - base_bits);
+    return because(why, TARN_INVALID, "'%.10s' is not a number of bits from 0 to %u", slash + 1, 128 - base_bits);
   prefix->bits += base_bits;
   /* 10.1.2.3/8 may be meant as one host, or as one sixteenth of a million: better to ask. */
   for (uint32_t bit = prefix->bits; bit < 128; bit++)

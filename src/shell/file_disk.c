@@ -10,7 +10,7 @@
  *                    thread, then STEP_SYNC for FUA
  *
  * Behind a good STEP_SYNC the I/O keeps its slot, until all syncs that were under way then have ended (sync_waits). It is not under
- * way itself meanwhile, and what begins later is not waited for: so each waits for older ones only, and there is no circle.
+ * way itself meanwhile, and what begins later is not waited for: so each waits for older ones only, never in a circle.
  *
  * EXTENTS takes no slot: one at a time is done by a thread, the others wait in line.
  *

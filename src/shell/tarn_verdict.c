@@ -604,9 +604,8 @@ static void unwritten_print(const struct topic *topic) {
                    : "what failed was told to its client; the rest is served");
   say(topic->out, topic->look, "by itself", "it is tried again every second");
   say(topic->out, topic->look, "to do",
-      "give it another good image, and image %s is out then: tarn image add %s PATH; or see to the disk of image %s "
-      "('tarn "
-      "events'), as when there is no space left on it",
+      "give it another good image, which puts image %s out: tarn image add %s PATH; or see to the disk of image %s "
+      "('tarn events'), for example when it is full",
       good, topic->name, good);
   each_image(topic, image_wrong);
   each_image(topic, image_to_do);

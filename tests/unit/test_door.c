@@ -36,7 +36,7 @@ static void options(void **state) {
       {"a host that looks like a network", false, "allow=10.0.0.1/8", TARN_INVALID, "bits set behind its first 8"},
       {"too many bits", false, "allow=10.0.0.0/33", TARN_INVALID, "from 0 to 32"},
       {"too many bits of IPv6", false, "allow=fd00::/129", TARN_INVALID, "from 0 to 128"},
-      {"no bits", false, "allow=10.0.0.0/", TARN_INVALID, "'' is no number of bits"},
+      {"no bits", false, "allow=10.0.0.0/", TARN_INVALID, "'' is not a number of bits"},
       {"a name", false, "allow=localhost", TARN_INVALID, "'localhost' is no IPv4 or IPv6 address"},
       {"nothing", false, "allow=", TARN_INVALID, "no IPv4 or IPv6"},
       {"a number of connections", true, "connections=1", TARN_OK, ""},
