@@ -58,13 +58,13 @@ static void hold(struct guard_io *place) {
 }
 
 /* Of I/Os that the disk has not. */
-static void line_end(struct guard *guard, struct list *line) {
+static void line_end(struct guard *guard, struct list *line, tarn_err err) {
   for (struct list *node; (node = list_pop(line)) != NULL;) {
     struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
     struct disk_io *upper = place->upper;
     place->upper = NULL;
     list_push_front(&guard->free, &place->link);
-    disk_complete(upper, guard->err);
+    disk_complete(upper, err);
   }
 }
 
@@ -78,9 +78,11 @@ void guard_kill(struct guard *guard, tarn_err err) {
   timer_cancel(&guard->timer);
   event_post(&guard->disk.env->queue, &guard->died_event);
   LIST_EACH(&guard->active, node) hold(LIST_ENTRY(node, struct guard_io, link));
-  line_end(guard, &guard->line);
-  line_end(guard, &guard->flushed);
+  line_end(guard, &guard->line, err);
+  line_end(guard, &guard->flushed, err);
 }
+
+void guard_spare(struct guard *guard) { line_end(guard, &guard->line, TARN_HUNG); }
 
 static void run_died(struct event *event) {
   struct guard *guard = CONTAINER_OF(event, struct guard, died_event);

@@ -75,6 +75,8 @@ void guard_set_hang(struct guard *guard, uint64_t hang_ns);
 /* Declares it dead for a reason of the user's (the file was unlinked): as above, with `err`. Harmless on a dead or
  * detached one. Calls nothing back by itself: `died` is posted. */
 void guard_kill(struct guard *guard, tarn_err err);
+/* Spares the disk what it has not been given yet: long work that waits here ends with TARN_HUNG, as the disk has failed nothing. */
+void guard_spare(struct guard *guard);
 /* Nothing of ours is with the disk below. A detached guard is quiet. */
 static inline bool guard_is_quiet(const struct guard *guard) { return list_is_empty(&guard->active); }
 /* How long the oldest I/O in flight has waited, for people; 0: none. */

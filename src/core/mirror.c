@@ -442,6 +442,7 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   }
   require(implies(was_current, (mirror_current_mask(m) & ~(1u << i)) != 0));
   image->online = false;
+  for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_spare(&image->data[v]);
   copy_image_left(m, i);
   image_move(m, i, event);
   ri->missing = missing;

@@ -578,6 +578,22 @@ static void long_work_in_line_dies_with_the_rest(void **state) {
   assert_true(said_so("died a:gone "));
 }
 
+static void long_work_in_line_is_spared_a_disk_that_lives(void **state) {
+  (void)state;
+  for (uint32_t i = 0; i < 4; i++) submit(i, DISK_WRITE_ZEROES, NULL);
+  guard_spare(&guard);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("c:hung d:hung a:ok "));
+  assert_int_equal(lower.count, 1); /* and gets none of them later */
+  submit(2, DISK_TRIM, NULL);
+  assert_int_equal(lower.count, 2);
+  answer(0, TARN_OK);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("b:ok c:ok "));
+}
+
 /* ---- a FUA that fails ---- */
 
 static struct disk_io *zero_fua(uint32_t index) {
@@ -698,6 +714,7 @@ int main(void) {
       GUARD_TEST(it_fails_with_those_that_it_waits_for),
       GUARD_TEST(long_work_is_given_out_by_and_by),
       GUARD_TEST(long_work_in_line_dies_with_the_rest),
+      GUARD_TEST(long_work_in_line_is_spared_a_disk_that_lives),
       GUARD_TEST(a_failed_fua_fails_a_flush),
       GUARD_TEST(a_flush_waits_for_the_fuas_beside_it),
       GUARD_TEST(a_flush_that_waits_for_a_fua_dies_with_the_guard),

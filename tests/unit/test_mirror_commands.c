@@ -35,6 +35,24 @@ static void a_promotion_beside_a_recovery_undoes_no_read(void **state) {
   buffer_unref(read.io.buffer);
 }
 
+/* Zeroes stand in line before b's disk when b is removed by force: the disk is somebody else's from then on. */
+static void a_removed_image_gets_no_zeroes_any_more(void **state) {
+  (void)state;
+  struct client_io zeroes[4];
+  world_begin(&w, 2, MIB);
+  w.data[1].holds = RAM_WRITES;
+  for (uint32_t i = 0; i < COUNT_OF(zeroes); i++) client_begin(&w, &zeroes[i], DISK_WRITE_ZEROES, i * 65536, 4096, 0);
+  world_run(&w);
+  uint32_t given = w.data[1].held_count;
+  assert_true(given > 0 && given < COUNT_OF(zeroes));
+  mirror_image_do(w.m, 1, IMAGE_OP_REMOVE, true, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  uint32_t writes = w.data[1].writes;
+  ram_release(&w.data[1]);
+  for (uint32_t i = 0; i < COUNT_OF(zeroes); i++) assert_int_equal(client_end(&w, &zeroes[i]), TARN_OK);
+  assert_int_equal(w.data[1].writes, writes);
+}
+
 /* Home fails, b fails, and none may be missing. What has fallen is stopped: nothing is to be recorded any more. */
 static void a_fallen_mirror_is_stopped_though_home_fails(void **state) {
   (void)state;
@@ -124,6 +142,7 @@ static void a_command_that_is_not_recorded_ends_no_forced_service(void **state) 
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      WORLD_TEST(a_removed_image_gets_no_zeroes_any_more),
       WORLD_TEST(a_fallen_mirror_is_stopped_though_home_fails),
       WORLD_TEST(a_command_that_is_not_recorded_ends_no_forced_service),
       WORLD_TEST(a_source_that_is_fractured_takes_nothing_back),
