@@ -257,6 +257,7 @@ struct disk *mirror_volume(struct mirror *m, uint32_t volume) {
 
 void mirror_set_log(struct mirror *m, bool on) {
   m->log_off = !on;
+  m->log_was_off |= m->log_off;
   if (!on) witness_drop_all(m); /* nobody will notice when they are no longer true */
 }
 

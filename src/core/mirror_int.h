@@ -256,6 +256,7 @@ struct mirror {
   bool quiet;   /* activated for operations only: shown as INACTIVE */
   bool fallen;
   bool log_off;       /* writes take no marks: for measurements only */
+  bool log_was_off;   /* ever: there may be writes under way that have none */
   bool lost;          /* the last good image's disk was lost with its cache */
   bool master_unsure; /* records on the disks may name another one: what is read there may be undone */
   bool lost_drop;     /* an image's was, and it counts again if that it is out is not recorded */

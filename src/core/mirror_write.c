@@ -522,6 +522,10 @@ void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mi
 /* Nothing can be told of the images here: they are made equal from one source before this is read again. */
 static void failed_everywhere(struct op *op) {
   struct mirror *m = op->m;
+  if (m->log_was_off) {
+    mirror_fall(m, "a write or a flush failed, and nothing tells what was written while the intent log was off");
+    return;
+  }
   if (op->kind != OP_FLUSH && !(op->flags & DISK_FUA)) {
     recover_set(m, op->start, op->length);
     return;

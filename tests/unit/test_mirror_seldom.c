@@ -195,6 +195,19 @@ static void one_whose_metadata_is_unreadable_can_be_copied_in_full(void **state)
   world_check_synchronized(&w);
 }
 
+/* The log is off, as for a measurement: where a write fails everywhere nothing is marked that could be recovered. */
+static void a_write_that_fails_without_a_mark_stops_the_mirror(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, NS_PER_S);
+  mirror_set_log(w.m, false);
+  ram_spoil(&w.data[0], 65536, 4096, RAM_WRITES);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_SHUTDOWN);
+  assert_true(mirror_has_fallen(w.m));
+  assert_non_null(strstr(w.log, "the intent log was off"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(what_is_seen_at_a_new_master_stays_though_another_is_the_source),
@@ -207,6 +220,7 @@ int main(void) {
       WORLD_TEST(a_record_of_which_one_copy_is_unreadable_is_enough),
       WORLD_TEST(one_whose_metadata_is_unreadable_can_be_copied_in_full),
       WORLD_TEST(a_home_of_which_one_copy_is_unreadable_confirms),
+      WORLD_TEST(a_write_that_fails_without_a_mark_stops_the_mirror),
   };
   return cmocka_run_group_tests_name("mirror_seldom", tests, NULL, NULL);
 }
