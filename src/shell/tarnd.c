@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "shell/config.h"
 #include "shell/control.h"
+#include "shell/log_writer.h"
 #include "shell/manager.h"
 #include "shell/service.h"
 #include "shell/standard.h"
@@ -46,6 +47,7 @@ static struct tarnd {
   struct event_log *events;
   struct service_sockets passed;
   struct service_voice voice;
+  struct log_writer log;
   bool stopping;
   struct address control_address;
   struct reactor_work removal;   /* of our socket files */
@@ -63,8 +65,10 @@ static void tarnd_report(struct env *env, enum report_level level, const char *s
     wall_ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
   }
   const struct event_line *line = event_log_add(tarnd.events, wall_ns, level, subject, text);
-  fprintf(stderr, "%s %s %s%s%s\n", time_text(wall_ns, time), report_level_name(level), line->subject,
-          line->subject[0] ? ": " : "", line->text);
+  char text_line[TIME_TEXT + sizeof line->subject + sizeof line->text + 32];
+  snprintf(text_line, sizeof text_line, "%s %s %s%s%s\n", time_text(wall_ns, time), report_level_name(level),
+           line->subject, line->subject[0] ? ": " : "", line->text);
+  log_writer_add(&tarnd.log, text_line);
   if (tarnd.control) control_events_added(tarnd.control);
 }
 
@@ -328,6 +332,7 @@ int main(int argc, char **argv) {
   if (!daemon->events) return fail(EXIT_FAILED, "there is not enough memory");
   event_log_init(daemon->events);
   daemon->env = reactor_env(daemon->reactor);
+  log_writer_start(&daemon->log, STDERR_FILENO);
   daemon->env->report = tarnd_report;
   report(daemon->env, REPORT_INFO, "tarnd", "tarnd %s, node %s, state %s", TARN_BUILD_VERSION, daemon->config.name,
          daemon->config.state);
@@ -340,6 +345,7 @@ int main(int argc, char **argv) {
   if (!manager_is_quiet(daemon->manager) ||
       reactor_has_work(daemon->reactor)) { /* what a dead disk still has cannot be waited for */
     report(daemon->env, REPORT_WARNING, "tarnd", "stopped; a disk has not answered all that it was asked");
+    log_writer_end(&daemon->log);
     fflush(NULL);
     _exit(0);
   }
@@ -350,6 +356,7 @@ int main(int argc, char **argv) {
   nbd_server_destroy(daemon->nbd);
   arena_destroy(&daemon->arena);
   report(daemon->env, REPORT_INFO, "tarnd", "stopped");
+  log_writer_end(&daemon->log);
   reactor_destroy(daemon->reactor);
   free(daemon->events);
   close(daemon->lock_fd);
