@@ -382,12 +382,14 @@ void verify_end(struct managed *managed, void (*ended)(struct managed *managed))
 json_t *verify_json(const struct managed *managed);
 
 /* ---- manager_unmake.c: removing what a mirror has on disk; all of these block ---- */
-/* Whose metadata may go: of the mirror of this uuid; where that is not known, of this name; NULL, too: any. What anything else lies in
- * stays, and `warnings` says so. */
+/* Whose metadata may go: of the mirror of this uuid; where that is not known, of this name; NULL, too: any. Of all its
+ * images, or of one. What anything else lies in stays, and `warnings` says so. */
 struct unmake_owner {
   bool has_uuid;
   uint8_t uuid[16];
   const char *name;
+  bool one_image;
+  uint32_t slot;
 };
 /* The mirror in this folder: by its record there, or else by its name. */
 void unmake_owner_find(const char *folder, const struct mirror_file *file, struct unmake_owner *owner);

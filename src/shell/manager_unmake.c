@@ -26,23 +26,37 @@ void unmake_add(struct mirror_file *file, const char *path) {
 /* What lies there has been out of our hands: since a crash, or for as long as a disk hung. So it is looked at once more. */
 enum content { CONTENT_NONE, CONTENT_OURS, CONTENT_FOREIGN, CONTENT_DATA };
 
-static bool is_ours(const struct record *record, const struct unmake_owner *owner) {
+#define WHOSE_BYTES (TARN_NAME_MAX + 32)
+
+static bool is_of_mirror(const struct record *record, const struct unmake_owner *owner) {
   if (owner->has_uuid) return memcmp(record->mirror_uuid, owner->uuid, sizeof owner->uuid) == 0;
   return !owner->name || strcmp(record->name, owner->name) == 0;
 }
 
+/* Files of two images may have changed places. */
+static bool is_of_another_image(const struct record *record, const struct unmake_owner *owner) {
+  return owner->one_image && record->self != owner->slot && record->self < IMAGES_MAX &&
+         record->images[record->self].present;
+}
+
+static enum content content_of(const struct record *record, const struct unmake_owner *owner, char *whose) {
+  if (!is_of_mirror(record, owner)) snprintf(whose, WHOSE_BYTES, "mirror %s", record->name);
+  else if (is_of_another_image(record, owner))
+    snprintf(whose, WHOSE_BYTES, "image %s of this mirror", record->images[record->self].name);
+  else return CONTENT_OURS;
+  return CONTENT_FOREIGN;
+}
+
 /* One slot of a record. One that is damaged, or was torn, is told by its magic alone. */
-static enum content slot_look(const uint8_t *in, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
+static enum content slot_look(const uint8_t *in, const struct unmake_owner *owner, char *whose) {
   struct record record;
   tarn_err err = record_decode(&record, in);
   if (err == TARN_NOT_FOUND || (err == TARN_CORRUPT && memcmp(in, "TARNREC1", 8) == 0)) return CONTENT_NONE;
   if (err != TARN_OK) return CONTENT_DATA; /* that of a newer version, too */
-  if (is_ours(&record, owner)) return CONTENT_OURS;
-  strcpy(whose, record.name);
-  return CONTENT_FOREIGN;
+  return content_of(&record, owner, whose);
 }
 
-static enum content record_look(int fd, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
+static enum content record_look(int fd, const struct unmake_owner *owner, char *whose) {
   uint8_t area[RECORD_AREA_BYTES];
   enum content worst = CONTENT_NONE;
   if (pread(fd, area, sizeof area, 0) != (ssize_t)sizeof area) return CONTENT_DATA;
@@ -54,7 +68,7 @@ static enum content record_look(int fd, const struct unmake_owner *owner, char w
 }
 
 /* Of a file: all of it. */
-static enum content file_content(int fd, const struct unmake_owner *owner, char whose[TARN_NAME_MAX + 1]) {
+static enum content file_content(int fd, const struct unmake_owner *owner, char *whose) {
   struct stat info;
   if (fstat(fd, &info) != 0) return CONTENT_DATA;
   uint64_t size = (uint64_t)info.st_size, at = size < RECORD_AREA_BYTES ? 0 : RECORD_AREA_BYTES;
@@ -64,7 +78,7 @@ static enum content file_content(int fd, const struct unmake_owner *owner, char 
 
 static tarn_err left(enum content content, const char *path, const char *whose, struct why *why) {
   if (content == CONTENT_FOREIGN)
-    return because(why, TARN_EXISTS, "%s is left in place: it belongs to mirror %s", path, whose);
+    return because(why, TARN_EXISTS, "%s is left in place: it belongs to %s", path, whose);
   return because(
       why, TARN_EXISTS,
       "%s is left in place: it holds something other than metadata of this mirror; if it is of no use, remove "
@@ -74,7 +88,7 @@ static tarn_err left(enum content content, const char *path, const char *whose, 
 
 /* TARN_EXISTS: it is to be left, and why. */
 static tarn_err file_look(int fd, const char *path, const struct unmake_owner *owner, struct why *why) {
-  char whose[TARN_NAME_MAX + 1];
+  char whose[WHOSE_BYTES];
   enum content content = file_content(fd, owner, whose);
   return content >= CONTENT_FOREIGN ? left(content, path, whose, why) : TARN_OK;
 }
@@ -85,7 +99,7 @@ static tarn_err file_look(int fd, const char *path, const struct unmake_owner *o
  * touched. */
 static tarn_err wipe(const char *path, const struct unmake_owner *owner, struct why *why) {
   static const uint8_t zeroes[RECORD_AREA_BYTES];
-  char whose[TARN_NAME_MAX + 1];
+  char whose[WHOSE_BYTES];
   int fd;
   tarn_err err = trusted_open(path, O_RDWR | O_EXCL, TRUSTED_OWN, &fd, why);
   if (err != TARN_OK) return err;
@@ -198,7 +212,7 @@ const char *metadata_text(const uint8_t mirror_uuid[16], const struct mirror_fil
 void unmake_metadata(const uint8_t mirror_uuid[16], const struct mirror_file *file, uint32_t slot, json_t *warnings) {
   char room[UNMAKE_TEXT_BYTES];
   const char *text = metadata_text(mirror_uuid, file, slot, room, warnings);
-  struct unmake_owner owner = {.has_uuid = true};
+  struct unmake_owner owner = {.has_uuid = true, .one_image = true, .slot = slot};
   memcpy(owner.uuid, mirror_uuid, sizeof owner.uuid);
   if (text) remove_one(text, &owner, warnings);
 }
