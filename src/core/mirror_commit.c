@@ -217,7 +217,6 @@ static void round_done(struct mirror *m) {
   if (m->plan.record) m->commit.home_in_trouble = m->commit.home_failed;
   if (err == TARN_OK) {
     m->commit.done = m->commit.started;
-    if (m->plan.record) m->master_unsure = false;
     if (m->plan.record && !m->commit.home_failed) {
       m->record.completed = m->plan_record.sequence;
       m->completed_generation = m->plan_record.generation;

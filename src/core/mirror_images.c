@@ -118,7 +118,7 @@ static void undo(struct mirror *m, uint32_t i) {
     case IMAGE_OP_DEMOTE:
       /* If the images have it, a crash finds it so: it stands, or what is read meanwhile would be undone then. */
       if (m->commit.done == m->commit.started) break;
-      m->master_unsure = true;
+      m->master_seq = commit_want(m);
       if (image_is_current(m, m->admin_master)) m->record.master = m->admin_master;
       m->record.demoted = m->admin_demoted;
       break;

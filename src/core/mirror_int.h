@@ -255,11 +255,12 @@ struct mirror {
   bool paused;  /* ... and kept in line: an operation on an image waits until what is in flight is done */
   bool quiet;   /* activated for operations only: shown as INACTIVE */
   bool fallen;
-  bool log_off;       /* writes take no marks: for measurements only */
-  bool log_was_off;   /* ever: there may be writes under way that have none */
-  bool lost;          /* the last good image's disk was lost with its cache */
-  bool master_unsure; /* records on the disks may name another one: what is read there may be undone */
-  bool lost_drop;     /* an image's was, and it counts again if that it is out is not recorded */
+  bool log_off;     /* writes take no marks: for measurements only */
+  bool log_was_off; /* ever: there may be writes under way that have none */
+  bool lost;        /* the last good image's disk was lost with its cache */
+  uint64_t
+      master_seq; /* before this commit is done a crash may find another master, or source: what is read there may be undone */
+  bool lost_drop; /* an image's was, and it counts again if that it is out is not recorded */
   char reason[240];
   struct image images[IMAGES_MAX];
   struct store home;

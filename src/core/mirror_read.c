@@ -84,10 +84,10 @@ static bool touches_recovery(const struct op *op) {
                        extent_span(m, op->outer_start, op->outer_length));
 }
 
-/* Would a crash find the same? Not while a change of it could not be recorded, nor while something is recovered from another image. */
+/* Would a crash find the same? Not before a change of it is recorded, nor while something is recovered from another image. */
 static bool master_is_sure(const struct mirror *m) {
   uint8_t source = m->record.recovery_source;
-  return !m->master_unsure && (source == RECORD_NO_SOURCE || source == m->record.master);
+  return m->commit.done >= m->master_seq && (source == RECORD_NO_SOURCE || source == m->record.master);
 }
 
 enum overlap { OVERLAP_NONE, OVERLAP_MASTER, OVERLAP_WAIT };

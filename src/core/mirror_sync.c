@@ -150,7 +150,7 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->record.doubt = m->doubt_is_loss = false;
   EACH_IMAGE(m, i) m->images[i].sync_failed = false; /* all is written again, and flushed */
   m->record_dirty = true;
-  commit_want(m);
+  m->master_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "recovery is complete: %llu bytes copied",
          (unsigned long long)m->recover_copied);
   mirror_changed(m);

@@ -14,10 +14,9 @@ static uint8_t read_byte(uint64_t offset) {
   return byte;
 }
 
-/* After a crash b is made master, and a is what is recovered from. While that is not over a write is seen at b, and not yet on a; then comes
- * another crash. */
-static void what_is_seen_at_a_new_master_stays_though_another_is_the_source(void **state) {
-  (void)state;
+/* After a crash b is made master, and a is what is recovered from. Before it is recorded that this is over a write is seen at b, and not
+ * yet on a; then comes another crash. */
+static void what_is_seen_beside_a_recovery_stays(bool ended) {
   struct client_io write, read;
   world_begin(&w, 2, MIB);
   assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
@@ -28,6 +27,8 @@ static void what_is_seen_at_a_new_master_stays_though_another_is_the_source(void
   assert_int_equal(world_wait(&w), TARN_OK);
   world_pass(&w, NS_PER_S);
   assert_true(world_image(&w, 1).master);
+  w.meta[0].holds = w.meta[1].holds = w.home.holds = ended ? RAM_WRITES : 0;
+  if (ended) ram_release(&w.data[1]);
   w.data[0].holds = RAM_WRITES;
   client_begin(&w, &write, DISK_WRITE, 0, 4096, 0x77);
   world_run(&w);
@@ -36,9 +37,19 @@ static void what_is_seen_at_a_new_master_stays_though_another_is_the_source(void
   world_run(&w); /* it may as well wait for the write */
   bool seen = read.done && read.io.err == TARN_OK && read.io.data[0] == 0x77;
   world_die(&w);
-  w.data[0].holds = w.data[1].holds = 0;
+  w.data[0].holds = w.data[1].holds = w.meta[0].holds = w.meta[1].holds = w.home.holds = 0;
   world_activate(&w);
   assert_true(!seen || read_byte(0) == 0x77);
+}
+
+static void what_is_seen_at_a_new_master_stays_though_another_is_the_source(void **state) {
+  (void)state;
+  what_is_seen_beside_a_recovery_stays(false);
+}
+
+static void what_is_seen_stays_though_the_end_of_the_recovery_is_not_recorded(void **state) {
+  (void)state;
+  what_is_seen_beside_a_recovery_stays(true);
 }
 
 /* b fails a flush, and is out; that cannot be recorded at home. Then a is gone, and the mirror falls. b, which the next activation may
@@ -211,6 +222,7 @@ static void a_write_that_fails_without_a_mark_stops_the_mirror(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(what_is_seen_at_a_new_master_stays_though_another_is_the_source),
+      WORLD_TEST(what_is_seen_stays_though_the_end_of_the_recovery_is_not_recorded),
       WORLD_TEST(a_flush_that_failed_before_a_fall_is_a_loss),
       WORLD_TEST(a_flush_that_failed_before_a_stop_is_a_loss),
       WORLD_TEST(a_fua_that_failed_before_a_hang_is_a_loss),
