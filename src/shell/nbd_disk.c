@@ -10,7 +10,9 @@
  * I/Os in flight can be closed at once.
  *
  * Power lost at the server: what was not flushed is in doubt, which the connection's end tells. Lost here: the requests that it
- * had may still be done by the server for a while. */
+ * had may still be done by the server for a while. What it has not got yet must go with the connection: a kernel sends on for minutes
+ * after the end of socket and process, and a network that is whole again would bring old writes over newer ones. So the end of a
+ * connection is a reset (SO_LINGER of 0 s, see socket(7)), but for one that has nothing under way. */
 #include "shell/nbd_disk.h"
 
 #include <errno.h>
@@ -289,6 +291,12 @@ static void nbd_submit(struct disk *disk, struct disk_io *io) {
 
 /* ---- close ---- */
 
+/* From now on its end drops what it has not sent: at close, at a crash. */
+static void unsent_goes(struct nbd_handle *handle, bool goes) {
+  const struct linger linger = {.l_onoff = goes};
+  (void)setsockopt(nbd_aio_get_fd(handle), SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+}
+
 static void nbd_free(struct nbd_disk *nbd) {
   if (nbd->handle) nbd_close(nbd->handle);
   free(nbd->uri);
@@ -299,8 +307,12 @@ static void nbd_disk_close(struct disk *disk) {
   struct nbd_disk *nbd = nbd_of(disk);
   require(nbd->sent == 0 && !nbd->poll.busy);
   require(list_is_empty(&nbd->ended));
-  if (nbd->lost_requests) nbd_disk_unsettled(nbd->uri);
-  else if (!nbd->gone) (void)nbd_aio_disconnect(nbd->handle, 0); /* the server need not wonder */
+  if (nbd->lost_requests) {
+    nbd_disk_unsettled(nbd->uri);
+  } else if (!nbd->gone) { /* the server need not wonder */
+    unsent_goes(nbd->handle, false);
+    (void)nbd_aio_disconnect(nbd->handle, 0);
+  }
   nbd_free(nbd);
 }
 
@@ -349,6 +361,7 @@ static tarn_err handle_connect(struct nbd_handle *handle, const char *uri, struc
       return because(why, TARN_HUNG, "%s: the server does not answer within %u s", uri, NBD_CONNECT_S);
     if (nbd_poll(handle, (int)((deadline_ns - now_ns) / NS_PER_MS) + 1) == -1) return connect_failed(uri, why);
   }
+  unsent_goes(handle, true);
   if (own_server_is_at(nbd_aio_get_fd(handle)))
     return because(why, TARN_REFUSED,
                    "%s is served by this tarnd itself: a mirror cannot lie on its own daemon's export", uri);

@@ -1,11 +1,13 @@
 """What stands between the core and its disks and clients: one thing that fails, and one ordinary thing beside it."""
+import contextlib
 import fcntl
 import os
 import signal
 import threading
+import time
 
 from lib import images
-from lib.context import check
+from lib.context import check, limit
 from lib.daemon import Daemon
 from lib.images import MIB
 from lib.load import open_handle
@@ -64,3 +66,60 @@ def test_an_image_is_removed_while_files_have_changed_places(t):
     daemon.wait_state("vol0", "ACTIVE")
     daemon.tarn("image", "remove", "vol0", "b")
     check(os.path.exists(t.path("b/d.img.tarn")), "the metadata of image c was removed with image b")
+
+
+# ---- a network that is cut ----
+
+HERE, THERE = "10.213.77.1", "10.213.77.2"
+
+
+@contextlib.contextmanager
+def network(t):
+    """Another machine at THERE, in a network namespace of its own."""
+    space, link = f"tarn-{os.getpid()}", f"tn{os.getpid()}"
+    t.run("ip", "netns", "add", space)
+    try:
+        t.run("ip", "link", "add", link, "type", "veth", "peer", "name", "there", "netns", space)
+        t.run("ip", "addr", "add", f"{HERE}/30", "dev", link)
+        t.run("ip", "link", "set", link, "up")
+        t.run("ip", "-n", space, "link", "set", "there", "up")
+        address = t.run("ip", "netns", "exec", space, "cat", "/sys/class/net/there/address").out.strip()
+        t.run("ip", "neigh", "replace", THERE, "lladdr", address, "dev", link, "nud", "permanent")
+        yield space
+    finally:
+        t.run("ip", "netns", "del", space)
+
+
+def plug(t, space, there=True):
+    """Else what is sent there is dropped on the way, and nobody is told."""
+    t.run("ip", "-n", space, "addr", "add" if there else "del", f"{THERE}/30", "dev", "there")
+
+
+@limit(120)
+def test_a_request_of_a_lost_connection_stays_in_the_socket(t):
+    """The network is cut with a write on its way, and is back after the image was given up, and a while. What the kernel still has of the
+    old connection must not reach the server over what was written since."""
+    file = images.make_sparse(t.path("b.raw"), SIZE)
+    with network(t) as space:
+        plug(t, space)
+        t.spawn("ip", "netns", "exec", space, "nbdkit", "--foreground", "--port", "10809", "file", file)
+        time.sleep(1)
+        daemon = Daemon(t).start()
+        daemon.create("vol0", [t.path("a.img"), f"nbd://{THERE}/,overwrite"], size=SIZE)
+        daemon.wait_synchronized("vol0")
+        daemon.tarn("image", "set", "vol0", "b", "hang=2", "return-after=2")
+        handle = open_handle(daemon.uri("vol0"))
+        handle.pwrite(b"0" * 4096, 0)
+        handle.flush()
+        plug(t, space, False)
+        began = time.monotonic()
+        handle.pwrite(b"1" * 4096, 0)  # answered, when b was given up
+        time.sleep(began + 14 - time.monotonic())
+        plug(t, space)
+        daemon.wait_synchronized("vol0")
+        handle.pwrite(b"2" * 4096, 0)
+        handle.flush()
+        check(images.read_at(file, 0, 4096) == b"2" * 4096, "the image has not got what was flushed")
+        while time.monotonic() < began + 28:  # a kernel doubles its patience: it tries again after 12.6 s, and then after 25.4 s
+            time.sleep(0.2)
+            check(images.read_at(file, 0, 4096) == b"2" * 4096, "b is SYNCHRONIZED, and has got a write of the lost connection")
