@@ -546,9 +546,12 @@ static void home_died(struct guard *guard) {
   mirror_fall(m, "the state directory %s", guard->err == TARN_HUNG ? "does not answer" : "is gone");
 }
 
+/* One that fails while it is being added was never there. */
+static bool is_missing(const struct mirror *m, uint32_t i) { return !m->images[i].online && !image_is_being_added(m, i); }
+
 uint32_t mirror_missing_count(const struct mirror *m) {
   uint32_t count = 0;
-  EACH_IMAGE(m, i) count += !m->images[i].online;
+  EACH_IMAGE(m, i) count += is_missing(m, i);
   return count;
 }
 

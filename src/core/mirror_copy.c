@@ -364,13 +364,21 @@ static bool all_zero(const uint8_t *data, uint64_t bytes) {
   return bytes != 0 && data[0] == 0 && memcmp(data, data + 1, bytes - 1) == 0;
 }
 
+/* Every disk can be told to zero it: also one that ends within the volume's last block. */
+static bool piece_can_zero(const struct copy *copy) {
+  const struct mirror *m = copy->m;
+  uint32_t v = geometry_volume_at(&m->geometry, copy->at);
+  const struct disk_caps *caps = &m->volumes[v].disk.caps;
+  uint64_t end = m->geometry.volume_base[v] + m->geometry.volume_bytes[v];
+  return caps->can_zero && copy->at % caps->zero_block_bytes == 0 && copy->piece % caps->zero_block_bytes == 0 &&
+         copy->piece <= caps->zero_bytes_max && copy->at + copy->piece <= end;
+}
+
 /* Zeroes are copied as zeroes, so that holes stay holes (rule 14). */
 static void copy_write(struct copy *copy) {
   struct mirror *m = copy->m;
-  const struct disk_caps *caps = &m->volumes[geometry_volume_at(&m->geometry, copy->at)].disk.caps;
   uint8_t *data = copy_data(copy->buffer, copy->at);
-  bool zero = caps->can_zero && copy->at % caps->zero_block_bytes == 0 && copy->piece % caps->zero_block_bytes == 0 &&
-              copy->piece <= caps->zero_bytes_max && all_zero(data, copy->piece);
+  bool zero = piece_can_zero(copy) && all_zero(data, copy->piece);
   uint32_t targets = targets_now(copy);
   if (targets == 0) {
     piece_over(copy);

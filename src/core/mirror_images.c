@@ -371,6 +371,11 @@ void mirror_image_do(struct mirror *m, uint32_t i, enum mirror_image_op op, bool
 
 /* ---- add ---- */
 
+bool image_is_being_added(const struct mirror *m, uint32_t i) {
+  return m->admin == ADMIN_IMAGE && m->admin_step == STEP_COMMIT && m->admin_image == i &&
+         m->images[i].coming == COMING_COMMIT;
+}
+
 static void add_failed(struct mirror *m, uint32_t i, const char *why) {
   admin_explain(m, "image %s cannot be added: %s", image_name(m, i), why);
   m->images[i].coming = COMING_NOT;
@@ -384,21 +389,23 @@ static void add_recorded(struct mirror *m, tarn_err err) {
   image->coming = COMING_NOT;
   image->since_tick =
       intent_next_tick(&m->intent); /* what fails on the image that had this slot before is none of its */
-  if (err == TARN_OK && image->online && m->config.images[i].assumed) {
+  if (err == TARN_OK && !image->online) {
+    admin_explain(m, "image %s cannot be added: %s", image_name(m, i), image->reason);
+    err = TARN_REFUSED;
+  } else if (err != TARN_OK) {
+    admin_explain(m, "the change could not be recorded, so nothing was changed");
+  } else if (m->config.images[i].assumed) {
     assume(m, i);
     return;
   }
+  m->record_dirty = true;
+  commit_want(m);
   if (err == TARN_OK) {
-    if (image->online) m->record.images[i].all_missed = false;
-    m->record_dirty = true;
-    commit_want(m);
+    m->record.images[i].all_missed = false;
     report(m->env, REPORT_INFO, m->config.name, "image %s is added", image_name(m, i));
   } else {
     image->online = image->present = false;
-    image->coming = COMING_NOT;
     m->record.images[i] = (struct record_image){0};
-    m->record_dirty = true;
-    admin_explain(m, "the change could not be recorded, so nothing was changed");
     if (mirror_image_is_quiet(m, i)) image_detach(m, i);
   }
   mirror_changed(m);

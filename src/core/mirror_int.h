@@ -434,6 +434,8 @@ __attribute__((format(printf, 2, 3))) void mirror_fall(struct mirror *m, const c
 /* More images are missing than max_missing allows: falls. */
 void mirror_check_missing(struct mirror *m);
 uint32_t mirror_missing_count(const struct mirror *m);
+/* Its first record is being written: if it fails now it was never there. */
+bool image_is_being_added(const struct mirror *m, uint32_t i);
 void mirror_changed(struct mirror *m);
 /* A new generation begins: the set of current images has changed (rule 9). */
 void mirror_new_generation(struct mirror *m);

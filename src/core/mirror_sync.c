@@ -148,7 +148,8 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->recover_end_ns = m->env->now_ns;
   m->record.recovery_source = RECORD_NO_SOURCE;
   m->record.doubt = m->doubt_is_loss = false;
-  EACH_IMAGE(m, i) m->images[i].sync_failed = false; /* all is written again, and flushed */
+  /* All is written again there, and flushed. */
+  EACH_IMAGE(m, i) m->images[i].sync_failed &= !image_is_current(m, i);
   m->record_dirty = true;
   m->master_seq = commit_want(m);
   report(m->env, REPORT_INFO, m->config.name, "recovery is complete: %llu bytes copied",

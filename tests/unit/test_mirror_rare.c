@@ -1,0 +1,83 @@
+/* What comes rarely: an old loss that another image's recovery forgets, a new image that is bad from the start, disks of unlike blocks. */
+#include "mirror_world.h"
+
+#define MIB (1u << 20)
+
+/* The flush that ends a recovery fails on b, which is out, and that cannot be recorded. Then a is gone, too. b is flushed once more, and says
+ * yes, which proves nothing; and the next activation believes it alone. */
+static void a_recoverys_end_does_not_forget_what_b_has_failed(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_die(&w);
+  w.data[1].holds = RAM_FLUSHES;
+  world_activate(&w);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_pass(&w, NS_PER_S / 2);
+  assert_int_equal(w.data[1].held_count, 1); /* the flush that ends the recovery */
+  w.home.fails = RAM_WRITES;
+  w.data[1].fails = RAM_FLUSHES;
+  ram_release(&w.data[1]);
+  world_run(&w);
+  w.data[1].fails = 0; /* a kernel tells it once */
+  assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, 5 * NS_PER_S);
+  assert_true(mirror_has_fallen(w.m));
+  assert_true(mirror_is_idle(w.m) && mirror_is_quiet(w.m));
+  bool lost = mirror_may_have_lost(w.m);
+  world_close(&w);
+  w.home.fails = 0;
+  w.config.images[0].data[0] = NULL, w.config.images[0].meta = NULL; /* a is away */
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  bool believed = world_wait(&w) == TARN_OK;
+  assert_true(!believed || lost);
+}
+
+/* No image may be missing, and none is. A new one is added whose metadata cannot be written: that is the command's affair, and clients
+ * notice nothing. */
+static void a_new_image_that_cannot_be_written_stops_nobody(void **state) {
+  (void)state;
+  world_init(&w, 3, MIB, 512);
+  w.config.image_count = 2;
+  world_format(&w);
+  world_settle(&w);
+  mirror_set_limits(w.m, 0, -1, false);
+  struct mirror_image_config c = {
+      .name = "c", .node = "n1", .data = {&w.data[2].disk}, .meta = &w.meta[2].disk, .policy = image_policy_default};
+  w.meta[2].fails = RAM_WRITES;
+  mirror_image_add(w.m, 2, &c, world_done, &w);
+  tarn_err err = world_wait(&w);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(err, TARN_REFUSED);
+  assert_string_equal(w.why, "image c cannot be added: its metadata cannot be written");
+  assert_false(mirror_has_fallen(w.m));
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+}
+
+/* The volume ends within a block of b's disk, as a partition does that is copied to a disk of blocks of 4096 bytes; a's ends with it. What
+ * is recovered there are zeroes, which a cannot be told to write but for whole blocks. */
+static void zeroes_at_an_odd_end_are_copied(void **state) {
+  (void)state;
+  uint64_t bytes = MIB + 512;
+  world_init(&w, 2, bytes, 512);
+  ram_init(&w.data[1], &w.disks, align_up(bytes, 4096), 4096);
+  w.data[1].disk.env = &w.env;
+  memset(w.data[0].bytes + MIB - 65536, 0, 65536 + 512);
+  world_format(&w);
+  world_settle(&w);
+  assert_int_equal(client_do(&w, DISK_WRITE, MIB, 512, 0), TARN_OK); /* the last region is marked */
+  world_die(&w);
+  world_settle(&w);
+  world_deactivate(&w);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      WORLD_TEST(a_recoverys_end_does_not_forget_what_b_has_failed),
+      WORLD_TEST(a_new_image_that_cannot_be_written_stops_nobody),
+      WORLD_TEST(zeroes_at_an_odd_end_are_copied),
+  };
+  return cmocka_run_group_tests_name("mirror_rare", tests, NULL, NULL);
+}
