@@ -71,6 +71,14 @@ static void draw_parts(struct sim_mirror *mirror, uint32_t i, uint32_t v, uint64
   image->part_bytes[v] = prng_between(&prng, 1, pages / image->part_count[v]) * CONCAT_ALIGN;
 }
 
+/* One of small blocks may end within the volume's last block, which is another one's. */
+static void draw_end(struct sim_image *image, uint32_t v, struct prng *prng) {
+  struct disk_caps *caps = &image->data[v].caps;
+  uint64_t bytes = image->mirror->config.volumes[v].size_bytes;
+  bool ends = image->part_count[v] == 1 && caps->size_bytes - bytes < MEDIUM_PAGE && bytes % caps->align_bytes == 0;
+  if (ends && prng_one_in(prng, 2)) caps->size_bytes = bytes;
+}
+
 static void image_init(struct sim_mirror *mirror, uint32_t i) {
   struct sim_image *image = &mirror->images[i];
   char name[TARN_NAME_MAX + 8];
@@ -87,12 +95,14 @@ static void image_init(struct sim_mirror *mirror, uint32_t i) {
   draw_policy(&image->policy, &policy);
   image->rots = prng_one_in(&policy, 2);
   struct prng prng = world_stream(mirror->world, "size", stream_of(mirror, i));
+  struct prng end = world_stream(mirror->world, "end", stream_of(mirror, i));
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     uint64_t larger = prng_one_in(&prng, 3) ? 4096 * prng_below(&prng, 9) : 0; /* than its volume */
     uint64_t bytes = align_up(mirror->config.volumes[v].size_bytes, MEDIUM_PAGE) + larger;
     snprintf(name, sizeof name, "%s.%s", image->name, volume_names[v]);
     drive_init(mirror, &image->data[v], name, i * 10 + v, bytes, ROLE_DATA);
     draw_parts(mirror, i, v, bytes);
+    draw_end(image, v, &end);
     uint64_t pages = bytes / MEDIUM_PAGE;
     bitmap_init(&image->unverified[v], world_alloc(mirror->world, bitmap_bytes(pages)), pages);
   }

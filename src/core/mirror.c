@@ -547,7 +547,9 @@ static void home_died(struct guard *guard) {
 }
 
 /* One that fails while it is being added was never there. */
-static bool is_missing(const struct mirror *m, uint32_t i) { return !m->images[i].online && !image_is_being_added(m, i); }
+static bool is_missing(const struct mirror *m, uint32_t i) {
+  return !m->images[i].online && !image_is_being_added(m, i);
+}
 
 uint32_t mirror_missing_count(const struct mirror *m) {
   uint32_t count = 0;
