@@ -1,5 +1,6 @@
 #include "sim/brink.h"
 
+#include "sim/commands.h"
 #include "sim/troubles.h"
 
 /* ---- the kinds of weather take turns ---- */
@@ -11,6 +12,7 @@ bool brink_draws_kind(struct weather *weather) {
   weather->lives++;
   switch (weather->brink) {
     case BRINK_NONE:
+    case BRINK_FUA:
     case BRINK_MASTER: return false;
     case BRINK_SOURCE:
     case BRINK_ALL:
@@ -21,6 +23,7 @@ bool brink_draws_kind(struct weather *weather) {
     case BRINK_COPY:
     case BRINK_PLACES: weather->kind = weather->lives % 2 == 1 ? WEATHER_CHAOS : WEATHER_CALM; return true;
     case BRINK_BACK:
+    case BRINK_COMMANDS:
     case BRINK_AGAIN: weather->kind = WEATHER_CALM; return true;
     case BRINK_TROUBLES: troubles_draw(weather); return true;
     case BRINK_HOME: weather->kind = weather->lives % 3 == 2 ? WEATHER_CALM : WEATHER_CHAOS; return true;
@@ -84,6 +87,19 @@ static void strike_master(struct weather *weather) {
   if (prng_below(&weather->prng, 4) != 0) fault.ops = FAULT_FLUSH;
   fault.skip = (uint32_t)prng_below(&weather->prng, fault.ops == FAULT_FLUSH ? 3 : 30);
   (void)faults_add(&drive->faults, &fault);
+}
+
+/* Writes are slow there from then on, so that flushes come and go beside one that fails. */
+static void strike_fua(struct weather *weather) {
+  struct sim_mirror *mirror = weather->mirror;
+  uint32_t master = weather_master(mirror);
+  if (master == weather->anchor) return;
+  uint64_t from_ns = world_now(mirror->world) + prng_below(&weather->prng, 40 * NS_PER_MS);
+  struct fault fault = fault_of(FAULT_WRITE, from_ns, UINT64_MAX - from_ns);
+  fault.kind = FAULT_ONCE;
+  fault.fua = fault.whole = true;
+  (void)faults_add(&mirror->images[master].data[0].faults, &fault);
+  slow_for(weather, master, FAULT_WRITE, from_ns, 200 * NS_PER_MS);
 }
 
 /* A source that goes on answering what it was asked before it was lost. */
@@ -297,6 +313,7 @@ static void strike_the_same_place(struct weather *weather) {
 
 void brink_begin(struct weather *weather) {
   if (weather->brink == BRINK_TROUBLES) troubles_begin(weather);
+  if (weather->brink == BRINK_COMMANDS) commands_spoil(weather);
   if (weather->kind != WEATHER_CHAOS) return;
   if (weather->brink == BRINK_HOME && is_second(weather)) leave_the_old(weather);
   for (uint64_t count = 4; weather->brink == BRINK_PLACES && count > 0; count--) strike_the_same_place(weather);
@@ -307,6 +324,7 @@ void brink_strike(struct weather *weather) {
   switch (weather->brink) {
     case BRINK_NONE: break;
     case BRINK_MASTER: strike_master(weather); break;
+    case BRINK_FUA: strike_fua(weather); break;
     case BRINK_SOURCE:
       if (chaos) strike_source(weather);
       break;
@@ -334,6 +352,7 @@ void brink_strike(struct weather *weather) {
     case BRINK_TROUBLES: troubles_strike(weather); break;
     case BRINK_PLACES:
     case BRINK_BACK:
+    case BRINK_COMMANDS:
     case BRINK_AGAIN: break;
   }
 }

@@ -15,6 +15,8 @@
  *                 they are closed (rules 5, 6 and 19)
  *   BRINK_COPY    an image is copied to, and writes fail on all others (rules 6 and 13)
  *   BRINK_TROUBLES  two troubles at once (troubles.h)
+ *   BRINK_COMMANDS  commands in the first moments of a recovery, and crashes between them; no disk fails (commands.h)
+ *   BRINK_FUA     a FUA of the master fails beside flushes, and power is lost behind the next one that is answered (rule 5)
  *   BRINK_AGAIN   clients hang up and ask again, while what they had asked for waits for marks; no disk fails
  *
  * The kinds of weather take turns, so that what chaos has left is looked at in peace. */

@@ -33,6 +33,7 @@
   X(failed_write_lands, "F33 writes that landed when their error had been answered")             \
   X(meta_rots, "F21 metadata that rotted between two lives (rules 4, 18)")                       \
   X(meta_misdirected, "F22 metadata writes that went to another place")                          \
+  X(meta_unreadable, "F39 reads of metadata of which one copy cannot be read")                   \
   X(meta_lost, "F23 metadata of an image that was lost")                                         \
   X(home_lost, "F24 the home store was lost")                                                    \
   X(strangers_noticed, "F31 disks of another time or place: refused")                            \
@@ -50,6 +51,10 @@
   X(lost_in_activation, "activations refused: an image was lost in their own commit")            \
   X(fell_joining, "falls while it was being recorded that an image joins (rule 13)")             \
   X(source_asked, "commands by which the source of a recovery is to leave (rule 12)")            \
+  X(source_asked_seen, "such, after a crash that cut off a write which had been seen")           \
+  X(read_sees_pending, "reads that saw a write before it was answered")                          \
+  X(seen_cut_off, "writes that had been seen when a crash cut them off (rule 2)")                \
+  X(ended_beside_source, "lives that ended in a recovery from another image than the master")    \
   X(copied_past_block, "copies of a last good image with a block that cannot be written")        \
   X(home_alone, "F13 lives in which home failed, and no other disk")                             \
   X(home_alone_commands, "F13 commands in such")                                                 \
@@ -130,6 +135,7 @@
   X(ops_full, "moments with all operations in use")                                              \
   X(images_compared, "comparisons of images called equal")                                       \
   X(fua_poisons, "F37 FUAs that failed and lost older writes")                                   \
+  X(flush_behind_fua, "F37 power lost behind a flush that came after such (rule 5)")             \
   X(io_in_line, "F36 I/Os that stood in a line of their disk's")                                 \
   X(bytes_settled, "bytes settled by the first read after a crash")
 

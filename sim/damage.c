@@ -59,6 +59,14 @@ void damage_rot(struct sim_drive *meta, uint32_t parts, struct prng *prng) {
   }
 }
 
+uint64_t damage_draw_block(const struct geometry *layout, struct prng *prng) {
+  struct area area = {0, RECORD_AREA_BYTES};
+  uint64_t part = prng_below(prng, 3);
+  if (part == 1) area = log_area(layout, (uint32_t)prng_below(prng, 2));
+  if (part == 2) area = draw_map_area(layout, prng);
+  return align_down(area.start + prng_below(prng, area.bytes), META_BLOCK_BYTES);
+}
+
 /* Two copies of `bytes` each, the second right behind the first. */
 static bool twins(uint64_t first, uint64_t bytes, uint64_t meant, uint64_t offset, uint64_t length) {
   if (meant < first || meant >= first + 2 * bytes) return false;

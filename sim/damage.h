@@ -17,6 +17,8 @@ enum damage_part {
 void damage_place(const struct geometry *layout, uint64_t offset, char *text, size_t bytes);
 /* Flips bits in some sectors of these parts. */
 void damage_rot(struct sim_drive *meta, uint32_t parts, struct prng *prng);
+/* A block of which there is another copy: of the record, of the log, or of a map. */
+uint64_t damage_draw_block(const struct geometry *layout, struct prng *prng);
 /* Would a write at `offset` hit the other copy of what belongs at `meant`? Both of `length` bytes. */
 bool meta_is_twin(const struct geometry *layout, uint64_t meant, uint64_t offset, uint64_t length);
 

@@ -62,6 +62,7 @@ static bool fault_strikes(const struct faults *faults, const struct fault *fault
   uint64_t now = world_now(faults->world);
   if (fault->kind == FAULT_SLOW || fault->spent || now < fault->from_ns || now >= fault->until_ns) return false;
   if (!(op_class(io->op) & fault->ops)) return false;
+  if (fault->fua && !(io->flags & DISK_FUA)) return false;
   if (fault->kind == FAULT_MISDIRECT && io->op != DISK_WRITE) return false;
   return io->op == DISK_FLUSH || (io->offset < fault->end && fault->start < io->offset + io->length);
 }
@@ -79,6 +80,7 @@ static void fault_count(struct faults *faults, const struct fault *fault, enum d
     case FAULT_SLOW: return;
   }
   if (op == DISK_FLUSH) counters->flush_fails++;
+  if (faults->role != ROLE_DATA && fault->kind == FAULT_BAD_SECTOR) counters->meta_unreadable++;
   if (faults->role == ROLE_META) counters->meta_fails++;
   if (faults->role == ROLE_HOME) counters->home_fails++;
   faults->struck++;

@@ -25,6 +25,7 @@ struct fault {
   tarn_err err;
   uint32_t skip; /* FAULT_ONCE, FAULT_MISDIRECT: so many I/Os pass first */
   bool never;    /* FAULT_HANG: what it keeps does not land before the process is gone, or all is healed */
+  bool fua;      /* strikes writes with FUA only, which lose at once what they lose, and are answered late */
   bool whole;    /* a write that fails has no effect at all; else any part of it may land */
   bool spent;
 };

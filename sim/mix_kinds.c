@@ -29,6 +29,14 @@ static void set_reads_of_master(struct workload *workload, struct mirror_config 
   memcpy(workload->weight, (const uint32_t[]){85, 12, 0, 0, 3}, sizeof workload->weight);
 }
 
+/* The same of many places, a third of them written, so that a recovery takes a while. */
+static void set_many_places(struct workload *workload, struct prng *prng) {
+  for (uint32_t i = 0; i < COUNT_OF(workload->hot); i++)
+    workload->hot[i].start = align_down(prng_below(prng, workload->size_bytes - workload->hot[i].bytes), 4096);
+  workload->hot_percent = 60;
+  memcpy(workload->weight, (const uint32_t[]){60, 36, 0, 0, 4}, sizeof workload->weight);
+}
+
 /* Large ones, which hold most marks, and small ones between them, all over the volume; and flushes. */
 static void set_pressure(struct workload *workload) {
   workload->hot_percent = 0;
@@ -36,6 +44,13 @@ static void set_pressure(struct workload *workload) {
   workload->write_bytes_max = 640u << 10;
   workload->rest_one_in = 0;
   memcpy(workload->weight, (const uint32_t[]){5, 70, 0, 0, 25}, sizeof workload->weight);
+}
+
+/* Many of which are FUAs; and a flush now and then, when much is in caches. */
+static void set_syncs(struct workload *workload) {
+  workload->fua_percent = 20;
+  workload->rest_one_in = 0;
+  memcpy(workload->weight, (const uint32_t[]){40, 54, 0, 0, 6}, sizeof workload->weight);
 }
 
 /* Small ones, everywhere. */
@@ -56,10 +71,12 @@ void mix_set_workload(struct mix *mix, struct sim_mirror *mirror) {
   struct workload *workload = &mirror->workloads[0];
   if (mix->brink) workload->weight[MODEL_FLUSH] += 20;
   if (mix->brink == BRINK_AGAIN) set_boundaries(workload, &mix->prng, mirror->config.region_bytes);
-  if (mix->brink == BRINK_READS) set_reads_of_master(workload, &mirror->config);
+  if (mix->brink == BRINK_READS || mix->brink == BRINK_COMMANDS) set_reads_of_master(workload, &mirror->config);
+  if (mix->brink == BRINK_COMMANDS) set_many_places(workload, &mix->prng);
   if (mix->brink == BRINK_MAPS) set_pressure(workload);
   if (mix->brink == BRINK_SOURCE) workload->aligned_percent = 30;
   if (mix->brink == BRINK_CLOSE || mix->brink == BRINK_TROUBLES) set_caches(workload);
+  if (mix->brink == BRINK_FUA) set_syncs(workload);
   if (mix->brink == BRINK_COPY) set_small_writes(workload);
   if (mix->brink != BRINK_DOUBT) return;
   workload->hot_percent = 0; /* all over the volume, so that there is never room for marks */
@@ -90,6 +107,12 @@ void mix_set_brink(struct mix *mix, struct sim_mirror_options *options) {
   mix->lives = 20;
   mix->quick_crash_percent = 10;
   mix->stop_percent = 5;
+}
+
+/* A FUA fails beside flushes. */
+void mix_set_fua(struct mix *mix, struct sim_mirror_options *options) {
+  mix_set_brink(mix, options);
+  mix->brink = BRINK_FUA;
 }
 
 /* The same around the loss of a recovery's source, when often nothing can be recorded; around what all images fail at once; and so
@@ -162,6 +185,14 @@ void mix_set_back(struct mix *mix, struct sim_mirror_options *options) {
 /* While one thing goes wrong another one happens. */
 void mix_set_troubles(struct mix *mix, struct sim_mirror_options *options) {
   set_brink_of(mix, options, BRINK_TROUBLES);
+}
+/* Commands beside recoveries, and crashes between them. */
+void mix_set_commands(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_COMMANDS);
+  options->calm = true;
+  options->slow_metadata = false;
+  mix->chaos_percent = 0;
+  mix->quick_crash_percent = 30;
 }
 /* Clients that hang up have more to ask. */
 void mix_set_again(struct mix *mix, struct sim_mirror_options *options) {

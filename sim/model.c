@@ -393,6 +393,7 @@ static void read_settles(struct model *model, struct segment *segment, uint32_t 
     if (version->tag != tag || version->dead <= op->begun) continue;
     bool unsure = version->failed && op->lone;
     if (version->effective == NEVER || unsure || op_is_pending(model, version->op)) killer = version->op;
+    if (version->effective == NEVER) model->world->counters.read_sees_pending++;
     if (version->effective > model->power_tick) durable = false;
   }
   if (single && single->effective == NEVER && !op_comes_again(model, single->op)) single->effective = model->tick;
@@ -669,7 +670,19 @@ void model_never(struct model *model, struct model_op *op) {
   (void)walk(model, op->offset, op->length, write_never, op);
 }
 
+static const char *seen_pending(struct model *model, struct segment *segment, uint64_t start, void *context) {
+  (void)model, (void)start;
+  const struct version *mine = version_of(segment, ((const struct model_op *)context)->id);
+  return mine && mine->effective != NEVER ? "seen" : NULL;
+}
+
+static void count_seen(struct model *model, struct model_op *op) {
+  if (op->kind == MODEL_WRITE || op->kind == MODEL_ZERO)
+    model->world->counters.seen_cut_off += walk(model, op->offset, op->length, seen_pending, op) != NULL;
+}
+
 void model_crash(struct model *model, bool power) {
+  LIST_EACH(&model->pending, node) count_seen(model, LIST_ENTRY(node, struct model_op, link));
   model->tick++;
   struct list *node;
   while ((node = list_first(&model->pending))) model_abandon(model, LIST_ENTRY(node, struct model_op, link));

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/commands.h"
 #include "sim/mix.h"
 #include "sim/scenario.h"
 #include "sim/troubles.h"
@@ -109,8 +110,10 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
     mirror->images[i].data[0].latency_ns = NS_PER_MS; /* a recovery takes a while */
   for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_MAPS; i++)
     mirror->images[i].data[0].latency_ns = NS_PER_MS / 100; /* a flush is over long before a round is */
+  for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_COMMANDS; i++)
+    mirror->images[i].data[0].latency_ns = prng_one_in(&mix->prng, 2) ? NS_PER_MS / 10 : 3 * NS_PER_MS;
   if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_COPY ||
-      mix->brink == BRINK_TROUBLES)
+      mix->brink == BRINK_TROUBLES || mix->brink == BRINK_COMMANDS)
     set_policies(mix, mirror);
   adopt_data(mix, mirror);
   add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
@@ -226,6 +229,7 @@ static bool life_begins(struct mix *mix) {
     sim_mirror_open(mirror);
     struct mirror_activation how = {0};
     if (mix->brink == BRINK_TROUBLES) how = troubles_activation(weather_of(mix, mirror));
+    if (mix->brink == BRINK_COMMANDS) how = commands_activation(weather_of(mix, mirror));
     sim_mirror_activate(mirror, &how);
   }
   if (!wait_for_all(mix, crash_early ? steps : UINT64_MAX)) {
@@ -379,6 +383,24 @@ static uint64_t stop_after_error(struct mix *mix, const struct sim_counters *bef
   return error && !mix->node->mirrors[0].fallen ? min_u64(steps, prng_between(&mix->prng, 1, 100)) : steps;
 }
 
+/* A FUA has lost what was written before it, and a flush was answered that was under way beside it, or behind it. */
+static uint64_t crash_behind_fua(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  struct sim_counters *now = &mix->world->counters;
+  mix->flush_failed |= now->fua_poisons != before->fua_poisons;
+  if (!mix->flush_failed || now->flush_ok == before->flush_ok) return steps;
+  mix->flush_failed = false;
+  mix->next = CRASH_POWER;
+  now->flush_behind_fua++;
+  return min_u64(steps, prng_between(&mix->prng, 1, 6));
+}
+
+/* A read has seen what the others may not have got. */
+static uint64_t crash_when_seen(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
+  if (!commands_watch(weather_of(mix, &mix->node->mirrors[0]), before)) return steps;
+  mix->next = prng_one_in(&mix->prng, 5) ? CRASH_POWER : CRASH_KILL;
+  return min_u64(steps, prng_between(&mix->prng, 1, 8));
+}
+
 /* The same where all lives are about the failure of the master: a flush has failed, and nobody was told; the failed image is being
  * taken out; a flush was answered that may rest on what the process before has left in doubt. */
 static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
@@ -391,6 +413,8 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
     troubles_watch(weather);
     return steps == 1 && troubles_hold(weather) ? 2 : steps;
   }
+  if (mix->brink == BRINK_FUA) return crash_behind_fua(mix, before, steps);
+  if (mix->brink == BRINK_COMMANDS) return crash_when_seen(mix, before, steps);
   if (mix->brink == BRINK_READS) {
     struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
     if (now->client_error != before->client_error) brink_error(weather);
@@ -432,11 +456,14 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
   return min_u64(steps, sooner);
 }
 
-/* After chaos a calm life lasts until all images are well, more often than not, so that there can be storms again. */
+/* After chaos a calm life lasts until all images are well, more often than not, so that there can be storms again. Where all is about
+ * commands few lives do. */
 static void settle(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
   operator_end(&mix->operators[mirror->index]);
-  if (!mirror->serving || mirror->calm || weather->kind != WEATHER_CALM || prng_one_in(&mix->prng, 4)) return;
+  if (mix->brink == BRINK_COMMANDS) commands_end(weather_of(mix, mirror));
+  if (!mirror->serving || weather->kind != WEATHER_CALM) return;
+  if (mix->brink == BRINK_COMMANDS ? !prng_one_in(&mix->prng, 4) : mirror->calm || prng_one_in(&mix->prng, 4)) return;
   for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) {
     sim_mirror_tend(mirror);
     node_step(mix->node);
@@ -488,8 +515,9 @@ static void read_all(struct mix *mix, struct sim_mirror *mirror) {
  * others begin at once. */
 static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
-  bool master = mix->brink == BRINK_MASTER;
-  if (master ? prng_one_in(&mix->prng, 2) : weather->kind == WEATHER_CHAOS) return;
+  bool master = mix->brink == BRINK_MASTER || mix->brink == BRINK_FUA;
+  bool half = mix->brink == BRINK_MASTER || mix->brink == BRINK_COMMANDS;
+  if (half ? prng_one_in(&mix->prng, 2) : weather->kind == WEATHER_CHAOS) return;
   read_all(mix, mirror);
   if (!master) return;
   uint64_t deadline_ns = world_now(mix->world) + 10 * NS_PER_S;
@@ -512,6 +540,7 @@ static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   if (mix->brink == BRINK_ALL || mix->brink == BRINK_CLOSE || mix->brink == BRINK_COPY) budget *= 3;
   sim_mirror_clients_start(mirror, mix->brink ? 0 : budget);
   for (uint32_t c = 0; c < mirror->client_count && mix->brink == BRINK_AGAIN; c++) mirror->clients[c].drop_one_in = 0;
+  if (mix->brink == BRINK_COMMANDS) commands_begin(weather_of(mix, mirror));
   if (mix->brink) prepare_brink(mix, mirror);
   for (uint32_t c = 0; c < mirror->client_count && mix->brink == BRINK_AGAIN; c++) mirror->clients[c].drop_one_in = 8;
   weather_strike(weather_of(mix, mirror));
@@ -756,8 +785,9 @@ void scenario_hung_disk(struct world *world, struct node *node) {
   node_stop(node);
 }
 
-/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; and one in 25
- * for a disk that hangs beside others. Of the seeds that have all weathers a third is for two troubles at once. */
+/* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; one in 25
+ * for a disk that hangs beside others; of those that are left one in 25 for commands beside recoveries, and one for FUAs that fail beside
+ * flushes: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
 void scenario_mix(struct world *world, struct node *node) {
   static mix_setter *const brinks[] = {
       mix_set_brink,    mix_set_brink,    mix_set_brink, mix_set_source_lost, mix_set_source_lost, mix_set_all_fail,
@@ -773,6 +803,12 @@ void scenario_mix(struct world *world, struct node *node) {
   if (prng_one_in(&prng, 25)) {
     scenario_hung_disk(world, node);
     return;
+  }
+  struct prng later = world_stream(world, "later shares", 0);
+  switch (prng_below(&later, 25)) {
+    case 0: scenario_commands(world, node); return;
+    case 1: scenario_fua(world, node); return;
+    default: break;
   }
   bool troubles = prng_one_in(&prng, 3);
   struct mix mix = mix_begin(world, node);
@@ -820,6 +856,8 @@ void scenario_close(struct world *world, struct node *node) { run_one(world, nod
 void scenario_copy(struct world *world, struct node *node) { run_one(world, node, mix_set_copy); }
 void scenario_apart(struct world *world, struct node *node) { run_one(world, node, mix_set_apart); }
 void scenario_troubles(struct world *world, struct node *node) { run_one(world, node, mix_set_troubles); }
+void scenario_commands(struct world *world, struct node *node) { run_one(world, node, mix_set_commands); }
+void scenario_fua(struct world *world, struct node *node) { run_one(world, node, mix_set_fua); }
 void scenario_again(struct world *world, struct node *node) { run_one(world, node, mix_set_again); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, mix_set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, mix_set_full_marks); }

