@@ -73,14 +73,22 @@ static void command_turn(struct sim_event *event) {
 
 /* ---- the moments of a life ---- */
 
+/* A crash may have torn the other copy of a record: that would be two faults. */
+static void spoil(struct sim_drive *drive, const struct fault *fault) {
+  struct record record;
+  uint64_t other = fault->start < RECORD_SLOT_BYTES ? RECORD_SLOT_BYTES : 0;
+  if (fault->start < RECORD_AREA_BYTES && record_decode(&record, drive->medium->visible + other) != TARN_OK) return;
+  (void)faults_add(&drive->faults, fault);
+}
+
 void commands_spoil(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   struct fault fault = {.kind = FAULT_BAD_SECTOR, .ops = FAULT_READ, .until_ns = UINT64_MAX, .err = TARN_IO};
   if (!prng_one_in(&weather->prng, 4)) return;
   fault.start = damage_draw_block(&mirror->layout, &weather->prng);
   fault.end = fault.start + META_BLOCK_BYTES;
-  for (uint32_t i = 0; i < mirror->image_count; i++) (void)faults_add(&mirror->images[i].meta.faults, &fault);
-  if (fault.start < RECORD_AREA_BYTES) (void)faults_add(&mirror->home.faults, &fault);
+  for (uint32_t i = 0; i < mirror->image_count; i++) spoil(&mirror->images[i].meta, &fault);
+  if (fault.start < RECORD_AREA_BYTES) spoil(&mirror->home, &fault);
 }
 
 struct mirror_activation commands_activation(struct weather *weather) {
