@@ -187,8 +187,8 @@ static void reopen_work(struct reactor_work *work) {
   if (reopen->disks.why.text[0]) return;
   image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, &reopen->meta, &reopen->disks);
   image_disks_check(&reopen->file, reopen->slot, reopen->uuid, &reopen->disks);
-  bool kept = reopen->make && !reopen->disks.why.text[0] && keeps_data(reopen);
-  if (made && kept) (void)!trusted_remove(image->meta, NULL);
+  bool in_vain = reopen->disks.why.text[0] || (reopen->make && keeps_data(reopen));
+  if (made && in_vain) (void)!trusted_remove(image->meta, NULL); /* the right disk may just not be mounted there */
 }
 
 static uint64_t wait_s(const struct reopen *reopen) {

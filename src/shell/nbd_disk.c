@@ -6,6 +6,10 @@
  *
  *     slot: free --start()--> with libnbd --callback--> in `ended` --harvest()--> free; or, a flush for FUA: with libnbd again
  *
+ * What libnbd or the kernel has not sent yet is not with the server, and must not look like a hang of it where the way there is slow. So
+ * they get only what this way has just shown that it takes in a quarter of a second; the rest waits in a line of ours, which tells that it
+ * moves (disk_io_line()).
+ *
  * The poll is armed only while libnbd has commands, and the last I/O is not answered before it has ended: so a disk without
  * I/Os in flight can be closed at once.
  *
@@ -32,6 +36,9 @@
 #define ASK_BYTES_MAX (1u << 30) /* of block status */
 #define REPLIES_MAX   64u        /* taken in a row before others get their turn */
 #define ALLOCATION    "base:allocation"
+/* Of data on the way to the server, or from it: as much as came through in WAY_NS, and this always. */
+#define WAY_BYTES_MIN (512u << 10)
+#define WAY_NS        (NS_PER_S / 4)
 
 struct slot {
   struct list link; /* free or ended; not linked: with libnbd */
@@ -57,6 +64,10 @@ struct nbd_disk {
   struct list free, ended; /* struct slot */
   struct list waiting;     /* struct disk_io, for a slot */
   uint64_t line_moved;     /* what has ended in a slot */
+  uint64_t way_bytes;      /* of the I/Os in slots */
+  uint64_t way_since_ns;   /* since then */
+  uint64_t way_ended;      /* so much has ended, */
+  uint64_t way_before;     /* and in the WAY_NS before that */
 };
 
 static struct nbd_disk *nbd_of(const struct disk *disk) {
@@ -193,11 +204,44 @@ static void slot_send(struct slot *slot) {
   }
 }
 
+/* ---- the way there ---- */
+
+static uint64_t way_bytes(const struct disk_io *io) {
+  return io->op == DISK_READ || io->op == DISK_WRITE ? io->length : 0;
+}
+
+static bool way_has_room(const struct nbd_disk *nbd, const struct disk_io *io) {
+  uint64_t most = max_u64(max_u64(nbd->way_ended, nbd->way_before), WAY_BYTES_MIN);
+  return nbd->way_bytes + way_bytes(io) <= most || nbd->way_bytes == 0;
+}
+
+/* Has come through. */
+static void way_ended(struct nbd_disk *nbd, const struct disk_io *io) {
+  uint64_t now_ns = nbd->disk.env->now_ns;
+  nbd->way_bytes -= way_bytes(io);
+  if (now_ns - nbd->way_since_ns >= WAY_NS) {
+    nbd->way_before = nbd->way_ended;
+    nbd->way_ended = 0;
+    nbd->way_since_ns = now_ns;
+  }
+  nbd->way_ended += way_bytes(io);
+}
+
 static void slot_start(struct slot *slot, struct disk_io *io) {
   disk_io_set_line(io, NULL);
+  slot->nbd->way_bytes += way_bytes(io);
   slot->io = io;
   slot->flushes = false;
   slot_send(slot);
+}
+
+static void waiting_start(struct nbd_disk *nbd) {
+  while (!list_is_empty(&nbd->waiting) && !list_is_empty(&nbd->free)) {
+    struct disk_io *next = LIST_ENTRY(list_first(&nbd->waiting), struct disk_io, link);
+    if (!way_has_room(nbd, next)) return;
+    list_remove(&next->link);
+    slot_start(LIST_ENTRY(list_pop(&nbd->free), struct slot, link), next);
+  }
 }
 
 /* ---- what has ended ---- */
@@ -219,9 +263,9 @@ static void slot_finish(struct slot *slot) {
     (void)disk_extents_add(io, io->length, 0); /* it said nothing: data */
   slot->io = NULL;
   nbd->line_moved++;
-  struct list *next = list_pop(&nbd->waiting);
-  if (next) slot_start(slot, LIST_ENTRY(next, struct disk_io, link));
-  else list_push_front(&nbd->free, &slot->link);
+  way_ended(nbd, io);
+  list_push_front(&nbd->free, &slot->link);
+  waiting_start(nbd);
   disk_complete(io, err);
 }
 
@@ -279,13 +323,9 @@ static void poll_done(struct reactor_op *op, int result) {
 
 static void nbd_submit(struct disk *disk, struct disk_io *io) {
   struct nbd_disk *nbd = nbd_of(disk);
-  struct list *free = list_pop(&nbd->free);
-  if (!free) {
-    disk_io_set_line(io, &nbd->line_moved);
-    list_push(&nbd->waiting, &io->link);
-    return;
-  }
-  slot_start(LIST_ENTRY(free, struct slot, link), io);
+  disk_io_set_line(io, &nbd->line_moved);
+  list_push(&nbd->waiting, &io->link);
+  waiting_start(nbd);
   harvest(nbd);
 }
 

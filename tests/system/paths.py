@@ -3,13 +3,17 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import threading
 import time
+
+import nbd
 
 from lib import images
 from lib.context import check, limit
 from lib.daemon import Daemon
-from lib.images import MIB
+from lib.disks import NbdServer
+from lib.images import KIB, MIB
 from lib.load import open_handle
 
 SIZE = 16 * MIB
@@ -68,6 +72,22 @@ def test_an_image_is_removed_while_files_have_changed_places(t):
     check(os.path.exists(t.path("b/d.img.tarn")), "the metadata of image c was removed with image b")
 
 
+def test_a_refused_restore_leaves_nothing_behind(t):
+    """The disk of an image is not mounted: a restore is refused, and makes no file in the place where it will be mounted."""
+    paths = [t.path("a.img"), t.path("disk/b.img")]
+    os.mkdir(t.path("disk"))
+    daemon = Daemon(t).start()
+    daemon.create("vol0", paths, size=SIZE)
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+    os.rename(t.path("disk"), t.path("away"))
+    os.mkdir(t.path("disk"))
+    daemon.start()
+    daemon.wait_state("vol0", "ACTIVE")
+    daemon.tarn("image", "restore", "vol0", "b", status=1)
+    check(not os.listdir(t.path("disk")), f"it has made {os.listdir(t.path('disk'))}")
+
+
 # ---- a network that is cut ----
 
 HERE, THERE = "10.213.77.1", "10.213.77.2"
@@ -123,3 +143,59 @@ def test_a_request_of_a_lost_connection_stays_in_the_socket(t):
         while time.monotonic() < began + 28:  # a kernel doubles its patience: it tries again after 12.6 s, and then after 25.4 s
             time.sleep(0.2)
             check(images.read_at(file, 0, 4096) == b"2" * 4096, "b is SYNCHRONIZED, and has got a write of the lost connection")
+
+
+# ---- a network that is slow ----
+
+LINK_BYTES = 1 << 20  # a second
+
+
+class Link:
+    """In front of an NBD server: what a client sends arrives at LINK_BYTES a second. What it gets is not slowed down."""
+
+    def __init__(self, t, server):
+        self.path = t.path("link.sock")
+        self.server = server
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def uri(self):
+        return f"nbd+unix:///?socket={self.path}"
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self.server.socket)
+            threading.Thread(target=self.pass_on, args=(client, server, 1 / LINK_BYTES), daemon=True).start()
+            threading.Thread(target=self.pass_on, args=(server, client, 0), daemon=True).start()
+
+    @staticmethod
+    def pass_on(source, target, seconds_per_byte):
+        with contextlib.suppress(OSError):
+            while data := source.recv(16384):
+                time.sleep(len(data) * seconds_per_byte)
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_slow_network_is_no_hang(t):
+    """Rule 7: a disk's clock starts when the disk has the request. What still stands in a line of ours, because the way there takes a
+    megabyte a second, is not held against it, as long as that moves."""
+    link = Link(t, NbdServer(t).start())
+    daemon = Daemon(t).start()
+    daemon.create("vol0", [t.path("a.img"), f"{link.uri()},overwrite"], size=SIZE)
+    daemon.wait_synchronized("vol0")
+    daemon.tarn("image", "set", "vol0", "b", "hang=5")
+    handles = [open_handle(daemon.uri("vol0")) for _ in range(4)]
+    data = nbd.Buffer.from_bytearray(bytearray(b"1" * 256 * KIB))
+    for i in range(64):  # all at once
+        handles[i % 4].aio_pwrite(data, i * 256 * KIB)
+    while any(handle.aio_in_flight() for handle in handles):
+        for handle in handles:
+            handle.poll(10)
+    check("does not answer" not in daemon.log(), "an image that is only slow was given up")
