@@ -21,6 +21,8 @@
 
 #include <errno.h>
 #include <libnbd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -36,6 +38,7 @@
 #define ASK_BYTES_MAX (1u << 30) /* of block status */
 #define REPLIES_MAX   64u        /* taken in a row before others get their turn */
 #define ALLOCATION    "base:allocation"
+#define KEEP_ALIVE_S  60
 /* Of data on the way to the server, or from it: as much as came through in WAY_NS, and this always. */
 #define WAY_BYTES_MIN (512u << 10)
 #define WAY_NS        (NS_PER_S / 4)
@@ -331,6 +334,13 @@ static void nbd_submit(struct disk *disk, struct disk_io *io) {
 
 /* ---- close ---- */
 
+/* A firewall between that forgets who is silent would make the next request look like a hang. */
+static void keep_alive(struct nbd_handle *handle) {
+  const int on = 1, seconds = KEEP_ALIVE_S;
+  (void)setsockopt(nbd_aio_get_fd(handle), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  (void)setsockopt(nbd_aio_get_fd(handle), IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+}
+
 /* From now on its end drops what it has not sent: at close, at a crash. */
 static void unsent_goes(struct nbd_handle *handle, bool goes) {
   const struct linger linger = {.l_onoff = goes};
@@ -402,6 +412,7 @@ static tarn_err handle_connect(struct nbd_handle *handle, const char *uri, struc
     if (nbd_poll(handle, (int)((deadline_ns - now_ns) / NS_PER_MS) + 1) == -1) return connect_failed(uri, why);
   }
   unsent_goes(handle, true);
+  keep_alive(handle);
   if (own_server_is_at(nbd_aio_get_fd(handle)))
     return because(why, TARN_REFUSED,
                    "%s is served by this tarnd itself: a mirror cannot lie on its own daemon's export", uri);

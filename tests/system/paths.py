@@ -10,7 +10,7 @@ import time
 import nbd
 
 from lib import images
-from lib.context import check, limit
+from lib.context import check, limit, wait_for
 from lib.daemon import Daemon
 from lib.disks import NbdServer
 from lib.images import KIB, MIB
@@ -95,51 +95,55 @@ HERE, THERE = "10.213.77.1", "10.213.77.2"
 
 @contextlib.contextmanager
 def network(t):
-    """Another machine at THERE, in a network namespace of its own."""
-    space, link = f"tarn-{os.getpid()}", f"tn{os.getpid()}"
-    t.run("ip", "netns", "add", space)
+    """Two machines, at HERE and THERE: how to run a program on each, and what cuts the network, or (True) makes it whole again."""
+    names = [f"tarn-{os.getpid()}-{side}" for side in ("here", "there")]
+    made = []
     try:
-        t.run("ip", "link", "add", link, "type", "veth", "peer", "name", "there", "netns", space)
-        t.run("ip", "addr", "add", f"{HERE}/30", "dev", link)
-        t.run("ip", "link", "set", link, "up")
-        t.run("ip", "-n", space, "link", "set", "there", "up")
-        address = t.run("ip", "netns", "exec", space, "cat", "/sys/class/net/there/address").out.strip()
-        t.run("ip", "neigh", "replace", THERE, "lladdr", address, "dev", link, "nud", "permanent")
-        yield space
+        for name in names:
+            t.run("ip", "netns", "add", name)
+            made.append(name)
+        t.run("ip", "-n", names[0], "link", "add", "way", "type", "veth", "peer", "name", "way", "netns", names[1])
+        for name, address in zip(names, (HERE, THERE)):
+            t.run("ip", "-n", name, "addr", "add", f"{address}/30", "dev", "way")
+            t.run("ip", "-n", name, "link", "set", "way", "up")
+        there = t.run("ip", "netns", "exec", names[1], "cat", "/sys/class/net/way/address").out.strip()
+
+        def plug(whole):
+            """Else what is sent there is dropped on the way, and nobody is told."""
+            address = there if whole else "02:00:00:00:00:01"
+            t.run("ip", "-n", names[0], "neigh", "replace", THERE, "lladdr", address, "dev", "way", "nud", "permanent")
+        plug(True)
+        yield *(["ip", "netns", "exec", name] for name in names), plug
     finally:
-        t.run("ip", "netns", "del", space)
-
-
-def plug(t, space, there=True):
-    """Else what is sent there is dropped on the way, and nobody is told."""
-    t.run("ip", "-n", space, "addr", "add" if there else "del", f"{THERE}/30", "dev", "there")
+        for name in made:
+            t.run("ip", "netns", "del", name)
 
 
 @limit(120)
 def test_a_request_of_a_lost_connection_stays_in_the_socket(t):
-    """The network is cut with a write on its way, and is back after the image was given up, and a while. What the kernel still has of the
-    old connection must not reach the server over what was written since."""
+    """The network is cut with a write on its way, and is whole again after the image was given up, and a while. What the kernel still has
+    of the old connection must not reach the server over what was written since."""
     file = images.make_sparse(t.path("b.raw"), SIZE)
-    with network(t) as space:
-        plug(t, space)
-        t.spawn("ip", "netns", "exec", space, "nbdkit", "--foreground", "--port", "10809", "file", file)
-        time.sleep(1)
-        daemon = Daemon(t).start()
+    with network(t) as (here, there, plug):
+        t.spawn(*there, "nbdkit", "--foreground", "--port", "10809", "file", file)
+        wait_for("the server", lambda: t.run(*here, "nbdinfo", "--size", f"nbd://{THERE}", status=None).status == 0)
+        daemon = Daemon(t, wrapper=here).start()
         daemon.create("vol0", [t.path("a.img"), f"nbd://{THERE}/,overwrite"], size=SIZE)
         daemon.wait_synchronized("vol0")
-        daemon.tarn("image", "set", "vol0", "b", "hang=2", "return-after=2")
+        daemon.tarn("image", "set", "vol0", "b", "hang=2")
         handle = open_handle(daemon.uri("vol0"))
         handle.pwrite(b"0" * 4096, 0)
         handle.flush()
-        plug(t, space, False)
+        plug(False)
         began = time.monotonic()
-        handle.pwrite(b"1" * 4096, 0)  # answered, when b was given up
-        time.sleep(began + 14 - time.monotonic())
-        plug(t, space)
+        handle.pwrite(b"1" * 4096, 0)  # answered when b was given up
+        check("image b is out" in daemon.log(), "the network was not cut")
+        time.sleep(max(began + 14 - time.monotonic(), 0))
+        plug(True)
+        daemon.tarn("image", "restore", "vol0", "b")
         daemon.wait_synchronized("vol0")
         handle.pwrite(b"2" * 4096, 0)
         handle.flush()
-        check(images.read_at(file, 0, 4096) == b"2" * 4096, "the image has not got what was flushed")
         while time.monotonic() < began + 28:  # a kernel doubles its patience: it tries again after 12.6 s, and then after 25.4 s
             time.sleep(0.2)
             check(images.read_at(file, 0, 4096) == b"2" * 4096, "b is SYNCHRONIZED, and has got a write of the lost connection")
