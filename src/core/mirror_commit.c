@@ -189,6 +189,7 @@ static void round_done(struct mirror *m) {
   m->commit.running = false;
   uint32_t current = mirror_current_mask(m);
   uint32_t failed = m->commit.failed & mirror_online_mask(m);
+  m->admin_failed |= m->commit.failed & ~failed;
   uint64_t completed = m->record.completed; /* what those that fail may have */
   tarn_err err = TARN_OK;
   if (current != 0 && (failed & current) == current) {

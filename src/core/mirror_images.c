@@ -137,6 +137,7 @@ static void undo(struct mirror *m, uint32_t i) {
   }
   m->record_dirty = true;
   if (image->online && any_guard_dead(m, image)) image_drop(m, i, MISSING_FAILED, "its disk does not answer", NULL);
+  if (m->admin_failed & 1u << i) image_drop(m, i, MISSING_FAILED, "its metadata cannot be written", NULL);
   image_told_again(m, i);
 }
 
@@ -195,6 +196,10 @@ static void promote_now(struct mirror *m, uint32_t i) {
 }
 
 static void op_in_vain(struct mirror *m) {
+  if (m->admin_op == IMAGE_OP_FRACTURE) { /* it is written to as before */
+    m->record.images[m->admin_image].stamp = m->admin_undo.stamp;
+    stamp_outdates(m, m->admin_image);
+  }
   if (!m->admin_why[0]) admin_explain(m, "image %s failed meanwhile", image_name(m, m->admin_image));
   resume(m);
   admin_end(m, TARN_REFUSED);
@@ -318,6 +323,7 @@ static void op_start(struct mirror *m) {
   m->admin_online = m->images[i].online;
   m->admin_master = m->record.master;
   m->admin_demoted = m->record.demoted;
+  m->admin_failed = 0;
   bool sound = image_is_current(m, i) && !in_recovery(m, i);
   switch (op) {
     case IMAGE_OP_REMOVE:

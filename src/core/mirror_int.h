@@ -364,6 +364,7 @@ struct mirror {
   struct record_image admin_undo;   /* of the image, before it */
   struct record_image admin_left;   /* ... and when it had left, of one that is removed */
   bool admin_online, admin_demoted; /* before it */
+  uint32_t admin_failed;            /* images that failed a round while it had them out */
   uint8_t admin_master;
   mirror_done *admin_done;
   void *admin_context;

@@ -312,15 +312,16 @@ void op_read(struct op *op) {
     return;
   }
   enum overlap overlap = op->holding ? OVERLAP_NONE : overlap_of(op);
-  if (overlap == OVERLAP_WAIT) {
+  bool master_failed = op->tried & 1u << m->record.master;
+  if (overlap == OVERLAP_WAIT || (overlap == OVERLAP_MASTER && master_failed)) {
     read_wait(op);
     return;
   }
-  bool from_master = overlap == OVERLAP_MASTER || (m->config.read_master && !(op->tried & 1u << m->record.master));
+  bool from_master = overlap == OVERLAP_MASTER || (m->config.read_master && !master_failed);
   uint32_t image = from_master ? m->record.master : least_loaded(op);
   bool held = (image != m->record.master || !master_is_sure(m)) && image != IMAGES_MAX;
   if (held && !op->holding && !PLANTED(slave_unheld) && !read_hold(op)) {
-    if (!master_is_sure(m)) {
+    if (!master_is_sure(m) || master_failed) {
       read_wait(op);
       return;
     }

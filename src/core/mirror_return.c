@@ -300,7 +300,7 @@ void images_stop(struct mirror *m) {
 
 void images_come_later(struct mirror *m) {
   EACH_IMAGE(m, i) {
-    bool now = m->images[i].coming == COMING_COMMIT && m->images[i].come_seq == m->commit.started;
+    bool now = m->images[i].coming == COMING_COMMIT && m->images[i].come_seq <= m->commit.started;
     if (now) m->images[i].come_seq = m->commit.started + 1;
   }
 }

@@ -500,12 +500,13 @@ static void flush_op_done(struct op *op) {
   if (op->err != TARN_OK) m->flush_err = op->err;
   require(m->flush_pending > 0);
   if (--m->flush_pending != 0) return;
+  tarn_err err = m->flush_err; /* whoever is told may begin the next one */
   struct list ended;
   list_init(&ended);
   list_splice(&ended, &m->flush_running);
   for (struct list *node = list_pop(&ended); node; node = list_pop(&ended)) {
     struct flush_wait *wait = LIST_ENTRY(node, struct flush_wait, link);
-    wait->done(m, m->flush_err);
+    wait->done(m, err);
   }
   if (list_is_empty(&m->flush_running) && !list_is_empty(&m->flush_waiting)) flush_start(m);
   admin_check_idle(m);

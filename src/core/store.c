@@ -1,8 +1,10 @@
 /* Crash argument for the record: a commit overwrites one slot, flushes, and only then touches the other, which was durable all
  * the time; so at every moment one slot is whole, and it is of the last record that anybody relied on, or of a later one.
  * Which slot may go first is known while this object lives. After a load it is the one that is damaged, or the newer one: a
- * commit that did not complete had begun with it, and the older one was durable then. When both are of one commit, a flush
- * comes first, since the process that wrote the second may have been killed before its flush. */
+ * commit that did not complete had begun with it, and the older one was durable then. When both are of one commit nobody knows which
+ * was the second, and the process that wrote it may have been killed before its flush; or a flush since has failed, which is told
+ * once, and the next one's success proves nothing. So one of them is written again, as it is, and flushed: if it was durable no torn write
+ * changes it, and if it was not, the other was. */
 #include "core/store.h"
 
 #include "core/guard.h"
@@ -30,7 +32,7 @@ void store_attach(struct store *store, struct disk *disk) {
   store->disk = disk;
   store->record_err = TARN_NOT_FOUND;
   store->first_slot = 0;
-  store->settled = false;
+  store->settled = store->twins = false;
 }
 
 /* A disk that hangs may still read what is in these buffers. */
@@ -155,6 +157,19 @@ static void commit_slot_2(struct store *store) {
          &store->ios[0].buffer);
 }
 
+/* Of the slot that the next commit does not begin with. */
+static uint64_t kept_offset(const struct store *store) { return (store->first_slot ^ 1) * RECORD_SLOT_BYTES; }
+
+static void settle(struct store *store) {
+  if (store->twins) {
+    store->step = STORE_AGAIN_READ;
+    submit(store, &store->ios[0], DISK_READ, kept_offset(store), RECORD_SLOT_BYTES, &store->ios[0].buffer);
+  } else {
+    store->step = STORE_SETTLE;
+    submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
+  }
+}
+
 static void commit_step(struct store *store) {
   if (store->step == STORE_BLOCKS) {
     for (struct store_io *sio = free_io(store); sio && store->err == TARN_OK; sio = free_io(store))
@@ -166,6 +181,14 @@ static void commit_step(struct store *store) {
     return;
   }
   switch (store->step) {
+    case STORE_AGAIN_READ:
+      store->step = STORE_AGAIN_WRITE;
+      submit(store, &store->ios[0], DISK_WRITE, kept_offset(store), RECORD_SLOT_BYTES, &store->ios[0].buffer);
+      break;
+    case STORE_AGAIN_WRITE:
+      store->step = STORE_SETTLE;
+      submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
+      break;
     case STORE_SETTLE:
       store->settled = true;
       store->step = STORE_BLOCKS;
@@ -197,7 +220,7 @@ static void commit_step(struct store *store) {
 }
 
 void store_commit(struct store *store, const struct commit_plan *plan, store_done *done) {
-  begin(store, store->settled ? STORE_BLOCKS : STORE_SETTLE, done);
+  begin(store, STORE_BLOCKS, done);
   store->plan = plan;
   if (buffers_are_held(store)) {
     store->err = TARN_HUNG;
@@ -205,7 +228,7 @@ void store_commit(struct store *store, const struct commit_plan *plan, store_don
     return;
   }
   if (store->settled) commit_step(store);
-  else submit(store, &store->ios[0], DISK_FLUSH, 0, 0, NULL);
+  else settle(store);
 }
 
 /* ---- load ---- */
@@ -251,7 +274,8 @@ static void loaded_record(struct store *store) {
     errs[slot] = record_decode(&found[slot], store->load_buffer.base + slot * RECORD_SLOT_BYTES);
   bool both = errs[0] == TARN_OK && errs[1] == TARN_OK;
   uint32_t best = both ? found[1].sequence > found[0].sequence : errs[0] != TARN_OK;
-  store->first_slot = both && found[0].sequence != found[1].sequence ? best : !best;
+  store->twins = both && found[0].sequence == found[1].sequence;
+  store->first_slot = both && !store->twins ? best : !best;
   if (errs[best] == TARN_OK) store->record = found[best];
   store->slot_damaged = errs[best] == TARN_OK && errs[!best] == TARN_CORRUPT;
   store->record_err = errs[best] == TARN_NOT_FOUND ? errs[!best] : errs[best];

@@ -36,6 +36,8 @@ struct commit_plan {
 };
 
 enum store_step {
+  STORE_AGAIN_READ,
+  STORE_AGAIN_WRITE,
   STORE_SETTLE,
   STORE_BLOCKS,
   STORE_FLUSH_1,
@@ -62,6 +64,7 @@ struct store {
   enum store_step step;
   uint32_t first_slot; /* of the record: the one that may be overwritten, since the other is durable */
   bool settled;        /* what was found at the load has been flushed */
+  bool twins;          /* both copies were of one commit then */
   struct {
     enum { CURSOR_RECORD, CURSOR_LOG, CURSOR_TOP, CURSOR_PAGE, CURSOR_END } area;
     uint32_t slot, copy;

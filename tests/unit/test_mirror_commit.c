@@ -4,24 +4,28 @@
 
 #define MIB (1u << 20)
 
-/* What was found may be in the disk's cache only, and it was relied on: it is flushed before a byte is written over. */
-static void what_was_found_is_flushed_before_anything_is_written(void **state) {
+/* What was found may be in the disk's cache only, or a flush of it has failed before, which makes the next one's success worth nothing; and
+ * it was relied on. So one copy of the record is written again as it is, and flushed, before a byte is changed. */
+static void what_was_found_is_made_durable_before_anything_is_changed(void **state) {
   (void)state;
   world_begin(&w, 2, MIB);
   world_deactivate(&w);
   world_open(&w);
   struct ram_disk *stores[] = {&w.meta[0], &w.meta[1], &w.home};
   uint32_t writes[COUNT_OF(stores)], flushes[COUNT_OF(stores)];
+  static uint8_t found[COUNT_OF(stores)][RECORD_AREA_BYTES];
   for (size_t i = 0; i < COUNT_OF(stores); i++) {
     stores[i]->holds = RAM_FLUSHES;
     writes[i] = stores[i]->writes;
+    memcpy(found[i], stores[i]->bytes, RECORD_AREA_BYTES);
     flushes[i] = stores[i]->flushes;
   }
   mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
   world_run(&w);
   for (size_t i = 0; i < COUNT_OF(stores); i++) {
     assert_int_equal(stores[i]->flushes, flushes[i] + 1);
-    assert_int_equal(stores[i]->writes, writes[i]);
+    assert_int_equal(stores[i]->writes, writes[i] + 1);
+    assert_memory_equal(stores[i]->bytes, found[i], RECORD_AREA_BYTES);
     ram_release(stores[i]);
   }
   assert_int_equal(world_wait(&w), TARN_OK);
@@ -71,7 +75,7 @@ static void either_copy_is_enough(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      WORLD_TEST(what_was_found_is_flushed_before_anything_is_written),
+      WORLD_TEST(what_was_found_is_made_durable_before_anything_is_changed),
       WORLD_TEST(either_copy_is_enough),
   };
   return cmocka_run_group_tests_name("mirror_commit", tests, NULL, NULL);
