@@ -348,10 +348,18 @@ static void sim_io_end(struct sim_io *sim_io) {
   if (next) sim_io_begin(disk, LIST_ENTRY(next, struct disk_io, link));
 }
 
-/* The next flush must not be believed: trouble lasts until it has ended, and is judged. */
+static bool has_fua(const struct sim_disk *disk) {
+  LIST_EACH(&disk->in_flight, node) {
+    if (LIST_ENTRY(node, struct sim_io, link)->io->flags & DISK_FUA) return true;
+  }
+  return false;
+}
+
+/* The next flush must not be believed: trouble lasts until it has ended, and is judged. Of a FUA that was cut the first piece may have failed,
+ * and the rest be under way: it is not known above before that has ended, and then the flush after it is to fail. */
 static void note_fua(struct sim_drive *drive, const struct sim_io *sim_io) {
   if (sim_io->io->op == DISK_FLUSH && drive->fua_failed) drive->told_ns = world_now(drive->medium->world);
-  if (sim_io->io->op == DISK_FLUSH) drive->fua_failed = false;
+  if (sim_io->io->op == DISK_FLUSH) drive->fua_failed &= has_fua(drive->open);
   else if (sim_io->err != TARN_OK && sim_io->io->flags & DISK_FUA) drive->fua_failed = true;
 }
 

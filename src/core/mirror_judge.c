@@ -390,6 +390,18 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   text_set(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
+/* That an image is whole may be recorded on its own disk alone, if the process died in that very commit. Should it be served alone then,
+ * elsewhere, it would go on from this generation: so we go on from another one. But not again before all current images have got that. */
+static bool wants_to_fork(const struct mirror *m, const enum verdict *verdicts) {
+  bool joining = false, got = true;
+  EACH_IMAGE(m, i) {
+    joining |= image_state_of(m, i) == IMAGE_SYNCHRONIZING;
+    if (verdicts[i] == VERDICT_CURRENT)
+      got &= same_generation(&m->images[i].store.record.generation, &m->record.generation);
+  }
+  return joining && got && !m->record.clean;
+}
+
 /* Sorts the images; false when activation must not go on. */
 bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
@@ -413,11 +425,12 @@ bool judge_images(struct mirror *m) {
   }
   if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;
   if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
+  bool forks = wants_to_fork(m, verdicts);
   uint32_t current = 0;
   EACH_IMAGE(m, i) {
     apply_verdict(m, i, verdicts[i]);
     if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
   }
-  if (current != were_current) mirror_new_generation(m);
+  if (current != were_current || forks) mirror_new_generation(m);
   return true;
 }

@@ -71,7 +71,7 @@ static void b_is_served_apart(void) {
   own.history[0] = own.generation;
   own.generation.number++;
   own.generation.id = 0xa9a27;
-  own.sequence += 3;
+  own.sequence += 100;
   own.completed = own.sequence;
   own.settled_number = own.generation.number;
   own.images[1].state = IMAGE_SYNCHRONIZED;
@@ -171,12 +171,51 @@ static void a_line_that_home_does_not_know_does_not_count(void **state) {
   world_deactivate(&w);
 }
 
+/* That b is whole lands on b alone: then the process dies, and another daemon serves b, while a is served here without it. Neither side's
+ * writes are taken for what comes after the other's. */
+static void one_whose_join_nobody_else_knows_of_is_told_apart(void **state) {
+  (void)state;
+  world_begin(&w, 2, BYTES);
+  mirror_image_failed(w.m, 1, "for the test");
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  w.data[1].holds = RAM_FLUSHES;
+  world_bring_back(&w, 1);
+  w.meta[0].holds = w.home.holds = RAM_WRITES;
+  for (uint32_t step = 0; step < 1000 && world_image(&w, 1).state != IMAGE_SYNCHRONIZED; step++) {
+    ram_answer_all(&w.data[1]);
+    if (w.meta[0].held_count > 0) ram_answer(&w.meta[0]);
+    else if (w.home.held_count > 0) ram_answer(&w.home);
+    else world_pass(&w, NS_PER_S / 100);
+    world_run(&w);
+  }
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  world_run(&w);
+  world_die(&w);
+  w.data[1].holds = w.meta[0].holds = w.home.holds = 0;
+  assert_int_equal(record_of(w.meta[1].bytes).images[1].state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(record_of(w.meta[0].bytes).images[1].state, IMAGE_SYNCHRONIZING);
+  struct mirror_image_config b = w.config.images[1];
+  w.config.images[1].data[0] = w.config.images[1].meta = NULL;
+  world_activate(&w);
+  assert_int_equal(client_do(&w, DISK_WRITE, 0, 4096, 0x77), TARN_OK);
+  world_deactivate(&w);
+  b_is_served_apart();
+  w.config.images[1] = b;
+  world_activate(&w);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_true(world_image(&w, 0).master);
+  assert_int_equal(w.data[0].bytes[0], 0x77);
+  assert_int_equal(w.data[1].bytes[300000], 0x77); /* and what it has is left for the administrator */
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(one_of_ours_is_known_however_long_it_was_away),
       WORLD_TEST(one_that_was_served_apart_is_never_equal),
       WORLD_TEST(one_that_nobody_remembers_is_not_taken_for_ours),
       WORLD_TEST(a_line_that_home_does_not_know_does_not_count),
+      WORLD_TEST(one_whose_join_nobody_else_knows_of_is_told_apart),
   };
   return cmocka_run_group_tests_name("mirror_history", tests, NULL, NULL);
 }
