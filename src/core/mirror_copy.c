@@ -302,8 +302,6 @@ static void copy_read_done(struct disk_io *io) {
   } else if (!copy->holding) {
     copy_lock(copy);
   } else {
-    /* A source that ends within the last block. */
-    if (io->length < copy->piece) memset(io->data + io->length, 0, copy->piece - io->length);
     copy_write(copy);
   }
 }

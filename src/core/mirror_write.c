@@ -30,6 +30,8 @@ void leg_submit(struct mirror *m, uint32_t image, struct disk_io *io, enum disk_
   /* The last block of a volume may be longer than an image that has smaller blocks. */
   io->length = op == DISK_FLUSH ? 0 : min_u64(length, disk->caps.size_bytes - io->offset);
   if (op == DISK_FLUSH) io->offset = 0;
+  /* What is read from an image that ends within the block is written to others, as a copy or at the edge of a write. */
+  if (op == DISK_READ && io->length < length) memset(data + io->length, 0, length - io->length);
   io->buffer = buffer;
   io->data = data;
   io->done = done;

@@ -73,6 +73,28 @@ static void zeroes_at_an_odd_end_are_copied(void **state) {
   world_deactivate(&w);
 }
 
+/* ... and what lies behind it on b is not what had been read to the same place in memory before. */
+static void nothing_is_written_behind_an_odd_end(void **state) {
+  (void)state;
+  uint64_t bytes = MIB + 512;
+  world_init(&w, 2, bytes, 512);
+  ram_init(&w.data[1], &w.disks, align_up(bytes, 4096), 4096);
+  w.data[1].disk.env = &w.env;
+  w.limits.copies = 2; /* one after the other */
+  world_format(&w);
+  world_settle(&w);
+  for (uint64_t at = 0; at < MIB; at += 65536) assert_int_equal(world_write(&w, at, 65536), TARN_OK);
+  assert_int_equal(world_write(&w, 512, 512), TARN_OK);
+  for (uint32_t life = 0; life < 2; life++) {
+    assert_int_equal(world_write(&w, MIB, 512), TARN_OK);
+    for (uint64_t at = bytes; at < align_up(bytes, 4096); at++) assert_int_equal(w.data[1].bytes[at], 0);
+    world_die(&w);
+    world_settle(&w);
+    for (uint64_t at = bytes; at < align_up(bytes, 4096); at++) assert_int_equal(w.data[1].bytes[at], 0);
+  }
+  world_deactivate(&w);
+}
+
 /* b is fractured while a commit is under way, whose marks it then fails to write; and the fracture cannot be recorded at home, so it is taken
  * back. b lacks those marks: it does not count as if nothing had been. */
 static void one_that_fails_while_a_command_has_it_out_is_not_taken_back(void **state) {
@@ -100,6 +122,7 @@ int main(void) {
       WORLD_TEST(a_recoverys_end_does_not_forget_what_b_has_failed),
       WORLD_TEST(a_new_image_that_cannot_be_written_stops_nobody),
       WORLD_TEST(zeroes_at_an_odd_end_are_copied),
+      WORLD_TEST(nothing_is_written_behind_an_odd_end),
       WORLD_TEST(one_that_fails_while_a_command_has_it_out_is_not_taken_back),
   };
   return cmocka_run_group_tests_name("mirror_rare", tests, NULL, NULL);
