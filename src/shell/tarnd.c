@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -310,6 +311,8 @@ int main(int argc, char **argv) {
   struct why why;
   char path[CONFIG_STATE_MAX + 16];
   standard_files_open();
+  /* A kernel that is short of memory must not write to a disk of ours to get some for us. Not allowed to everybody. */
+  (void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
   /* What is large is mapped straight from the kernel, always: pages that are never used are never touched. By itself the C library
    * stops doing so for sizes that were freed once, and then zeroes all that a mirror reserves when it is opened again. */
   mallopt(M_MMAP_THRESHOLD, MAP_BYTES);

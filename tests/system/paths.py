@@ -54,6 +54,16 @@ def test_a_log_that_nobody_reads(t):
         os.kill(reader, signal.SIGCONT)
 
 
+def test_memory_that_is_short(t):
+    """A client on the same machine may have a file system on a mirror: a kernel that frees memory for the daemon must not wait for it."""
+    Daemon(t, wrapper=["strace", "--daemonize", "--quiet=all", "--output", t.path("calls"), "--trace=prctl"]).start().stop()
+
+    def calls():
+        with open(t.path("calls"), encoding="utf-8") as file:
+            return file.read()
+    wait_for("the request", lambda: "PR_SET_IO_FLUSHER, 1" in calls())
+
+
 def test_an_image_is_removed_while_files_have_changed_places(t):
     """The mounts of two images have changed places. That is found, and one image is removed: the metadata of the other, which lies at
     that one's path, stays."""
