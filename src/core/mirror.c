@@ -182,8 +182,8 @@ static void volume_caps(struct mirror *m, uint32_t v) {
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     const struct disk *disk = m->config.images[i].data[v];
     if (!disk) continue;
-    /* A request at any offset grows by up to a block when it is aligned out. */
-    uint32_t room = disk->caps.io_bytes_max - (m->block > 1 ? m->block : 0);
+    /* A request at any offset grows by up to a block when it is aligned out, to whole blocks. */
+    uint32_t room = (uint32_t)align_down(disk->caps.io_bytes_max, m->block) - (m->block > 1 ? m->block : 0);
     if (room < caps->io_bytes_max) caps->io_bytes_max = room;
     caps->can_zero &= disk->caps.can_zero;
     caps->can_trim &= disk->caps.can_trim && disk->caps.can_zero;

@@ -424,9 +424,14 @@ void image_new_epoch(struct mirror *m, uint32_t i) {
   m->record_dirty = true;
 }
 
+/* What is written from now on is no news to its map: so no mark goes before that is durable. */
 static void image_miss_all(struct mirror *m, uint32_t i) {
   image_new_epoch(m, i);
   missed_set_all(&m->images[i].map, m->record.images[i].map_epoch);
+  LIST_EACH(&m->intent.used, node) {
+    struct mark *mark = LIST_ENTRY(node, struct mark, link);
+    if (!PLANTED(all_missed_unawaited)) mark->map_seq = m->commit.started + 1;
+  }
 }
 
 void image_start_syncing(struct mirror *m, uint32_t i) {
