@@ -206,6 +206,7 @@ static bool judge_by(struct mirror *m, const struct record *best) {
   m->record.version = RECORD_VERSION; /* the first commit writes it so, whole or not at all */
   m->record.layout = m->geometry.layout;
   m->completed_generation = best->generation;
+  m->settled_number = best->settled_number;
   witness_loaded(m);
   return judge_images(m);
 }

@@ -117,7 +117,7 @@ static void round_start(struct event *event) {
   if (m->record_dirty && !(PLANTED(generation_after_write) && m->running && plan->log_blocks.set_count != 0)) {
     m->record_dirty = false;
     m->record.sequence++;
-    m->record.settled_number = m->completed_generation.number;
+    m->record.settled_number = m->settled_number;
     EACH_IMAGE(m, i) {
       if (m->images[i].online && m->images[i].coming == COMING_NOT)
         m->record.images[i].seen_sequence = m->record.completed;
@@ -221,6 +221,7 @@ static void round_done(struct mirror *m) {
     if (m->plan.record && !m->commit.home_failed) {
       m->record.completed = m->plan_record.sequence;
       m->completed_generation = m->plan_record.generation;
+      m->settled_number = m->completed_generation.number;
       /* Others are to be able to tell that this generation was relied on. */
       if (m->running && m->completed_generation.number != m->plan_record.settled_number) {
         m->record_dirty = true;

@@ -304,7 +304,8 @@ struct mirror {
     void (*admin_done)(struct mirror *m, tarn_err err);
     uint64_t admin_seq;
   } commit;
-  struct generation completed_generation; /* the one in the last record that every store has */
+  struct generation completed_generation; /* the one in the last record that every store has, or may have */
+  uint64_t settled_number;                /* of one that every store has */
   uint64_t drop_seq;   /* nothing is answered, and no write under new marks issued, before this commit */
   uint64_t healed_seq; /* nor is anything answered before this one, by which unreadable places are healed */
   bool doubt_is_loss;  /* and not because disks hung: what was written before is lost if it is not written again */

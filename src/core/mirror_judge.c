@@ -391,15 +391,11 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
 }
 
 /* That an image is whole may be recorded on its own disk alone, if the process died in that very commit. Should it be served alone then,
- * elsewhere, it would go on from this generation: so we go on from another one. But not again before all current images have got that. */
-static bool wants_to_fork(const struct mirror *m, const enum verdict *verdicts) {
-  bool joining = false, got = true;
-  EACH_IMAGE(m, i) {
-    joining |= image_state_of(m, i) == IMAGE_SYNCHRONIZING;
-    if (verdicts[i] == VERDICT_CURRENT)
-      got &= same_generation(&m->images[i].store.record.generation, &m->record.generation);
-  }
-  return joining && got && !m->record.clean;
+ * elsewhere, it would go on from this generation: so we go on from another one; but not again before that one is relied on. */
+static bool wants_to_fork(const struct mirror *m) {
+  bool joining = false;
+  EACH_IMAGE(m, i) joining |= image_state_of(m, i) == IMAGE_SYNCHRONIZING;
+  return joining && !m->record.clean && m->record.generation.number <= m->record.settled_number;
 }
 
 /* Sorts the images; false when activation must not go on. */
@@ -425,7 +421,7 @@ bool judge_images(struct mirror *m) {
   }
   if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;
   if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
-  bool forks = wants_to_fork(m, verdicts);
+  bool forks = wants_to_fork(m);
   uint32_t current = 0;
   EACH_IMAGE(m, i) {
     apply_verdict(m, i, verdicts[i]);

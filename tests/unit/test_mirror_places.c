@@ -11,7 +11,8 @@ static void a_mark_does_not_go_with_the_record_that_all_is_missed(void **state) 
   world_begin(&w, 2, MIB);
   mirror_image_failed(w.m, 1, "a test");
   world_run(&w);
-  assert_int_equal(client_do(&w, DISK_WRITE, 0, 4096, 0x11), TARN_OK); /* the region is marked, its first extent missed */
+  assert_int_equal(client_do(&w, DISK_WRITE, 0, 4096, 0x11),
+                   TARN_OK); /* the region is marked, its first extent missed */
   assert_int_equal(world_flush(&w), TARN_OK);
   world_pass(&w, 2 * NS_PER_S);
   mirror_image_do(w.m, 1, IMAGE_OP_SYNC, false, world_done, &w);
