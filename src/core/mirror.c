@@ -191,10 +191,10 @@ static void volume_caps(struct mirror *m, uint32_t v) {
     caps->rotational |= disk->caps.rotational;
     if (disk->caps.can_zero) {
       if (disk->caps.zero_block_bytes > caps->zero_block_bytes) caps->zero_block_bytes = disk->caps.zero_block_bytes;
-      caps->zero_bytes_max =
-          min_u64(caps->zero_bytes_max, align_down(disk->caps.zero_bytes_max, caps->zero_block_bytes));
+      caps->zero_bytes_max = min_u64(caps->zero_bytes_max, disk->caps.zero_bytes_max);
     }
   }
+  caps->zero_bytes_max = align_down(caps->zero_bytes_max, caps->zero_block_bytes);
 }
 
 static void init_lists(struct mirror *m) {

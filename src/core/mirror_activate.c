@@ -407,8 +407,9 @@ static void tell(struct mirror *m) {
 
 static void activated(struct mirror *m, tarn_err err) {
   if (activation_fails(m, err)) return;
-  if (m->log_lost) { /* only now that the record says so may the damaged logs go */
-    m->log_lost = false;
+  if (m->log_waits) {
+    m->log_waits = false;
+    EACH_IMAGE(m, i) missed_dirty_all(&m->images[i].map);
     bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
     commit_admin(m, activated);
     return;
@@ -482,9 +483,14 @@ static void stamped(struct mirror *m) {
       m->images[i].come_seq = m->commit.started + 1;
       image_start_syncing(m, i);
     }
-    missed_dirty_all(&m->images[i].map);
   }
-  if (!m->log_lost) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
+  /* Logs that are damaged, or not of the image that is used as it is, go when the record says so; and so does what others have noted of
+   * that image. */
+  m->log_waits = m->log_lost || (m->as_it_is && !PLANTED(promoted_too_early));
+  EACH_IMAGE(m, i) {
+    if (!m->as_it_is || !m->log_waits || !image_is_current(m, i)) missed_dirty_all(&m->images[i].map);
+  }
+  if (!m->log_waits) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   if (!m->how.quiet) m->record.active = true;
   m->record.clean = false;
   m->record_dirty = true;

@@ -146,6 +146,9 @@ static void image_recorded(struct mirror *m, tarn_err err) {
   if (err != TARN_OK) {
     if (m->running) undo(m, i);
     admin_explain(m, "the change to image %s could not be recorded; see 'tarn status'", image_name(m, i));
+  } else if (m->admin_op == IMAGE_OP_ASSUME) {
+    missed_dirty_all(&m->images[i].map);
+    commit_want(m);
   } else if (m->admin_op == IMAGE_OP_SYNC && m->record.images[i].all_missed && m->images[i].online) {
     m->record.images[i].all_missed = false; /* the map that says so is durable */
     m->record_dirty = true;
@@ -284,6 +287,7 @@ static void assume(struct mirror *m, uint32_t i) {
   struct missed *map = &m->images[i].map;
   missed_copied(map, 0, m->geometry.extent_count);
   missed_checkpoint(map);
+  missed_hold_back(map); /* the empty map goes when the record says so */
   image_move(m, i, IMAGE_ASSUME);
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].all_missed = false;

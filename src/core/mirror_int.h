@@ -384,6 +384,7 @@ struct mirror {
   struct missed *load_maps[IMAGES_MAX];
   uint32_t load_failed, load_sources; /* by image */
   bool log_sound, log_lost;           /* after a crash: some image has a sound log; none has */
+  bool log_waits;                     /* it is written when the record is durable */
   uint32_t load_torn;                 /* images whose maps need another epoch */
   uint32_t judged;                    /* images that are here, and what was recorded of them is known */
   bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */
@@ -599,7 +600,7 @@ void image_fell_behind(struct mirror *m, uint32_t i);
 CHECKED tarn_err witness_alloc(struct mirror *m, struct arena *arena);
 /* Drops the witnesses of a region: they may not be true any more. True if there were any: then the region's mark must outlive the
  * commit that starts next. */
-bool witness_drop(struct mirror *m, uint64_t region);
+void witness_drop(struct mirror *m, uint64_t region);
 void witness_drop_marked(struct mirror *m);
 void witness_drop_all(struct mirror *m);
 /* Reads them on image `i`, whose data disks are there and large enough; what cannot be read says nothing, and guards bound how long

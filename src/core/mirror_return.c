@@ -115,6 +115,7 @@ void image_return(struct mirror *m, uint32_t i, bool asked, bool full) {
 void images_tick(struct mirror *m) {
   EACH_IMAGE(m, i) {
     const struct image *image = &m->images[i];
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) guard_look(&m->images[i].data[v]);
     if (image->coming == COMING_COMMIT && m->commit.home_in_trouble) (void)commit_want(m); /* once more */
     bool wanted = m->reopen && m->config.images[i].policy.return_by_itself &&
                   m->record.images[i].missing == MISSING_FAILED && image->return_at_ns != 0 &&
@@ -309,7 +310,7 @@ void images_come_later(struct mirror *m) {
 void images_committed(struct mirror *m, tarn_err err) {
   EACH_IMAGE(m, i) {
     struct image *image = &m->images[i];
-    if (image->coming != COMING_COMMIT) continue;
+    if (image->coming != COMING_COMMIT || image_is_being_added(m, i)) continue;
     if (!image->online) {
       come_failed(m, i, image->reason);
       continue;

@@ -73,9 +73,12 @@ static bool is_listed(const struct mirror *m, uint64_t address) {
   return w < m->record.witness_count && m->record.witnesses[w].address == address;
 }
 
+/* No mark there goes before that is recorded. */
 static void remove_at(struct mirror *m, uint32_t w) {
   struct record *r = &m->record;
   require(w < r->witness_count);
+  uint32_t slot = intent_find(&m->intent, region_of(m, r->witnesses[w].address));
+  if (slot != INTENT_NONE && !PLANTED(witness_goes_with_mark)) m->intent.marks[slot].map_seq = m->commit.started + 1;
   r->witness_count--;
   memmove(&r->witnesses[w], &r->witnesses[w + 1], (r->witness_count - w) * sizeof r->witnesses[0]);
   r->witnesses[r->witness_count] = (struct witness){0};
@@ -101,11 +104,10 @@ static void make_room(struct mirror *m, uint32_t count) {
 
 uint32_t mirror_witness_count(const struct mirror *m) { return m->record.witness_count; }
 
-bool witness_drop(struct mirror *m, uint64_t region) {
-  uint32_t w = place_of(m, region * m->geometry.region_bytes), count = m->record.witness_count;
-  if (PLANTED(witness_outlives_mark)) return false;
+void witness_drop(struct mirror *m, uint64_t region) {
+  uint32_t w = place_of(m, region * m->geometry.region_bytes);
+  if (PLANTED(witness_outlives_mark)) return;
   while (w < m->record.witness_count && region_of(m, m->record.witnesses[w].address) == region) remove_at(m, w);
-  return m->record.witness_count != count;
 }
 
 void witness_drop_all(struct mirror *m) {
@@ -115,7 +117,7 @@ void witness_drop_all(struct mirror *m) {
 }
 
 void witness_drop_marked(struct mirror *m) {
-  LIST_EACH(&m->intent.used, node) { (void)witness_drop(m, LIST_ENTRY(node, struct mark, link)->region); }
+  LIST_EACH(&m->intent.used, node) { witness_drop(m, LIST_ENTRY(node, struct mark, link)->region); }
 }
 
 void witness_check(const struct mirror *m) {

@@ -87,7 +87,7 @@ static uint32_t clear_marks(struct mirror *m, uint32_t count, uint64_t before_ns
     uint32_t slot = (uint32_t)(mark - m->intent.marks);
     if (cleared == count || mark->used_ns > before_ns) break;
     if (region_recovers(m, mark->region)) continue;
-    if (witness_drop(m, mark->region) && !PLANTED(witness_goes_with_mark)) mark->map_seq = m->commit.started + 1;
+    witness_drop(m, mark->region);
     if (intent_can_clear(&m->intent, slot, m->commit.done)) {
       witness_note(m, mark);
       intent_clear(&m->intent, slot);

@@ -139,6 +139,11 @@ void missed_dirty_all(struct missed *map) {
     if (bitmap_test(&map->page_kept, s)) touch_page(map, s);
 }
 
+void missed_hold_back(struct missed *map) {
+  bitmap_clear_range(&map->top_dirty, 0, map->geometry->top_blocks);
+  bitmap_clear_range(&map->page_dirty, 0, map->geometry->page_blocks);
+}
+
 void missed_load_sector(struct missed *map, uint64_t mirror_id, enum map_level level, uint64_t sector,
                         const uint8_t *in) {
   map->loading = true;

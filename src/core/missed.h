@@ -51,6 +51,8 @@ void missed_forget_copied(struct missed *map);
 void missed_checkpoint(struct missed *map);
 /* A store that was away takes part again: the next commit writes all that is not clean. */
 void missed_dirty_all(struct missed *map);
+/* Nothing of it is written by the next commit: missed_dirty_all() makes up for that. */
+void missed_hold_back(struct missed *map);
 static inline bool missed_is_dirty(const struct missed *map) {
   return map->page_dirty.set_count + map->top_dirty.set_count != 0;
 }

@@ -401,6 +401,11 @@ static void store_io_done(struct disk_io *io) {
   sio->busy = false;
   store->in_flight--;
   tarn_err err = io->err;
+  if (store->step == STORE_AGAIN_READ && error_is_of_place(err)) { /* damage: then that one goes first */
+    err = TARN_OK;
+    store->first_slot ^= 1;
+    store->step = STORE_AGAIN_WRITE;
+  }
   if (is_load(store) && reads_on(store, &err)) return;
   if (err != TARN_OK && store->err == TARN_OK) store->err = err;
   if (store->err == TARN_OK && is_load(store) && store->step != STORE_LOAD_RECORD) loaded_rest(store);
