@@ -30,6 +30,7 @@
   X(io_hangs, "F18 I/Os that hang")                                                              \
   X(hung_io_lands_late, "F19 I/Os that landed when nobody waited any more (rule 7)")             \
   X(connection_lost, "F20 disks whose connection was lost for a moment")                         \
+  X(loss_seen_idle, "F5  such that were seen while nothing was asked of the disk")               \
   X(failed_write_lands, "F33 writes that landed when their error had been answered")             \
   X(meta_rots, "F21 metadata that rotted between two lives (rules 4, 18)")                       \
   X(meta_misdirected, "F22 metadata writes that went to another place")                          \

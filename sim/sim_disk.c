@@ -488,7 +488,17 @@ uint64_t sim_drive_hung_ns(const struct sim_drive *drive) {
   return longest_ns;
 }
 
-static const struct disk_ops sim_disk_ops = {.kind = "sim", .submit = sim_disk_submit, .close = sim_disk_close};
+/* That is told once, as an I/O would. */
+static bool sim_disk_is_lost(struct disk *disk) {
+  struct sim_drive *drive = CONTAINER_OF(disk, struct sim_disk, disk)->drive;
+  bool lost = drive->lost;
+  drive->lost = false;
+  drive->medium->world->counters.loss_seen_idle += lost;
+  return lost;
+}
+
+static const struct disk_ops sim_disk_ops = {
+    .kind = "sim", .submit = sim_disk_submit, .close = sim_disk_close, .is_lost = sim_disk_is_lost};
 
 /* ---- the connection is lost for a moment ---- */
 

@@ -194,7 +194,15 @@ static void concat_close(struct disk *disk) {
   arena_destroy(&arena);
 }
 
-static const struct disk_ops concat_ops = {.kind = "concat", .submit = concat_submit, .close = concat_close};
+static bool concat_is_lost(struct disk *disk) {
+  struct concat *concat = concat_of(disk);
+  bool lost = false;
+  for (uint32_t i = 0; i < concat->below_count; i++) lost |= disk_is_lost(concat->below[i]);
+  return lost;
+}
+
+static const struct disk_ops concat_ops = {
+    .kind = "concat", .submit = concat_submit, .close = concat_close, .is_lost = concat_is_lost};
 
 bool disk_is_concat(const struct disk *disk) { return disk->ops == &concat_ops; }
 void *concat_owner(const struct disk *disk) { return concat_of(disk)->owner; }

@@ -176,6 +176,8 @@ const uint64_t *disk_io_line(const struct disk_io *io) {
   return __atomic_load_n(&io->line, __ATOMIC_RELAXED);
 }
 
+bool disk_is_lost(struct disk *disk) { return disk->ops->is_lost && disk->ops->is_lost(disk); }
+
 void disk_close(struct disk *disk) {
   require(disk->in_flight == 0);
   disk->ops->close(disk);

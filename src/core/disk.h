@@ -118,7 +118,8 @@ struct disk_io {
 struct disk_ops {
   const char *kind;
   void (*submit)(struct disk *disk, struct disk_io *io);
-  void (*close)(struct disk *disk); /* frees the disk */
+  void (*close)(struct disk *disk);   /* frees the disk */
+  bool (*is_lost)(struct disk *disk); /* disk_is_lost(); NULL: never, that I/Os would not tell */
 };
 
 struct disk {
@@ -170,6 +171,8 @@ void disk_complete(struct disk_io *io, tarn_err err);
 /* The same without a trip through the queue: `done` runs inside. Only from an event, as the last thing that it does: for a
  * disk that wraps another and passes its completion on. */
 void disk_complete_now(struct disk_io *io, tarn_err err);
+/* Is what it goes through cut, so that the next I/O would end with TARN_GONE? May be asked while nothing is in flight. */
+bool disk_is_lost(struct disk *disk);
 void disk_close(struct disk *disk);
 /* Would disk_submit() accept it? TARN_RANGE beyond the end, TARN_INVALID misaligned, TARN_UNSUPPORTED. For edges that
  * take requests from strangers. */

@@ -84,6 +84,10 @@ void guard_kill(struct guard *guard, tarn_err err) {
 
 void guard_spare(struct guard *guard) { line_end(guard, &guard->line, TARN_HUNG); }
 
+void guard_look(struct guard *guard) {
+  if (!guard->dead && disk_is_lost(guard->lower)) guard_kill(guard, TARN_GONE);
+}
+
 static void run_died(struct event *event) {
   struct guard *guard = CONTAINER_OF(event, struct guard, died_event);
   if (guard->died) guard->died(guard);

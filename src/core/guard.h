@@ -72,6 +72,8 @@ void guard_attach(struct guard *guard, struct disk *disk, uint64_t hang_ns);
 void guard_detach(struct guard *guard);
 /* A new patience, from now on, also for those in flight. Harmless on a dead or detached one. */
 void guard_set_hang(struct guard *guard, uint64_t hang_ns);
+/* Nothing may be in flight for long: asks the disk whether it is lost, and dies of it. */
+void guard_look(struct guard *guard);
 /* Declares it dead for a reason of the user's (the file was unlinked): as above, with `err`. Harmless on a dead or
  * detached one. Calls nothing back by itself: `died` is posted. */
 void guard_kill(struct guard *guard, tarn_err err);

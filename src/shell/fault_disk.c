@@ -343,7 +343,10 @@ static void fault_disk_close(struct disk *disk) {
   fault_disk_free(fault_disk);
 }
 
-static const struct disk_ops fault_disk_ops = {.kind = "fault", .submit = fault_disk_submit, .close = fault_disk_close};
+static bool fault_disk_is_lost(struct disk *disk) { return disk_is_lost(fault_disk_of(disk)->lower); }
+
+static const struct disk_ops fault_disk_ops = {
+    .kind = "fault", .submit = fault_disk_submit, .close = fault_disk_close, .is_lost = fault_disk_is_lost};
 
 tarn_err fault_disk_new(struct faults *faults, uint32_t volume, struct disk *lower, struct disk **disk) {
   require(volume < VOLUMES_MAX);

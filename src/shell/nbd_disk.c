@@ -38,7 +38,9 @@
 #define ASK_BYTES_MAX (1u << 30) /* of block status */
 #define REPLIES_MAX   64u        /* taken in a row before others get their turn */
 #define ALLOCATION    "base:allocation"
-#define KEEP_ALIVE_S  60
+#define KEEP_ALIVE_S  60 /* of silence; then so often, and so many times */
+#define KEEP_ASKING_S 10
+#define KEEP_ASKING   3
 /* Of data on the way to the server, or from it: as much as came through in WAY_NS, and this always. */
 #define WAY_BYTES_MIN (512u << 10)
 #define WAY_NS        (NS_PER_S / 4)
@@ -336,9 +338,14 @@ static void nbd_submit(struct disk *disk, struct disk_io *io) {
 
 /* A firewall between that forgets who is silent would make the next request look like a hang. */
 static void keep_alive(struct nbd_handle *handle) {
-  const int on = 1, seconds = KEEP_ALIVE_S;
-  (void)setsockopt(nbd_aio_get_fd(handle), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  (void)setsockopt(nbd_aio_get_fd(handle), IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+  const struct {
+    int level, option, value;
+  } options[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
+                 {IPPROTO_TCP, TCP_KEEPIDLE, KEEP_ALIVE_S},
+                 {IPPROTO_TCP, TCP_KEEPINTVL, KEEP_ASKING_S},
+                 {IPPROTO_TCP, TCP_KEEPCNT, KEEP_ASKING}};
+  for (size_t i = 0; i < COUNT_OF(options); i++)
+    (void)setsockopt(nbd_aio_get_fd(handle), options[i].level, options[i].option, &options[i].value, sizeof(int));
 }
 
 /* From now on its end drops what it has not sent: at close, at a crash. */
@@ -366,7 +373,16 @@ static void nbd_disk_close(struct disk *disk) {
   nbd_free(nbd);
 }
 
-static const struct disk_ops nbd_ops = {.kind = "nbd", .submit = nbd_submit, .close = nbd_disk_close};
+/* Nothing is asked of the server, so nothing can come from it but the end. */
+static bool nbd_is_lost(struct disk *disk) {
+  struct nbd_disk *nbd = nbd_of(disk);
+  struct pollfd ready = {.fd = nbd_aio_get_fd(nbd->handle), .events = POLLIN};
+  if (nbd->sent == 0 && !nbd->gone) nbd->gone = ready.fd < 0 || poll(&ready, 1, 0) > 0;
+  return nbd->gone;
+}
+
+static const struct disk_ops nbd_ops = {
+    .kind = "nbd", .submit = nbd_submit, .close = nbd_disk_close, .is_lost = nbd_is_lost};
 
 bool disk_is_nbd(const struct disk *disk) { return disk->ops == &nbd_ops; }
 

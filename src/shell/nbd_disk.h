@@ -2,7 +2,7 @@
  *
  * One connection, made when the disk is opened and never made anew. When it is lost, or the server says that it shuts down, every
  * I/O in flight and every one after it ends with TARN_GONE: what the server has kept of a volatile cache nobody can tell
- * (rule 5), so a reconnect is a failure and a return. That is noticed with the next I/O, not before.
+ * (rule 5), so a reconnect is a failure and a return. That is noticed with the next I/O, or when the disk is asked (disk_is_lost()).
  *
  * A server must be able to flush, and to write: one that cannot flush cannot promise that anything is stable, and is refused. FUA
  * is the server's, or a flush after the write. TRIM and WRITE_ZEROES are both NBD_CMD_WRITE_ZEROES (NBD's own TRIM leaves bytes
