@@ -80,7 +80,9 @@ static void come_failed(struct mirror *m, uint32_t i, const char *why) {
   struct image *image = &m->images[i];
   image->coming = COMING_NOT;
   if (why != image->reason) text_set(image->reason, sizeof image->reason, "%s", why);
+  uint32_t relapses = image->relapses;
   image_returns_later(m, i);
+  if (image->coming_asked) image->relapses = relapses; /* it has not tried by itself */
   if (admin_waits_for(m, i)) {
     admin_explain(m, "image %s cannot be brought back: %s", image_name(m, i), why);
     admin_end(m, TARN_REFUSED);

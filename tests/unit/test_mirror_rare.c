@@ -117,12 +117,34 @@ static void one_that_fails_while_a_command_has_it_out_is_not_taken_back(void **s
   assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
 }
 
+/* A restore that is refused is not the image's fault: by itself it is tried again as soon as after the first. */
+static void a_restore_in_vain_is_no_relapse(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_run(&w);
+  uint64_t after_ns = 0;
+  for (uint32_t k = 0; k < 4; k++) {
+    mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+    for (uint32_t step = 0; step < 100 && !(w.reopened & 2u); step++) world_pass(&w, NS_PER_MS);
+    w.reopened = 0;
+    struct mirror_image_config none = w.config.images[1];
+    none.data[0] = none.meta = NULL;
+    none.error = "a test";
+    mirror_image_reopened(w.m, 1, &none);
+    assert_int_equal(world_wait(&w), TARN_REFUSED);
+    if (k == 0) after_ns = world_image(&w, 1).return_in_ns;
+    else assert_true(world_image(&w, 1).return_in_ns <= after_ns);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_recoverys_end_does_not_forget_what_b_has_failed),
       WORLD_TEST(a_new_image_that_cannot_be_written_stops_nobody),
       WORLD_TEST(zeroes_at_an_odd_end_are_copied),
       WORLD_TEST(nothing_is_written_behind_an_odd_end),
+      WORLD_TEST(a_restore_in_vain_is_no_relapse),
       WORLD_TEST(one_that_fails_while_a_command_has_it_out_is_not_taken_back),
   };
   return cmocka_run_group_tests_name("mirror_rare", tests, NULL, NULL);
