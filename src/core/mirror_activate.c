@@ -142,9 +142,19 @@ static void first_record(struct mirror *m) {
   }
 }
 
+static void explain_unwritten(struct mirror *m) {
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    if (m->commit.failed & 1u << i)
+      admin_explain(m, "the metadata of image %s could not be written: %s", image_name(m, i),
+                    tarn_err_text(m->images[i].store.err));
+  }
+  if (m->commit.home_failed)
+    admin_explain(m, "the state directory could not be written: %s", tarn_err_text(m->home.err));
+}
+
 static void formatted(struct mirror *m, tarn_err err) {
   all_offline(m);
-  if (err != TARN_OK) admin_explain(m, "the metadata could not be written");
+  if (err != TARN_OK) explain_unwritten(m);
   admin_end(m, err);
 }
 
@@ -389,7 +399,7 @@ static void serve(struct mirror *m) {
 
 static bool activation_fails(struct mirror *m, tarn_err err) {
   if (err == TARN_OK && mirror_current_mask(m) != 0) return false;
-  admin_explain(m, "the metadata could not be written");
+  explain_unwritten(m);
   refuse(m);
   return true;
 }

@@ -138,6 +138,21 @@ static void a_restore_in_vain_is_no_relapse(void **state) {
   }
 }
 
+/* Whoever is told that an activation could not be recorded is told where, and why. */
+static void what_could_not_be_written_is_named(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  world_deactivate(&w);
+  w.meta[0].fails = w.meta[1].fails = w.home.fails = RAM_WRITES;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  assert_int_not_equal(world_wait(&w), TARN_OK);
+  assert_string_equal(w.why,
+                      "the metadata of image a could not be written: the disk failed to do it; "
+                      "the metadata of image b could not be written: the disk failed to do it; "
+                      "the state directory could not be written: the disk failed to do it");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_recoverys_end_does_not_forget_what_b_has_failed),
@@ -145,6 +160,7 @@ int main(void) {
       WORLD_TEST(zeroes_at_an_odd_end_are_copied),
       WORLD_TEST(nothing_is_written_behind_an_odd_end),
       WORLD_TEST(a_restore_in_vain_is_no_relapse),
+      WORLD_TEST(what_could_not_be_written_is_named),
       WORLD_TEST(one_that_fails_while_a_command_has_it_out_is_not_taken_back),
   };
   return cmocka_run_group_tests_name("mirror_rare", tests, NULL, NULL);
