@@ -226,11 +226,12 @@ void witness_look(struct mirror *m, uint32_t i, void (*done)(struct mirror *m, u
 
 bool witness_differs(const struct mirror *m, uint32_t i) { return m->images[i].look.differs != 0; }
 
-/* Who holds all that image `i` should hold, and does not; IMAGES_MAX: nobody. */
+/* Who holds all that image `i` should hold, and does not, but should not hold it; IMAGES_MAX: nobody. */
 static uint32_t holder_of(const struct mirror *m, uint32_t i) {
   uint32_t wanted = m->images[i].look.differs;
   EACH_IMAGE(m, k) {
-    if (k != i && (m->images[k].look.same & wanted) == wanted) return k;
+    bool should = m->record.images[k].state == IMAGE_SYNCHRONIZED && !witness_differs(m, k);
+    if (k != i && !should && (m->images[k].look.same & wanted) == wanted) return k;
   }
   return IMAGES_MAX;
 }
