@@ -217,6 +217,7 @@ static bool judge_by(struct mirror *m, const struct record *best) {
   m->record.layout = m->geometry.layout;
   m->completed_generation = best->generation;
   m->settled_number = best->settled_number;
+  m->maps_moved = best->version == RECORD_VERSION_1;
   witness_loaded(m);
   return judge_images(m);
 }
@@ -419,7 +420,6 @@ static void activated(struct mirror *m, tarn_err err) {
   if (activation_fails(m, err)) return;
   if (m->log_waits) {
     m->log_waits = false;
-    EACH_IMAGE(m, i) missed_dirty_all(&m->images[i].map);
     bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
     commit_admin(m, activated);
     return;
@@ -494,13 +494,15 @@ static void stamped(struct mirror *m) {
       image_start_syncing(m, i);
     }
   }
-  /* Logs that are damaged, or not of the image that is used as it is, go when the record says so; and so does what others have noted of
-   * that image. */
-  m->log_waits = m->log_lost || (m->as_it_is && !PLANTED(promoted_too_early));
+  /* What was loaded is written anew, for those that have come back. A map that was not is empty, and may not land where the record that
+   * says why does not: it stays as it is on the disks, which is more than it says. Where maps lie elsewhere from now on all are written. */
   EACH_IMAGE(m, i) {
-    if (!m->as_it_is || !m->log_waits || !image_is_current(m, i)) missed_dirty_all(&m->images[i].map);
+    if (m->load_maps[i] || m->maps_moved || PLANTED(promoted_too_early)) missed_dirty_all(&m->images[i].map);
   }
-  if (!m->log_waits) bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
+  /* Logs that are damaged, or not of the image that is used as it is, go when the record says so. */
+  m->log_waits = m->log_lost || (m->as_it_is && !PLANTED(promoted_too_early));
+  if (m->log_waits) bitmap_clear_range(&m->intent.dirty, 0, m->geometry.log_blocks);
+  else bitmap_set_range(&m->intent.dirty, 0, m->geometry.log_blocks);
   if (!m->how.quiet) m->record.active = true;
   m->record.clean = false;
   m->record_dirty = true;

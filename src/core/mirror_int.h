@@ -385,6 +385,7 @@ struct mirror {
   uint32_t load_failed, load_sources; /* by image */
   bool log_sound, log_lost;           /* after a crash: some image has a sound log; none has */
   bool log_waits;                     /* it is written when the record is durable */
+  bool maps_moved;                    /* they lay elsewhere until now: an older version wrote them */
   uint32_t load_torn;                 /* images whose maps need another epoch */
   uint32_t judged;                    /* images that are here, and what was recorded of them is known */
   bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */

@@ -222,8 +222,16 @@ static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
   return count;
 }
 
+/* What image `i` never had is not data: its own record tells. Should there be no room for all of it, the rest is as it was. */
+static void take_unreadable(struct mirror *m, uint32_t i) {
+  const struct unreadable *own = &m->images[i].store.record.unreadable;
+  for (uint32_t r = 0; r < own->count; r++)
+    (void)!unreadable_add(&m->record.unreadable, own->ranges[r].start, own->ranges[r].length);
+}
+
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
 static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
+  take_unreadable(m, i);
   verdicts[i] = VERDICT_CURRENT;
   m->as_it_is = true;
   image_move(m, i, IMAGE_PROMOTE);
