@@ -786,8 +786,8 @@ void scenario_hung_disk(struct world *world, struct node *node) {
 }
 
 /* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; one in 25
- * for a disk that hangs beside others; of those that are left one in 25 for commands beside recoveries, and one for FUAs that fail beside
- * flushes: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
+ * for a disk that hangs beside others; of those that are left one in 25 for commands beside recoveries, one for FUAs that fail beside
+ * flushes, and one more for reads beside what fails: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
 void scenario_mix(struct world *world, struct node *node) {
   static mix_setter *const brinks[] = {
       mix_set_brink,    mix_set_brink,    mix_set_brink, mix_set_source_lost, mix_set_source_lost, mix_set_all_fail,
@@ -808,6 +808,7 @@ void scenario_mix(struct world *world, struct node *node) {
   switch (prng_below(&later, 25)) {
     case 0: scenario_commands(world, node); return;
     case 1: scenario_fua(world, node); return;
+    case 24: scenario_reads(world, node); return;
     default: break;
   }
   bool troubles = prng_one_in(&prng, 3);

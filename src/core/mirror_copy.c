@@ -280,13 +280,30 @@ static uint32_t targets_now(const struct copy *copy) {
   return 0;
 }
 
+/* Has one that is being copied to got this piece already? Only what it misses counts: where something is to be recovered what it has been
+ * given may not be what is chosen. */
+static bool has_piece(const struct copy *copy, uint32_t i) {
+  const struct mirror *m = copy->m;
+  uint64_t first = extent_first(m, copy->at), count = extent_span(m, copy->at, copy->piece);
+  return copy->kind == COPY_MISSED && syncing_mask(m) & 1u << i && missed_is_fresh(&m->images[i].map, first, count) &&
+         !bitmap_any_in(&m->recover, first, count);
+}
+
+/* When no current image is left to ask. */
+static uint32_t piece_holder(const struct copy *copy, uint32_t out) {
+  uint32_t i = 0;
+  while (i < IMAGES_MAX && (out & 1u << i || !has_piece(copy, i))) i++;
+  return i;
+}
+
 static uint32_t piece_source(const struct copy *copy) {
   const struct mirror *m = copy->m;
   uint32_t out = copy->tried | copy->left;
   if (copy->kind == COPY_REPAIR && copy->only != IMAGES_MAX)
     return image_is_current(m, copy->only) && !(out & 1u << copy->only) ? copy->only : IMAGES_MAX;
   if (copy->kind == COPY_REPAIR) out |= copy->targets;
-  return read_source(m, copy->at, copy->piece, out);
+  uint32_t source = read_source(m, copy->at, copy->piece, out);
+  return source == IMAGES_MAX ? piece_holder(copy, out) : source;
 }
 
 static void copy_read_done(struct disk_io *io) {
@@ -295,7 +312,8 @@ static void copy_read_done(struct disk_io *io) {
   uint32_t bit = 1u << copy->source;
   leg_ended(m, copy->source, io);
   /* A source that was put out meanwhile: another was read from since, and its bytes count. */
-  if (io->err != TARN_OK || (copy->left & bit) || !image_is_current(m, copy->source)) {
+  bool has = image_is_current(m, copy->source) || has_piece(copy, copy->source);
+  if (io->err != TARN_OK || (copy->left & bit) || !has) {
     copy->tried |= bit;
     if (error_is_of_place(io->err)) copy->unread |= bit;
     copy_piece(copy);
@@ -456,7 +474,7 @@ static void probe_done(struct disk_io *io) {
 static void probe_next(struct copy *copy) {
   struct mirror *m = copy->m;
   uint64_t start, length;
-  copy->probing &= mirror_current_mask(m) & ~copy->left;
+  copy->probing &= mirror_online_mask(m) & ~copy->left;
   if (!m->running) {
     copy_piece(copy);
   } else if (copy->probing == 0) { /* each of them reads; what about this place? */

@@ -142,12 +142,39 @@ static void an_image_that_is_used_by_force_has_no_place_that_it_never_had(void *
   assert_true(err != TARN_OK || read.io.data[0] == 0x55);
 }
 
+/* b and c are being copied to. What c misses a cannot read, and b has: it was there when that was written, and a read gets it from there. */
+static void what_an_image_that_is_being_copied_to_has_is_not_left_behind(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 2, "a test");
+  assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
+  world_pass(&w, 7 * NS_PER_S); /* that is flushed, and not marked any more */
+  mirror_image_failed(w.m, 1, "a test");
+  for (uint32_t k = 8; k < 12; k += 2) assert_int_equal(world_write(&w, k * 65536, 65536), TARN_OK);
+  struct image_policy policy = w.config.images[1].policy;
+  policy.rate = 4096;
+  mirror_set_policy(w.m, 1, &policy);
+  ram_spoil(&w.data[0], 4 * 65536, 4096, RAM_READS);
+  mirror_image_do(w.m, 1, IMAGE_OP_RESTORE, false, world_done, &w);
+  world_bring_back(&w, 1);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(client_do(&w, DISK_READ, 4 * 65536, 4096, 0), TARN_OK);
+  mirror_image_do(w.m, 2, IMAGE_OP_RESTORE, false, world_done, &w);
+  world_bring_back(&w, 2);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_equal(w.data[1].bytes[4 * 65536], 0x55);
+  assert_int_equal(client_do(&w, DISK_READ, 4 * 65536, 4096, 0), TARN_OK);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_promotion_that_was_never_recorded_leaves_the_log_of_others),
       WORLD_TEST(a_promotion_that_was_never_recorded_leaves_the_maps_of_others),
       WORLD_TEST(a_file_that_was_another_for_a_while_leaves_the_map),
       WORLD_TEST(an_image_that_is_used_by_force_has_no_place_that_it_never_had),
+      WORLD_TEST(what_an_image_that_is_being_copied_to_has_is_not_left_behind),
   };
   return cmocka_run_group_tests_name("mirror_landed", tests, NULL, NULL);
 }
