@@ -222,16 +222,9 @@ static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
   return count;
 }
 
-/* What image `i` never had is not data: its own record tells. Should there be no room for all of it, the rest is as it was. */
-static void take_unreadable(struct mirror *m, uint32_t i) {
-  const struct unreadable *own = &m->images[i].store.record.unreadable;
-  for (uint32_t r = 0; r < own->count; r++)
-    (void)!unreadable_add(&m->record.unreadable, own->ranges[r].start, own->ranges[r].length);
-}
-
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
 static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
-  take_unreadable(m, i);
+  const struct store *own = &m->images[i].store;
   verdicts[i] = VERDICT_CURRENT;
   m->as_it_is = true;
   image_move(m, i, IMAGE_PROMOTE);
@@ -239,6 +232,8 @@ static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   m->record.images[i].all_missed = false;
   m->record.master = (uint8_t)i;
   m->record.recovery_source = RECORD_NO_SOURCE;
+  if (own->record_err == TARN_OK)
+    m->record.unreadable = own->record.unreadable; /* what it has, and what it never had */
   for (uint32_t k = 0; k < IMAGES_MAX; k++) {
     if (k == i || !m->record.images[k].present) continue;
     m->record.images[k].all_missed = true;
