@@ -497,7 +497,9 @@ static void stamped(struct mirror *m) {
   /* What was loaded is written anew, for those that have come back. A map that was not is empty, and may not land where the record that
    * says why does not: it stays as it is on the disks, which is more than it says. Where maps lie elsewhere from now on all are written. */
   EACH_IMAGE(m, i) {
+    bool empty = m->record.images[i].all_missed && m->images[i].coming != COMING_COMMIT;
     if (m->load_maps[i] || m->maps_moved || PLANTED(promoted_too_early)) missed_dirty_all(&m->images[i].map);
+    else if (empty) missed_hold_back(&m->images[i].map);
   }
   /* Logs that are damaged, or not of the image that is used as it is, go when the record says so. */
   m->log_waits = m->log_lost || (m->as_it_is && !PLANTED(promoted_too_early));
