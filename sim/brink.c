@@ -24,6 +24,7 @@ bool brink_draws_kind(struct weather *weather) {
     case BRINK_PLACES: weather->kind = weather->lives % 2 == 1 ? WEATHER_CHAOS : WEATHER_CALM; return true;
     case BRINK_BACK:
     case BRINK_COMMANDS:
+    case BRINK_ROUNDS:
     case BRINK_AGAIN: weather->kind = WEATHER_CALM; return true;
     case BRINK_TROUBLES: troubles_draw(weather); return true;
     case BRINK_HOME: weather->kind = weather->lives % 3 == 2 ? WEATHER_CALM : WEATHER_CHAOS; return true;
@@ -353,6 +354,7 @@ void brink_strike(struct weather *weather) {
     case BRINK_PLACES:
     case BRINK_BACK:
     case BRINK_COMMANDS:
+    case BRINK_ROUNDS:
     case BRINK_AGAIN: break;
   }
 }

@@ -17,6 +17,8 @@
  *   BRINK_TROUBLES  two troubles at once (troubles.h)
  *   BRINK_COMMANDS  commands in the first moments of a recovery, and crashes between them; no disk fails (commands.h)
  *   BRINK_FUA     a FUA of the master fails beside flushes, and power is lost behind the next one that is answered (rule 5)
+ *   BRINK_ROUNDS  ordinary changes of metadata, and a crash that leaves a certain part of the round that carries them; no disk fails
+ *                 (rounds.h)
  *   BRINK_AGAIN   clients hang up and ask again, while what they had asked for waits for marks; no disk fails
  *
  * The kinds of weather take turns, so that what chaos has left is looked at in peace. */

@@ -25,9 +25,7 @@ static void ask(struct weather *weather, uint32_t i, enum mirror_image_op op) {
   sim_mirror_image_do(weather->mirror, i, op, force);
 }
 
-/* Into the slot of one that was removed; false if there is none. */
-static bool add_one(struct weather *weather) {
-  struct sim_mirror *mirror = weather->mirror;
+bool commands_add(struct sim_mirror *mirror) {
   uint32_t images = (uint32_t)__builtin_popcount(sim_mirror_members(mirror));
   for (uint32_t i = 0; i < mirror->image_count && images <= mirror->limits.history; i++) {
     if (mirror->images[i].configured || mirror->images[i].open) continue;
@@ -42,7 +40,7 @@ static void ask_any(struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   struct prng *prng = &weather->prng;
   uint32_t i = weather_next_member(mirror, (uint32_t)prng_below(prng, mirror->image_count));
-  if (prng_one_in(prng, 3) && add_one(weather)) return;
+  if (prng_one_in(prng, 3) && commands_add(mirror)) return;
   if (!is_current(mirror, i)) ask(weather, i, prng_one_in(prng, 20) ? IMAGE_OP_SYNC : IMAGE_OP_RESTORE);
   else if (mirror->status.images[i].master || prng_one_in(prng, 2))
     ask(weather, weather_next_member(mirror, weather_master(mirror)), IMAGE_OP_PROMOTE);

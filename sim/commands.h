@@ -18,6 +18,8 @@ struct mirror_activation commands_activation(struct weather *weather);
 void commands_begin(struct weather *weather);
 /* No more of them in this life. */
 void commands_end(struct weather *weather);
+/* An image into the slot of one that was removed; false if there is none. */
+bool commands_add(struct sim_mirror *mirror);
 /* After each event. True: now is a moment to die. */
 bool commands_watch(struct weather *weather, const struct sim_counters *before);
 

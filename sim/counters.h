@@ -137,6 +137,10 @@
   X(images_compared, "comparisons of images called equal")                                       \
   X(fua_poisons, "F37 FUAs that failed and lost older writes")                                   \
   X(flush_behind_fua, "F37 power lost behind a flush that came after such (rule 5)")             \
+  X(round_but_record, "F40 rounds of metadata cut off when all had landed but the record")       \
+  X(round_record_alone, "F40 such of which the record alone had landed")                         \
+  X(round_in_command, "F40 such that carried what a command changes")                            \
+  X(round_promoting, "F40 such that would have made an image the master that was behind")        \
   X(io_in_line, "F36 I/Os that stood in a line of their disk's")                                 \
   X(bytes_settled, "bytes settled by the first read after a crash")
 

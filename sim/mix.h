@@ -53,6 +53,7 @@ mix_setter mix_set_again;
 mix_setter mix_set_troubles;
 mix_setter mix_set_commands;
 mix_setter mix_set_fua;
+mix_setter mix_set_rounds;
 mix_setter mix_set_failing_image;
 mix_setter mix_set_full_marks;
 

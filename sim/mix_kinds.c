@@ -46,6 +46,14 @@ static void set_pressure(struct workload *workload) {
   memcpy(workload->weight, (const uint32_t[]){5, 70, 0, 0, 25}, sizeof workload->weight);
 }
 
+/* Small ones, and rests. */
+static void set_changes(struct workload *workload) {
+  workload->hot_percent = 20;
+  workload->write_bytes_max = 16u << 10;
+  workload->rest_one_in = 0;
+  memcpy(workload->weight, (const uint32_t[]){25, 65, 0, 0, 10}, sizeof workload->weight);
+}
+
 /* Many of which are FUAs; and a flush now and then, when much is in caches. */
 static void set_syncs(struct workload *workload) {
   workload->fua_percent = 20;
@@ -77,6 +85,7 @@ void mix_set_workload(struct mix *mix, struct sim_mirror *mirror) {
   if (mix->brink == BRINK_SOURCE) workload->aligned_percent = 30;
   if (mix->brink == BRINK_CLOSE || mix->brink == BRINK_TROUBLES) set_caches(workload);
   if (mix->brink == BRINK_FUA) set_syncs(workload);
+  if (mix->brink == BRINK_ROUNDS) set_changes(workload);
   if (mix->brink == BRINK_COPY) set_small_writes(workload);
   if (mix->brink != BRINK_DOUBT) return;
   workload->hot_percent = 0; /* all over the volume, so that there is never room for marks */
@@ -193,6 +202,18 @@ void mix_set_commands(struct mix *mix, struct sim_mirror_options *options) {
   options->slow_metadata = false;
   mix->chaos_percent = 0;
   mix->quick_crash_percent = 30;
+}
+/* Changes of metadata, and crashes in the rounds that carry them: more regions than marks, so that these come and go. */
+void mix_set_rounds(struct mix *mix, struct sim_mirror_options *options) {
+  set_brink_of(mix, options, BRINK_ROUNDS);
+  options->calm = prng_one_in(&mix->prng, 2); /* else images are failed by word */
+  options->volume_bytes[0] = prng_between(&mix->prng, 1, 3) << 20;
+  options->mark_count = 16;
+  options->slow_metadata = false;
+  mix->chaos_percent = 0;
+  mix->lives = 14;
+  mix->budget_max = 40;
+  mix->quick_crash_percent = 0;
 }
 /* Clients that hang up have more to ask. */
 void mix_set_again(struct mix *mix, struct sim_mirror_options *options) {

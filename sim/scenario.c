@@ -31,6 +31,8 @@ static const struct scenario scenarios[] = {
      SCENARIO_DRAWN},
     {"fua", "a FUA of the master fails beside flushes, and power is lost behind the next one", scenario_fua,
      SCENARIO_DRAWN},
+    {"rounds", "a crash leaves a certain part of a round of metadata, with ordinary changes in it", scenario_rounds,
+     SCENARIO_DRAWN},
     {"failing-image", "images fail, leave and come back, one always stays whole", scenario_failing_image,
      SCENARIO_DRAWN},
     {"full-marks", "writes all over a volume that is much larger than the marks", scenario_full_marks, SCENARIO_DRAWN},

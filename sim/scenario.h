@@ -37,6 +37,7 @@ void scenario_apart(struct world *world, struct node *node);
 void scenario_troubles(struct world *world, struct node *node);
 void scenario_commands(struct world *world, struct node *node);
 void scenario_fua(struct world *world, struct node *node);
+void scenario_rounds(struct world *world, struct node *node);
 void scenario_again(struct world *world, struct node *node);
 void scenario_failing_image(struct world *world, struct node *node);
 void scenario_full_marks(struct world *world, struct node *node);

@@ -7,6 +7,7 @@
 
 #include "sim/commands.h"
 #include "sim/mix.h"
+#include "sim/rounds.h"
 #include "sim/scenario.h"
 #include "sim/troubles.h"
 
@@ -77,9 +78,10 @@ static void add_clients(struct mix *mix, struct sim_mirror *mirror, uint32_t cou
                                      .index = mirror->index * SIM_CLIENTS_MAX + c,
                                      .asks_extents = true};
     client_init(&mirror->clients[c], mix->world, &options);
-    if (mix->brink == BRINK_DOUBT || mix->brink == BRINK_MAPS)
+    if (mix->brink == BRINK_DOUBT || mix->brink == BRINK_MAPS || mix->brink == BRINK_ROUNDS)
       mirror->clients[c].drop_one_in = 0; /* all is read often, by one of them */
-    if (mix->brink == BRINK_AGAIN || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_DOUBT)
+    if (mix->brink == BRINK_AGAIN || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS ||
+        mix->brink == BRINK_DOUBT || mix->brink == BRINK_ROUNDS)
       mirror->clients[c].depth = CLIENT_DEPTH_MAX;
   }
 }
@@ -113,8 +115,9 @@ static void add_mirror(struct mix *mix, const struct sim_mirror_options *options
   for (uint32_t i = 0; i < mirror->image_count && mix->brink == BRINK_COMMANDS; i++)
     mirror->images[i].data[0].latency_ns = prng_one_in(&mix->prng, 2) ? NS_PER_MS / 10 : 3 * NS_PER_MS;
   if (mix->brink == BRINK_ALL || mix->brink == BRINK_MAPS || mix->brink == BRINK_READS || mix->brink == BRINK_COPY ||
-      mix->brink == BRINK_TROUBLES || mix->brink == BRINK_COMMANDS)
+      mix->brink == BRINK_TROUBLES || mix->brink == BRINK_COMMANDS || mix->brink == BRINK_ROUNDS)
     set_policies(mix, mirror);
+  if (mix->brink == BRINK_ROUNDS) rounds_set_paces(mirror, &mix->prng);
   adopt_data(mix, mirror);
   add_clients(mix, mirror, (uint32_t)prng_between(&mix->prng, mirror->volume_count, SIM_CLIENTS_MAX));
   struct weather *weather = weather_of(mix, mirror);
@@ -200,7 +203,7 @@ static uint32_t take_refusals(struct mix *mix) {
   uint32_t count = 0;
   EACH_MIRROR(mix->node, mirror) {
     mirror->keep = prng_below(&mix->prng, 4) != 0 && mix->brink != BRINK_SOURCE;
-    if (mirror->serving) {
+    if (mirror->serving || mirror->quiet) {
       count++;
       continue;
     }
@@ -218,6 +221,16 @@ static bool all_close(struct mix *mix) {
   return closed;
 }
 
+/* False: the process dies in a round of its activation. */
+static bool activates_whole(struct mix *mix) {
+  const struct sim_mirror *mirror = &mix->node->mirrors[0];
+  while (mirror->busy) {
+    node_step(mix->node);
+    if (mirror->busy && rounds_watch(weather_of(mix, mirror))) return false;
+  }
+  return true;
+}
+
 /* True if a mirror serves, or will be tried again; false if this life is over already. */
 static bool life_begins(struct mix *mix) {
   struct node *node = mix->node;
@@ -230,9 +243,11 @@ static bool life_begins(struct mix *mix) {
     struct mirror_activation how = {0};
     if (mix->brink == BRINK_TROUBLES) how = troubles_activation(weather_of(mix, mirror));
     if (mix->brink == BRINK_COMMANDS) how = commands_activation(weather_of(mix, mirror));
+    if (mix->brink == BRINK_ROUNDS) how = rounds_activation(weather_of(mix, mirror));
     sim_mirror_activate(mirror, &how);
   }
-  if (!wait_for_all(mix, crash_early ? steps : UINT64_MAX)) {
+  bool whole = mix->brink == BRINK_ROUNDS ? activates_whole(mix) : wait_for_all(mix, crash_early ? steps : UINT64_MAX);
+  if (!whole) {
     require(any_busy(node));
     mix->world->counters.crash_in_activation++;
     crash(mix);
@@ -401,6 +416,13 @@ static uint64_t crash_when_seen(struct mix *mix, const struct sim_counters *befo
   return min_u64(steps, prng_between(&mix->prng, 1, 8));
 }
 
+/* A round has landed as far as it is to. */
+static uint64_t crash_in_round(struct mix *mix, uint64_t steps) {
+  if (!rounds_watch(weather_of(mix, &mix->node->mirrors[0]))) return steps;
+  mix->crash_is_aimed = true;
+  return 1;
+}
+
 /* The same where all lives are about the failure of the master: a flush has failed, and nobody was told; the failed image is being
  * taken out; a flush was answered that may rest on what the process before has left in doubt. */
 static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
@@ -414,6 +436,7 @@ static uint64_t crash_at_brink(struct mix *mix, const struct sim_counters *befor
     return steps == 1 && troubles_hold(weather) ? 2 : steps;
   }
   if (mix->brink == BRINK_FUA) return crash_behind_fua(mix, before, steps);
+  if (mix->brink == BRINK_ROUNDS) return crash_in_round(mix, steps);
   if (mix->brink == BRINK_COMMANDS) return crash_when_seen(mix, before, steps);
   if (mix->brink == BRINK_READS) {
     struct weather *weather = weather_of(mix, &mix->node->mirrors[0]);
@@ -462,6 +485,8 @@ static void settle(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
   operator_end(&mix->operators[mirror->index]);
   if (mix->brink == BRINK_COMMANDS) commands_end(weather_of(mix, mirror));
+  if (mix->brink == BRINK_ROUNDS) rounds_end(weather_of(mix, mirror), mix->crash_is_aimed);
+  if (mix->brink == BRINK_ROUNDS && mix->crash_is_aimed) return;
   if (!mirror->serving || weather->kind != WEATHER_CALM) return;
   if (mix->brink == BRINK_COMMANDS ? !prng_one_in(&mix->prng, 4) : mirror->calm || prng_one_in(&mix->prng, 4)) return;
   for (uint32_t steps = 0; steps < 20000 && !weather_all_sure(weather); steps++) {
@@ -516,7 +541,7 @@ static void read_all(struct mix *mix, struct sim_mirror *mirror) {
 static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
   const struct weather *weather = weather_of(mix, mirror);
   bool master = mix->brink == BRINK_MASTER || mix->brink == BRINK_FUA;
-  bool half = mix->brink == BRINK_MASTER || mix->brink == BRINK_COMMANDS;
+  bool half = mix->brink == BRINK_MASTER || mix->brink == BRINK_COMMANDS || mix->brink == BRINK_ROUNDS;
   if (half ? prng_one_in(&mix->prng, 2) : weather->kind == WEATHER_CHAOS) return;
   read_all(mix, mirror);
   if (!master) return;
@@ -534,6 +559,7 @@ static void prepare_brink(struct mix *mix, struct sim_mirror *mirror) {
 
 /* As soon as it serves, in this life. */
 static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
+  if (mix->brink == BRINK_ROUNDS && mirror->quiet) rounds_begin(weather_of(mix, mirror));
   if (!mirror->serving || mirror->clients_started) return;
   mirror->clients_started = true;
   uint32_t budget = (uint32_t)prng_between(&mix->prng, 10, mix->budget_max);
@@ -543,6 +569,7 @@ static void load_begins(struct mix *mix, struct sim_mirror *mirror) {
   if (mix->brink == BRINK_COMMANDS) commands_begin(weather_of(mix, mirror));
   if (mix->brink) prepare_brink(mix, mirror);
   for (uint32_t c = 0; c < mirror->client_count && mix->brink == BRINK_AGAIN; c++) mirror->clients[c].drop_one_in = 8;
+  if (mix->brink == BRINK_ROUNDS) rounds_begin(weather_of(mix, mirror));
   weather_strike(weather_of(mix, mirror));
   if (!mix->brink) operator_comes(mix, mirror);
   for (uint32_t c = 0; c < mirror->client_count && mix->brink; c++) client_more(&mirror->clients[c], budget);
@@ -598,7 +625,7 @@ static void one_life(struct mix *mix) {
   }
   EACH_MIRROR(node, mirror) settle(mix, mirror);
   if (mix->brink == BRINK_TROUBLES && !stop) troubles_settle(weather_of(mix, &node->mirrors[0]));
-  if (stop) life_stops(mix);
+  if (stop && !(mix->brink == BRINK_ROUNDS && mix->crash_is_aimed)) life_stops(mix);
   else crash(mix);
 }
 
@@ -787,7 +814,7 @@ void scenario_hung_disk(struct world *world, struct node *node) {
 
 /* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; one in 25
  * for a disk that hangs beside others; of those that are left one in 25 for commands beside recoveries, one for FUAs that fail beside
- * flushes, and one more for reads beside what fails: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
+ * flushes, one for crashes within a round of metadata, and one more for reads beside what fails: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
 void scenario_mix(struct world *world, struct node *node) {
   static mix_setter *const brinks[] = {
       mix_set_brink,    mix_set_brink,    mix_set_brink, mix_set_source_lost, mix_set_source_lost, mix_set_all_fail,
@@ -808,6 +835,7 @@ void scenario_mix(struct world *world, struct node *node) {
   switch (prng_below(&later, 25)) {
     case 0: scenario_commands(world, node); return;
     case 1: scenario_fua(world, node); return;
+    case 2: scenario_rounds(world, node); return;
     case 24: scenario_reads(world, node); return;
     default: break;
   }
@@ -859,6 +887,7 @@ void scenario_apart(struct world *world, struct node *node) { run_one(world, nod
 void scenario_troubles(struct world *world, struct node *node) { run_one(world, node, mix_set_troubles); }
 void scenario_commands(struct world *world, struct node *node) { run_one(world, node, mix_set_commands); }
 void scenario_fua(struct world *world, struct node *node) { run_one(world, node, mix_set_fua); }
+void scenario_rounds(struct world *world, struct node *node) { run_one(world, node, mix_set_rounds); }
 void scenario_again(struct world *world, struct node *node) { run_one(world, node, mix_set_again); }
 void scenario_failing_image(struct world *world, struct node *node) { run_one(world, node, mix_set_failing_image); }
 void scenario_full_marks(struct world *world, struct node *node) { run_one(world, node, mix_set_full_marks); }

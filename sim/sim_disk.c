@@ -7,8 +7,9 @@
 #include "base/crc32c.h"
 #include "sim/damage.h"
 
-#define LATE_NS   (3 * NS_PER_S) /* after this nobody waits for an I/O any more, whatever `hang` is */
-#define RECENT_NS (2 * NS_PER_S) /* the watch has looked since, also where an activation kept it from that */
+#define LATE_NS   (3 * NS_PER_S)  /* after this nobody waits for an I/O any more, whatever `hang` is */
+#define HELD_NS   (NS_PER_MS / 4) /* is looked at again */
+#define RECENT_NS (2 * NS_PER_S)  /* the watch has looked since, also where an activation kept it from that */
 
 struct sim_io {
   struct list link;
@@ -20,7 +21,8 @@ struct sim_io {
   bool took_effect, hung, refused; /* refused: failed before it began */
   bool early;                      /* takes effect at once */
   bool late;                       /* a write that fails, and lands when that has been answered */
-  uint64_t misplaced;              /* where the write goes instead; 0: nowhere */
+  enum { PART_UNKNOWN, PART_NONE, PART_RECORD, PART_REST } part; /* of a round of metadata, a new one */
+  uint64_t misplaced;                                            /* where the write goes instead; 0: nowhere */
   uint32_t flush_mark;
   uint32_t crc; /* of the data of a write, while we own it */
 };
@@ -198,6 +200,78 @@ static void scribble(struct sim_disk *disk, const struct disk_io *io) {
   uint64_t tail = align_up(io->offset + io->length, align) - (io->offset + io->length);
   memset(io->data - head, 0xdb, head);
   memset(io->data + io->length, 0xdb, tail);
+}
+
+/* ---- what is held, so that a crash leaves a certain part of a round ---- */
+
+static bool is_record_area(const struct disk_io *io) { return io->op == DISK_WRITE && io->offset < RECORD_AREA_BYTES; }
+
+/* Newer than what is there: no copy of what a load has found, and not the second slot. */
+static bool is_new_record(const struct sim_drive *drive, const struct disk_io *io) {
+  struct record written, found;
+  if (!is_record_area(io) || record_decode(&written, io->data) != TARN_OK) return false;
+  for (uint32_t slot = 0; slot < 2; slot++) {
+    tarn_err err = record_decode(&found, drive->medium->visible + slot * RECORD_SLOT_BYTES);
+    if (err == TARN_OK && found.sequence >= written.sequence) return false;
+  }
+  return true;
+}
+
+static void find_part(struct sim_io *sim_io) {
+  const struct disk_io *io = sim_io->io;
+  if (io->op != DISK_WRITE) sim_io->part = PART_NONE;
+  else if (!is_record_area(io)) sim_io->part = PART_REST;
+  else sim_io->part = is_new_record(sim_io->disk->drive, io) ? PART_RECORD : PART_NONE;
+}
+
+static bool is_held(struct sim_io *sim_io) {
+  const struct sim_drive *drive = sim_io->disk->drive;
+  if (drive->cut == CUT_NOT) return false;
+  if (sim_io->part == PART_UNKNOWN) find_part(sim_io);
+  if (sim_io->io->op == DISK_FLUSH) return drive->cut_record || drive->cut_rest;
+  switch (drive->cut) {
+    case CUT_NOT:
+    case CUT_ALL: return false;
+    case CUT_NOTHING: return sim_io->part != PART_NONE;
+    case CUT_BUT_RECORD: return sim_io->part == PART_RECORD;
+    case CUT_RECORD_ALONE: return sim_io->part == PART_REST;
+  }
+  return false;
+}
+
+static void note_landing(const struct sim_io *sim_io) {
+  struct sim_drive *drive = sim_io->disk->drive;
+  drive->cut_record |= sim_io->part == PART_RECORD;
+  drive->cut_rest |= sim_io->part == PART_REST;
+}
+
+static bool writes(const struct sim_drive *drive, bool record) {
+  if (!drive->open) return false;
+  LIST_EACH(&drive->open->in_flight, node) {
+    const struct disk_io *io = LIST_ENTRY(node, struct sim_io, link)->io;
+    if (io->op == DISK_WRITE && is_record_area(io) == record) return true;
+  }
+  LIST_EACH(&drive->open->line, node) {
+    const struct disk_io *io = LIST_ENTRY(node, struct disk_io, link);
+    if (io->op == DISK_WRITE && is_record_area(io) == record) return true;
+  }
+  return false;
+}
+
+bool sim_drive_writes_record(const struct sim_drive *drive) { return writes(drive, true); }
+bool sim_drive_writes_rest(const struct sim_drive *drive) { return writes(drive, false); }
+
+void sim_drive_cut(struct sim_drive *drive, enum round_cut cut) {
+  drive->cut = cut;
+  drive->cut_record = drive->cut_rest = false;
+}
+
+bool sim_drive_is_cut(const struct sim_drive *drive) {
+  if (!drive->open || drive->cut == CUT_NOT) return true;
+  LIST_EACH(&drive->open->in_flight, node) {
+    if (!is_held(LIST_ENTRY(node, struct sim_io, link))) return false;
+  }
+  return true;
 }
 
 /* ---- an I/O takes effect, and completes ---- */
@@ -383,7 +457,13 @@ static void sim_io_run(struct sim_event *event) {
   struct sim_disk *disk = sim_io->disk;
   struct world *world = disk->drive->medium->world;
   struct disk_io *io = sim_io->io;
+  if (!sim_io->took_effect && is_held(sim_io)) {
+    sim_io->complete_ns = world_now(world) + 2 * HELD_NS;
+    world_at(world, &sim_io->event, world_now(world) + HELD_NS);
+    return;
+  }
   if (!sim_io->took_effect) {
+    if (disk->drive->cut != CUT_NOT) note_landing(sim_io);
     take_effect(sim_io);
     world_at(world, &sim_io->event, sim_io->complete_ns);
     return;
@@ -555,7 +635,7 @@ static void land_in_flight(struct sim_disk *disk) {
     struct disk_io *io = sim_io->io;
     bool writes = io->op == DISK_WRITE || io->op == DISK_WRITE_ZEROES || io->op == DISK_TRIM;
     world_cancel(world, &sim_io->event);
-    if (writes && !sim_io->took_effect) {
+    if (writes && !sim_io->took_effect && !is_held(sim_io)) {
       const uint8_t *data = io->op == DISK_WRITE ? io->data : NULL;
       if (medium_write_torn(medium, io->offset, io->length, data, io->flags & DISK_FUA)) world->counters.write_torn++;
     }
@@ -576,5 +656,7 @@ void sim_drive_crash(struct sim_drive *drive, bool power) {
     drive->open = NULL;
     drive->ill_count = 0;
   }
-  if (power) world->counters.sector_lost += medium_power_loss(drive->medium);
+  if (power && drive->cut != CUT_NOT) medium_flush_done(drive->medium, medium_flush_mark(drive->medium));
+  else if (power) world->counters.sector_lost += medium_power_loss(drive->medium);
+  drive->cut = CUT_NOT;
 }

@@ -18,6 +18,16 @@
 #include "sim/faults.h"
 #include "sim/medium.h"
 
+/* What a crash leaves of the round of metadata that runs (rounds.h): what is not to land is held until then, and so is the flush behind
+ * the rest. All that landed stays, also when power is lost. */
+enum round_cut {
+  CUT_NOT, /* nothing is held: a crash leaves any part */
+  CUT_NOTHING,
+  CUT_ALL,
+  CUT_BUT_RECORD,
+  CUT_RECORD_ALONE,
+};
+
 /* What a disk on this medium can do, and how it behaves: fixed for the medium's life. */
 struct sim_drive {
   struct medium *medium;
@@ -43,6 +53,8 @@ struct sim_drive {
   struct list late;    /* struct late_write: such that are on their way */
   uint64_t short_from; /* what is read beyond fails, until it is opened anew; UINT64_MAX: nothing */
   struct prng late_prng;
+  enum round_cut cut;        /* until the process is gone */
+  bool cut_record, cut_rest; /* the round's record has landed since it was cut; a block that is none */
 };
 
 /* Draws the caps (block sizes, zeroing, cache) and the latency from the seed. */
@@ -56,6 +68,13 @@ uint64_t sim_drive_hung_ns(const struct sim_drive *drive);
 bool sim_drive_syncs(const struct sim_drive *drive, uint64_t until_ns);
 /* The connection to it is lost, at that moment, if it is open then. */
 void sim_drive_lose(struct sim_drive *drive, uint64_t at_ns);
+/* Of a metadata disk: is a record, or any other block, being written? */
+bool sim_drive_writes_record(const struct sim_drive *drive);
+bool sim_drive_writes_rest(const struct sim_drive *drive);
+/* The round that has just begun is to be left like that. */
+void sim_drive_cut(struct sim_drive *drive, enum round_cut cut);
+/* All has landed of it that is to land. */
+bool sim_drive_is_cut(const struct sim_drive *drive);
 /* No faults any more: what hangs lands soon. */
 void sim_drive_heal(struct sim_drive *drive);
 /* The process died. `power`: and so did the machine. Also for a drive that is not open (then only power matters). */

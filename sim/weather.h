@@ -22,7 +22,8 @@ enum brink {
   BRINK_COPY,
   BRINK_TROUBLES,
   BRINK_COMMANDS,
-  BRINK_FUA
+  BRINK_FUA,
+  BRINK_ROUNDS
 };
 /* Of BRINK_TROUBLES: troubles.h. */
 enum trouble {
@@ -44,10 +45,16 @@ struct weather {
   enum brink brink;                      /* every life has one kind of trouble only */
   enum story { STORY_DOUBT, STORY_MARKS, STORY_COPYING, STORY_COUNT } story; /* BRINK_ALL: this life's */
   enum trouble trouble;                                                      /* BRINK_TROUBLES: this life's */
-  bool armed;              /* it waits for an image to be copied to, or for the moment of its second trouble */
-  uint64_t done_before;    /* TROUBLE_JOIN: what was answered when the image that joins had been flushed */
-  bool seen_before;        /* BRINK_COMMANDS: the crash before this life cut off a write that had been seen; and */
-  uint64_t seen_cut_off;   /* how many that were in all */
+  bool armed;             /* it waits for an image to be copied to, or for the moment of its second trouble */
+  uint64_t done_before;   /* TROUBLE_JOIN: what was answered when the image that joins had been flushed */
+  bool seen_before;       /* BRINK_COMMANDS: the crash before this life cut off a write that had been seen; and */
+  uint64_t seen_cut_off;  /* how many that were in all */
+  struct {                /* BRINK_ROUNDS: */
+    uint64_t seen;        /* the last round that was looked at, + 1 */
+    uint32_t left;        /* so many pass before one is cut */
+    bool cut, in_command; /* one is being cut, and carries the change of a command */
+    uint64_t cut_ns;
+  } rounds;
   uint32_t tries, hold;    /* the life goes on for so many events more */
   bool master_first;       /* it is lost before the write has failed on the others */
   uint32_t lives;          /* of a brink whose kinds take turns */
