@@ -383,6 +383,18 @@ static inline void world_restore(struct mirror_world *w, uint32_t i) {
   world_bring_back(w, i);
   assert_int_equal(world_wait(w), TARN_OK);
 }
+/* Of the first commit of an activation, of which a store's writes are held: all lands there but the record. */
+static inline void world_land_all_but_the_record(struct mirror_world *w, struct ram_disk *meta) {
+  assert_int_equal(meta->held_count, 1); /* what was found is written again first */
+  ram_answer(meta);
+  world_run(w);
+  assert_true(meta->held_count > 0);
+  while (meta->held_count > 1) {
+    ram_answer_last(meta);
+    world_run(w);
+  }
+}
+
 static inline bool world_said(const struct mirror_world *w, const char *text) { return strstr(w->log, text) != NULL; }
 
 /* Up to where home has to take the record that says that image `i` is out; it holds that. */

@@ -8,18 +8,6 @@ static void hold_metadata(uint32_t what) {
   for (uint32_t i = 0; i < w.config.image_count; i++) w.meta[i].holds = what;
 }
 
-/* All that this commit has for the image lands, but for the record. */
-static void land_all_but_the_record(struct ram_disk *meta) {
-  assert_int_equal(meta->held_count, 1); /* what was found is written again first */
-  ram_answer(meta);
-  world_run(&w);
-  assert_true(meta->held_count > 0);
-  while (meta->held_count > 1) {
-    ram_answer_last(meta);
-    world_run(&w);
-  }
-}
-
 /* b failed while something was marked, which its log tells of. The process dies while c has not got what a has. Then
  * b is to be the master by force, and the process dies again in the first commit: of that the log has landed, and
  * the record has not. */
@@ -40,8 +28,8 @@ static void a_promotion_that_was_never_recorded_leaves_the_log_of_others(void **
   hold_metadata(RAM_WRITES);
   mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
   world_run(&w);
-  land_all_but_the_record(&w.meta[0]);
-  land_all_but_the_record(&w.meta[2]);
+  world_land_all_but_the_record(&w, &w.meta[0]);
+  world_land_all_but_the_record(&w, &w.meta[2]);
   assert_false(w.done);
   world_die(&w);
   hold_metadata(0);
@@ -69,7 +57,7 @@ static void a_promotion_that_was_never_recorded_leaves_the_maps_of_others(void *
   hold_metadata(RAM_WRITES);
   mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
   world_run(&w);
-  land_all_but_the_record(&w.meta[0]);
+  world_land_all_but_the_record(&w, &w.meta[0]);
   assert_false(w.done);
   world_die(&w);
   hold_metadata(0);
@@ -104,7 +92,7 @@ static void a_file_that_was_another_for_a_while_leaves_the_map(void **state) {
   hold_metadata(RAM_WRITES);
   mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
   world_run(&w);
-  land_all_but_the_record(&w.meta[0]);
+  world_land_all_but_the_record(&w, &w.meta[0]);
   assert_false(w.done);
   world_die(&w);
   hold_metadata(0);

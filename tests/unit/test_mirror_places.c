@@ -88,18 +88,6 @@ static void a_mark_does_not_go_with_a_witness_that_made_room(void **state) {
   assert_int_equal(err, TARN_OK);
 }
 
-/* All that this commit has for the image lands, but for the record. */
-static void land_all_but_the_record(struct ram_disk *meta) {
-  assert_int_equal(meta->held_count, 1); /* what was found is written again first */
-  ram_answer(meta);
-  world_run(&w);
-  assert_true(meta->held_count > 1);
-  while (meta->held_count > 1) {
-    ram_answer_last(meta);
-    world_run(&w);
-  }
-}
-
 /* b is behind, and is to be the master by force. The process dies in the first commit, of which the maps have
  * landed and the record has not: nothing has been promoted. So b misses what it missed. */
 static void a_promotion_that_was_never_recorded_leaves_the_map(void **state) {
@@ -115,7 +103,7 @@ static void a_promotion_that_was_never_recorded_leaves_the_map(void **state) {
   w.home.holds = w.meta[0].holds = w.meta[1].holds = RAM_WRITES;
   mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
   world_run(&w);
-  land_all_but_the_record(&w.meta[0]);
+  world_land_all_but_the_record(&w, &w.meta[0]);
   assert_false(w.done);
   world_die(&w);
   w.home.holds = w.meta[0].holds = w.meta[1].holds = 0;
@@ -143,8 +131,8 @@ static void a_promotion_that_was_never_recorded_leaves_the_log(void **state) {
   w.home.holds = w.meta[0].holds = w.meta[1].holds = w.meta[2].holds = RAM_WRITES;
   mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
   world_run(&w);
-  land_all_but_the_record(&w.meta[0]);
-  land_all_but_the_record(&w.meta[2]);
+  world_land_all_but_the_record(&w, &w.meta[0]);
+  world_land_all_but_the_record(&w, &w.meta[2]);
   assert_false(w.done);
   world_die(&w);
   w.home.holds = w.meta[0].holds = w.meta[1].holds = w.meta[2].holds = 0;
