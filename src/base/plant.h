@@ -73,7 +73,6 @@
   X(flush_passes_fua, "a flush that ends beside a FUA is answered before that has been")                        \
   X(one_copy_read, "metadata of which one copy cannot be read counts as lost")                                  \
   X(spoiled_forgotten, "an image whose file was made shorter, so that the mirror fell, is believed by its map") \
-  X(all_missed_unawaited, "a mark goes before it is durable that an image misses all")                          \
   X(promoted_too_early, "maps and logs go before it is recorded that an image is used as it is")                \
   X(zero_past_end, "zeroes at the odd end of a volume are written past the end of a disk")
 

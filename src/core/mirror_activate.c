@@ -440,10 +440,7 @@ void image_new_epoch(struct mirror *m, uint32_t i) {
 static void image_miss_all(struct mirror *m, uint32_t i) {
   image_new_epoch(m, i);
   missed_set_all(&m->images[i].map, m->record.images[i].map_epoch);
-  LIST_EACH(&m->intent.used, node) {
-    struct mark *mark = LIST_ENTRY(node, struct mark, link);
-    if (!PLANTED(all_missed_unawaited)) mark->map_seq = m->commit.started + 1;
-  }
+  LIST_EACH(&m->intent.used, node) { LIST_ENTRY(node, struct mark, link)->map_seq = m->commit.started + 1; }
 }
 
 void image_start_syncing(struct mirror *m, uint32_t i) {
