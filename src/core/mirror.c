@@ -502,7 +502,7 @@ static void image_spoiled(struct mirror *m, uint32_t i, const char *why) {
   struct record_image *ri = &m->record.images[i];
   bool last = image_is_current(m, i) && mirror_current_mask(m) == 1u << i;
   /* Before it is out: with that the mirror may fall, and the record of its leaving is the last one. */
-  if (can_record(m) && m->images[i].present && !last && !PLANTED(spoiled_forgotten)) ri->all_missed = true;
+  if (can_record(m) && m->images[i].present && !last) ri->all_missed = true;
   image_failed(m, i, why);
   if (!last) ri->left_number = 0; /* it is not what it was then */
   if (!can_record(m) || !m->images[i].present || m->images[i].online) return;

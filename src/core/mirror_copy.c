@@ -387,7 +387,7 @@ static bool piece_can_zero(const struct copy *copy) {
   const struct disk_caps *caps = &m->volumes[v].disk.caps;
   uint64_t end = m->geometry.volume_base[v] + m->geometry.volume_bytes[v];
   return caps->can_zero && copy->at % caps->zero_block_bytes == 0 && copy->piece % caps->zero_block_bytes == 0 &&
-         copy->piece <= caps->zero_bytes_max && (copy->at + copy->piece <= end || PLANTED(zero_past_end));
+         copy->piece <= caps->zero_bytes_max && copy->at + copy->piece <= end;
 }
 
 /* Zeroes are copied as zeroes, so that holes stay holes (rule 14). */

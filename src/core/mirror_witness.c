@@ -78,7 +78,7 @@ static void remove_at(struct mirror *m, uint32_t w) {
   struct record *r = &m->record;
   require(w < r->witness_count);
   uint32_t slot = intent_find(&m->intent, region_of(m, r->witnesses[w].address));
-  if (slot != INTENT_NONE && !PLANTED(witness_goes_with_mark)) m->intent.marks[slot].map_seq = m->commit.started + 1;
+  if (slot != INTENT_NONE) m->intent.marks[slot].map_seq = m->commit.started + 1;
   r->witness_count--;
   memmove(&r->witnesses[w], &r->witnesses[w + 1], (r->witness_count - w) * sizeof r->witnesses[0]);
   r->witnesses[r->witness_count] = (struct witness){0};
