@@ -22,7 +22,8 @@
  * answers; an answer on its way out, when the client has taken it or is hung up on; a payload that is being received,
  * when it is complete or its client stalls (nbd/internal.h). A READ that streams may need another buffer for its next
  * piece: it does without, or waits until it stands first in its line, and its session holds no other answer
- * (nbd/again.c). A read of the mirror whose buffer is held by a dead disk asks for another one and keeps nothing that could serve somebody else: that buffer is held anyway, and `held` bounds those.
+ * (nbd/again.c). A read of the mirror whose buffer is held by a dead disk asks for another one and keeps nothing that could
+ * serve somebody else: that buffer is held anyway, and `held` bounds those.
  *
  * Placement rule (see disk.h): for data of volume offset `o` use `base + o % BUFFER_ALIGN`. A buffer of class size S holds
  * S - BUFFER_ALIGN bytes of data at any offset, so that the whole aligned block around each end belongs to the buffer and

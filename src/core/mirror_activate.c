@@ -150,6 +150,7 @@ static void explain_unwritten(struct mirror *m) {
   }
   if (m->commit.home_failed)
     admin_explain(m, "the state directory could not be written: %s", tarn_err_text(m->home.err));
+  if (!m->admin_why[0]) admin_explain(m, "the metadata could not be written");
 }
 
 static void formatted(struct mirror *m, tarn_err err) {
@@ -436,7 +437,7 @@ void image_new_epoch(struct mirror *m, uint32_t i) {
   m->record_dirty = true;
 }
 
-/* What is written from now on is no news to its map: so no mark goes before that is durable. */
+/* A write from now on changes nothing in its map, so no mark may go before that map is durable. */
 static void image_miss_all(struct mirror *m, uint32_t i) {
   image_new_epoch(m, i);
   missed_set_all(&m->images[i].map, m->record.images[i].map_epoch);

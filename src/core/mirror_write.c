@@ -47,7 +47,7 @@ void leg_ended(struct mirror *m, uint32_t image, const struct disk_io *io) {
   im->in_flight--;
   if (io->err == TARN_OK) return;
   im->sync_failed |= io->err != TARN_HUNG && (io->op == DISK_FLUSH || io->flags & DISK_FUA);
-  if (!error_is_of_place(io->err)) return; /* what hung, or was cut off, is no error of a disk */
+  if (!error_is_of_place(io->err)) return; /* a hang, or a lost connection, is not a disk error */
   if (io->op == DISK_READ) im->read_errors++;
   else if (io->op != DISK_EXTENTS) im->write_errors++;
 }
