@@ -92,6 +92,7 @@
   X(place_healed, "such places that were written")                                               \
   X(block_repaired, "blocks that were written again by read repair")                             \
   X(data_rots, "F26 bytes of data that rotted on an image")                                      \
+  X(repair_cut_off, "crashes during such a repair (rule 15)")                                    \
   X(data_repaired, "repairs of such by verify (rule 15)")                                        \
   X(repaired_beside_join, "F26 repairs beside an image that was being copied to (rule 15)")      \
   X(served_apart, "images that another daemon served meanwhile")                                 \

@@ -116,7 +116,7 @@ static void do_add(struct operator* operator) {
     uint64_t size_bytes = image->data[v].caps.size_bytes;
     image->data[v].caps =
         mirror->images[0].data[v].caps; /* of the same kind, as one who replaces a disk would choose */
-    image->data[v].caps.size_bytes = align_up(size_bytes, image->data[v].caps.block_bytes);
+    image->data[v].caps.size_bytes = align_up(size_bytes, image->data[v].caps.align_bytes);
   }
   if (fresh) spoil(operator, image);
   bool assumed = mirror->quiet && is_truly_equal(operator, slot);

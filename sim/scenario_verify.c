@@ -206,6 +206,45 @@ static void one_round(struct rot *rot) {
   write_where_wrong(rot);
 }
 
+/* ---- a repair that a crash cuts off ---- */
+
+static void starts_again(struct rot *rot) {
+  struct sim_mirror *mirror = rot->mirror;
+  node_start(mirror->node);
+  sim_mirror_open(mirror);
+  sim_mirror_activate(mirror, NULL);
+  (void)sim_mirror_wait(mirror, UINT64_MAX);
+  sim_mirror_clients_start(mirror, 0);
+  while (!mirror->clients[0].wire->ready) node_step(mirror->node);
+}
+
+/* From the same image everything goes on: nothing of what only it may hold is lost to what was to be repaired. */
+static void one_round_cut_off(struct rot *rot) {
+  struct sim_mirror *mirror = rot->mirror;
+  wait_ns(rot, prng_between(&rot->prng, 8, 12) * NS_PER_S);
+  mirror->rotten = true;
+  rot_some(rot, IMAGES_MAX);
+  load_begins(rot);
+  uint32_t source = (uint32_t)prng_below(&rot->prng, mirror->image_count);
+  memcpy(rot->source, bytes_at(rot, source, rot->from), rot->size - rot->from);
+  sim_mirror_verify(mirror, source);
+  while (mirror->verifying && mirror_verify_result(mirror->core)->repaired_bytes == 0) node_step(mirror->node);
+  for (uint64_t steps = prng_below(&rot->prng, 200); steps > 0 && mirror->verifying; steps--) node_step(mirror->node);
+  if (mirror->verifying) mirror->world->counters.repair_cut_off++;
+  node_crash(mirror->node, false);
+  starts_again(rot);
+  load_begins(rot);
+  wait_ns(rot, prng_between(&rot->prng, 8, 12) * NS_PER_S);
+  if (memcmp(bytes_at(rot, source, rot->from), rot->source, rot->size - rot->from) != 0)
+    world_fail(mirror->world, "a repair from image %s was cut off, and now it holds something else",
+               mirror->images[source].name);
+  run_verify(rot, source);
+  must_have_verified(rot);
+  check_repaired(rot, source);
+  mirror->rotten = false;
+  write_where_wrong(rot);
+}
+
 /* ---- the same beside an image that is copied to ---- */
 
 static const struct mirror_image_status *status_of(const struct rot *rot, uint32_t image) {
@@ -270,7 +309,8 @@ void scenario_verify(struct world *world, struct node *node) {
   mirror->healed = true; /* disks that are opened anew are there */
   fill(&rot);
   for (uint64_t rounds = prng_between(&rot.prng, 1, 4); rounds > 0; rounds--) {
-    if (mirror->image_count < 3 || prng_one_in(&rot.prng, 3)) one_round(&rot);
+    if (prng_one_in(&rot.prng, 3)) one_round_cut_off(&rot);
+    else if (mirror->image_count < 3 || prng_one_in(&rot.prng, 3)) one_round(&rot);
     else one_round_beside_a_join(&rot);
   }
   while (!sim_mirror_clients_done(mirror)) node_step(node);

@@ -71,7 +71,8 @@
   X(master_believed, "reads do not hold their range while a crash may choose another master")           \
   X(flush_passes_fua, "a flush that ends beside a FUA is answered before that has been")                \
   X(one_copy_read, "metadata of which one copy cannot be read counts as lost")                          \
-  X(promoted_too_early, "maps and logs go before it is recorded that an image is used as it is")
+  X(promoted_too_early, "maps and logs go before it is recorded that an image is used as it is")        \
+  X(repair_from_master, "a crash while a verify repairs recovers from the master, not from the image it was told")
 
 enum plant {
   PLANT_none,

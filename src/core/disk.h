@@ -73,7 +73,7 @@ struct disk_extent {
 
 /* What a disk can do: known once it is open, constant while it is. */
 struct disk_caps {
-  uint64_t size_bytes;
+  uint64_t size_bytes;   /* of an image's disk a multiple of align_bytes */
   uint32_t block_bytes;  /* power of two, 1..4096 */
   uint32_t align_bytes;  /* power of two, block_bytes..4096 */
   uint32_t io_bytes_max; /* multiple of block_bytes, at most BUFFER_DATA_MAX; of an image's disk at least DISK_IO_MIN */

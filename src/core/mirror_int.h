@@ -349,6 +349,8 @@ struct mirror {
   struct repair repairs[REPAIRS_MAX];
   uint32_t repair_count;
   bool repairing;
+  uint8_t repair_source; /* of a verify that repairs: a crash recovers from it, too; RECORD_NO_SOURCE: none */
+  uint64_t repair_seq;   /* the commit that says so */
   struct verify *verify;
   uint64_t unreadable_seq; /* the commit that carries what was last put on the list of unreadable places */
   struct flush_wait recover_flush;
@@ -567,6 +569,8 @@ void repair_run(struct mirror *m);
 /* From `source` (IMAGES_MAX: any good one) to `images`, within one region; `done` when it has ended. False: not now. */
 CHECKED bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source,
                           void (*done)(struct copy *copy));
+/* All that was repaired from one image is flushed, or will be recovered. */
+void repair_source_ends(struct mirror *m);
 /* The lock is held: false when there is nothing to repair any more. */
 bool repair_locked(struct copy *copy);
 void repair_ended(struct copy *copy);

@@ -9,9 +9,12 @@
  *
  * A verify that was told from which image repairs what differs by the same way. Then the images were not equal before, and
  * one that is away, or being copied to, may hold what is wrong: it misses the range from now on. So may one that was being copied to
- * when the range was compared, and has joined since: it is repaired as well.
+ * when the range was compared, and has joined since: it is repaired as well. From its first repair on to the last flush a crash
+ * recovers from the same image: the mirror's own source may hold just what is to be repaired.
  *
- * Crash argument: the mark is durable before any image is written, so what a crash leaves different is recovered. */
+ * Crash argument: the mark is durable before any image is written, so what a crash leaves different is recovered; and so is that it
+ * is recovered from the image that others are repaired from. The source goes when what was repaired is flushed, or is to be recovered
+ * itself. */
 #include "core/mirror_int.h"
 
 static void repair_marked(struct copy *copy, tarn_err err);
@@ -44,12 +47,31 @@ static uint32_t take_mark(struct mirror *m, uint64_t region) {
   return intent_acquire(&m->intent, region, m->commit.started + 1, m->env->now_ns);
 }
 
+/* Reads that are under way may have seen at the master what a crash would not find any more: they are asked again. */
+static void set_source(struct mirror *m, uint32_t source) {
+  m->repair_source = m->record.recovery_source = (uint8_t)source;
+  m->recover_sets++;
+  m->record_dirty = true;
+  m->repair_seq = commit_want(m);
+}
+
+void repair_source_ends(struct mirror *m) {
+  m->repair_source = RECORD_NO_SOURCE;
+  if (m->recovering || !m->running) return; /* their end sees to it */
+  m->record.recovery_source = RECORD_NO_SOURCE;
+  m->record_dirty = true;
+  m->master_seq = commit_want(m);
+}
+
 bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source, void (*done)(struct copy *copy)) {
   uint64_t region = repair->start / m->geometry.region_bytes;
   require((repair->end - 1) / m->geometry.region_bytes == region);
-  struct copy *copy = m->repairing || m->paused ? NULL : copy_find(m, 1);
+  bool other = source < IMAGES_MAX && m->recovering; /* a crash may have to recover from another image */
+  struct copy *copy = m->repairing || m->paused || other ? NULL : copy_find(m, 1);
   uint32_t mark = copy ? take_mark(m, region) : INTENT_NONE;
   if (mark == INTENT_NONE) return false;
+  bool told = source < IMAGES_MAX && !PLANTED(repair_from_master);
+  if (told && m->record.recovery_source != source) set_source(m, source);
   copy_begin(copy, COPY_REPAIR, repair->start, repair->end);
   m->repairing = true;
   copy->targets = repair->images;
@@ -57,7 +79,7 @@ bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source
   copy->only = source;
   copy->done = done;
   copy->mark = mark;
-  uint64_t seq = commit_wait_for(m, m->intent.marks[mark].commit_seq);
+  uint64_t seq = commit_wait_for(m, max_u64(m->intent.marks[mark].commit_seq, told ? m->repair_seq : 0));
   if (seq != 0) copy_wait(copy, seq, repair_marked);
   else repair_marked(copy, TARN_OK);
   return true;

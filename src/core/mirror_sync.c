@@ -146,7 +146,7 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   }
   m->recovering = false;
   m->recover_end_ns = m->env->now_ns;
-  m->record.recovery_source = RECORD_NO_SOURCE;
+  m->record.recovery_source = m->repair_source;
   m->record.doubt = m->doubt_is_loss = false;
   /* All is written again there, and flushed. */
   EACH_IMAGE(m, i) m->images[i].sync_failed &= !image_is_current(m, i);

@@ -62,6 +62,7 @@ static void repair_next(struct verify *verify);
 static void verify_ended(struct event *event) {
   struct verify *verify = CONTAINER_OF(event, struct verify, event);
   verify->running = false;
+  if (verify->m->repair_source != RECORD_NO_SOURCE) repair_source_ends(verify->m);
   close_look(verify->m); /* it waits for this one, too */
   verify->done(verify->m, verify->err, verify->why, verify->context);
 }
@@ -130,7 +131,7 @@ static void verify_end(struct verify *verify, tarn_err err, const char *why) {
   verify->err = err;
   verify->repairing = false;
   text_set(verify->why, sizeof verify->why, "%s", why);
-  if (verify->result.repaired_bytes > 0 && m->running) flush_all(m, &verify->flush, repairs_flushed);
+  if (m->repair_source != RECORD_NO_SOURCE && m->running) flush_all(m, &verify->flush, repairs_flushed);
   else event_post(&m->env->queue, &verify->event);
 }
 
@@ -376,7 +377,8 @@ static void range_repaired(struct copy *copy) {
 static void repair_next(struct verify *verify) {
   struct mirror *m = verify->m;
   uint32_t units = unit_of(verify, verify->end + UNIT_BYTES - 1), unit = verify->unit;
-  if (!image_is_current(m, verify->source)) {
+  uint64_t joined_ns = m->images[verify->source].joined_ns; /* who is back was copied from the others */
+  if (!image_is_current(m, verify->source) || (joined_ns != 0 && joined_ns >= verify->start_ns)) {
     char why[sizeof verify->why];
     text_set(why, sizeof why, "image %s, to repair from, is no longer SYNCHRONIZED", image_name(m, verify->source));
     verify_end(verify, TARN_IO, why);

@@ -127,6 +127,96 @@ static void what_cannot_be_read(void **state) {
   world_deactivate(&w);
 }
 
+/* a is the master, has rotted, and is being repaired from b. */
+static void a_repair_from_b_is_under_way(void) {
+  begin(2, MIB, 512);
+  world_pass(&w, 20 * NS_PER_S);
+  w.data[0].bytes[5000] ^= 1;
+  w.data[0].holds = RAM_WRITES;
+  mirror_verify(w.m, 1, world_done, &w);
+  world_run(&w);
+  assert_int_equal(w.data[0].held_count, 1);
+}
+
+static void crash_and_recover(void) {
+  w.data[0].holds = w.data[1].holds = 0;
+  world_die(&w);
+  world_activate(&w);
+  world_pass(&w, 10 * NS_PER_S);
+}
+
+static void both_hold_what_b_did(uint8_t byte) {
+  world_check_synchronized(&w);
+  assert_int_equal(w.data[1].bytes[5000], byte);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+}
+
+static void a_crash_in_a_repair_recovers_from_the_same_image(void **state) {
+  (void)state;
+  a_repair_from_b_is_under_way();
+  uint8_t good = w.data[1].bytes[5000];
+  crash_and_recover();
+  both_hold_what_b_did(good);
+}
+
+/* ... which is over then: the master is the source again. */
+static void after_a_repair_the_master_is_the_source(void **state) {
+  (void)state;
+  struct client_io write;
+  a_repair_from_b_is_under_way();
+  ram_release(&w.data[0]);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 10 * NS_PER_S);
+  w.data[1].holds = RAM_WRITES;
+  client_begin(&w, &write, DISK_WRITE, 8192, 4096, 9);
+  world_run(&w);
+  uint8_t written = w.data[0].bytes[8192];
+  assert_int_not_equal(w.data[1].bytes[8192], written);
+  crash_and_recover();
+  assert_int_equal(w.data[1].bytes[8192], written);
+}
+
+/* No image can flush what was repaired: it is all written again, from b. */
+static void a_flush_that_fails_everywhere_recovers_from_the_same_image(void **state) {
+  (void)state;
+  a_repair_from_b_is_under_way();
+  uint8_t good = w.data[1].bytes[5000];
+  w.data[0].fails = w.data[1].fails = RAM_FLUSHES;
+  ram_release(&w.data[0]);
+  assert_int_equal(world_wait(&w), TARN_IO);
+  w.data[0].fails = w.data[1].fails = 0;
+  world_pass(&w, 30 * NS_PER_S);
+  both_hold_what_b_did(good);
+}
+
+/* A read at the master that saw a write there which b has not got is asked again when the source changes. */
+static void a_read_at_the_master_is_asked_again_when_a_repair_begins(void **state) {
+  (void)state;
+  struct client_io write, read;
+  begin(2, MIB, 512);
+  world_pass(&w, 20 * NS_PER_S);
+  w.data[0].bytes[5000] ^= 1;
+  w.data[1].holds = RAM_WRITES;
+  client_begin(&w, &write, DISK_WRITE, MIB / 2, 4096, 9);
+  world_run(&w);
+  w.data[0].holds = RAM_READS;
+  client_begin(&w, &read, DISK_READ, MIB / 2, 4096, 0);
+  world_run(&w);
+  assert_int_equal(w.data[0].held_count, 1); /* the write has the master's bytes there already */
+  mirror_verify(w.m, 1, world_done, &w);
+  world_run(&w);
+  ram_answer_last(&w.data[0]); /* what verify reads */
+  w.data[0].holds = 0;
+  world_run(&w);
+  ram_answer(&w.data[0]); /* what the client reads */
+  world_run(&w);
+  assert_false(read.done);
+  ram_release(&w.data[1]);
+  assert_int_equal(client_end(&w, &write), TARN_OK);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+  assert_int_equal(world_wait(&w), TARN_OK);
+}
+
 /* A place on the list holds anything: it is named, and not compared, nor repaired. */
 static void what_was_left_behind(void **state) {
   (void)state;
@@ -352,6 +442,10 @@ int main(void) {
       WORLD_TEST(equal_images),
       WORLD_TEST(differences),
       WORLD_TEST(repairs_from_the_image_that_it_is_told),
+      WORLD_TEST(a_crash_in_a_repair_recovers_from_the_same_image),
+      WORLD_TEST(after_a_repair_the_master_is_the_source),
+      WORLD_TEST(a_flush_that_fails_everywhere_recovers_from_the_same_image),
+      WORLD_TEST(a_read_at_the_master_is_asked_again_when_a_repair_begins),
       WORLD_TEST(what_cannot_be_read),
       WORLD_TEST(what_was_left_behind),
       WORLD_TEST(images_that_are_away),
