@@ -269,7 +269,7 @@ static tarn_err caps_finish(struct disk_caps *caps, uint64_t size_bytes, const c
   *wrong = "its parts are too small together";
   if (size_bytes > caps->size_bytes) return TARN_INVALID;
   if (size_bytes > 0) caps->size_bytes = size_bytes;
-  *wrong = "its size is no multiple of the block size of its parts";
+  *wrong = "its size is not a multiple of the block size";
   if (caps->size_bytes % caps->block_bytes != 0) return TARN_INVALID;
   caps->io_bytes_max = (uint32_t)align_down(caps->io_bytes_max, caps->block_bytes);
   caps->zero_bytes_max = align_down(caps->zero_bytes_max, caps->zero_block_bytes);

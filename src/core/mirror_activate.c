@@ -402,6 +402,9 @@ static void serve(struct mirror *m) {
 static bool activation_fails(struct mirror *m, tarn_err err) {
   if (err == TARN_OK && mirror_current_mask(m) != 0) return false;
   explain_unwritten(m);
+  if (m->how.promote || m->admin_force)
+    admin_explain(
+        m, "some images may have recorded what was asked for all the same: the next activation goes on from there");
   refuse(m);
   return true;
 }

@@ -95,7 +95,8 @@ static tarn_err parts_open(struct reactor *reactor, const struct disk_text *text
   if (err == TARN_OK) {
     err = concat_new(&options, disk, &wrong);
     if (err != TARN_OK)
-      err = because(why, err == TARN_FULL ? TARN_IO : err, "concat:%s;...: %s", text->parts[0].path, wrong);
+      err = because(why, err == TARN_FULL ? TARN_IO : err, "%s%s: %s", text->parts[0].path,
+                    text->part_count > 1 ? " and the parts behind it" : "", wrong);
   }
   if (err != TARN_OK) made_of_free(made);
   return err;

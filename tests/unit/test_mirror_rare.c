@@ -153,8 +153,23 @@ static void what_could_not_be_written_is_named(void **state) {
                       "the state directory could not be written: the disk failed to do it");
 }
 
+/* Home takes the first commit of a promotion by force not, and the images do. */
+static void a_promotion_that_home_does_not_take_is_told_to_be_open(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  w.home.fails = RAM_WRITES;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
+  assert_int_not_equal(world_wait(&w), TARN_OK);
+  assert_non_null(strstr(w.why, "; some images may have recorded what was asked for all the same"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      WORLD_TEST(a_promotion_that_home_does_not_take_is_told_to_be_open),
       WORLD_TEST(a_recoverys_end_does_not_forget_what_b_has_failed),
       WORLD_TEST(a_new_image_that_cannot_be_written_stops_nobody),
       WORLD_TEST(zeroes_at_an_odd_end_are_copied),
