@@ -137,6 +137,7 @@
   X(ops_full, "moments with all operations in use")                                              \
   X(images_compared, "comparisons of images called equal")                                       \
   X(fua_poisons, "F37 FUAs that failed and lost older writes")                                   \
+  X(fua_untold, "F37 good FUAs beside a FLUSH or FUA that failed, which are not durable")        \
   X(flush_behind_fua, "F37 power lost behind a flush that came after such (rule 5)")             \
   X(round_but_record, "F40 rounds of metadata cut off when all had landed but the record")       \
   X(round_record_alone, "F40 such of which the record alone had landed")                         \

@@ -11,18 +11,20 @@
 /* ---- what the records say ---- */
 
 struct look {
-  struct record best, own[SIM_IMAGES_MAX];
+  struct record best, home, own[SIM_IMAGES_MAX];
   uint32_t current, recorded, images; /* bits; how many the best record calls SYNCHRONIZED, and has */
 };
 
 static bool look_at(const struct sim_mirror *mirror, struct look *look) {
   memset(look, 0, sizeof *look);
-  if (!sim_record_load(&mirror->home, RECORD_SELF_HOME, &look->best)) return false;
+  if (!sim_record_load(&mirror->home, RECORD_SELF_HOME, &look->home)) return false;
+  look->best = look->home;
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     if (!mirror->images[i].configured) continue;
     if (!sim_record_load(&mirror->images[i].meta, i, &look->own[i])) return false;
     if (record_is_newer(&look->own[i], &look->best)) look->best = look->own[i];
   }
+  if (!sim_record_knows(&look->best, &look->home.generation)) return false; /* written apart: home's line counts */
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     const struct record_image *recorded = &look->best.images[i];
     if (recorded->present != mirror->images[i].configured) return false;

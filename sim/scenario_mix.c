@@ -401,7 +401,7 @@ static uint64_t stop_after_error(struct mix *mix, const struct sim_counters *bef
 /* A FUA has lost what was written before it, and a flush was answered that was under way beside it, or behind it. */
 static uint64_t crash_behind_fua(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
   struct sim_counters *now = &mix->world->counters;
-  mix->flush_failed |= now->fua_poisons != before->fua_poisons;
+  mix->flush_failed |= now->fua_poisons != before->fua_poisons || now->fua_untold != before->fua_untold;
   if (!mix->flush_failed || now->flush_ok == before->flush_ok) return steps;
   mix->flush_failed = false;
   mix->next = CRASH_POWER;

@@ -24,7 +24,8 @@ struct sim_io {
   enum { PART_UNKNOWN, PART_NONE, PART_RECORD, PART_REST } part; /* of a round of metadata, a new one */
   uint64_t misplaced;                                            /* where the write goes instead; 0: nowhere */
   uint32_t flush_mark;
-  uint32_t crc; /* of the data of a write, while we own it */
+  uint64_t syncs_failed; /* of its drive, when it began */
+  uint32_t crc;          /* of the data of a write, while we own it */
 };
 
 struct sim_disk {
@@ -320,10 +321,19 @@ static void fua_failed(const struct sim_io *sim_io) {
   medium_flush_failed(drive->medium, sim_io->flush_mark);
 }
 
+/* One beside it that failed may have been told what this FUA was to be told: it looks good, and its bytes are in the cache. */
+static bool makes_durable(const struct sim_io *sim_io) {
+  struct sim_drive *drive = sim_io->disk->drive;
+  if (!(sim_io->io->flags & DISK_FUA)) return false;
+  if (sim_io->syncs_failed == drive->syncs_failed || !prng_one_in(&drive->prng, 2)) return true;
+  drive->medium->world->counters.fua_untold++;
+  return false;
+}
+
 static void write_takes_effect(struct sim_io *sim_io) {
   struct sim_drive *drive = sim_io->disk->drive;
   struct disk_io *io = sim_io->io;
-  bool fua = io->flags & DISK_FUA;
+  bool fua = makes_durable(sim_io);
   if (crc32c(io->data, io->length) != sim_io->crc) /* nobody else touches what the disk owns */
     world_fail(drive->medium->world, "the buffer of a %s write was changed", sim_io->hung ? "hung" : "submitted");
   uint64_t offset = sim_io->misplaced ? sim_io->misplaced : io->offset;
@@ -359,7 +369,7 @@ static void take_effect(struct sim_io *sim_io) {
       break;
     case DISK_WRITE: write_takes_effect(sim_io); break;
     case DISK_WRITE_ZEROES:
-      if (whole) medium_write(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
+      if (whole) medium_write(medium, io->offset, io->length, NULL, makes_durable(sim_io));
       else if (!sim_io->late) (void)medium_write_torn(medium, io->offset, io->length, NULL, io->flags & DISK_FUA);
       fua_failed(sim_io);
       break;
@@ -375,6 +385,8 @@ static void take_effect(struct sim_io *sim_io) {
       break;
     case DISK_OP_COUNT: require(!"an op");
   }
+  bool syncs = io->op == DISK_FLUSH || io->flags & DISK_FUA;
+  disk->drive->syncs_failed += syncs && !whole;
 }
 
 /* ---- the trace ---- */
@@ -530,6 +542,7 @@ static void sim_io_begin(struct sim_disk *disk, struct disk_io *io) {
   sim_io->begun_ns = world_now(world);
   sim_io->event.run = sim_io_run;
   sim_io->flush_mark = medium_flush_mark(drive->medium);
+  sim_io->syncs_failed = drive->syncs_failed;
   if (io->op == DISK_WRITE) sim_io->crc = crc32c(io->data, io->length);
   uint64_t latency = draw_latency(drive, io->op);
   uint64_t effect = drive->steady_ns ? latency / 2 : prng_below(&drive->prng, latency + 1);

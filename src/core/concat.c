@@ -236,6 +236,7 @@ static void caps_join(struct disk_caps *all, const struct disk_caps *one) {
   all->can_extents = all->can_extents || one->can_extents;
   all->volatile_cache = all->volatile_cache || one->volatile_cache;
   all->rotational = all->rotational || one->rotational;
+  all->tells_losses = all->tells_losses && one->tells_losses;
   all->can_zero = all->can_zero && one->can_zero;
   all->can_trim = all->can_trim && one->can_trim;
   if (!one->can_zero && !one->can_trim) return;
@@ -295,7 +296,8 @@ tarn_err concat_new(const struct concat_options *options, struct disk **disk, co
                                               .zero_block_bytes = 1,
                                               .zero_bytes_max = UINT64_MAX,
                                               .can_zero = true,
-                                              .can_trim = true}},
+                                              .can_trim = true,
+                                              .tells_losses = true}},
                             .arena = arena,
                             .closed = options->closed,
                             .owner = options->owner};

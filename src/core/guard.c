@@ -7,7 +7,7 @@
  *                             `--the guard dies--> active, held --the disk answers--> free       the answer goes nowhere
  *                                (the upper I/O is answered with the guard's error)
  *
- * A good FLUSH stays in its place, off the disk, while FUAs that were under way when it ended have not: see fua_doubt().
+ * A good FLUSH or FUA stays in its place, off the disk, until those that were under way when it ended have ended: see sync_failed().
  * Long work may stand in line between free and active: then the disk has nothing of it, and the death frees its place.
  *
  * So an upper I/O is answered once: by whoever takes it out of its place, which happens once. A held place is with the disk
@@ -26,8 +26,8 @@ struct guard_io {
   struct guard *guard;
   struct disk_io *upper;        /* NULL: held, its submitter was answered */
   bool referenced;              /* held, with a reference to io.buffer */
-  bool in_doubt;                /* a FLUSH, and a FUA failed before it was answered */
-  uint64_t fua;                 /* the number of a FUA; of a FLUSH that has ended: of the last one that it waits for */
+  bool in_doubt;                /* a FLUSH or a FUA, and another one failed before it was answered */
+  uint64_t sync;                /* its number; when it has ended: that of the last one that it waits for */
   uint64_t step;                /* when it was submitted, or has come on last: */
   const struct disk_io *lowest; /* the I/O that it depends on, */
   const uint64_t *line;         /* the line where that stands, */
@@ -79,7 +79,7 @@ void guard_kill(struct guard *guard, tarn_err err) {
   event_post(&guard->disk.env->queue, &guard->died_event);
   LIST_EACH(&guard->active, node) hold(LIST_ENTRY(node, struct guard_io, link));
   line_end(guard, &guard->line, err);
-  line_end(guard, &guard->flushed, err);
+  line_end(guard, &guard->synced, err);
 }
 
 void guard_spare(struct guard *guard) { line_end(guard, &guard->line, TARN_HUNG); }
@@ -114,46 +114,53 @@ static void held_done(struct guard_io *place) {
 
 static bool is_long(const struct disk_io *io) { return io->op == DISK_TRIM || io->op == DISK_WRITE_ZEROES; }
 
-static bool is_fua(const struct disk_io *io) { return (io->flags & DISK_FUA) != 0; }
+static bool is_sync(const struct disk_io *io) { return io->op == DISK_FLUSH || (io->flags & DISK_FUA) != 0; }
 
 static void doubt(struct list *places) {
   LIST_EACH(places, node) {
     struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
-    if (place->io.op == DISK_FLUSH) place->in_doubt = true;
+    if (is_sync(&place->io)) place->in_doubt = true;
   }
 }
 
-/* A FUA has failed, and perhaps in place of a FLUSH; which may have ended before. */
-static void fua_doubt(struct guard *guard) {
-  guard->fua_failed = true;
+/* It may have been told what another one was to be told; which may have ended before. */
+static void sync_failed(struct guard *guard, const struct disk_io *io) {
+  if (io->op != DISK_FLUSH) guard->fua_failed = true;
   doubt(&guard->active);
-  doubt(&guard->flushed);
+  doubt(&guard->synced);
 }
 
-/* Of those that are under way: the first one's number. */
-static uint64_t fua_oldest(const struct guard *guard) {
+/* Of those that are with the disk: the first one's number. */
+static uint64_t sync_oldest(const struct guard *guard) {
   LIST_EACH(&guard->active, node) {
     const struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
-    if (is_fua(&place->io)) return place->fua;
+    if (is_sync(&place->io)) return place->sync;
   }
   return UINT64_MAX;
 }
 
-/* What a good FLUSH is worth. */
-static tarn_err flush_judge(struct guard *guard, const struct guard_io *place, tarn_err err) {
-  if (err == TARN_OK && (place->in_doubt || guard->fua_failed)) err = TARN_IO;
-  if (err != TARN_OK) guard->fua_failed = false;
+/* Does a good one depend on what others beside it are told? */
+static bool sync_waits(const struct guard *guard, const struct disk_io *io) {
+  if (!is_sync(io) || guard->disk.caps.tells_losses || sync_oldest(guard) == UINT64_MAX) return false;
+  return !PLANTED(flush_passes_fua) && !(PLANTED(fua_passes_flush) && io->op != DISK_FLUSH);
+}
+
+/* What a good one is worth. */
+static tarn_err sync_judge(struct guard *guard, const struct guard_io *place, tarn_err err) {
+  bool flush = place->io.op == DISK_FLUSH;
+  if (err == TARN_OK && (place->in_doubt || (flush && guard->fua_failed))) err = TARN_IO;
+  if (err != TARN_OK && flush) guard->fua_failed = false;
   return err;
 }
 
-/* A FUA has ended: which FLUSHes wait for none any more? */
-static void flushed_look(struct guard *guard) {
-  uint64_t oldest = list_is_empty(&guard->flushed) ? 0 : fua_oldest(guard);
-  LIST_EACH(&guard->flushed, node) {
+/* One has ended: which of those that wait for others wait for none any more? */
+static void synced_look(struct guard *guard) {
+  uint64_t oldest = list_is_empty(&guard->synced) ? 0 : sync_oldest(guard);
+  LIST_EACH(&guard->synced, node) {
     struct guard_io *place = LIST_ENTRY(node, struct guard_io, link);
     struct disk_io *upper = place->upper;
-    if (place->fua >= oldest) break;
-    tarn_err err = flush_judge(guard, place, TARN_OK);
+    if (place->sync >= oldest) break;
+    tarn_err err = sync_judge(guard, place, TARN_OK);
     list_remove(node);
     place->upper = NULL;
     list_push_front(&guard->free, node);
@@ -183,7 +190,7 @@ static void begin(struct guard *guard, struct guard_io *place) {
   place->step = guard->step;
   place->in_doubt = false;
   if (is_long(&place->io)) guard->long_count++;
-  if (is_fua(&place->io)) place->fua = ++guard->fua_count;
+  if (is_sync(&place->io)) place->sync = ++guard->sync_count;
   list_push(&guard->active, &place->link);
   if (!timer_is_armed(&guard->timer)) arm(guard);
   disk_submit(guard->lower, &place->io);
@@ -214,14 +221,17 @@ static void lower_done(struct disk_io *io) {
   }
   require(!guard->dead);
   tarn_err err = io->err;
-  if (io->op == DISK_FLUSH && err == TARN_OK && fua_oldest(guard) != UINT64_MAX && !PLANTED(flush_passes_fua)) {
-    place->fua = guard->fua_count;
-    list_push(&guard->flushed, &place->link);
+  if (err == TARN_OK && sync_waits(guard, io)) {
+    place->sync = guard->sync_count;
+    list_push(&guard->synced, &place->link);
+    synced_look(guard);
     return;
   }
-  if (io->op == DISK_FLUSH) err = flush_judge(guard, place, err);
-  else if (err != TARN_OK && is_fua(io)) fua_doubt(guard);
-  if (is_fua(io)) flushed_look(guard);
+  if (is_sync(io)) {
+    if (err != TARN_OK) sync_failed(guard, io);
+    err = sync_judge(guard, place, err);
+    synced_look(guard);
+  }
   place->upper = NULL;
   list_push_front(&guard->free, &place->link);
   disk_io_pass_back(upper, io); /* perhaps another buffer */
@@ -304,7 +314,7 @@ tarn_err guard_init(struct guard *guard, struct env *env, struct arena *arena, u
   list_init(&guard->free);
   list_init(&guard->active);
   list_init(&guard->line);
-  list_init(&guard->flushed);
+  list_init(&guard->synced);
   timer_init(&guard->timer, step_over);
   event_init(&guard->died_event, run_died);
   event_init(&guard->quiet_event, run_quiet);

@@ -20,8 +20,9 @@
  * Long work, TRIM and WRITE_ZEROES, goes to the disk GUARD_LONG_MAX at a time, the rest waits here: a disk may take its time for each
  * piece, and does many one after the other, so that the last of them would look like a hang.
  *
- * A FUA that failed may have been told what a FLUSH was to be told: of a loss of older writes (disk.h). So the FLUSHes under way
- * then fail too, or else the next one does; and a FLUSH that ends beside FUAs is answered when those have been, too.
+ * A FUA that failed may have been told what a FLUSH was to be told: of a loss of older writes (disk.h); and so may a FLUSH, or another
+ * FUA, of what a FUA wrote. So all that are under way then fail too, and after a FUA, if there was no FLUSH, the next one does; and
+ * one that ends beside others is answered when those have been, too. A disk that sees to this itself is spared the wait.
  *
  * Memory: `slots` I/Os in flight at most; the user must not exceed it (required). Completions run from the event queue: of a
  * living guard in the same event as the disk's own, of a dead one posted. */
@@ -55,8 +56,8 @@ struct guard {
   struct list free, active; /* active: in order of submission */
   struct list line;         /* long work that the disk below has not been given */
   uint32_t long_count;      /* that it has */
-  struct list flushed; /* FLUSHes that the disk has done, in that order, and FUAs that were under way then it has not */
-  uint64_t fua_count;  /* that it was given, ever */
+  struct list synced; /* FLUSHes and FUAs that the disk has done, in that order, but not all that were under way then */
+  uint64_t sync_count; /* that it was given, ever */
   bool fua_failed;     /* and no FLUSH has told it */
   uint64_t step;
   bool late; /* the last step was not counted */

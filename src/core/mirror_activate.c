@@ -220,6 +220,7 @@ static bool judge_by(struct mirror *m, const struct record *best) {
   m->settled_number = best->settled_number;
   m->maps_moved = best->version == RECORD_VERSION_1;
   witness_loaded(m);
+  keep_to_volumes(m, &m->record.unreadable);
   return judge_images(m);
 }
 

@@ -102,7 +102,8 @@ static void undo(struct mirror *m, uint32_t i) {
         image->left_seq = 0;
         break;
       }
-      ri->all_missed = true;             /* nobody noted what it missed since */
+      ri->all_missed = true; /* nobody noted what it missed since: marks stay until that is durable */
+      LIST_EACH(&m->intent.used, node) { LIST_ENTRY(node, struct mark, link)->map_seq = m->commit.started + 1; }
       if (ri->missing == MISSING_NONE) { /* it was in */
         ri->missing = MISSING_FAILED;
         image_returns_later(m, i);
@@ -213,7 +214,7 @@ static void op_stamped(struct mirror *m) {
   uint32_t i = m->admin_image;
   /* Asked again: what is true now need not be what was when the operation began. */
   if (m->running && image_is_current(m, i) && op_allowed(m, i, m->admin_op)) {
-    bool whole = !m->recovering && m->recover.set_count == 0 && m->record.unreadable.count == 0;
+    bool whole = m->admin_whole && m->record.unreadable.count == 0;
     if (m->admin_op == IMAGE_OP_FRACTURE && !whole) fracture_unequal(m, i);
     else if (m->admin_op == IMAGE_OP_FRACTURE) fracture_now(m, i);
     else if (m->admin_op == IMAGE_OP_REMOVE) remove_now(m, i);
@@ -233,6 +234,8 @@ static void op_flushed(struct mirror *m, tarn_err err) {
 void images_check_idle(struct mirror *m) {
   if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0 || !copy_is_aside(m)) return;
   m->admin_step = STEP_FLUSH;
+  m->admin_whole =
+      !m->recovering && m->recover.set_count == 0; /* what is copied from now on this flush proves nothing of */
   if (m->running) {
     flush_all(m, &m->admin_flush, op_flushed);
     return;

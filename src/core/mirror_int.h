@@ -367,6 +367,7 @@ struct mirror {
   struct record_image admin_undo;   /* of the image, before it */
   struct record_image admin_left;   /* ... and when it had left, of one that is removed */
   bool admin_online, admin_demoted; /* before it */
+  bool admin_whole;                 /* nothing was to be recovered when its flush began */
   uint32_t admin_failed;            /* images that failed a round while it had them out */
   uint8_t admin_master;
   mirror_done *admin_done;
@@ -592,6 +593,8 @@ struct record_layout judge_layout(const struct mirror *m);
 /* Sorts the images by m->record: who is online, whose log and maps count (load_sources), who fell behind. False when
  * activation must not go on; admin_explain() has been told why. */
 bool judge_images(struct mirror *m);
+/* Cuts what lies in no volume. */
+void keep_to_volumes(const struct mirror *m, struct unreadable *list);
 /* Was it written to, and that relied on, in another line than ours? */
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own);
 /* Why the image is not what it was when it left, by its stamps and its own record; NULL if it is, as far as can be told. */

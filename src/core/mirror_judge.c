@@ -50,6 +50,13 @@ bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
   return (left_id != 0 && left_id == own->generation.id) || in_history(&m->record, &own->generation);
 }
 
+/* Of a commit that home never knew of, and that it went on without: sequences go up along a line, and home is a part of every line that
+ * was relied on. So what descends from home's generation has the higher sequence, too. */
+static bool went_on_without(const struct record *home, const struct record *r) {
+  return r->generation.number > home->generation.number && r->sequence <= home->sequence &&
+         !PLANTED(stray_commit_counts);
+}
+
 /* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
  * of a commit that was not, and of a line that nothing was answered from. */
 const struct record *judge_best(struct mirror *m) {
@@ -60,6 +67,7 @@ const struct record *judge_best(struct mirror *m) {
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
     if (home && !in_history(&store->record, &home->generation)) continue;
+    if (home && went_on_without(home, &store->record)) continue;
     if (!best || record_is_newer(&store->record, best)) best = &store->record;
   }
   return best;
@@ -222,6 +230,20 @@ static uint32_t count_of(const enum verdict *verdicts, enum verdict verdict) {
   return count;
 }
 
+/* Places that we would not list: between two volumes there is nothing to be read. */
+void keep_to_volumes(const struct mirror *m, struct unreadable *list) {
+  struct unreadable all = *list;
+  list->count = 0;
+  for (uint32_t r = 0; r < all.count; r++) {
+    uint64_t start = all.ranges[r].start, end = start + all.ranges[r].length;
+    for (uint32_t v = 0; v < m->geometry.volume_count; v++) {
+      uint64_t base = m->geometry.volume_base[v];
+      uint64_t from = max_u64(start, base), to = min_u64(end, base + m->geometry.volume_bytes[v]);
+      if (from < to && !unreadable_add(list, from, to - from)) return;
+    }
+  }
+}
+
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
 static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   const struct store *own = &m->images[i].store;
@@ -232,8 +254,10 @@ static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   m->record.images[i].all_missed = false;
   m->record.master = (uint8_t)i;
   m->record.recovery_source = RECORD_NO_SOURCE;
-  if (own->record_err == TARN_OK)
+  if (own->record_err == TARN_OK) {
     m->record.unreadable = own->record.unreadable; /* what it has, and what it never had */
+    keep_to_volumes(m, &m->record.unreadable);
+  }
   for (uint32_t k = 0; k < IMAGES_MAX; k++) {
     if (k == i || !m->record.images[k].present) continue;
     m->record.images[k].all_missed = true;
@@ -393,12 +417,13 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   text_set(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
-/* That an image is whole may be recorded on its own disk alone, if the process died in that very commit. Should it be served alone then,
- * elsewhere, it would go on from this generation: so we go on from another one; but not again before that one is relied on. */
+/* That an image is whole, or counts as equal, may be recorded on its own disk alone, if the process died in that very commit. Should it
+ * be served alone then, elsewhere, it would go on from this generation: so we go on from another one; but not again before that one is
+ * relied on. */
 static bool wants_to_fork(const struct mirror *m) {
-  bool joining = false;
-  EACH_IMAGE(m, i) joining |= image_state_of(m, i) == IMAGE_SYNCHRONIZING;
-  return joining && !m->record.clean && m->record.generation.number <= m->record.settled_number;
+  bool out = false;
+  EACH_IMAGE(m, i) out |= image_state_of(m, i) != IMAGE_SYNCHRONIZED;
+  return out && !m->record.clean && m->record.generation.number <= m->record.settled_number;
 }
 
 /* Sorts the images; false when activation must not go on. */

@@ -82,6 +82,8 @@ static void flush_for_room(struct mirror *m) {
 static uint32_t clear_marks(struct mirror *m, uint32_t count, uint64_t before_ns) {
   uint32_t cleared = 0;
   bool flush = false, commit = false;
+  /* Nobody notes what an image misses whose removal is being recorded, and perhaps taken back. */
+  if (m->admin == ADMIN_IMAGE && m->admin_op == IMAGE_OP_REMOVE && m->admin_step == STEP_COMMIT) return 0;
   LIST_EACH(&m->intent.used, node) {
     struct mark *mark = LIST_ENTRY(node, struct mark, link);
     uint32_t slot = (uint32_t)(mark - m->intent.marks);
@@ -436,6 +438,8 @@ static void flush_issue(struct op *op) {
   volume->flushing = true;
   list_splice(&op->group, &volume->flush_line);
   op->tick = intent_next_tick(&m->intent);
+  op->failed = op->hung = 0; /* of the first time, if it is asked again */
+  op->err = TARN_OK;
   op->issued = mirror_online_mask(m);
   op->pending = (uint32_t)__builtin_popcount(op->issued);
   require(op->pending > 0);

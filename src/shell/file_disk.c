@@ -709,6 +709,7 @@ static uint32_t direct_unit(const struct file_disk *file) {
 static void direct_set(struct file_disk *file, bool allowed) {
   struct disk_caps *caps = &file->disk.caps;
   caps->block_bytes = caps->align_bytes = 1;
+  caps->tells_losses = true; /* losses_tell() */
   if (!allowed || file->identity.is_memory) return;
   uint32_t unit = direct_unit(file);
   if (!is_power_of_two(unit) || unit > BUFFER_ALIGN || caps->size_bytes % unit != 0) return;
