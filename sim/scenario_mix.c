@@ -398,10 +398,15 @@ static uint64_t stop_after_error(struct mix *mix, const struct sim_counters *bef
   return error && !mix->node->mirrors[0].fallen ? min_u64(steps, prng_between(&mix->prng, 1, 100)) : steps;
 }
 
-/* A FUA has lost what was written before it, and a flush was answered that was under way beside it, or behind it. */
+/* A FUA has lost what was written before it, and a flush was answered that was under way beside it, or behind it; or a FUA is good only
+ * because another one was told what it was to be told. */
 static uint64_t crash_behind_fua(struct mix *mix, const struct sim_counters *before, uint64_t steps) {
   struct sim_counters *now = &mix->world->counters;
-  mix->flush_failed |= now->fua_poisons != before->fua_poisons || now->fua_untold != before->fua_untold;
+  if (now->fua_untold != before->fua_untold) {
+    mix->next = CRASH_POWER;
+    return min_u64(steps, prng_between(&mix->prng, 1, 40));
+  }
+  mix->flush_failed |= now->fua_poisons != before->fua_poisons;
   if (!mix->flush_failed || now->flush_ok == before->flush_ok) return steps;
   mix->flush_failed = false;
   mix->next = CRASH_POWER;

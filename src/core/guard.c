@@ -142,7 +142,7 @@ static uint64_t sync_oldest(const struct guard *guard) {
 /* Does a good one depend on what others beside it are told? */
 static bool sync_waits(const struct guard *guard, const struct disk_io *io) {
   if (!is_sync(io) || guard->disk.caps.tells_losses || sync_oldest(guard) == UINT64_MAX) return false;
-  return !PLANTED(flush_passes_fua) && !(PLANTED(fua_passes_flush) && io->op != DISK_FLUSH);
+  return !PLANTED(flush_passes_fua);
 }
 
 /* What a good one is worth. */

@@ -53,8 +53,7 @@ bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
 /* Of a commit that home never knew of, and that it went on without: sequences go up along a line, and home is a part of every line that
  * was relied on. So what descends from home's generation has the higher sequence, too. */
 static bool went_on_without(const struct record *home, const struct record *r) {
-  return r->generation.number > home->generation.number && r->sequence <= home->sequence &&
-         !PLANTED(stray_commit_counts);
+  return r->generation.number > home->generation.number && r->sequence <= home->sequence;
 }
 
 /* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
