@@ -85,8 +85,7 @@ struct disk_caps {
   bool can_extents;    /* EXTENTS is answered; else all counts as data */
   bool volatile_cache; /* FLUSH matters */
   bool rotational;
-  bool
-      tells_losses; /* when a FLUSH or FUA fails all others beside it fail, and the next FLUSH, of each user of the disk */
+  bool tells_losses; /* where a FLUSH or FUA fails so do all beside it, and the next FLUSH, each user's */
 };
 
 /* One of several users of a disk who know nothing of each other (parts of one file): a loss that a flush tells is told to each. */

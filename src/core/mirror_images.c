@@ -234,8 +234,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
 void images_check_idle(struct mirror *m) {
   if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0 || !copy_is_aside(m)) return;
   m->admin_step = STEP_FLUSH;
-  m->admin_whole =
-      !m->recovering && m->recover.set_count == 0; /* what is copied from now on this flush proves nothing of */
+  m->admin_whole = !m->recovering && m->recover.set_count == 0; /* of what is copied later the flush proves nothing */
   if (m->running) {
     flush_all(m, &m->admin_flush, op_flushed);
     return;
