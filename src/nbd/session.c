@@ -74,6 +74,7 @@ bool nbd_session_fills(const struct nbd_session *session) {
 bool nbd_session_in_payload(const struct nbd_session *session) {
   return session->phase == NBD_PHASE_PAYLOAD && session->needs_input;
 }
+bool nbd_session_drains(const struct nbd_session *session) { return session->phase == NBD_PHASE_DRAIN; }
 uint32_t nbd_session_requests_open(const struct nbd_session *session) { return session->requests_open; }
 
 /* ---- steps ---- */

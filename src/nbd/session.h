@@ -9,6 +9,9 @@
  *               `where` and the vectors stay the driver's until it says received or sent, so a kernel may hold them.
  *     wake:     the session calls `wake` (given at open, from the event queue or from within the calls above) when it may
  *               have become ready to receive or to send.
+ *     the end:  nbd_session_close(s) as soon as the connection has ended, also while nothing is received, unless
+ *               nbd_session_drains(s): a write that the session has not taken up yet must not be done after the writes
+ *               of whoever takes this client's place.
  *
  * Payload goes from the connection straight into pool buffers and from those to the disk: no copy. A request longer than
  * its disk takes is handled in pieces, cut at multiples of 4096 of the device, each submitted once its bytes are here;
@@ -101,6 +104,8 @@ uint64_t nbd_session_held_bytes(const struct nbd_session *session);
 bool nbd_session_fills(const struct nbd_session *session);
 /* It waits for the rest of a payload, with a buffer or without one. */
 bool nbd_session_in_payload(const struct nbd_session *session);
+/* The client has said its last word (NBD_CMD_DISC). All that it asked for is taken up, and is done though it may be gone. */
+bool nbd_session_drains(const struct nbd_session *session);
 /* The export that it is attached to; NULL while it negotiates. */
 struct nbd_export *nbd_session_export(const struct nbd_session *session);
 uint32_t nbd_session_requests_open(const struct nbd_session *session);

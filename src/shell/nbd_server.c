@@ -3,12 +3,12 @@
  * Life of a connection:
  *
  *     free ── accept ──> open ── end of either side, export removed, server stopped ──> hanging up
- *                                                                                          │ shutdown(); the receive and
- *                                                                                          │ the send under way come back
+ *                                                                                          │ shutdown(); the receive, send
+ *                                                                                          │ and watch under way come back
  *     free <── session's `closed`, when its last disk request is done ── closing <─────────┘ nbd_session_close(), close()
  *
  * All that a connection does is decided in one place, pump(), which looks at what the session wants and what is under way.
- * It runs from the event queue: after each receive and send, and when the session calls wake. */
+ * It runs from the event queue: after each receive, send and watch, and when the session calls wake. */
 #include "shell/nbd_server.h"
 
 #include <errno.h>
@@ -53,6 +53,7 @@ struct connection {
   bool gives_back; /* its send is taken back: others wait for what it holds */
   bool gave_back;  /* and nothing of its answers was taken since */
   struct reactor_op receive, send;
+  struct reactor_op watch; /* hears of the end while nothing is received; stays armed when that goes on */
   uint64_t opened_ns;
   uint64_t receive_ns;     /* when that which is under way began */
   uint64_t send_ns;        /* ... or when something was taken for the last time */
@@ -299,6 +300,17 @@ static void send_start(struct connection *connection) {
   if (nbd_session_held_bytes(connection->session) > 0) stall_watch(connection->server);
 }
 
+/* Its session holds its client back. Only a receive would tell that the client is gone, so somebody else must: what that one has sent
+ * is not done any more then. */
+static bool is_held_back(const struct connection *connection) {
+  return !connection->receive.busy && !nbd_session_drains(connection->session);
+}
+
+static void end_watch(struct connection *connection) {
+  if (is_held_back(connection) && !connection->watch.busy)
+    reactor_poll(connection->server->reactor, &connection->watch, connection->fd, POLLRDHUP);
+}
+
 static void pump(struct connection *connection) {
   require(connection->session != NULL);
   if (connection->fd < 0) return; /* closing: the session waits for its disk */
@@ -309,10 +321,11 @@ static void pump(struct connection *connection) {
     } else if (!(wants & NBD_CLOSE)) {
       if (wants & NBD_RECEIVE && !connection->receive.busy) receive_start(connection);
       if (wants & NBD_SEND && !connection->send.busy) send_start(connection);
+      end_watch(connection);
     }
     return;
   }
-  if (connection->receive.busy || connection->send.busy) return;
+  if (connection->receive.busy || connection->send.busy || connection->watch.busy) return;
   close(connection->fd);
   connection->fd = -1;
   nbd_session_close(connection->session); /* may call session_closed(): the connection may be free after this */
@@ -345,6 +358,12 @@ static void receive_done(struct reactor_op *op, int result) {
   if ((result > 0 || stalls) && !connection->hanging_up)
     nbd_session_received(connection->session, stalls ? 0 : (size_t)result);
   else if (result != -EINTR && result != -EAGAIN) hang_up(connection);
+  pump(connection);
+}
+
+static void watch_done(struct reactor_op *op, int result) {
+  struct connection *connection = CONTAINER_OF(op, struct connection, watch);
+  if (result > 0 && is_held_back(connection)) hang_up(connection);
   pump(connection);
 }
 
@@ -671,6 +690,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
     list_init(&connection->link);
     reactor_op_init(&connection->receive, receive_done);
     reactor_op_init(&connection->send, send_done);
+    reactor_op_init(&connection->watch, watch_done);
     event_init(&connection->pump, pump_event);
     list_push(&server->free, &connection->link);
   }

@@ -2,6 +2,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import threading
@@ -10,7 +11,7 @@ import time
 import nbd
 
 from lib import images
-from lib.context import check, limit, wait_for
+from lib.context import check, limit, rows, wait_for
 from lib.daemon import Daemon
 from lib.disks import NbdServer
 from lib.images import KIB, MIB
@@ -96,6 +97,60 @@ def test_a_refused_restore_leaves_nothing_behind(t):
     daemon.wait_state("vol0", "ACTIVE")
     daemon.tarn("image", "restore", "vol0", "b", status=1)
     check(not os.listdir(t.path("disk")), f"it has made {os.listdir(t.path('disk'))}")
+
+
+# ---- what a client that is gone has left behind ----
+
+LONG, SHORT = 256 * KIB, 4 * KIB
+
+
+def bytes_of(letter, length):
+    return nbd.Buffer.from_bytearray(bytearray(letter * length))
+
+
+def send(uri, buffer, places):
+    """A client that has sent these writes, and waits for none of them. It is gone when nobody has it any more."""
+    handle = open_handle(uri)
+    for place in places:
+        handle.aio_pwrite(buffer, place)
+    while handle.poll(300) > 0:
+        pass
+    return handle
+
+
+@limit(180)
+@rows([("more requests than a session takes up, over TCP", "tcp", SHORT, 150, 0),
+       ("one write that waits for memory, over a Unix socket", "unix", 128 * KIB, 1, 14)])
+def test_a_dead_client_writes_nothing_more(t, row):
+    """An image does not answer for a while, and a client has sent writes that its session cannot take up yet. It is killed, and another one
+    takes its place (a guest that is started again), whose writes are answered. What the first one had sent must not land on top of them."""
+    _, kind, length, count, others = row
+    socket_path, memory = t.path("n.sock"), ["--memory", "16M"] if others else []
+    daemon = Daemon(t, arguments=["--enable-faults", "--nbd", f"unix:{socket_path}", "--nbd", "127.0.0.1:0", *memory]).start()
+    port = re.search(r"serves NBD at 127\.0\.0\.1:(\d+)", daemon.log())[1]
+    uri = f"nbd+unix:///vol0?socket={socket_path}" if kind == "unix" else f"nbd://127.0.0.1:{port}/vol0"
+    daemon.create("vol0", [t.path("a.img"), t.path("b.img")], size=2 * SIZE)
+    daemon.tarn("image", "set", "vol0", "b", "hang=100")
+    daemon.tarn("fault", "vol0", "b", "hang")
+    places = [number * length for number in range(count)]
+    crowd = [send(uri, bytes_of(b"x", LONG), [SIZE + number * LONG for number in range(4 * index, 4 * index + 8)])
+             for index in range(others)]
+    dead = send(uri, bytes_of(b"o", length), places)
+    del dead
+    answers, alive, new = [], open_handle(uri), bytes_of(b"n", SHORT)
+    places = places[-100:]
+    for place in places:
+        alive.aio_pwrite(new, place, lambda error: answers.append(error.value) or 1)
+    alive.poll(300)
+    daemon.tarn("fault", "vol0", "b", "heal")
+    wait_for("the writes to be answered", lambda: alive.poll(100) >= 0 and len(answers) == len(places))
+    check(not any(answers), f"writes failed: {answers}")
+    wait_for("the dead client to be gone", lambda: daemon.mirror("vol0")["volumes"][0]["clients"] == 1 + others)
+    stale = [place for place in places if bytes(alive.pread(SHORT, place)) != b"n" * SHORT]
+    check(not stale, f"what was answered is overwritten by what the dead client had sent, at {stale}")
+    for handle in (alive, *crowd):
+        handle.shutdown()
+    daemon.stop()
 
 
 # ---- a network that is cut ----
