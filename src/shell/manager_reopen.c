@@ -175,6 +175,15 @@ static bool metadata_make(struct reopen *reopen) {
   return false;
 }
 
+/* Nothing came of it, or not yet: the right disk may just not be mounted there. A later try must not find the file open that has no name
+ * any more; it makes another one. */
+static void metadata_unmake(struct reopen *reopen) {
+  struct image_disks *disks = &reopen->disks;
+  if (disks->meta) disk_close(disks->meta);
+  disks->meta = NULL;
+  (void)!trusted_remove(reopen->file.images[reopen->slot].meta, NULL);
+}
+
 /* ---- opening ---- */
 
 static void reopen_work(struct reactor_work *work) {
@@ -188,7 +197,7 @@ static void reopen_work(struct reactor_work *work) {
   image_disks_open(reopen->manager->options.reactor, &reopen->file, reopen->slot, &reopen->meta, &reopen->disks);
   image_disks_check(&reopen->file, reopen->slot, reopen->uuid, &reopen->disks);
   bool in_vain = reopen->disks.why.text[0] || (reopen->make && keeps_data(reopen));
-  if (made && in_vain) (void)!trusted_remove(image->meta, NULL); /* the right disk may just not be mounted there */
+  if (made && in_vain) metadata_unmake(reopen);
 }
 
 static uint64_t wait_s(const struct reopen *reopen) {

@@ -300,6 +300,28 @@ def test_a_server_dies_and_returns(t):
     ledger.check_all(lambda offset, length: images.read_at(server.file, offset, length))
 
 
+def test_metadata_that_is_made_while_a_server_settles(t):
+    """The metadata of an image is lost, and the image is restored while its server may still do old requests. Metadata is made for it: what
+    lies at its path when nbd-settle has passed is what the image uses, not a file that was removed meanwhile."""
+    server = NbdServer(t).start()
+    daemon = new_nbd_mirror(t, server, "nbd-settle=5", "return=manual")
+    load = Load(Ledger(SIZE // SECTOR), daemon.uri("vol0"), connections=2, depth=16, seed=7)
+    load.burst(16)
+    server.kill()
+    server.start()
+    load.drain()
+    load.close()
+    wait_out(daemon, "b")
+    metadata = f"{daemon.state}/meta/vol0-b.tarn"
+    os.unlink(metadata)
+    daemon.tarn("image", "restore", "vol0", "b", "--wait")
+    files = t.run("ls", "-l", f"/proc/{daemon.pid()}/fd", status=None, quiet=True).out
+    check(f"{metadata} (deleted)" not in files and metadata in files, "the metadata of image b is not in the file at its path")
+    daemon.restart()
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+
+
 def test_settling_after_a_kill(t):
     """Rule 7: a daemon that was killed may have left requests in the server: the next one waits for nbd-settle, counted from its
     start. After a clean stop of a mirror whose images took part nobody waits."""
