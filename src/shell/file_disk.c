@@ -28,6 +28,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -820,7 +821,14 @@ int file_disk_fd_own(const struct disk *disk) {
   return file->identity.is_block_device ? -1 : fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
 }
 int64_t file_modified_ns(int fd) {
+  char name[40];
   struct stat st;
-  if (fsync(fd) != 0 || fstat(fd, &st) != 0) return 0;
-  return st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec;
+  /* The file is opened once more: the kernel tells a lost write-back once to each open file, and that of `fd` is the one that the
+   * disk's syncs are told by. */
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  int own = open(name, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+  if (own < 0) return 0;
+  bool known = fsync(own) == 0 && fstat(own, &st) == 0;
+  close(own);
+  return known ? st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec : 0;
 }

@@ -90,10 +90,11 @@ const struct file_identity *file_disk_identity(const struct disk *disk);
 struct file_user *file_disk_user(struct disk *disk);
 /* The losses that its syncs have told: where a new user of an open disk begins. */
 uint64_t file_disk_losses(const struct disk *disk);
-/* A descriptor of the same open file, of the caller's own, for fsync and fstat in a worker; -1: none, nor for a block device. It
+/* A descriptor of the same open file, of the caller's own, for file_modified_ns() in a worker; -1: none, nor for a block device. It
  * keeps neither the disk from being closed nor its lock held. */
 int file_disk_fd_own(const struct disk *disk);
-/* By a worker: the time of the file's last change, once that is on stable storage; 0 where it cannot be told. */
+/* By a worker: the time of the file's last change, once that is on stable storage; 0 where it cannot be told. What this finds lost
+ * is told to the next FLUSH all the same. */
 int64_t file_modified_ns(int fd);
 /* The descriptor, for fstat by the owner from a worker. Stays the disk's. */
 int file_disk_fd(const struct disk *disk);

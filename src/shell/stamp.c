@@ -100,7 +100,7 @@ static void files_take(struct stamping *stamping, const struct image_disks *disk
     uint32_t i = stamping->count++;
     stamping->files[i].identity = *file_disk_identity(files[j].file);
     stamping->files[i].device = device_number(disks, image, volume, &files[j], 0);
-    /* An fsync may be told what others have lost, and is told it in their place: so of a file that others use there is none. */
+    /* When a file was changed that others use too says nothing of our part: nobody waits for a sync of it. */
     stamping->files[i].fd = files[j].whole ? file_disk_fd_own(files[j].file) : -1;
     stamping->files[i].whole = files[j].whole;
   }

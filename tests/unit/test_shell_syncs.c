@@ -38,10 +38,11 @@ int fdatasync(int fd) {
 }
 
 static int fsyncs;
+static off_t synced_at; /* where the open file stood: each has a place of its own */
 
 int fsync(int fd) {
-  (void)fd;
   fsyncs++;
+  synced_at = lseek(fd, 0, SEEK_CUR);
   return 0;
 }
 
@@ -270,26 +271,55 @@ static void again_and_again_is_an_error(void **state) {
   }
 }
 
-/* An fsync for the stamp of one mirror's image would be told what another mirror's next flush was to be told, and nobody would hear
- * of it: there is none on a file that others use too. */
 static bool stamped;
+static struct image_stamp stamp;
 static void stamp_done(struct stamping *stamping) {
-  assert_true(stamping->stamp.identity != 0 && stamping->stamp.modified == 0);
+  stamp = stamping->stamp;
   stamped = true;
 }
 
+static void stamp_take(const struct image_disks *disks) {
+  static struct mirror_file file = {.volume_count = 1};
+  struct list stampings;
+  list_init(&stampings);
+  fsyncs = 0;
+  stamped = false;
+  assert_true(stamping_start(reactor, disks, &file, &(struct stamping){.done = stamp_done}, &stampings));
+  while (!stamped) reactor_turn(reactor, NS_PER_MS);
+}
+
+/* When a file was changed that others use too says nothing of our part: it is not synced for that. */
 static void a_stamp_is_told_nothing(void **state) {
   (void)state;
-  static struct mirror_file file = {.volume_count = 1};
   struct image_disks disks = {.has_data = false};
-  struct list stampings;
   bool has_data;
-  list_init(&stampings);
   assert_int_equal(data_disk_open_part(reactor, path, 2 * HALF, HALF, HALF, &disks.data[0], &has_data, &why), TARN_OK);
-  assert_true(stamping_start(reactor, &disks, &file, &(struct stamping){.done = stamp_done}, &stampings));
-  while (!stamped) reactor_turn(reactor, NS_PER_MS);
+  stamp_take(&disks);
+  assert_true(stamp.identity != 0 && stamp.modified == 0);
   assert_int_equal(fsyncs, 0);
   image_disks_close(&disks);
+}
+
+/* At an activation after a crash it is the first sync, and would hear alone what write-back has lost of the process before. So the open
+ * file that has the disk's I/O is told by the disk's own syncs only. */
+static void a_stamp_leaves_it_to_the_flush_to_be_told(void **state) {
+  (void)state;
+  struct image_disks disks = {.has_data = false};
+  struct data_file files[DISK_PARTS_MAX];
+  char alone[] = "/tmp/tarn-test-syncs-XXXXXX";
+  bool has_data;
+  int fd = mkstemp(alone);
+  assert_true(fd >= 0 && ftruncate(fd, HALF) == 0);
+  close(fd);
+  assert_int_equal(data_disk_open(reactor, alone, HALF, &disks.data[0], &has_data, &why), TARN_OK);
+  assert_int_equal(data_disk_files(disks.data[0], files), 1);
+  assert_int_equal(lseek(file_disk_fd(files[0].file), 512, SEEK_SET), 512);
+  stamp_take(&disks);
+  assert_true(stamp.identity != 0 && stamp.modified != 0);
+  assert_int_equal(fsyncs, 1);
+  assert_int_equal(synced_at, 0);
+  image_disks_close(&disks);
+  unlink(alone);
 }
 
 int main(void) {
@@ -301,6 +331,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(who_comes_later_has_lost_nothing, setup, teardown),
       cmocka_unit_test_setup_teardown(again_and_again_is_an_error, setup, teardown),
       cmocka_unit_test_setup_teardown(a_stamp_is_told_nothing, setup, teardown),
+      cmocka_unit_test_setup_teardown(a_stamp_leaves_it_to_the_flush_to_be_told, setup, teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
