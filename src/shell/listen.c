@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/require.h"
+#include "shell/trusted.h"
 
 #define LISTEN_BACKLOG 4096 /* a Unix client that does not wait is refused when it is full */
 #define PATIENCE_MS    2000
@@ -156,8 +157,16 @@ static bool unix_is_stale(const struct sockaddr_un *name) {
   return stale;
 }
 
-/* Whoever may write to the folder may have put something else there since: a link is not followed, and only a socket of our own,
- * with one name, gets the group. */
+/* Whoever may change the folder, or put a link in its place, may have done so since: what is elsewhere is not removed, nor what is no
+ * socket. */
+static tarn_err socket_remove(const char *path, struct why *why) {
+  struct statx status;
+  tarn_err err = trusted_look(path, &status, why);
+  if (err == TARN_OK && !S_ISSOCK(status.stx_mode)) err = because(why, TARN_REFUSED, "%s is no socket", path);
+  return err == TARN_OK ? trusted_remove(path, why) : err;
+}
+
+/* Likewise: a link is not followed, and only a socket of our own, with one name, gets the group. */
 static int group_set(const char *path, gid_t group) {
   struct stat info;
   int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -186,7 +195,7 @@ static int bind_private(int fd, const struct sockaddr_un *name, const struct add
   if (!failed && name->sun_path[0] && address->group != (gid_t)-1) {
     failed = group_set(name->sun_path, address->group);
     error = errno;
-    if (failed) (void)unlink(name->sun_path);
+    if (failed) (void)!socket_remove(name->sun_path, NULL);
   }
   errno = error;
   return failed;
@@ -199,7 +208,14 @@ static tarn_err listen_unix(const struct address *address, int *fd, struct why *
   if (*fd < 0) return because(why, TARN_REFUSED, "no socket for %s: %s", address->text, strerror(errno));
   int failed = bind_private(*fd, &name, address);
   if (failed && errno == EADDRINUSE && unix_is_stale(&name)) {
-    (void)unlink(name.sun_path);
+    struct why left;
+    tarn_err err = socket_remove(name.sun_path, &left);
+    if (err != TARN_OK && err != TARN_NOT_FOUND) {
+      close(*fd);
+      *fd = -1;
+      return because(why, TARN_REFUSED, "cannot listen on %s: a socket was left there, and is not removed: %s",
+                     address->text, left.text);
+    }
     failed = bind_private(*fd, &name, address);
   }
   if (!failed) failed = listen(*fd, LISTEN_BACKLOG);
@@ -363,7 +379,7 @@ tarn_err listen_open(struct address *address, int *fd, struct why *why) {
 }
 
 void listen_remove(const struct address *address) {
-  if (address->is_unix && !address->passed) (void)unlink(address->path);
+  if (address->is_unix && !address->passed) (void)!socket_remove(address->path, NULL);
 }
 
 /* ---- connecting ---- */

@@ -45,12 +45,12 @@ CHECKED tarn_err address_passed(int fd, struct address *address, struct why *why
  * made. What a name stands for may change until then. */
 CHECKED tarn_err listen_check(const struct address *address, struct why *why);
 /* A listening socket for reactor_accept(), close-on-exec. An address that is in use is tried again for a while: a daemon that was
- * just killed is gone before the kernel has closed its sockets. A socket file that nobody listens on is replaced. `address` is
- * updated with the port that was picked. TARN_EXISTS in use, TARN_INVALID beyond loopback and not exposed, else TARN_REFUSED; with the
- * reason. */
+ * just killed is gone before the kernel has closed its sockets. A socket file that nobody listens on is replaced, unless a stranger's
+ * link may have led there (trusted.h). `address` is updated with the port that was picked. TARN_EXISTS in use, TARN_INVALID beyond
+ * loopback and not exposed, else TARN_REFUSED; with the reason. */
 CHECKED tarn_err listen_open(struct address *address, int *fd, struct why *why);
-/* Removes the socket file, unless it was passed on to us. Before the socket is closed: after that somebody else may have his
- * there. Blocks: for workers. */
+/* Removes the socket file, unless it was passed on to us, or a stranger's link may have led there (trusted.h). Before the socket is
+ * closed: after that somebody else may have his there. Blocks: for workers. */
 void listen_remove(const struct address *address);
 /* A connected socket, blocking: for clients like the command line. TARN_NOT_FOUND nobody listens there. */
 CHECKED tarn_err address_connect(const struct address *address, int *fd, struct why *why);

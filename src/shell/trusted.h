@@ -33,7 +33,7 @@ enum trusted {
 CHECKED tarn_err trusted_open(const char *path, int flags, enum trusted whose, int *fd, struct why *why);
 /* What is there, of whatever kind, without opening it (statx, with the time of birth). */
 CHECKED tarn_err trusted_look(const char *path, struct statx *status, struct why *why);
-/* Removes a regular file, or a link in its place. */
+/* Removes a file or a socket, or a link in its place. */
 CHECKED tarn_err trusted_remove(const char *path, struct why *why);
 /* May no stranger change what is in this folder, or put another one in its place? But for a group to whom it was given. `why`: who
  * may. */

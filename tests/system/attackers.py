@@ -2,6 +2,7 @@
 image away; he cannot make the daemon read, write or believe anything else."""
 import os
 import re
+import socket
 
 from lib import images
 from lib.context import Failed, check, limit, rows, wait_for
@@ -219,6 +220,31 @@ def test_who_may_connect_to_the_socket(t, row):
     check(may or "Permission denied" in said.err, f"{said}")
     check(t.run("nbdinfo", "--size", uri).out.strip() == str(SIZE), "its owner cannot connect")
     daemon.stop()
+
+
+def test_a_link_in_place_of_the_folder_of_a_socket(t):
+    """The folder of an NBD socket belongs to him, and he puts a link in its place. Neither when it stops does the daemon remove a file of
+    root's that has the same name, nor when it starts and replaces what was left there."""
+    os.chmod(t.path(), 0o711)
+    his, roots = t.path("his"), t.path("roots")
+    for folder in (his, roots):
+        os.mkdir(folder)
+    os.chown(his, NOBODY, NOBODY)
+    he = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    t.run("mkdir", f"{his}/run", **he)
+    daemon = Daemon(t, arguments=["--nbd", f"unix:{his}/run/nbd.sock"]).start()
+    with open(f"{roots}/nbd.sock", "w", encoding="ascii") as file:
+        file.write("of root's alone")
+    t.run("mv", f"{his}/run", f"{his}/away", **he)
+    t.run("ln", "-s", roots, f"{his}/run", **he)
+    daemon.stop()
+    check(os.path.exists(f"{roots}/nbd.sock"), "a file that only root may touch was removed")
+    os.unlink(f"{roots}/nbd.sock")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{roots}/nbd.sock")
+    said = t.run(t.program("tarnd"), "--state", daemon.state, "--nbd", f"unix:{his}/run/nbd.sock", status=None)
+    check(said.status != 0 and "symbolic link" in said.err, f"{said}")
+    check(os.path.exists(f"{roots}/nbd.sock"), "a socket that only root may touch was removed")
 
 
 ANYBODY = 65533
