@@ -637,6 +637,11 @@ static void closing_wait(const struct file_identity *identity) {
   pthread_mutex_unlock(&closing_mutex);
 }
 
+void file_disk_closed_wait(const char *path) {
+  struct file_identity identity;
+  if (file_inspect(path, &identity, NULL) == TARN_OK) closing_wait(&identity);
+}
+
 /* Who held it has been asked to give it back by our try. */
 static tarn_err leased(const char *path, struct why *why) {
   return because(why, TARN_FULL, "%s is in use: another process holds a lease on it", path);

@@ -43,7 +43,7 @@
  * file_disk_open() may block: call it from reactor_run_blocking(). It touches nothing of the reactor. Everything else is
  * for the reactor's thread. disk_close() gives the lock back before it returns, but for a file system that hangs: after a moment
  * (FILE_CLOSE_MS, of a second, for all disks together) the rest is left to a thread, and an open of the same file by this process waits
- * for it. */
+ * for it; so does file_disk_closed_wait(). */
 #ifndef TARN_SHELL_FILE_DISK_H
 #define TARN_SHELL_FILE_DISK_H
 
@@ -84,6 +84,9 @@ struct file_disk_options {
  *   TARN_REFUSED   not writable, or not to be trusted (trusted.h)   TARN_IO       anything else */
 CHECKED tarn_err file_disk_open(const struct file_disk_options *options, struct disk **disk,
                                 struct file_identity *identity, struct why *why);
+/* Until this process has closed what it is just closing of the file at `path`, and has no lock on it by that. May wait as long as a
+ * close hangs: for workers. */
+void file_disk_closed_wait(const char *path);
 const char *file_disk_path(const struct disk *disk);
 const struct file_identity *file_disk_identity(const struct disk *disk);
 /* Who has all of it: the user of an I/O that names none. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "shell/blank.h"
+#include "shell/file_disk.h"
 #include "shell/manager_internal.h"
 #include "shell/tail.h"
 #include "shell/trusted.h"
@@ -118,8 +119,8 @@ static bool is_block_device(const char *path) {
   return trusted_look(path, &status, NULL) == TARN_OK && S_ISBLK(status.stx_mode);
 }
 
-/* For as long as `fd` is open: nobody begins to use the file between the look at it and its removal. TARN_EXISTS: it is in use. This
- * daemon has closed it before. */
+/* For as long as `fd` is open: nobody begins to use the file between the look at it and its removal. TARN_EXISTS: it is in use, by
+ * somebody else: this daemon has closed it. */
 static tarn_err file_lock(int fd, const char *path, struct why *why) {
   struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return TARN_OK;
@@ -146,6 +147,7 @@ static void remove_one(const char *text, const struct unmake_owner *owner, json_
   struct locator tail;
   const char *path = unmake_text_path(text, &tail);
   require(path != NULL);
+  file_disk_closed_wait(path); /* our own lock must not look like that of somebody else */
   if (tail.length) {
     tarn_err err = tail_wipe(path, &tail, &why); /* none: not made yet, or wiped before a crash */
     if (err != TARN_OK && err != TARN_NOT_FOUND) json_array_append_new(warnings, json_string(why.text));
