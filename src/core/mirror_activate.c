@@ -405,7 +405,7 @@ static bool activation_fails(struct mirror *m, tarn_err err) {
   explain_unwritten(m);
   if (m->how.promote || m->admin_force)
     admin_explain(
-        m, "some images may have recorded what was asked for all the same: the next activation goes on from there");
+        m, "what was asked for may be recorded in part all the same: then the next activation goes on from there");
   refuse(m);
   return true;
 }

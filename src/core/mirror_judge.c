@@ -50,10 +50,11 @@ bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
   return (left_id != 0 && left_id == own->generation.id) || in_history(&m->record, &own->generation);
 }
 
-/* Of a commit that home never knew of, and that it went on without: sequences go up along a line, and home is a part of every line that
- * was relied on. So what descends from home's generation has the higher sequence, too. */
-static bool went_on_without(const struct record *home, const struct record *r) {
-  return r->generation.number > home->generation.number && r->sequence <= home->sequence;
+/* Of a commit that was not completed, and that home knows nothing of: it may have gone on without. As far as the image knows itself its
+ * generation was never relied on; and home does not call it SYNCHRONIZED, so that nothing was answered which home is behind of. */
+static bool went_on_without(const struct record *home, const struct record *r, uint32_t i) {
+  bool relied_on = r->generation.number <= r->settled_number;
+  return r->generation.number > home->generation.number && !relied_on && home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
 /* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
@@ -66,7 +67,7 @@ const struct record *judge_best(struct mirror *m) {
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
     if (home && !in_history(&store->record, &home->generation)) continue;
-    if (home && went_on_without(home, &store->record)) continue;
+    if (home && went_on_without(home, &store->record, i)) continue;
     if (!best || record_is_newer(&store->record, best)) best = &store->record;
   }
   return best;
@@ -425,6 +426,13 @@ static bool wants_to_fork(const struct mirror *m) {
   return out && !m->record.clean && m->record.generation.number <= m->record.settled_number;
 }
 
+/* Without home nobody tells whether the newest record's commit was completed, or this image, current by its own, went on without it. */
+static bool may_have_gone_on(const struct mirror *m, uint32_t i, enum verdict verdict) {
+  bool stray = m->home.record_err != TARN_OK && m->record.generation.number > m->record.settled_number;
+  return stray && (verdict == VERDICT_BEHIND || verdict == VERDICT_OLD) &&
+         m->images[i].store.record.images[i].state == IMAGE_SYNCHRONIZED;
+}
+
 /* Sorts the images; false when activation must not go on. */
 bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
@@ -441,6 +449,10 @@ bool judge_images(struct mirror *m) {
     if (verdicts[i] == VERDICT_APART && m->home.record_err != TARN_OK) { /* which line was answered from? */
       unsure = true;
       admin_explain(m, "image %s was written apart from the others", image_name(m, i));
+    }
+    if (may_have_gone_on(m, i, verdicts[i])) {
+      unsure = true;
+      admin_explain(m, "image %s may have gone on without the others", image_name(m, i));
     }
     if (verdicts[i] != VERDICT_ABSENT || !(were_current & 1u << i)) continue;
     admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);

@@ -47,8 +47,8 @@ static uint32_t take_mark(struct mirror *m, uint64_t region) {
   return intent_acquire(&m->intent, region, m->commit.started + 1, m->env->now_ns);
 }
 
-/* Reads that are under way may have seen at the master what a crash would not find any more: they are asked again. */
-static void set_source(struct mirror *m, uint32_t source) {
+/* No write is in flight, of which a read may have shown what a crash would not find any more; reads that are under way are asked again. */
+void repair_source_begins(struct mirror *m, uint32_t source) {
   m->repair_source = m->record.recovery_source = (uint8_t)source;
   m->recover_sets++;
   m->record_dirty = true;
@@ -70,8 +70,6 @@ bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source
   struct copy *copy = m->repairing || m->paused || other ? NULL : copy_find(m, 1);
   uint32_t mark = copy ? take_mark(m, region) : INTENT_NONE;
   if (mark == INTENT_NONE) return false;
-  bool told = source < IMAGES_MAX && !PLANTED(repair_from_master);
-  if (told && m->record.recovery_source != source) set_source(m, source);
   copy_begin(copy, COPY_REPAIR, repair->start, repair->end);
   m->repairing = true;
   copy->targets = repair->images;
@@ -79,7 +77,7 @@ bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source
   copy->only = source;
   copy->done = done;
   copy->mark = mark;
-  uint64_t seq = commit_wait_for(m, max_u64(m->intent.marks[mark].commit_seq, told ? m->repair_seq : 0));
+  uint64_t seq = commit_wait_for(m, max_u64(m->intent.marks[mark].commit_seq, m->repair_seq));
   if (seq != 0) copy_wait(copy, seq, repair_marked);
   else repair_marked(copy, TARN_OK);
   return true;

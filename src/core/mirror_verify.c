@@ -46,6 +46,8 @@ struct verify {
   uint32_t images, pending;
   bool repairing; /* the range was compared, and units from `unit` on may have to be repaired */
   bool in_repair;
+  bool sourcing; /* waits until the image to repair from may become what a crash recovers from */
+  struct range_hold hold;
   uint32_t unit;
   char groups[VERIFY_UNITS][IMAGES_MAX];
   struct verify_difference last; /* which the next one may continue */
@@ -146,6 +148,10 @@ void mirror_verify_stop(struct mirror *m) {
     verify->copy = NULL;
     copy_end(copy);
   }
+  if (verify->sourcing) {
+    verify->sourcing = false;
+    range_release(&m->lock, &verify->hold);
+  }
   if (!verify->copy && !verify->in_repair) verify_stopped(verify);
 }
 
@@ -161,7 +167,7 @@ static uint64_t next_start(const struct mirror *m, uint64_t from) {
 
 void verify_run(struct mirror *m) {
   struct verify *verify = m->verify;
-  if (!verify->running || verify->stopping || verify->copy || verify->in_repair) return;
+  if (!verify->running || verify->stopping || verify->copy || verify->in_repair || verify->sourcing) return;
   if (list_is_linked(&verify->flush.link) || event_is_posted(&verify->event)) return;
   if (verify->repairing) {
     repair_next(verify);
@@ -374,6 +380,25 @@ static void range_repaired(struct copy *copy) {
   else copy_pump(copy->m);
 }
 
+static void source_granted(struct range_hold *hold) {
+  struct verify *verify = CONTAINER_OF(hold, struct verify, hold);
+  struct mirror *m = verify->m;
+  verify->sourcing = false;
+  if (m->running && !m->recovering && image_is_current(m, verify->source)) repair_source_begins(m, verify->source);
+  range_release(&m->lock, hold);
+  copy_pump(m);
+}
+
+/* Reads at the master take no lock, and may have shown what a write in flight has written there, which a crash that recovers from another
+ * image would undo. So all such writes end first, and from then on reads hold their range (master_is_sure). */
+static void source_wait(struct verify *verify) {
+  struct mirror *m = verify->m;
+  uint64_t length = m->geometry.extent_count * m->geometry.extent_bytes;
+  verify->sourcing = true;
+  if (range_acquire(&m->lock, &verify->hold, 0, length, RANGE_SHARED, HOLD_READ, source_granted))
+    source_granted(&verify->hold);
+}
+
 static void repair_next(struct verify *verify) {
   struct mirror *m = verify->m;
   uint32_t units = unit_of(verify, verify->end + UNIT_BYTES - 1), unit = verify->unit;
@@ -389,6 +414,10 @@ static void repair_next(struct verify *verify) {
   if (unit == units) {
     verify->repairing = false;
     copy_pump(m);
+    return;
+  }
+  if (m->record.recovery_source != verify->source && !PLANTED(repair_from_master)) {
+    if (!m->recovering) source_wait(verify); /* else the tick comes by */
     return;
   }
   struct repair repair = {.start = verify->start + unit * UNIT_BYTES,

@@ -66,6 +66,127 @@ static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_sin
   assert_int_equal(w.data[0].bytes[0], 0x55);
 }
 
+/* The same, and the mirror is activated again by itself, as one that is in ATTENTION is every few seconds: each time b gets one more record
+ * that home does not. */
+static void a_use_by_force_that_is_tried_again_and_again_undoes_nothing_either(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_run(&w);
+  world_deactivate(&w);
+  take_away(0);
+  w.home.fails = RAM_WRITES;
+  for (uint32_t try = 0; try < 12; try++) {
+    world_open(&w);
+    mirror_activate(w.m, &(struct mirror_activation){.force = try == 0}, world_done, &w);
+    assert_int_not_equal(world_wait(&w), TARN_OK);
+    world_die(&w);
+  }
+  w.home.fails = 0;
+  give_back(0); /* a is found, and used instead */
+  take_away(1);
+  world_activate(&w);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  give_back(1);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  (void)world_wait(&w);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(w.data[0].bytes[0], 0x55);
+}
+
+/* ... nor where the state directory is lost in the end: what it would have told the images tell, or nobody goes on without being asked. */
+static void nor_does_one_that_was_refused_when_home_is_lost(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_run(&w);
+  world_deactivate(&w);
+  take_away(0);
+  w.home.fails = RAM_WRITES;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
+  assert_int_not_equal(world_wait(&w), TARN_OK);
+  world_die(&w);
+  w.home.fails = 0;
+  give_back(0);
+  take_away(1);
+  world_activate(&w);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  give_back(1);
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  (void)world_wait(&w);
+  world_pass(&w, 10 * NS_PER_S);
+  assert_int_equal(w.data[0].bytes[0], 0x55);
+}
+
+/* The metadata of all images cannot be written here for a while, and home goes on alone: the same record again and again, each with a higher
+ * sequence. Then the disks are served elsewhere, by another home, where b is away; and come back. */
+static void home_goes_on_alone(void) {
+  for (uint32_t i = 0; i < 2; i++) w.meta[i].fails = RAM_WRITES;
+  for (uint32_t i = 0; i < 2; i++) w.data[i].fails = RAM_FLUSHES;
+  assert_int_not_equal(world_flush(&w), TARN_OK);
+  world_pass(&w, 60 * NS_PER_S);
+  world_die(&w);
+  for (uint32_t i = 0; i < 2; i++) w.meta[i].fails = w.data[i].fails = 0;
+}
+
+static void a_is_served_elsewhere(bool force) {
+  static uint8_t home[RECORD_AREA_BYTES];
+  memcpy(home, w.home.bytes, sizeof home);
+  memset(w.home.bytes, 0, sizeof home);
+  take_away(1);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = force}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  memcpy(w.home.bytes, home, sizeof home);
+  give_back(1);
+}
+
+static void check_served_from_there(void) {
+  struct client_io read;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  tarn_err err = world_wait(&w);
+  assert_string_equal(w.why, "");
+  assert_int_equal(err, TARN_OK);
+  client_begin(&w, &read, DISK_READ, 0, 4096, 0);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(read.io.err, TARN_OK);
+  assert_int_equal(read.io.data[0], 0x55);
+  assert_int_equal(client_end(&w, &read), TARN_OK);
+}
+
+static void a_home_that_went_on_alone_hides_no_line_that_was_relied_on(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  home_goes_on_alone();
+  a_is_served_elsewhere(true);
+  check_served_from_there();
+}
+
+/* b was out before. */
+static void a_home_that_went_on_alone_keeps_the_newest_image_in(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  w.config.images[1].policy.return_by_itself = false;
+  mirror_set_policy(w.m, 1, &w.config.images[1].policy);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, NS_PER_S);
+  home_goes_on_alone();
+  a_is_served_elsewhere(false);
+  check_served_from_there();
+}
+
 static struct record record_of(const uint8_t *bytes) {
   struct record slots[2];
   for (uint32_t slot = 0; slot < 2; slot++)
@@ -205,6 +326,10 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_promotion_that_b_alone_knows_of_undoes_nothing_that_was_answered_since),
       WORLD_TEST(a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_since),
+      WORLD_TEST(a_use_by_force_that_is_tried_again_and_again_undoes_nothing_either),
+      WORLD_TEST(nor_does_one_that_was_refused_when_home_is_lost),
+      WORLD_TEST(a_home_that_went_on_alone_hides_no_line_that_was_relied_on),
+      WORLD_TEST(a_home_that_went_on_alone_keeps_the_newest_image_in),
       WORLD_TEST(one_that_was_assumed_and_nobody_else_knows_of_is_told_apart),
       WORLD_TEST(a_leaving_that_b_alone_knows_of_is_none),
       WORLD_TEST(a_mark_does_not_go_with_a_removal_that_is_taken_back),
