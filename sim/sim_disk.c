@@ -444,7 +444,9 @@ static bool has_fua(const struct sim_disk *disk) {
 /* The next flush must not be believed: trouble lasts until it has ended, and is judged. Of a FUA that was cut the first piece may have failed,
  * and the rest be under way: it is not known above before that has ended, and then the flush after it is to fail. */
 static void note_fua(struct sim_drive *drive, const struct sim_io *sim_io) {
-  if (sim_io->io->op == DISK_FLUSH && drive->fua_failed) drive->told_ns = world_now(drive->medium->world);
+  bool syncs = sim_io->io->op == DISK_FLUSH || sim_io->io->flags & DISK_FUA;
+  bool tells = (sim_io->io->op == DISK_FLUSH && drive->fua_failed) || (syncs && sim_io->err != TARN_OK);
+  if (tells) drive->told_ns = world_now(drive->medium->world);
   if (sim_io->io->op == DISK_FLUSH) drive->fua_failed &= has_fua(drive->open);
   else if (sim_io->err != TARN_OK && sim_io->io->flags & DISK_FUA) drive->fua_failed = true;
 }
