@@ -49,10 +49,11 @@ struct sim_drive {
   uint64_t ill_count;    /* I/Os in flight that hang, or will fail */
   uint64_t syncs_failed; /* FLUSHes and FUAs, ever */
   bool fua_failed;       /* the next flush is to fail for that (rule 5) */
-  uint64_t told_ns;      /* when the last such flush ended; 0: none has */
-  bool lands_late;       /* a write that fails may land later: whoever is told of it takes the image out */
-  struct list late;      /* struct late_write: such that are on their way */
-  uint64_t short_from;   /* what is read beyond fails, until it is opened anew; UINT64_MAX: nothing */
+  uint64_t
+      told_ns; /* when the last such flush ended, or a flush or FUA that failed, as do those beside it; 0: none has */
+  bool lands_late;     /* a write that fails may land later: whoever is told of it takes the image out */
+  struct list late;    /* struct late_write: such that are on their way */
+  uint64_t short_from; /* what is read beyond fails, until it is opened anew; UINT64_MAX: nothing */
   struct prng late_prng;
   enum round_cut cut;        /* until the process is gone */
   bool cut_record, cut_rest; /* the round's record has landed since it was cut; a block that is none */

@@ -449,7 +449,7 @@ static bool round_is_ill(struct sim_mirror *mirror) {
   return mirror->core && mirror->ill_round > ended;
 }
 
-/* A flush that is to fail has ended at one disk, but not at all of those that it is for, or a FUA beside it has not. */
+/* A flush that is to fail has ended at one disk, but not at all of those that it is for; or others beside one that failed have not. */
 static bool is_being_told(struct sim_mirror *mirror) {
   for (uint32_t v = 0; v < mirror->volume_count; v++) {
     uint64_t told_ns = 0;
