@@ -73,9 +73,19 @@ static bool is_recorded(const struct sim_image *image) {
   return image->spoiled_when_in && recorded->state != IMAGE_SYNCHRONIZED;
 }
 
+/* ... and nothing of what was there before is: its files were opened anew, and it is whole. */
+static bool is_copied(const struct sim_image *image) {
+  const struct sim_mirror *mirror = image->mirror;
+  for (uint32_t v = 0; v < mirror->volume_count; v++)
+    if (image->data[v].short_from != UINT64_MAX) return false;
+  return mirror->core && mirror->serving && mirror->status.images[sim_image_slot(image)].state == IMAGE_SYNCHRONIZED;
+}
+
 void sim_mirror_watch_spoiled(struct sim_mirror *mirror) {
-  for (uint32_t i = 0; i < mirror->image_count; i++)
-    if (mirror->images[i].spoiled && is_recorded(&mirror->images[i])) forget(&mirror->images[i]);
+  for (uint32_t i = 0; i < mirror->image_count; i++) {
+    struct sim_image *image = &mirror->images[i];
+    if (image->spoiled && (is_recorded(image) || is_copied(image))) forget(image);
+  }
 }
 
 static void put_end_back(struct sim_image *image, uint32_t v) {
