@@ -410,8 +410,13 @@ static bool activation_fails(struct mirror *m, tarn_err err) {
   return true;
 }
 
+static void tell(struct mirror *m);
+
+/* Once more, if an image has left while it was told: nothing is answered in a generation of which no record says that it is relied on. */
 static void told(struct mirror *m, tarn_err err) {
-  if (!activation_fails(m, err)) serve(m);
+  if (activation_fails(m, err)) return;
+  if (m->plan_record.settled_number != m->completed_generation.number) tell(m);
+  else serve(m);
 }
 
 /* One more record, which says that the one before is complete. Without it an image that is put back to what it was before
@@ -527,8 +532,10 @@ void mirror_activate(struct mirror *m, const struct mirror_activation *how, mirr
 /* ---- deactivate ---- */
 
 static void deactivated(struct mirror *m, tarn_err err) {
-  if (err == TARN_OK && !m->admin_fallen &&
-      m->drop_seq > m->commit.done) { /* an image has left while the last record was written */
+  /* An image has left while the last record was written; and it is told that what began with that is complete. */
+  bool more = m->drop_seq > m->commit.done || m->plan_record.settled_number != m->completed_generation.number;
+  if (err == TARN_OK && !m->admin_fallen && more) {
+    m->record_dirty = true;
     commit_admin(m, deactivated);
     return;
   }

@@ -224,7 +224,7 @@ static void round_done(struct mirror *m) {
       m->completed_generation = m->plan_record.generation;
       m->settled_number = m->completed_generation.number;
       /* Others are to be able to tell that this generation was relied on. */
-      if (m->running && m->completed_generation.number != m->plan_record.settled_number) {
+      if ((m->running || m->fallen) && m->completed_generation.number != m->plan_record.settled_number) {
         m->record_dirty = true;
         m->commit.wanted = true;
       }

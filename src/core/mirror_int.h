@@ -570,7 +570,8 @@ void repair_run(struct mirror *m);
 /* From `source` (IMAGES_MAX: any good one) to `images`, within one region; `done` when it has ended. False: not now. */
 CHECKED bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source,
                           void (*done)(struct copy *copy));
-/* Others are to be repaired from it: a crash recovers from it, too, as soon as that is durable. Requires that no write is in flight. */
+/* Others are to be repaired from it: a crash recovers from it, too, as soon as that is durable. Requires that no write is in flight, or that it
+ * is the master. */
 void repair_source_begins(struct mirror *m, uint32_t source);
 /* All that was repaired from one image is flushed, or will be recovered. */
 void repair_source_ends(struct mirror *m);

@@ -380,11 +380,14 @@ static void range_repaired(struct copy *copy) {
   else copy_pump(copy->m);
 }
 
+/* What is recovered is what a read may have shown at the source of before. */
+static bool recovers(const struct mirror *m) { return m->recovering || m->recover.set_count != 0; }
+
 static void source_granted(struct range_hold *hold) {
   struct verify *verify = CONTAINER_OF(hold, struct verify, hold);
   struct mirror *m = verify->m;
   verify->sourcing = false;
-  if (m->running && !m->recovering && image_is_current(m, verify->source)) repair_source_begins(m, verify->source);
+  if (m->running && !recovers(m) && image_is_current(m, verify->source)) repair_source_begins(m, verify->source);
   range_release(&m->lock, hold);
   copy_pump(m);
 }
@@ -417,7 +420,9 @@ static void repair_next(struct verify *verify) {
     return;
   }
   if (m->record.recovery_source != verify->source && !PLANTED(repair_from_master)) {
-    if (!m->recovering) source_wait(verify); /* else the tick comes by */
+    if (recovers(m)) return; /* the tick comes by */
+    if (verify->source == m->record.master) repair_source_begins(m, verify->source);
+    else source_wait(verify);
     return;
   }
   struct repair repair = {.start = verify->start + unit * UNIT_BYTES,

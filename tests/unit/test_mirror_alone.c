@@ -322,6 +322,78 @@ static void a_mark_does_not_go_with_a_removal_that_is_taken_back(void **state) {
   assert_int_equal(w.data[1].bytes[16384], 0x33);
 }
 
+/* b fails, and the mirror stops, since none may be missing. Then its disks are served by another node, which has no record of its own: a says
+ * that b is out, and home had that record. Nobody can have gone on without it. */
+static void a_mirror_that_may_miss_none_goes_on_where_home_is_another(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_set_limits(w.m, 0, -1, false);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, 10 * NS_PER_S);
+  assert_true(mirror_has_fallen(w.m));
+  assert_true(mirror_is_idle(w.m));
+  world_close(&w);
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  tarn_err err = world_wait(&w);
+  assert_string_equal(w.why, "");
+  assert_int_equal(err, TARN_OK);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_equal(w.data[0].bytes[0], 0x55);
+}
+
+/* ... nor where b fails in the very stop. */
+static void a_stop_that_loses_an_image_leaves_nothing_open(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  w.meta[1].fails = RAM_WRITES;
+  world_deactivate(&w);
+  w.meta[1].fails = 0;
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  tarn_err err = world_wait(&w);
+  assert_string_equal(w.why, "");
+  assert_int_equal(err, TARN_OK);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+}
+
+/* b's metadata fails in the first commit of an activation, so the generation that begins with its leaving is in the second one. What is answered
+ * then is relied on. Another daemon, with a home of its own, serves b alone meanwhile: that a has something, too, is shown. */
+static void what_an_activation_relied_on_is_told_when_it_was_written_apart(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  world_deactivate(&w);
+  w.meta[1].fails = RAM_WRITES;
+  world_activate(&w);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_pass(&w, 5 * NS_PER_S);
+  world_die(&w);
+  w.meta[1].fails = 0;
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  take_away(0);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(client_do(&w, DISK_WRITE, 300000 / 4096 * 4096, 4096, 0x77), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  give_back(0);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  (void)world_wait(&w);
+  world_pass(&w, 30 * NS_PER_S);
+  assert_int_equal(w.data[0].bytes[0], 0x55);
+  assert_int_equal(w.data[1].bytes[300000], 0x77);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_promotion_that_b_alone_knows_of_undoes_nothing_that_was_answered_since),
@@ -333,6 +405,9 @@ int main(void) {
       WORLD_TEST(one_that_was_assumed_and_nobody_else_knows_of_is_told_apart),
       WORLD_TEST(a_leaving_that_b_alone_knows_of_is_none),
       WORLD_TEST(a_mark_does_not_go_with_a_removal_that_is_taken_back),
+      WORLD_TEST(a_mirror_that_may_miss_none_goes_on_where_home_is_another),
+      WORLD_TEST(a_stop_that_loses_an_image_leaves_nothing_open),
+      WORLD_TEST(what_an_activation_relied_on_is_told_when_it_was_written_apart),
   };
   return cmocka_run_group_tests_name("mirror_alone", tests, NULL, NULL);
 }

@@ -246,6 +246,38 @@ static void a_repair_undoes_no_read_that_was_answered_before_it(void **state) {
   assert_int_equal(w.data[1].bytes[MIB / 2], seen);
 }
 
+/* ... nor by a recovery. A write that is in flight when the source is to change fails on all images: what a read has shown of it at the
+ * master is what all hold in the end. */
+static void a_write_that_fails_before_a_repair_is_recovered_from_the_master(void **state) {
+  (void)state;
+  struct client_io write, read;
+  begin(2, MIB, 512);
+  world_pass(&w, 20 * NS_PER_S);
+  w.data[0].bytes[5000] ^= 1;
+  w.data[0].holds = w.data[1].holds = RAM_WRITES;
+  client_begin(&w, &write, DISK_WRITE, MIB / 2, 4096, 9);
+  world_run(&w);
+  assert_int_equal(w.data[0].held_count, 1);
+  memset(w.data[0].bytes + MIB / 2, 9, 4096); /* a has it, and will say that it failed */
+  client_begin(&w, &read, DISK_READ, MIB / 2, 4096, 0);
+  world_run(&w);
+  assert_true(read.done);
+  assert_int_equal(read.io.data[0], 9);
+  buffer_unref(read.io.buffer);
+  mirror_verify(w.m, 1, world_done, &w);
+  world_run(&w);
+  w.data[0].fails = w.data[1].fails = RAM_WRITES;
+  ram_release(&w.data[0]);
+  ram_release(&w.data[1]);
+  w.data[0].fails = w.data[1].fails = 0;
+  assert_int_equal(client_end(&w, &write), TARN_IO);
+  world_pass(&w, 10 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_equal(client_do(&w, DISK_READ, MIB / 2, 4096, 0), TARN_OK);
+  assert_int_equal(w.data[0].bytes[MIB / 2], 9);
+  assert_int_equal(w.data[1].bytes[MIB / 2], 9);
+}
+
 /* A place on the list holds anything: it is named, and not compared, nor repaired. */
 static void what_was_left_behind(void **state) {
   (void)state;
@@ -476,6 +508,7 @@ int main(void) {
       WORLD_TEST(a_flush_that_fails_everywhere_recovers_from_the_same_image),
       WORLD_TEST(a_read_at_the_master_is_asked_again_when_a_repair_begins),
       WORLD_TEST(a_repair_undoes_no_read_that_was_answered_before_it),
+      WORLD_TEST(a_write_that_fails_before_a_repair_is_recovered_from_the_master),
       WORLD_TEST(what_cannot_be_read),
       WORLD_TEST(what_was_left_behind),
       WORLD_TEST(images_that_are_away),
