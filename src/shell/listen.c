@@ -162,7 +162,7 @@ static bool unix_is_stale(const struct sockaddr_un *name) {
 static tarn_err socket_remove(const char *path, struct why *why) {
   struct statx status;
   tarn_err err = trusted_look(path, &status, why);
-  if (err == TARN_OK && !S_ISSOCK(status.stx_mode)) err = because(why, TARN_REFUSED, "%s is no socket", path);
+  if (err == TARN_OK && !S_ISSOCK(status.stx_mode)) err = because(why, TARN_REFUSED, "%s is not a socket", path);
   return err == TARN_OK ? trusted_remove(path, why) : err;
 }
 
@@ -226,7 +226,7 @@ static tarn_err listen_unix(const struct address *address, int *fd, struct why *
   struct stat status;
   if (error == EADDRINUSE && lstat(name.sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
     return because(why, TARN_REFUSED, "cannot listen on %s: %s lies there; remove it, or choose another place",
-                   address->text, S_ISDIR(status.st_mode) ? "a folder" : "a file that is no socket");
+                   address->text, S_ISDIR(status.st_mode) ? "a folder" : "a file that is not a socket");
   if (error == EADDRINUSE) return because(why, TARN_EXISTS, "%s is in use by another program", address->text);
   return because(why, TARN_REFUSED, "cannot listen on %s: %s", address->text, strerror(error));
 }
@@ -326,7 +326,7 @@ tarn_err address_passed(int fd, struct address *address, struct why *why) {
   socklen_t bytes = sizeof(name.any);
   *address = (struct address){.passed = true, .passed_fd = fd};
   if (fstat(fd, &status) != 0) return because(why, TARN_INVALID, "is not open");
-  if (!S_ISSOCK(status.st_mode)) return because(why, TARN_INVALID, "is no socket");
+  if (!S_ISSOCK(status.st_mode)) return because(why, TARN_INVALID, "is not a socket");
   if (socket_option(fd, SO_TYPE) != SOCK_STREAM) return because(why, TARN_INVALID, "is no stream socket");
   if (socket_option(fd, SO_ACCEPTCONN) != 1) return because(why, TARN_INVALID, "is a socket that does not listen");
   if (getsockname(fd, (struct sockaddr *)&name.any, &bytes) != 0)

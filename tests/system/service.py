@@ -209,7 +209,7 @@ def datagrams(t):
     return one
 
 
-@rows([("a file", plain_file, "nbd", "descriptor 3, .* is no socket"),
+@rows([("a file", plain_file, "nbd", "descriptor 3, .* is not a socket"),
        ("a socket that does not listen", not_listening, "nbd", "descriptor 3, .* does not listen"),
        ("a datagram socket", datagrams, "nbd", "descriptor 3, .* is no stream socket"),
        ("a name that nobody knows", lambda t: listening(t, "x"), "http", "descriptor 3 has the name 'http': .*'nbd' or 'control'"),

@@ -10,41 +10,15 @@ static void give_back(uint32_t i) {
   w.config.images[i].meta = &w.meta[i].disk;
 }
 
-/* b is behind, and is to be the master by force. The process dies in the first commit, which b alone has got. b is away then, and a serves,
- * from where it was. When b is there again what was answered since is not lost. */
-static void a_promotion_that_b_alone_knows_of_undoes_nothing_that_was_answered_since(void **state) {
-  (void)state;
+static void b_is_behind(void) {
   world_begin(&w, 2, MIB);
   mirror_image_failed(w.m, 1, "a test");
   world_run(&w);
   world_deactivate(&w);
-  world_open(&w);
-  w.home.holds = w.meta[0].holds = RAM_WRITES;
-  mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
-  world_run(&w);
-  assert_false(w.done);
-  world_die(&w);
-  w.home.holds = w.meta[0].holds = 0;
-  take_away(1);
-  world_activate(&w);
-  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
-  assert_int_equal(world_flush(&w), TARN_OK);
-  world_deactivate(&w);
-  give_back(1);
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  (void)world_wait(&w);
-  world_pass(&w, 10 * NS_PER_S);
-  assert_int_equal(w.data[0].bytes[0], 0x55);
 }
 
-/* The same without a crash: home cannot take it, so the command is refused. */
-static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_since(void **state) {
-  (void)state;
-  world_begin(&w, 2, MIB);
-  mirror_image_failed(w.m, 1, "a test");
-  world_run(&w);
-  world_deactivate(&w);
+/* a is away, and b is to be used by force; the state directory cannot be written. */
+static void b_is_refused_by_home(void) {
   take_away(0);
   w.home.fails = RAM_WRITES;
   world_open(&w);
@@ -52,13 +26,18 @@ static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_sin
   assert_int_not_equal(world_wait(&w), TARN_OK);
   world_die(&w);
   w.home.fails = 0;
-  give_back(0); /* a is found, and used instead */
+}
+
+static void a_serves_without_b(void) {
   take_away(1);
   world_activate(&w);
   assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
   give_back(1);
+}
+
+static void nothing_is_lost_when_both_are_here(void) {
   world_open(&w);
   mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
   (void)world_wait(&w);
@@ -66,14 +45,37 @@ static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_sin
   assert_int_equal(w.data[0].bytes[0], 0x55);
 }
 
+/* b is behind, and is to be the master by force. The process dies in the first commit, which b alone has got. b is away then, and a serves,
+ * from where it was. When b is there again what was answered since is not lost. */
+static void a_promotion_that_b_alone_knows_of_undoes_nothing_that_was_answered_since(void **state) {
+  (void)state;
+  b_is_behind();
+  world_open(&w);
+  w.home.holds = w.meta[0].holds = RAM_WRITES;
+  mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
+  world_run(&w);
+  assert_false(w.done);
+  world_die(&w);
+  w.home.holds = w.meta[0].holds = 0;
+  a_serves_without_b();
+  nothing_is_lost_when_both_are_here();
+}
+
+/* The same without a crash: home cannot take it, so the command is refused. */
+static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_since(void **state) {
+  (void)state;
+  b_is_behind();
+  b_is_refused_by_home();
+  give_back(0); /* a is found, and used instead */
+  a_serves_without_b();
+  nothing_is_lost_when_both_are_here();
+}
+
 /* The same, and the mirror is activated again by itself, as one that is in ATTENTION is every few seconds: each time b gets one more record
  * that home does not. */
 static void a_use_by_force_that_is_tried_again_and_again_undoes_nothing_either(void **state) {
   (void)state;
-  world_begin(&w, 2, MIB);
-  mirror_image_failed(w.m, 1, "a test");
-  world_run(&w);
-  world_deactivate(&w);
+  b_is_behind();
   take_away(0);
   w.home.fails = RAM_WRITES;
   for (uint32_t try = 0; try < 12; try++) {
@@ -84,46 +86,19 @@ static void a_use_by_force_that_is_tried_again_and_again_undoes_nothing_either(v
   }
   w.home.fails = 0;
   give_back(0); /* a is found, and used instead */
-  take_away(1);
-  world_activate(&w);
-  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
-  assert_int_equal(world_flush(&w), TARN_OK);
-  world_deactivate(&w);
-  give_back(1);
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  (void)world_wait(&w);
-  world_pass(&w, 10 * NS_PER_S);
-  assert_int_equal(w.data[0].bytes[0], 0x55);
+  a_serves_without_b();
+  nothing_is_lost_when_both_are_here();
 }
 
 /* ... nor where the state directory is lost in the end: what it would have told the images tell, or nobody goes on without being asked. */
 static void nor_does_one_that_was_refused_when_home_is_lost(void **state) {
   (void)state;
-  world_begin(&w, 2, MIB);
-  mirror_image_failed(w.m, 1, "a test");
-  world_run(&w);
-  world_deactivate(&w);
-  take_away(0);
-  w.home.fails = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
-  assert_int_not_equal(world_wait(&w), TARN_OK);
-  world_die(&w);
-  w.home.fails = 0;
+  b_is_behind();
+  b_is_refused_by_home();
   give_back(0);
-  take_away(1);
-  world_activate(&w);
-  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
-  assert_int_equal(world_flush(&w), TARN_OK);
-  world_deactivate(&w);
-  give_back(1);
+  a_serves_without_b();
   memset(w.home.bytes, 0, RECORD_AREA_BYTES);
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  (void)world_wait(&w);
-  world_pass(&w, 10 * NS_PER_S);
-  assert_int_equal(w.data[0].bytes[0], 0x55);
+  nothing_is_lost_when_both_are_here();
 }
 
 /* The metadata of all images cannot be written here for a while, and home goes on alone: the same record again and again, each with a higher
@@ -237,11 +212,7 @@ static void one_that_was_assumed_and_nobody_else_knows_of_is_told_apart(void **s
   world_deactivate(&w);
   b_is_served_apart();
   give_back(1);
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  (void)world_wait(&w);
-  world_pass(&w, 10 * NS_PER_S);
-  assert_int_equal(w.data[0].bytes[0], 0x55);
+  nothing_is_lost_when_both_are_here();
   assert_int_equal(w.data[1].bytes[300000], 0x77);
 }
 

@@ -259,7 +259,7 @@ static void test_socket_files(void **state) {
   listen_close(&address, second);
   assert_int_equal(access(path, F_OK), -1);
 
-  int fd = open(path, O_CREAT | O_WRONLY, 0600); /* a file that is no socket is never removed */
+  int fd = open(path, O_CREAT | O_WRONLY, 0600); /* a file that is not a socket is never removed */
   close(fd);
   assert_int_equal(listen_open(&address, &second, &why), TARN_REFUSED);
   assert_int_equal(access(path, F_OK), 0);
@@ -302,7 +302,7 @@ static void test_passed_sockets(void **state) {
   assert_string_equal(why.text, "is not open");
   fd = open(folder, O_RDONLY);
   assert_int_equal(address_passed(fd, &passed, &why), TARN_INVALID);
-  assert_string_equal(why.text, "is no socket");
+  assert_string_equal(why.text, "is not a socket");
   close(fd);
   assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
   assert_int_equal(address_passed(pair[0], &passed, &why), TARN_INVALID);
