@@ -8,6 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "format/record.h"
+
+_Static_assert(DOOR_NAME_BYTES == 2 * (TARN_NAME_MAX + 1), "two names and a slash");
+
 #define IPV4_BITS   96u /* before an IPv4 address in its place among those of IPv6 */
 #define SUBNET_BITS 64u
 
@@ -110,6 +114,17 @@ static tarn_err connections_parse(const char *option, const char *value, uint32_
   return because(why, TARN_INVALID, "'%.80s' is not followed by a number from 1 to %u", option, DOOR_CONNECTIONS_MAX);
 }
 
+/* MIRROR or MIRROR/VOLUME. They need not be there yet. */
+static tarn_err export_add(struct door *door, char *text, struct why *why) {
+  const char *slash = strchr(text, '/');
+  size_t mirror_bytes = slash ? (size_t)(slash - text) : strlen(text);
+  if (!record_name_is_valid(text, mirror_bytes) || (slash && !record_name_is_valid(slash + 1, strlen(slash + 1))))
+    return because(why, TARN_INVALID, "'%.130s' is neither MIRROR nor MIRROR/VOLUME, as in exports=vol0+vol1/data",
+                   text);
+  strcpy(door->exports[door->export_count++], text);
+  return TARN_OK;
+}
+
 /* NULL: it is another one. */
 static const char *value_of(const char *option, const char *name) {
   size_t bytes = strlen(name);
@@ -120,6 +135,7 @@ tarn_err door_option(struct door *door, bool is_unix, const char *option, struct
   const char *value;
   if ((value = value_of(option, "connections"))) return connections_parse(option, value, &door->connections, why);
   if ((value = value_of(option, "per-peer"))) return connections_parse(option, value, &door->per_peer, why);
+  if ((value = value_of(option, "exports"))) return list_parse(door, value, &door->export_count, export_add, why);
   if (is_unix && (value = value_of(option, "uid"))) return list_parse(door, value, &door->uid_count, uid_add, why);
   if (!is_unix && (value = value_of(option, "allow")))
     return list_parse(door, value, &door->allow_count, prefix_add, why);
@@ -162,4 +178,12 @@ bool door_knows(const struct door *door, const struct peer *peer) {
   for (uint32_t i = 0; i < door->allow_count; i++)
     if (host_matches(&door->allow[i].host, &peer->host, door->allow[i].bits)) return true;
   return false;
+}
+
+bool door_exports(const struct door *door, const char *name) {
+  for (uint32_t i = 0; i < door->export_count; i++) {
+    size_t bytes = strlen(door->exports[i]);
+    if (strncmp(door->exports[i], name, bytes) == 0 && (name[bytes] == 0 || name[bytes] == '/')) return true;
+  }
+  return door->export_count == 0;
 }

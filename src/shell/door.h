@@ -1,13 +1,14 @@
-/* door.h - who may connect to an address that we listen on, and how often: the options behind an NBD address.
+/* door.h - who may connect to an address that we listen on, how often, and to what: the options behind an NBD address.
  *
  *     allow=PREFIX[+PREFIX...]   TCP: only these may; PREFIX is ADDRESS or ADDRESS/BITS, IPv4 or IPv6
  *     uid=USER[+USER...]         Unix: only these users may, beside root and ours; a number or a name
  *     connections=N              so many of all clients there at once
  *     per-peer=N                 so many of one peer at once, wherever it connects
+ *     exports=NAME[+NAME...]     no others are there; NAME is MIRROR, for all its volumes, or MIRROR/VOLUME
  *
  * A peer is a user of this machine, or a host: an IPv4 address, or the 64 bits of an IPv6 address that name its network, in which any
  * host may take as many addresses as it likes. Root and our own user could do anything to us: they are ours, and no list and no number
- * keeps them out.
+ * keeps them out. What an address exports is the same for all who come there.
  *
  * What an address says of a TCP peer is as good as the network: whoever can send with another's address, or read on the way, is not
  * kept out by a list. */
@@ -23,6 +24,7 @@
 
 #define DOOR_LIST_MAX        16u
 #define DOOR_CONNECTIONS_MAX 1000000u
+#define DOOR_NAME_BYTES      128u /* of MIRROR/VOLUME, with its 0 */
 
 struct prefix {
   struct in6_addr host; /* an IPv4 address in its place among those of IPv6 */
@@ -34,6 +36,8 @@ struct door {
   struct prefix allow[DOOR_LIST_MAX];
   uid_t uids[DOOR_LIST_MAX];
   uint32_t connections, per_peer; /* 0: not said */
+  uint32_t export_count;          /* 0: all are there */
+  char exports[DOOR_LIST_MAX][DOOR_NAME_BYTES];
 };
 
 struct peer {
@@ -50,6 +54,8 @@ void peer_of(int fd, struct peer *peer);
 bool peer_is_same(const struct peer *a, const struct peer *b);
 /* By the lists. */
 bool door_knows(const struct door *door, const struct peer *peer);
+/* Is an export of this name there? */
+bool door_exports(const struct door *door, const char *name);
 
 /* Of an IPv4 address, its place among those of IPv6; of an IPv6 address, itself. */
 struct in6_addr host_of(const struct sockaddr *name);

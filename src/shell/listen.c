@@ -128,7 +128,8 @@ static tarn_err tcp_parse(const char *text, struct address *address, struct why 
     if (next) *next++ = '\0';
     err = option_parse(option, address, why);
     if (err == TARN_NOT_FOUND)
-      err = because(why, TARN_INVALID, "address '%s': unknown option '%.80s'; known are allow, connections, per-peer",
+      err = because(why, TARN_INVALID,
+                    "address '%s': unknown option '%.80s'; known are allow, connections, exports, per-peer",
                     address->text, option);
   }
   return err;

@@ -46,6 +46,7 @@
 struct connection {
   struct list link; /* in the server's free or used list */
   struct nbd_server *server;
+  struct nbd_exports table;    /* what its session sees */
   struct nbd_session *session; /* NULL while free */
   void *memory;
   int fd; /* -1 once closed */
@@ -79,7 +80,6 @@ struct listener {
 };
 
 struct nbd_server {
-  struct nbd_exports table; /* what the sessions see */
   struct reactor *reactor;
   struct env *env;
   struct buffer_pool *pool;
@@ -116,21 +116,26 @@ static struct nbd_server_export *export_find(const struct nbd_server *server, co
   return NULL;
 }
 
-static struct nbd_export *table_find(struct nbd_exports *table, const char *name) {
-  struct nbd_server *server = CONTAINER_OF(table, struct nbd_server, table);
-  struct nbd_server_export *export = export_find(server, name);
-  bool only_one = !list_is_empty(&server->exports) && server->exports.next == server->exports.prev;
-  if (!export && name[0] == '\0' && only_one)
-    export = LIST_ENTRY(list_first(&server->exports), struct nbd_server_export, link);
-  return export ? &export->nbd : NULL;
+/* At the address where this client came in. */
+static bool is_shown(const struct connection *connection, const struct nbd_server_export *export) {
+  const struct door *door = &connection->listener->address.door;
+  return door_exports(door, export->nbd.name) || (export->alias && door_exports(door, export->alias));
 }
 
 static struct nbd_export *table_at(struct nbd_exports *table, uint32_t index) {
-  struct nbd_server *server = CONTAINER_OF(table, struct nbd_server, table);
-  LIST_EACH(&server->exports, link) {
-    if (index-- == 0) return &LIST_ENTRY(link, struct nbd_server_export, link)->nbd;
+  struct connection *connection = CONTAINER_OF(table, struct connection, table);
+  LIST_EACH(&connection->server->exports, link) {
+    struct nbd_server_export *export = LIST_ENTRY(link, struct nbd_server_export, link);
+    if (is_shown(connection, export) && index-- == 0) return &export->nbd;
   }
   return NULL;
+}
+
+static struct nbd_export *table_find(struct nbd_exports *table, const char *name) {
+  struct connection *connection = CONTAINER_OF(table, struct connection, table);
+  struct nbd_server_export *export = export_find(connection->server, name);
+  if (export && is_shown(connection, export)) return &export->nbd;
+  return name[0] == '\0' && !table_at(table, 1) ? table_at(table, 0) : NULL; /* the only one */
 }
 
 tarn_err nbd_server_add(struct nbd_server *server, struct nbd_server_export *export) {
@@ -455,7 +460,7 @@ static void connection_open(const struct listener *listener, int fd, const struc
   struct nbd_session_options options = {
       .env = server->env,
       .pool = server->pool,
-      .exports = &server->table,
+      .exports = &connection->table,
       .peer = connection->peer_name,
       .owner = connection,
       .wake = session_wake,
@@ -665,7 +670,6 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
     (void)because(why, TARN_FULL, "no memory for %u NBD sessions", count);
     return NULL;
   }
-  server->table = (struct nbd_exports){.find = table_find, .at = table_at};
   server->reactor = options->reactor;
   server->env = reactor_env(options->reactor);
   server->pool = options->pool;
@@ -685,6 +689,7 @@ struct nbd_server *nbd_server_create(const struct nbd_server_options *options, s
   for (uint32_t i = 0; i < count; i++) {
     struct connection *connection = &connections[i];
     connection->server = server;
+    connection->table = (struct nbd_exports){.find = table_find, .at = table_at};
     connection->memory = memory + i * nbd_session_bytes();
     connection->fd = -1;
     list_init(&connection->link);

@@ -9,7 +9,7 @@
  * session has not taken up is dropped: it would be done when the mirror goes on, after the writes of whoever has taken its place (a guest
  * that is killed, and started again). Only what an NBD_CMD_DISC that was taken up stands behind is finished.
  *
- * Who may connect, and how often, is said by each address (door.h). Without a word one peer may have half of all places: a host with 32
+ * Who may connect, how often, and to which exports, is said by each address (door.h). Without a word one peer may have half of all places: a host with 32
  * exports has 16 connections for each of them then, and a stranger alone does not keep others out. Whoever has as many as he may loses the
  * oldest that has not finished its handshake, or is refused. The last 1/64 of the places is for root and our own user.
  *

@@ -1,5 +1,6 @@
 """Somebody who is not root owns the folder that an image lies in, and puts something in the place of the daemon's files. He can take his
 image away; he cannot make the daemon read, write or believe anything else."""
+import json
 import os
 import re
 import socket
@@ -302,6 +303,37 @@ def test_hosts_that_are_not_in_the_list(t):
     for source, may in (("127.0.0.2", True), ("127.1.255.1", True), ("127.0.0.1", False), ("127.2.0.1", False)):
         check(bool(attached(address, source=source)) == may, f"{source} was {'refused' if may else 'let in'}")
     check("127.2.0.1:" in daemon.log(), "that it was refused is not said")
+    daemon.stop()
+
+
+def test_exports_that_are_not_at_an_address(t):
+    """Issue 11, 8: where an address names its exports, whoever comes there, root too, finds and is shown no others; one that stands alone
+    there is the default export; another address shows them all."""
+    path, others = t.path("open.sock"), t.path("others.sock")
+    daemon = Daemon(t, arguments=["--nbd", f"unix:{path},exports=vol1+vol2/log,uid={NOBODY}", "--nbd", f"unix:{others}"]).start()
+    for name in ("vol0", "vol1"):
+        daemon.create(name, [t.path(f"{name}.img")], size=SIZE)
+
+    def found(at, name):
+        raw = Raw(at)
+        try:
+            return bool(raw.into(name))
+        except (Failed, ConnectionError):
+            return False
+        finally:
+            raw.close()
+
+    def listed(at):
+        return sorted(json.loads(t.run("nbdinfo", "--list", "--json", f"nbd+unix:///?socket={at}").out)["exports"],
+                      key=lambda export: export["export-name"])
+
+    for at, name, may in ((path, "vol1", True), (path, "vol1/0", True), (path, "", True), (path, "vol0", False),
+                          (path, "vol0/0", False), (others, "vol0", True), (others, "vol1", True), (others, "", False)):
+        check(found(at, name) == may, f"{at}: '{name}' was {'not ' if may else ''}found")
+    check([export["export-name"] for export in listed(path)] == ["vol1"], f"{listed(path)}")
+    check([export["export-name"] for export in listed(others)] == ["vol0", "vol1"], f"{listed(others)}")
+    refused = t.run(t.program("tarnd"), "--state", t.path("other"), "--nbd", f"unix:{path}x,exports=a/b/c", status=2)
+    check("'a/b/c' is neither MIRROR nor MIRROR/VOLUME" in refused.err, refused.err)
     daemon.stop()
 
 

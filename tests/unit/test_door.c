@@ -43,6 +43,13 @@ static void options(void **state) {
       {"and of one peer's", false, "per-peer=16", TARN_OK, ""},
       {"none", false, "per-peer=0", TARN_INVALID, "from 1 to"},
       {"a negative one", false, "connections=-1", TARN_INVALID, "from 1 to"},
+      {"mirrors, and one volume of another", true, "exports=vol0+vol1/data", TARN_OK, ""},
+      {"mirrors on TCP", false, "exports=vol0", TARN_OK, ""},
+      {"no mirror", true, "exports=", TARN_INVALID, "'' is neither MIRROR nor MIRROR/VOLUME"},
+      {"a volume of none", true, "exports=vol0+/data", TARN_INVALID, "'/data' is neither"},
+      {"no volume", true, "exports=vol0/", TARN_INVALID, "'vol0/' is neither"},
+      {"too deep", true, "exports=vol0/data/x", TARN_INVALID, "neither MIRROR nor"},
+      {"a path", true, "exports=../vol0", TARN_INVALID, "neither MIRROR nor"},
       {"an unknown option", false, "per-peers=1", TARN_NOT_FOUND, ""},
       {"no value", false, "per-peer", TARN_NOT_FOUND, ""},
   };
@@ -122,8 +129,32 @@ static void who_it_is(void **state) {
   assert_false(peer.is_ours);
 }
 
+static void exports(void **state) {
+  (void)state;
+  static const struct {
+    const char *why, *exports, *name;
+    bool is_there;
+  } rows[] = {
+      {"no list: all", NULL, "vol0", true},
+      {"a mirror of one volume", "exports=vol0", "vol0", true},
+      {"a volume of a mirror", "exports=vol0", "vol0/data", true},
+      {"a name that only begins so", "exports=vol0", "vol01", false},
+      {"the beginning of a name", "exports=vol0", "vol", false},
+      {"one volume", "exports=vol0/data", "vol0/data", true},
+      {"another one", "exports=vol0/data", "vol0/log", false},
+      {"its mirror", "exports=vol0/data", "vol0", false},
+      {"the second of a list", "exports=vol0+vol1", "vol1", true},
+      {"the empty name", "exports=vol0", "", false},
+  };
+  for (size_t i = 0; i < COUNT_OF(rows); i++) {
+    struct door door = {0};
+    if (rows[i].exports) row_true(rows[i].why, door_option(&door, true, rows[i].exports, NULL) == TARN_OK);
+    row_true(rows[i].why, door_exports(&door, rows[i].name) == rows[i].is_there);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(options), cmocka_unit_test(lists), cmocka_unit_test(same_peers),
-                                     cmocka_unit_test(who_it_is)};
+                                     cmocka_unit_test(who_it_is), cmocka_unit_test(exports)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
