@@ -1,5 +1,7 @@
 #include "sim/rounds.h"
 
+#include "base/require.h"
+
 #include "sim/commands.h"
 #include "sim/strangers.h"
 
@@ -23,6 +25,7 @@ void rounds_set_paces(struct sim_mirror *mirror, struct prng *prng) {
 
 static uint32_t current_images(const struct sim_mirror *mirror) {
   uint32_t current = 0;
+  require(mirror->image_count <= IMAGES_MAX);
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     const struct mirror_image_status *image = &mirror->status.images[i];
     current |= (uint32_t)(image->present && image->state == IMAGE_SYNCHRONIZED) << i;

@@ -45,7 +45,7 @@ static void test_addresses(void **state) {
       {"a group that is not there", "unix:/a,group=no-such-group,mode=0660", NULL, NULL, NULL,
        "no group 'no-such-group'"},
       {"who may connect", "n1:10809,allow=10.0.0.0/8,per-peer=4", "n1", "10809", "", NULL},
-      {"an option that is not there", "n1:10809,mode=0600", NULL, NULL, NULL, "known are allow, connections, per-peer"},
+      {"an option that is not there", "n1:10809,mode=0600", NULL, NULL, NULL, "known are allow, connections, exports, per-peer"},
       {"an empty option", "n1:10809,", NULL, NULL, NULL, "unknown option ''"},
       {"options of a socket", "unix:/a,b,uid=0+1,per-peer=4,mode=0600", "", "", "/a,b", NULL},
       {"a wrong one", "unix:/a,uid=no-such-user,mode=0600", NULL, NULL, NULL, "no user 'no-such-user'"},
