@@ -223,7 +223,6 @@ struct mirror *mirror_open(const struct mirror_options *options) {
   m->limits = m->config.limits ? *m->config.limits : mirror_limits_default;
   limits_check(&m->limits);
   m->state = MIRROR_INACTIVE;
-  m->repair_source = RECORD_NO_SOURCE;
   config_geometry(&m->config, &m->geometry);
   init_lists(m);
   range_lock_init(&m->lock, m->env);
@@ -455,7 +454,6 @@ void image_leave(struct mirror *m, uint32_t i, enum image_event event, enum imag
   uint32_t heir = (uint32_t)__builtin_ctz(mirror_current_mask(m));
   if (m->record.master == i) m->record.master = (uint8_t)heir;
   if (m->record.recovery_source == i) m->record.recovery_source = (uint8_t)heir;
-  if (m->repair_source == i) m->repair_source = (uint8_t)heir;
   mirror_new_generation(m);
 }
 

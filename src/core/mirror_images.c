@@ -178,7 +178,7 @@ static void fracture_unequal(struct mirror *m, uint32_t i) {
 }
 
 static void remove_now(struct mirror *m, uint32_t i) {
-  bool recovers = m->recovering || m->recover.set_count != 0;
+  bool recovers = mirror_recovers(m);
   if (recovers) m->admin_online = false; /* it has not got what is recovered meanwhile */
   if (m->images[i].online) {
     bool was_current = image_is_current(m, i);
@@ -234,7 +234,7 @@ static void op_flushed(struct mirror *m, tarn_err err) {
 void images_check_idle(struct mirror *m) {
   if (m->admin != ADMIN_IMAGE || m->admin_step != STEP_DRAIN || m->ops_busy != 0 || !copy_is_aside(m)) return;
   m->admin_step = STEP_FLUSH;
-  m->admin_whole = !m->recovering && m->recover.set_count == 0; /* of what is copied later the flush proves nothing */
+  m->admin_whole = !mirror_recovers(m); /* of what is copied later the flush proves nothing */
   if (m->running) {
     flush_all(m, &m->admin_flush, op_flushed);
     return;

@@ -349,8 +349,8 @@ struct mirror {
   struct repair repairs[REPAIRS_MAX];
   uint32_t repair_count;
   bool repairing;
-  uint8_t repair_source; /* of a verify that repairs: a crash recovers from it, too; RECORD_NO_SOURCE: none */
-  uint64_t repair_seq;   /* the commit that says so */
+  bool repair_sourced; /* a verify repairs from the record's recovery_source, so that a crash recovers from it, too */
+  uint64_t repair_seq; /* the commit that says so */
   struct verify *verify;
   uint64_t unreadable_seq; /* the commit that carries what was last put on the list of unreadable places */
   struct flush_wait recover_flush;
@@ -558,6 +558,8 @@ bool one_is_current(const struct mirror *m);
 void recover_set(struct mirror *m, uint64_t start, uint64_t length);
 /* At most one image is current: what it holds is what every read sees. */
 uint32_t syncing_mask(const struct mirror *m);
+/* Is anything still to be copied over from the recovery's source, or to be flushed after that? */
+bool mirror_recovers(const struct mirror *m);
 /* What this image misses is copied from now on. */
 void sync_begin(struct mirror *m, uint32_t i);
 void sync_committed(struct mirror *m);

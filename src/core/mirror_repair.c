@@ -49,14 +49,15 @@ static uint32_t take_mark(struct mirror *m, uint64_t region) {
 
 /* No write is in flight, of which a read may have shown what a crash would not find any more; reads that are under way are asked again. */
 void repair_source_begins(struct mirror *m, uint32_t source) {
-  m->repair_source = m->record.recovery_source = (uint8_t)source;
+  m->repair_sourced = true;
+  m->record.recovery_source = (uint8_t)source;
   m->recover_sets++;
   m->record_dirty = true;
   m->repair_seq = commit_want(m);
 }
 
 void repair_source_ends(struct mirror *m) {
-  m->repair_source = RECORD_NO_SOURCE;
+  m->repair_sourced = false;
   if (m->recovering || !m->running) return; /* their end sees to it */
   m->record.recovery_source = RECORD_NO_SOURCE;
   m->record_dirty = true;

@@ -105,7 +105,7 @@ static void image_status(const struct mirror *m, uint32_t i, struct mirror_image
 
 /* Between two tries it fails still. */
 static const char *recovery_waits_for(const struct mirror *m) {
-  bool recovers = m->running && (m->recovering || m->recover.set_count != 0);
+  bool recovers = m->running && mirror_recovers(m);
   return recovers && m->copy_pause_why && m->env->now_ns < m->copy_pause_ns + RETRY_NS ? m->copy_pause_why : NULL;
 }
 

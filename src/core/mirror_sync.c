@@ -133,6 +133,8 @@ static void flush_pauses(struct mirror *m) {
   timer_set(m->env, &m->copy_timer, m->copy_pause_ns);
 }
 
+bool mirror_recovers(const struct mirror *m) { return m->recovering || m->recover.set_count != 0; }
+
 static void recovery_flushed(struct mirror *m, tarn_err err) {
   m->finishing = false;
   if (err != TARN_OK) {
@@ -146,7 +148,7 @@ static void recovery_flushed(struct mirror *m, tarn_err err) {
   }
   m->recovering = false;
   m->recover_end_ns = m->env->now_ns;
-  m->record.recovery_source = m->repair_source;
+  if (!m->repair_sourced) m->record.recovery_source = RECORD_NO_SOURCE;
   m->record.doubt = m->doubt_is_loss = false;
   /* All is written again there, and flushed. */
   EACH_IMAGE(m, i) m->images[i].sync_failed &= !image_is_current(m, i);

@@ -64,7 +64,7 @@ static void repair_next(struct verify *verify);
 static void verify_ended(struct event *event) {
   struct verify *verify = CONTAINER_OF(event, struct verify, event);
   verify->running = false;
-  if (verify->m->repair_source != RECORD_NO_SOURCE) repair_source_ends(verify->m);
+  if (verify->m->repair_sourced) repair_source_ends(verify->m);
   close_look(verify->m); /* it waits for this one, too */
   verify->done(verify->m, verify->err, verify->why, verify->context);
 }
@@ -133,7 +133,7 @@ static void verify_end(struct verify *verify, tarn_err err, const char *why) {
   verify->err = err;
   verify->repairing = false;
   text_set(verify->why, sizeof verify->why, "%s", why);
-  if (m->repair_source != RECORD_NO_SOURCE && m->running) flush_all(m, &verify->flush, repairs_flushed);
+  if (m->repair_sourced && m->running) flush_all(m, &verify->flush, repairs_flushed);
   else event_post(&m->env->queue, &verify->event);
 }
 
@@ -380,14 +380,11 @@ static void range_repaired(struct copy *copy) {
   else copy_pump(copy->m);
 }
 
-/* What is recovered is what a read may have shown at the source of before. */
-static bool recovers(const struct mirror *m) { return m->recovering || m->recover.set_count != 0; }
-
 static void source_granted(struct range_hold *hold) {
   struct verify *verify = CONTAINER_OF(hold, struct verify, hold);
   struct mirror *m = verify->m;
   verify->sourcing = false;
-  if (m->running && !recovers(m) && image_is_current(m, verify->source)) repair_source_begins(m, verify->source);
+  if (m->running && !mirror_recovers(m) && image_is_current(m, verify->source)) repair_source_begins(m, verify->source);
   range_release(&m->lock, hold);
   copy_pump(m);
 }
@@ -420,7 +417,7 @@ static void repair_next(struct verify *verify) {
     return;
   }
   if (m->record.recovery_source != verify->source && !PLANTED(repair_from_master)) {
-    if (recovers(m)) return; /* the tick comes by */
+    if (mirror_recovers(m)) return; /* what a read may have shown at the source of before; the tick comes by */
     if (verify->source == m->record.master) repair_source_begins(m, verify->source);
     else source_wait(verify);
     return;

@@ -482,6 +482,50 @@ static void the_source_leaves(void **state) {
   world_deactivate(&w);
 }
 
+static void flush_of_a(bool good) {
+  for (uint32_t step = 0; step < 100 && w.data[0].held_count == 0; step++) world_pass(&w, NS_PER_S / 10);
+  assert_true(w.data[0].held_count > 0);
+  w.data[0].fails = good ? 0 : RAM_FLUSHES;
+  ram_answer_last(&w.data[0]);
+  w.data[0].fails = 0;
+  world_run(&w);
+}
+
+/* While a is repaired from b, b is to be copied in full itself. a, the only good one then, fails a flush, recovers, and fails the verify's
+ * last one. The record does not name b as a source any more when b is removed. */
+static void the_source_is_copied_in_full_and_removed(void **state) {
+  struct client_io flush;
+  (void)state;
+  begin(2, 8 * MIB, 512);
+  world_pass(&w, 20 * NS_PER_S);
+  w.data[0].bytes[5000] ^= 1;
+  w.data[0].bytes[5 * MIB] ^= 1;
+  verify_ended = false;
+  mirror_verify(w.m, 1, verify_done, NULL);
+  for (uint32_t step = 0; step < 100000 && !world_said(&w, "were written again"); step++) event_run_one(&w.env.queue);
+  w.data[0].holds = RAM_READS; /* it goes on, and is not over */
+  world_run(&w);
+  assert_true(world_said(&w, "were written again") && !verify_ended);
+  mirror_image_do(w.m, 1, IMAGE_OP_SYNC, false, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_false(verify_ended);
+  w.data[0].holds |= RAM_FLUSHES;
+  client_begin(&w, &flush, DISK_FLUSH, 0, 0, 0);
+  world_run(&w);
+  flush_of_a(false);
+  w.data[0].holds = RAM_FLUSHES; /* reads go on: what failed is written again */
+  while (w.data[0].held_count > 0) ram_answer(&w.data[0]);
+  flush_of_a(true);  /* the end of that recovery */
+  flush_of_a(false); /* and of the verify */
+  mirror_image_do(w.m, 1, IMAGE_OP_REMOVE, false, world_done, &w);
+  world_run(&w);
+  ram_release(&w.data[0]);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S);
+  assert_true(verify_ended && flush.done);
+  world_deactivate(&w);
+}
+
 static void a_hung_image_is_left_out(void **state) {
   (void)state;
   begin(3, MIB, 512);
@@ -519,6 +563,7 @@ int main(void) {
       WORLD_TEST(the_mirror_is_deactivated),
       WORLD_TEST(the_mirror_falls),
       WORLD_TEST(the_source_leaves),
+      WORLD_TEST(the_source_is_copied_in_full_and_removed),
       WORLD_TEST(a_hung_image_is_left_out),
   };
   return cmocka_run_group_tests_name("mirror_verify", tests, NULL, NULL);
