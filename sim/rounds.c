@@ -176,17 +176,12 @@ static enum round_cut draw_cut(struct weather *weather) {
   return cuts[prng_below(&weather->prng, COUNT_OF(cuts))];
 }
 
-static void cut_all(struct sim_mirror *mirror, enum round_cut cut) {
-  sim_drive_cut(&mirror->home, cut);
-  for (uint32_t i = 0; i < mirror->image_count; i++) sim_drive_cut(&mirror->images[i].meta, cut);
-}
-
 static void cut(struct weather *weather) {
   static const char *const names[] = {"any part", "nothing", "all", "all but the record", "the record alone"};
   struct sim_mirror *mirror = weather->mirror;
   struct prng *prng = &weather->prng;
   enum round_cut common = draw_cut(weather);
-  cut_all(mirror, common);
+  sim_mirror_cut(mirror, common);
   bool alike = prng_below(prng, 4) != 0;
   if (!alike && prng_one_in(prng, 2)) sim_drive_cut(&mirror->home, draw_cut(weather));
   for (uint32_t i = 0; i < mirror->image_count && !alike; i++)
@@ -197,18 +192,12 @@ static void cut(struct weather *weather) {
   weather->rounds.cut_ns = world_now(mirror->world);
 }
 
-static bool any_writes_rest(const struct sim_mirror *mirror) {
-  bool writes = false;
-  for (uint32_t i = 0; i < mirror->image_count; i++) writes |= sim_drive_writes_rest(&mirror->images[i].meta);
-  return writes;
-}
-
 /* One that carries a record, and something else, is worth it. */
 static bool is_worth_it(struct weather *weather) {
   const struct sim_mirror *mirror = weather->mirror;
   bool record = sim_drive_writes_record(&mirror->home);
   if (!mirror->served) return true; /* what was found is read again first */
-  if (record && any_writes_rest(mirror)) return true;
+  if (record && sim_mirror_writes_rest(mirror)) return true;
   return prng_one_in(&weather->prng, record ? 4 : 16);
 }
 
@@ -222,17 +211,10 @@ static void look_for_round(struct weather *weather) {
   else weather->rounds.left--;
 }
 
-static bool has_landed(const struct sim_mirror *mirror) {
-  if (!list_is_empty(&mirror->world->env.queue.events)) return false;
-  bool landed = sim_drive_is_cut(&mirror->home);
-  for (uint32_t i = 0; i < mirror->image_count; i++) landed &= sim_drive_is_cut(&mirror->images[i].meta);
-  return landed;
-}
-
 static void count(const struct weather *weather) {
   struct sim_mirror *mirror = weather->mirror;
   struct sim_counters *counters = &mirror->world->counters;
-  bool record = mirror->home.cut_record, rest = false, held = any_writes_rest(mirror);
+  bool record = mirror->home.cut_record, rest = false, held = sim_mirror_writes_rest(mirror);
   for (uint32_t i = 0; i < mirror->image_count; i++) {
     record |= mirror->images[i].meta.cut_record;
     rest |= mirror->images[i].meta.cut_rest;
@@ -252,12 +234,12 @@ bool rounds_watch(struct weather *weather) {
     return false;
   }
   bool late = world_now(mirror->world) - weather->rounds.cut_ns > CUT_MOST_NS;
-  if (!late && !has_landed(mirror)) return false;
+  if (!late && !sim_mirror_is_cut(mirror)) return false;
   count(weather);
   return true;
 }
 
 void rounds_end(struct weather *weather, bool dies) {
   world_cancel(weather->mirror->world, &weather->report);
-  if (weather->rounds.cut && !dies) cut_all(weather->mirror, CUT_NOT);
+  if (weather->rounds.cut && !dies) sim_mirror_cut(weather->mirror, CUT_NOT);
 }

@@ -218,6 +218,28 @@ static void starts_again(struct rot *rot) {
   while (!mirror->clients[0].wire->ready) node_step(mirror->node);
 }
 
+/* In the first round, after this many, that carries a record and something else: of that all lands but the record. */
+static void crash_in_a_round(struct rot *rot) {
+  struct sim_mirror *mirror = rot->mirror;
+  uint64_t seen = 0, left = prng_below(&rot->prng, 3), cut_ns = 0;
+  while (mirror->verifying && (cut_ns == 0 || !sim_mirror_is_cut(mirror))) {
+    uint64_t round = mirror_rounds_ended(mirror->core) + 1;
+    bool begins = cut_ns == 0 && mirror_round_runs(mirror->core) && round != seen;
+    if (begins) seen = round;
+    if (begins && sim_drive_writes_record(&mirror->home) && sim_mirror_writes_rest(mirror) && left-- == 0) {
+      sim_mirror_cut(mirror, CUT_BUT_RECORD);
+      cut_ns = world_now(mirror->world);
+    }
+    node_step(mirror->node);
+  }
+}
+
+static void crash_between(struct rot *rot) {
+  struct sim_mirror *mirror = rot->mirror;
+  while (mirror->verifying && mirror_verify_result(mirror->core)->repaired_bytes == 0) node_step(mirror->node);
+  for (uint64_t steps = prng_below(&rot->prng, 200); steps > 0 && mirror->verifying; steps--) node_step(mirror->node);
+}
+
 /* From the same image everything goes on: nothing of what only it may hold is lost to what was to be repaired. */
 static void one_round_cut_off(struct rot *rot) {
   struct sim_mirror *mirror = rot->mirror;
@@ -228,8 +250,8 @@ static void one_round_cut_off(struct rot *rot) {
   uint32_t source = (uint32_t)prng_below(&rot->prng, mirror->image_count);
   memcpy(rot->source, bytes_at(rot, source, rot->from), rot->size - rot->from);
   sim_mirror_verify(mirror, source);
-  while (mirror->verifying && mirror_verify_result(mirror->core)->repaired_bytes == 0) node_step(mirror->node);
-  for (uint64_t steps = prng_below(&rot->prng, 200); steps > 0 && mirror->verifying; steps--) node_step(mirror->node);
+  if (prng_one_in(&rot->prng, 2)) crash_in_a_round(rot);
+  else crash_between(rot);
   if (mirror->verifying) mirror->world->counters.repair_cut_off++;
   node_crash(mirror->node, false);
   starts_again(rot);

@@ -471,3 +471,23 @@ bool sim_mirror_is_troubled(struct sim_mirror *mirror) {
   }
   return troubled;
 }
+
+/* ---- a round is cut ---- */
+
+void sim_mirror_cut(struct sim_mirror *mirror, enum round_cut cut) {
+  sim_drive_cut(&mirror->home, cut);
+  for (uint32_t i = 0; i < mirror->image_count; i++) sim_drive_cut(&mirror->images[i].meta, cut);
+}
+
+bool sim_mirror_is_cut(const struct sim_mirror *mirror) {
+  if (!list_is_empty(&mirror->world->env.queue.events)) return false;
+  bool landed = sim_drive_is_cut(&mirror->home);
+  for (uint32_t i = 0; i < mirror->image_count; i++) landed &= sim_drive_is_cut(&mirror->images[i].meta);
+  return landed;
+}
+
+bool sim_mirror_writes_rest(const struct sim_mirror *mirror) {
+  bool writes = false;
+  for (uint32_t i = 0; i < mirror->image_count; i++) writes |= sim_drive_writes_rest(&mirror->images[i].meta);
+  return writes;
+}

@@ -230,4 +230,13 @@ void sim_mirror_check_moments(struct sim_mirror *mirror);
 /* It was activated: a page whose healing was answered is not called unreadable again. */
 void sim_mirror_check_healed(struct sim_mirror *mirror);
 
+/* ---- what lands of a round of metadata ---- */
+
+/* So much of the one that has just begun, on each store. CUT_NOT: nothing is held any more. */
+void sim_mirror_cut(struct sim_mirror *mirror, enum round_cut cut);
+/* All has landed of it that is to land. */
+bool sim_mirror_is_cut(const struct sim_mirror *mirror);
+/* It carries more than a record. */
+bool sim_mirror_writes_rest(const struct sim_mirror *mirror);
+
 #endif

@@ -309,6 +309,8 @@ static void op_assume(struct mirror *m, uint32_t i) {
               memcmp(store->record.mirror_uuid, m->record.mirror_uuid, sizeof m->record.mirror_uuid) == 0;
   if (!image_is_complete(m, &m->config.images[i])) admin_explain(m, "a disk of image %s is absent", image_name(m, i));
   else if (!ours) admin_explain(m, "the metadata of image %s is not sound, or not of this mirror", image_name(m, i));
+  else if (any_guard_dead(m, &m->images[i]) || !image_holds_nothing(m, i))
+    admin_explain(m, "a disk of image %s does not answer, and may still do what it was asked", image_name(m, i));
   else if (m->images[i].told != TOLD_NOTHING) admin_explain(m, "image %s: %s", image_name(m, i), m->images[i].told_why);
   if (m->admin_why[0]) {
     admin_end(m, TARN_REFUSED);

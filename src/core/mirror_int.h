@@ -350,7 +350,7 @@ struct mirror {
   uint32_t repair_count;
   bool repairing;
   bool repair_sourced; /* a verify repairs from the record's recovery_source, so that a crash recovers from it, too */
-  uint64_t repair_seq; /* the commit that says so */
+  uint64_t repair_seq; /* the commit that says so; no mark of a repair goes with it */
   struct verify *verify;
   uint64_t unreadable_seq; /* the commit that carries what was last put on the list of unreadable places */
   struct flush_wait recover_flush;
@@ -392,8 +392,9 @@ struct mirror {
   uint32_t load_torn;                 /* images whose maps need another epoch */
   uint32_t judged;                    /* images that are here, and what was recorded of them is known */
   bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */
-  bool must_hold;                     /* it is used if it holds what its witnesses say: nothing else speaks for it */
-  bool looked;                        /* at the witnesses: a second judgement knows what they say */
+  uint32_t line;  /* ... and by its own record the mirror goes on from where it left; IMAGES_MAX: by `record` */
+  bool must_hold; /* it is used if it holds what its witnesses say: nothing else speaks for it */
+  bool looked;    /* at the witnesses: a second judgement knows what they say */
   struct witness_renewal renewal;
 
   uint64_t reads_done, changes_done;

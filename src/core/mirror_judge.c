@@ -124,10 +124,18 @@ static bool was_written_to(const struct mirror *m, uint32_t i) {
   return was != 0 && now != 0 && was != now;
 }
 
+/* It is out, and by its own record it was SYNCHRONIZED in commits that were completed since: somebody used it with an old state directory.
+ * The one after the last that we know to be completed may have been, too: a record tells of the one before. */
+static bool went_on_alone(const struct mirror *m, uint32_t i, const struct record *own) {
+  const struct record_image *ri = &m->record.images[i];
+  return ri->state != IMAGE_SYNCHRONIZED && own->images[i].state == IMAGE_SYNCHRONIZED &&
+         own->completed > ri->seen_sequence + 1 && !PLANTED(gone_on_unseen);
+}
+
 /* Of one that is too old to be known, what only it can have is what it was current with: a copy that was never finished has
  * nothing. */
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
-  if (judge_knows(m, i, own)) return false;
+  if (judge_knows(m, i, own)) return went_on_alone(m, i, own);
   bool unknown = kinship(&m->record, &own->generation) == KINSHIP_UNKNOWN;
   if (unknown && own->images[i].state != IMAGE_SYNCHRONIZED) return false;
   bool relied_on = own->generation.number <= own->settled_number;
@@ -184,12 +192,15 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
     if (c->data[v]->caps.size_bytes < m->geometry.volume_bytes[v]) why = "it is smaller than its volume";
   text_set(image->reason, sizeof image->reason, "%s", why ? why : "");
   if (why) return VERDICT_ABSENT;
+  if (judge_apart(m, i, &store->record)) {
+    text_set(image->reason, sizeof image->reason,
+             "it was written apart from the others: 'tarn image sync' gives up what only it has");
+    return VERDICT_APART;
+  }
   if (!judge_knows(m, i, &store->record)) {
-    bool apart = judge_apart(m, i, &store->record);
-    text_set(image->reason, sizeof image->reason, "%s",
-             apart ? "it was written apart from the others: 'tarn image sync' gives up what only it has"
-                   : "it holds a change that was never completed, or was away for longer than is remembered");
-    return apart ? VERDICT_APART : VERDICT_OLD;
+    text_set(image->reason, sizeof image->reason,
+             "it holds a change that was never completed, or was away for longer than is remembered");
+    return VERDICT_OLD;
   }
   if (m->record.images[i].state != IMAGE_SYNCHRONIZED) {
     /* The map says what it misses of what it had when it left: not of something older, nor of something else. */
@@ -204,8 +215,17 @@ static enum verdict judge_image(struct mirror *m, uint32_t i) {
   return VERDICT_OLD;
 }
 
+/* Home went on alone in another line than this record's, if it has a later one and does not know of a commit that was completed before. */
+static bool home_is_beside(const struct record *home, const struct record *r) {
+  return r->sequence <= home->sequence && r->completed > home->completed;
+}
+
 /* Home confirms that nobody absent is ahead of `best` if it took part in the last completed commit. */
 static bool home_confirms(const struct mirror *m) {
+  EACH_IMAGE(m, i) {
+    bool has_one = m->judged & 1u << i;
+    if (has_one && home_is_beside(&m->home.record, &m->images[i].store.record)) return false;
+  }
   return m->home.record_err == TARN_OK && in_history(&m->record, &m->home.record.generation) &&
          (m->home.record.sequence >= m->record.completed || PLANTED(old_home_confirms));
 }
@@ -244,6 +264,17 @@ void keep_to_volumes(const struct mirror *m, struct unreadable *list) {
   }
 }
 
+/* The mirror goes on from the generation that this record is of, not from the newest that is known: what others did since is not in the
+ * history, so that those who have gone on from it elsewhere do not take this line for their future (rule 9). */
+static void take_line(struct mirror *m, const struct record *own) {
+  struct record *r = &m->record;
+  uint64_t newest = r->generation.number;
+  r->generation = own->generation;
+  memcpy(r->history, own->history, sizeof r->history);
+  mirror_new_generation(m);
+  r->generation.number = max_u64(r->generation.number, newest + 1);
+}
+
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
 static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   const struct store *own = &m->images[i].store;
@@ -255,6 +286,7 @@ static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   m->record.master = (uint8_t)i;
   m->record.recovery_source = RECORD_NO_SOURCE;
   if (own->record_err == TARN_OK) {
+    m->line = i;
     m->record.unreadable = own->record.unreadable; /* what it has, and what it never had */
     keep_to_volumes(m, &m->record.unreadable);
   }
@@ -347,7 +379,8 @@ static bool settle_promoted(struct mirror *m, enum verdict *verdicts, uint32_t i
   const char *what = state == IMAGE_CONSISTENT ? "holds what was there when it was cut off"
                      : verdicts[i] == VERDICT_APART || verdicts[i] == VERDICT_OLD || verdicts[i] == VERDICT_CHANGED
                          ? m->images[i].reason
-                         : "is a copy that was never finished";
+                     : m->record.images[i].left_number != 0 ? "holds what was there when it left"
+                                                            : "is a copy that was never finished";
   admin_explain(m,
                 m->admin_force
                     ? "image %s is the master now (it %s); all others are copied over in full"
@@ -433,6 +466,23 @@ static bool may_have_gone_on(const struct mirror *m, uint32_t i, enum verdict ve
          m->images[i].store.record.images[i].state == IMAGE_SYNCHRONIZED;
 }
 
+/* Who may have data that is newer than what `record` knows of? */
+static bool is_unsure_of(struct mirror *m, uint32_t i, enum verdict verdict) {
+  bool no_home = m->home.record_err != TARN_OK;
+  if (verdict == VERDICT_APART && no_home) { /* which line was answered from? */
+    admin_explain(m, "image %s was written apart from the others", image_name(m, i));
+    return true;
+  }
+  if (may_have_gone_on(m, i, verdict)) {
+    admin_explain(m, "image %s may have gone on without the others", image_name(m, i));
+    return true;
+  }
+  /* One that is out may have been used by force since: home would know. */
+  if (verdict != VERDICT_ABSENT || (m->record.images[i].state != IMAGE_SYNCHRONIZED && !no_home)) return false;
+  admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
+  return !home_confirms(m);
+}
+
 /* Sorts the images; false when activation must not go on. */
 bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
@@ -440,24 +490,15 @@ bool judge_images(struct mirror *m) {
   bool unsure = false;
   m->load_sources = m->judged = 0;
   m->as_it_is = m->must_hold = false;
+  m->line = IMAGES_MAX;
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     m->images[i].present = m->record.images[i].present;
     if (!m->images[i].present) continue;
     if (m->record.images[i].state == IMAGE_SYNCHRONIZED) were_current |= 1u << i;
     verdicts[i] = judge_image(m, i);
     if (verdicts[i] != VERDICT_ABSENT) m->judged |= 1u << i;
-    if (verdicts[i] == VERDICT_APART && m->home.record_err != TARN_OK) { /* which line was answered from? */
-      unsure = true;
-      admin_explain(m, "image %s was written apart from the others", image_name(m, i));
-    }
-    if (may_have_gone_on(m, i, verdicts[i])) {
-      unsure = true;
-      admin_explain(m, "image %s may have gone on without the others", image_name(m, i));
-    }
-    if (verdicts[i] != VERDICT_ABSENT || !(were_current & 1u << i)) continue;
-    admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
-    unsure = unsure || !home_confirms(m);
   }
+  EACH_IMAGE(m, i) unsure |= is_unsure_of(m, i, verdicts[i]);
   if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;
   if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
   bool forks = wants_to_fork(m);
@@ -466,6 +507,8 @@ bool judge_images(struct mirror *m) {
     apply_verdict(m, i, verdicts[i]);
     if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
   }
-  if (current != were_current || forks) mirror_new_generation(m);
+  const struct record *line = m->line < IMAGES_MAX ? &m->images[m->line].store.record : &m->record;
+  if (!same_generation(&line->generation, &m->record.generation) && !PLANTED(forced_from_newest)) take_line(m, line);
+  else if (current != were_current || forks) mirror_new_generation(m);
   return true;
 }

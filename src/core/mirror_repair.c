@@ -78,7 +78,7 @@ bool repair_start(struct mirror *m, const struct repair *repair, uint32_t source
   copy->only = source;
   copy->done = done;
   copy->mark = mark;
-  uint64_t seq = commit_wait_for(m, max_u64(m->intent.marks[mark].commit_seq, m->repair_seq));
+  uint64_t seq = commit_wait_for(m, m->intent.marks[mark].commit_seq);
   if (seq != 0) copy_wait(copy, seq, repair_marked);
   else repair_marked(copy, TARN_OK);
   return true;

@@ -334,9 +334,9 @@ static void range_read(struct verify *verify) {
   copy_end(copy);
   if (verify->stopping || !m->running) {
     verify_stopped(verify);
-  } else if (verify->images == 0) { /* it is still to be recovered, or all have left: once more */
+  } else if (verify->images ==
+             0) { /* it is still to be recovered, or nobody has answered: once more; the tick comes by */
     verify->end = verify->start;
-    copy_pump(m);
   } else {
     verify->end = end;
     compare(verify);
@@ -422,6 +422,8 @@ static void repair_next(struct verify *verify) {
     else source_wait(verify);
     return;
   }
+  /* Not in one round with the mark of a repair, of which the log might land alone. The end of the round comes by. */
+  if (m->repair_seq > m->commit.done && !PLANTED(repair_beside_its_record)) return;
   struct repair repair = {.start = verify->start + unit * UNIT_BYTES,
                           .images = to_repair(verify, unit),
                           .compared_ns = verify->compared_ns};

@@ -610,6 +610,26 @@ def test_import_without_an_image(t):
     daemon.stop()
 
 
+def test_import_without_an_image_that_was_out(t):
+    """As b knows, a was out before the state directory was lost. It may have been used by force since: activation asks, as import said."""
+    daemon = Daemon(t).start()
+    paths = file_mirror(t, daemon)
+    daemon.tarn("mirror", "activate", "vol0", status=None)
+    daemon.tarn("image", "promote", "vol0", "b")
+    daemon.tarn("image", "fracture", "vol0", "a")
+    daemon.stop()
+    lose_state(daemon)
+    daemon.start()
+    said = daemon.tarn("mirror", "import", paths[1], "--force", quiet=None)
+    check("activation asks for --force" in said.err, f"{said}")
+    refused = daemon.tarn("mirror", "activate", "vol0", status=1)
+    check("nothing confirms that no newer data is lost" in refused.err, f"{refused}")
+    daemon.tarn("mirror", "activate", "vol0", "--force", quiet=True)
+    daemon.restart()
+    daemon.wait_state("vol0", "ACTIVE")  # it is known now
+    daemon.stop()
+
+
 def test_import_keeps_what_is_known_of_devices(t):
     """Of an image that is out, too, which no activation opens: when devices change places later, that is said, and not that somebody
     else uses them."""

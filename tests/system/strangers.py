@@ -191,3 +191,68 @@ def test_a_state_directory_that_was_rolled_back(t, row):
             check(read(daemon, 0, 8) == b"new new ", "not what was written last")
         daemon.stop()
         images.check_same([a, b], SIZE)
+
+
+class OneThere:
+    """Of two files only this one, with its metadata."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def __enter__(self):
+        for path in (self.other, self.other + ".tarn"):
+            os.rename(path, path + ".away")
+
+    def __exit__(self, *_):
+        for path in (self.other, self.other + ".tarn"):
+            os.rename(path + ".away", path)
+
+
+def take_state(daemon, state):
+    shutil.rmtree(daemon.state)
+    shutil.copytree(state, daemon.state)
+
+
+@rows([("by the state directory of who went on", "here", "b", "a"), ("by that of who was forced", "there", "a", "b")])
+def test_two_lines_from_one_state_directory(t, row):
+    """Rule 9: b serves, without a, by a state directory that is put back, or by another node; by the newer one, or on the other node, a was
+    used by force. Neither is copied over the other unasked, whichever state directory is used next."""
+    _, state, served, other = row
+    daemon = Daemon(t).start()
+    paths = {name: t.path(f"{name}.img") for name in "ab"}
+    daemon.create("vol0", list(paths.values()), size=SIZE)
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+    with OneThere(paths["a"]):
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        daemon.stop()
+    shutil.copytree(daemon.state, t.path("here"))
+    with OneThere(paths["b"]):
+        daemon.start()
+        daemon.tarn("mirror", "activate", "--force", "vol0", quiet=True)
+        write(daemon, 0, b"is a")
+        daemon.stop()
+    shutil.copytree(daemon.state, t.path("there"))
+    take_state(daemon, t.path("here"))
+    with OneThere(paths["a"]):
+        daemon.start()
+        write(daemon, MIB, b"is b")
+        daemon.stop()
+        shutil.rmtree(t.path("here"))
+        shutil.copytree(daemon.state, t.path("here"))
+    take_state(daemon, t.path(state))
+    for _ in range(2):
+        daemon.start()
+        daemon.wait_state("vol0", "ACTIVE")
+        found = {image["name"]: image for image in daemon.mirror("vol0")["images"]}
+        check(found[served]["state"] == "SYNCHRONIZED" and found[other]["state"] == "UNSYNCHRONIZED", f"{found}")
+        said = daemon.tarn("status", status=None).out
+        check("it was written apart from the others" in said and f"image {other} is not overwritten unasked" in said, said)
+        daemon.stop()
+    check(images.read_at(paths["a"], 0, 8) == b"is ais a" and images.read_at(paths["b"], MIB, 8) == b"is bis b", "something was lost")
+    daemon.start()
+    daemon.tarn("image", "sync", "vol0", other)
+    daemon.wait_synchronized("vol0")
+    daemon.stop()
+    images.check_same(list(paths.values()), SIZE)

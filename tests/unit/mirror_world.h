@@ -350,6 +350,28 @@ static inline void world_deactivate(struct mirror_world *w) {
   world_close(w);
 }
 
+/* The newer of a store's two. */
+static inline struct record world_record(const uint8_t *bytes) {
+  struct record slots[2];
+  for (uint32_t slot = 0; slot < 2; slot++)
+    assert_int_equal(record_decode(&slots[slot], bytes + slot * RECORD_SLOT_BYTES), TARN_OK);
+  return slots[0].sequence > slots[1].sequence ? slots[0] : slots[1];
+}
+
+static inline void world_put_record(uint8_t *bytes, const struct record *record) {
+  for (uint32_t slot = 0; slot < 2; slot++) record_encode(record, bytes + slot * RECORD_SLOT_BYTES);
+}
+
+/* Before the mirror is opened: the disks of one volume. */
+static inline void world_take_away(struct mirror_world *w, uint32_t i) {
+  w->config.images[i].data[0] = w->config.images[i].meta = NULL;
+}
+
+static inline void world_give_back(struct mirror_world *w, uint32_t i) {
+  w->config.images[i].data[0] = &w->data[i].disk;
+  w->config.images[i].meta = &w->meta[i].disk;
+}
+
 static inline struct mirror_image_status world_image(const struct mirror_world *w, uint32_t i) {
   static struct mirror_status status;
   mirror_status(w->m, &status);

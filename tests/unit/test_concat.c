@@ -397,13 +397,20 @@ static void least_able(void **state) {
   assert_true(disk->caps.rotational);
   assert_false(disk->caps.can_extents);
   assert_false(disk->caps.read_only);
+  assert_false(disk->caps.tells_losses);
   disk_close(disk);
 
-  a.disk.caps.read_only = true;
+  a.disk.caps.read_only = a.disk.caps.tells_losses = true;
   b.disk.caps.can_zero = false;
   disk = concat(&fixture, two_parts(&a, &b), 2, 0, 4);
   assert_true(disk->caps.read_only);
   assert_false(disk->caps.can_zero);
+  assert_false(disk->caps.tells_losses); /* of what the other part loses nobody is told */
+  disk_close(disk);
+
+  b.disk.caps.tells_losses = true;
+  disk = concat(&fixture, two_parts(&a, &b), 2, 0, 4);
+  assert_true(disk->caps.tells_losses);
   disk_close(disk);
   fixture_free(&fixture);
 }

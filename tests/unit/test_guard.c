@@ -700,6 +700,23 @@ static void a_flush_that_waits_for_a_fua_dies_with_the_guard(void **state) {
   assert_true(said_so("quiet "));
 }
 
+/* What it was told was of that disk, or of that connection. */
+static void what_a_fua_was_told_ends_with_its_disk(void **state) {
+  (void)state;
+  zero_fua(0);
+  answer(0, TARN_IO);
+  run_events(&env);
+  guard_kill(&guard, TARN_GONE);
+  run_events(&env);
+  assert_true(said_so("a:io died "));
+  guard_detach(&guard);
+  guard_attach(&guard, &lower.disk, HANG);
+  flush(1);
+  answer(0, TARN_OK);
+  run_events(&env);
+  assert_true(said_so("b:ok "));
+}
+
 /* ---- what is required of its user ---- */
 
 static void submit_flush(void *context) {
@@ -756,6 +773,7 @@ int main(void) {
       UNTOLD_TEST(a_flush_waits_for_the_fuas_beside_it),
       UNTOLD_TEST(a_fua_waits_for_the_flush_beside_it),
       UNTOLD_TEST(a_flush_that_waits_for_a_fua_dies_with_the_guard),
+      UNTOLD_TEST(what_a_fua_was_told_ends_with_its_disk),
       GUARD_TEST(a_hang_fails_everything_once),
       GUARD_TEST(the_buffer_of_a_held_io_is_not_free),
       GUARD_TEST(a_held_read_may_exchange_its_buffer_too),

@@ -3,13 +3,6 @@
 
 #define MIB (1u << 20)
 
-static void take_away(uint32_t i) { w.config.images[i].data[0] = w.config.images[i].meta = NULL; }
-
-static void give_back(uint32_t i) {
-  w.config.images[i].data[0] = &w.data[i].disk;
-  w.config.images[i].meta = &w.meta[i].disk;
-}
-
 static void b_is_behind(void) {
   world_begin(&w, 2, MIB);
   mirror_image_failed(w.m, 1, "a test");
@@ -19,7 +12,7 @@ static void b_is_behind(void) {
 
 /* a is away, and b is to be used by force; the state directory cannot be written. */
 static void b_is_refused_by_home(void) {
-  take_away(0);
+  world_take_away(&w, 0);
   w.home.fails = RAM_WRITES;
   world_open(&w);
   mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
@@ -29,12 +22,12 @@ static void b_is_refused_by_home(void) {
 }
 
 static void a_serves_without_b(void) {
-  take_away(1);
+  world_take_away(&w, 1);
   world_activate(&w);
   assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
-  give_back(1);
+  world_give_back(&w, 1);
 }
 
 static void nothing_is_lost_when_both_are_here(void) {
@@ -66,7 +59,7 @@ static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_sin
   (void)state;
   b_is_behind();
   b_is_refused_by_home();
-  give_back(0); /* a is found, and used instead */
+  world_give_back(&w, 0); /* a is found, and used instead */
   a_serves_without_b();
   nothing_is_lost_when_both_are_here();
 }
@@ -76,7 +69,7 @@ static void a_use_by_force_that_was_refused_undoes_nothing_that_was_answered_sin
 static void a_use_by_force_that_is_tried_again_and_again_undoes_nothing_either(void **state) {
   (void)state;
   b_is_behind();
-  take_away(0);
+  world_take_away(&w, 0);
   w.home.fails = RAM_WRITES;
   for (uint32_t try = 0; try < 12; try++) {
     world_open(&w);
@@ -85,7 +78,7 @@ static void a_use_by_force_that_is_tried_again_and_again_undoes_nothing_either(v
     world_die(&w);
   }
   w.home.fails = 0;
-  give_back(0); /* a is found, and used instead */
+  world_give_back(&w, 0); /* a is found, and used instead */
   a_serves_without_b();
   nothing_is_lost_when_both_are_here();
 }
@@ -95,7 +88,7 @@ static void nor_does_one_that_was_refused_when_home_is_lost(void **state) {
   (void)state;
   b_is_behind();
   b_is_refused_by_home();
-  give_back(0);
+  world_give_back(&w, 0);
   a_serves_without_b();
   memset(w.home.bytes, 0, RECORD_AREA_BYTES);
   nothing_is_lost_when_both_are_here();
@@ -112,19 +105,19 @@ static void home_goes_on_alone(void) {
   for (uint32_t i = 0; i < 2; i++) w.meta[i].fails = w.data[i].fails = 0;
 }
 
-static void a_is_served_elsewhere(bool force) {
+static void a_is_served_elsewhere(void) {
   static uint8_t home[RECORD_AREA_BYTES];
   memcpy(home, w.home.bytes, sizeof home);
   memset(w.home.bytes, 0, sizeof home);
-  take_away(1);
+  world_take_away(&w, 1);
   world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){.force = force}, world_done, &w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
   assert_int_equal(world_wait(&w), TARN_OK);
   assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
   memcpy(w.home.bytes, home, sizeof home);
-  give_back(1);
+  world_give_back(&w, 1);
 }
 
 static void check_served_from_there(void) {
@@ -145,7 +138,7 @@ static void a_home_that_went_on_alone_hides_no_line_that_was_relied_on(void **st
   (void)state;
   world_begin(&w, 2, MIB);
   home_goes_on_alone();
-  a_is_served_elsewhere(true);
+  a_is_served_elsewhere();
   check_served_from_there();
 }
 
@@ -158,20 +151,13 @@ static void a_home_that_went_on_alone_keeps_the_newest_image_in(void **state) {
   mirror_image_failed(w.m, 1, "a test");
   world_pass(&w, NS_PER_S);
   home_goes_on_alone();
-  a_is_served_elsewhere(false);
+  a_is_served_elsewhere();
   check_served_from_there();
-}
-
-static struct record record_of(const uint8_t *bytes) {
-  struct record slots[2];
-  for (uint32_t slot = 0; slot < 2; slot++)
-    assert_int_equal(record_decode(&slots[slot], bytes + slot * RECORD_SLOT_BYTES), TARN_OK);
-  return slots[0].sequence > slots[1].sequence ? slots[0] : slots[1];
 }
 
 /* What another daemon would have left, with a state directory of its own, that served b alone for a while. */
 static void b_is_served_apart(void) {
-  struct record own = record_of(w.meta[1].bytes);
+  struct record own = world_record(w.meta[1].bytes);
   memmove(&own.history[1], &own.history[0], sizeof own.history[0] * 2);
   own.history[0] = own.generation;
   own.generation.number++;
@@ -179,7 +165,7 @@ static void b_is_served_apart(void) {
   own.sequence += 100;
   own.completed = own.sequence;
   own.settled_number = own.generation.number;
-  for (uint32_t slot = 0; slot < 2; slot++) record_encode(&own, w.meta[1].bytes + slot * RECORD_SLOT_BYTES);
+  world_put_record(w.meta[1].bytes, &own);
   memset(w.data[1].bytes + 300000, 0x77, 4096);
 }
 
@@ -203,15 +189,15 @@ static void one_that_was_assumed_and_nobody_else_knows_of_is_told_apart(void **s
   assert_false(w.done);
   world_die(&w);
   w.home.holds = w.meta[0].holds = 0;
-  assert_int_equal(record_of(w.meta[1].bytes).images[1].state, IMAGE_SYNCHRONIZED);
-  assert_int_equal(record_of(w.meta[0].bytes).images[1].state, IMAGE_UNSYNCHRONIZED);
-  take_away(1);
+  assert_int_equal(world_record(w.meta[1].bytes).images[1].state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(world_record(w.meta[0].bytes).images[1].state, IMAGE_UNSYNCHRONIZED);
+  world_take_away(&w, 1);
   world_activate(&w);
   assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
   b_is_served_apart();
-  give_back(1);
+  world_give_back(&w, 1);
   nothing_is_lost_when_both_are_here();
   assert_int_equal(w.data[1].bytes[300000], 0x77);
 }
@@ -227,7 +213,7 @@ static void a_leaving_that_b_alone_knows_of_is_none(void **state) {
   mirror_image_failed(w.m, 1, "a test");
   world_pass(&w, NS_PER_S);
   world_deactivate(&w);
-  take_away(2);
+  world_take_away(&w, 2);
   w.home.holds = w.meta[0].holds = RAM_WRITES;
   world_open(&w);
   mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
@@ -235,13 +221,13 @@ static void a_leaving_that_b_alone_knows_of_is_none(void **state) {
   assert_false(w.done);
   world_die(&w);
   w.home.holds = w.meta[0].holds = 0;
-  give_back(2);
-  take_away(1);
+  world_give_back(&w, 2);
+  world_take_away(&w, 1);
   world_activate(&w);
   for (uint64_t at = 0; at < 2 * MIB; at += 65536) assert_int_equal(world_write(&w, at, 65536), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
-  give_back(1);
+  world_give_back(&w, 1);
   world_open(&w);
   mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
   tarn_err err = world_wait(&w);
@@ -349,14 +335,14 @@ static void what_an_activation_relied_on_is_told_when_it_was_written_apart(void 
   world_die(&w);
   w.meta[1].fails = 0;
   memset(w.home.bytes, 0, RECORD_AREA_BYTES);
-  take_away(0);
+  world_take_away(&w, 0);
   world_open(&w);
   mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
   assert_int_equal(world_wait(&w), TARN_OK);
   assert_int_equal(client_do(&w, DISK_WRITE, 300000 / 4096 * 4096, 4096, 0x77), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
-  give_back(0);
+  world_give_back(&w, 0);
   world_open(&w);
   mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
   (void)world_wait(&w);

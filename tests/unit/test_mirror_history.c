@@ -4,17 +4,6 @@
 
 #define BYTES (1u << 20)
 
-static struct record record_of(const uint8_t *bytes) {
-  struct record slots[2];
-  for (uint32_t slot = 0; slot < 2; slot++)
-    assert_int_equal(record_decode(&slots[slot], bytes + slot * RECORD_SLOT_BYTES), TARN_OK);
-  return slots[0].sequence > slots[1].sequence ? slots[0] : slots[1];
-}
-
-static void record_put(uint8_t *bytes, const struct record *record) {
-  for (uint32_t slot = 0; slot < 2; slot++) record_encode(record, bytes + slot * RECORD_SLOT_BYTES);
-}
-
 /* Each time that image c goes and comes back makes a generation. */
 static void pass_generations(uint32_t count) {
   for (uint32_t k = 0; k < count; k++) {
@@ -53,20 +42,19 @@ static void b_leaves(const struct mirror_limits *limits, enum leaves how, uint32
   if (how != LEAVES_CURRENT) copy_begins();
   if (how == FAILS_COPIED) mirror_image_failed(w.m, 1, "for the test");
   world_deactivate(&w);
-  w.config.images[1].data[0] = w.config.images[1].meta = NULL;
+  world_take_away(&w, 1);
   pass_generations(generations);
 }
 
 static void b_returns(void) {
-  w.config.images[1].data[0] = &w.data[1].disk;
-  w.config.images[1].meta = &w.meta[1].disk;
+  world_give_back(&w, 1);
   world_activate(&w);
   world_pass(&w, 20 * NS_PER_S);
 }
 
 /* What another daemon would have left, with a copy of the state directory, that served b alone for a while. */
 static void b_is_served_apart(void) {
-  struct record own = record_of(w.meta[1].bytes);
+  struct record own = world_record(w.meta[1].bytes);
   memmove(&own.history[1], &own.history[0], sizeof own.history[0] * 2);
   own.history[0] = own.generation;
   own.generation.number++;
@@ -75,7 +63,7 @@ static void b_is_served_apart(void) {
   own.completed = own.sequence;
   own.settled_number = own.generation.number;
   own.images[1].state = IMAGE_SYNCHRONIZED;
-  record_put(w.meta[1].bytes, &own);
+  world_put_record(w.meta[1].bytes, &own);
   memset(w.data[1].bytes + 300000, 0x77, 4096);
 }
 
@@ -136,9 +124,9 @@ static void one_that_nobody_remembers_is_not_taken_for_ours(void **state) {
   b_leaves(&mirror_limits_tiny, LEAVES_CURRENT, 6);
   for (uint32_t store = 0; store < 3; store++) {
     uint8_t *bytes = store == 1 ? w.home.bytes : w.meta[store].bytes;
-    struct record record = record_of(bytes);
+    struct record record = world_record(bytes);
     record.images[1].left_id = 0;
-    record_put(bytes, &record);
+    world_put_record(bytes, &record);
   }
   b_returns();
   assert_int_equal(world_image(&w, 1).state, IMAGE_UNSYNCHRONIZED);
@@ -161,7 +149,7 @@ static void a_line_that_home_does_not_know_does_not_count(void **state) {
   world_activate(&w);
   assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
   world_deactivate(&w);
-  assert_true(record_of(w.meta[0].bytes).sequence > record_of(w.meta[1].bytes).sequence);
+  assert_true(world_record(w.meta[0].bytes).sequence > world_record(w.meta[1].bytes).sequence);
   w.config.images[0] = a;
   world_activate(&w);
   assert_true(world_image(&w, 1).master);
@@ -192,10 +180,10 @@ static void one_whose_join_nobody_else_knows_of_is_told_apart(void **state) {
   world_run(&w);
   world_die(&w);
   w.data[1].holds = w.meta[0].holds = w.home.holds = 0;
-  assert_int_equal(record_of(w.meta[1].bytes).images[1].state, IMAGE_SYNCHRONIZED);
-  assert_int_equal(record_of(w.meta[0].bytes).images[1].state, IMAGE_SYNCHRONIZING);
+  assert_int_equal(world_record(w.meta[1].bytes).images[1].state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(world_record(w.meta[0].bytes).images[1].state, IMAGE_SYNCHRONIZING);
   struct mirror_image_config b = w.config.images[1];
-  w.config.images[1].data[0] = w.config.images[1].meta = NULL;
+  world_take_away(&w, 1);
   world_activate(&w);
   assert_int_equal(client_do(&w, DISK_WRITE, 0, 4096, 0x77), TARN_OK);
   world_deactivate(&w);

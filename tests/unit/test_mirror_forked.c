@@ -1,0 +1,238 @@
+/* Two lines that were both written, of which one has begun where the other one goes on: which of them counts is for the administrator to
+ * say (rule 9). A copy of the state directory, or an old one that is put back, is all it takes. */
+#include "mirror_world.h"
+
+#define MIB (1u << 20)
+
+struct state_directory {
+  uint8_t bytes[RECORD_AREA_BYTES];
+};
+
+static struct state_directory here, elsewhere;
+
+static void keep(struct state_directory *state) { memcpy(state->bytes, w.home.bytes, sizeof state->bytes); }
+static void put(const struct state_directory *state) { memcpy(w.home.bytes, state->bytes, sizeof state->bytes); }
+
+static tarn_err started(bool force) {
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = force}, world_done, &w);
+  return world_wait(&w);
+}
+
+/* Only image i is there. */
+static void serves(uint32_t i, bool force, uint64_t at) {
+  world_take_away(&w, 1 - i);
+  assert_int_equal(started(force), TARN_OK);
+  assert_int_equal(world_write(&w, at, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 1 - i);
+}
+
+static void has(uint32_t i, uint64_t at) { assert_int_equal(w.data[i].bytes[at], 0x55); }
+
+/* a is out, and b goes on. */
+static void b_is_alone(void) {
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+}
+
+/* b goes on in the generation that it is in. By another state directory, which knows that generation too, a is used by force. */
+static void both_are_served(void) {
+  b_is_alone();
+  keep(&elsewhere);
+  serves(1, false, 65536);
+  serves(1, false, 3 * 65536);
+  keep(&here);
+  put(&elsewhere);
+  serves(0, true, 2 * 65536);
+  keep(&elsewhere);
+}
+
+static void nothing_is_copied_over(void) {
+  world_pass(&w, 20 * NS_PER_S);
+  has(1, 65536);
+  has(1, 3 * 65536);
+  has(0, 2 * 65536);
+}
+
+static void where_b_was_served_b_is(void **state) {
+  (void)state;
+  both_are_served();
+  put(&here);
+  assert_int_equal(started(false), TARN_OK);
+  nothing_is_copied_over();
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_int_not_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
+  assert_non_null(strstr(world_image(&w, 0).reason, "written apart"));
+  world_deactivate(&w);
+}
+
+static void where_a_was_used_a_is(void **state) {
+  (void)state;
+  both_are_served();
+  assert_int_equal(started(false), TARN_OK);
+  nothing_is_copied_over();
+  assert_int_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
+  assert_int_not_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_non_null(strstr(world_image(&w, 1).reason, "written apart"));
+  world_deactivate(&w);
+}
+
+/* b is found again while the mirror runs. */
+static void one_that_comes_back_later_is_not_copied_over_either(void **state) {
+  (void)state;
+  both_are_served();
+  world_take_away(&w, 1);
+  assert_int_equal(started(false), TARN_OK);
+  world_give_back(&w, 1);
+  world_bring_back(&w, 1);
+  nothing_is_copied_over();
+  assert_non_null(strstr(world_image(&w, 1).reason, "written apart"));
+  world_deactivate(&w);
+}
+
+static void without_a_state_directory_neither_is(void **state) {
+  (void)state;
+  both_are_served();
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  assert_int_equal(started(false), TARN_REFUSED);
+  assert_non_null(strstr(w.why, "written apart"));
+}
+
+/* The state directory of before a was used is put back, and b goes on by it. */
+static void an_old_state_directory(void **state) {
+  (void)state;
+  b_is_alone();
+  keep(&here);
+  serves(0, true, 2 * 65536);
+  keep(&elsewhere);
+  put(&here);
+  serves(1, false, 65536);
+  serves(1, false, 3 * 65536);
+  assert_int_equal(started(false), TARN_OK);
+  nothing_is_copied_over();
+  world_deactivate(&w);
+  put(&elsewhere);
+  assert_int_equal(started(false), TARN_OK);
+  nothing_is_copied_over();
+  world_deactivate(&w);
+}
+
+/* What a refused promotion says of an image that was whole when it left. */
+static void one_that_left_whole_is_called_so(void **state) {
+  (void)state;
+  b_is_alone();
+  world_take_away(&w, 1);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.promote = true, .image = 0}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_REFUSED);
+  assert_non_null(
+      strstr(w.why, "image a has not the newest data (it holds what was there when it left); --force makes it"));
+}
+
+/* Who has not gone on is no other line: what only b has is lost, as was said, and b is copied over. */
+static void one_that_did_not_go_on_comes_back(void **state) {
+  (void)state;
+  b_is_alone();
+  serves(0, true, 2 * 65536);
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_memory_equal(w.data[0].bytes, w.data[1].bytes, MIB);
+  has(1, 2 * 65536);
+  world_deactivate(&w);
+}
+
+/* ... nor one that has the record of a commit of which nobody knows that it was completed. */
+static void one_that_knows_of_the_last_commit_comes_back(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  world_pass(&w, 20 * NS_PER_S);
+  w.meta[0].holds = w.home.holds = RAM_WRITES; /* the last record lands on b alone */
+  mirror_deactivate(w.m, false, world_done, &w);
+  world_run(&w);
+  assert_false(w.done);
+  world_die(&w);
+  w.meta[0].holds = w.home.holds = 0;
+  world_take_away(&w, 1);
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S);
+  world_deactivate(&w);
+  world_give_back(&w, 1);
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+}
+
+/* The state directory is lost, and so is a, which was out: it may have been used by force since. */
+static void an_absent_image_may_have_gone_on(void **state) {
+  (void)state;
+  b_is_alone();
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  world_take_away(&w, 0);
+  assert_int_equal(started(false), TARN_REFUSED);
+  assert_non_null(strstr(w.why, "nothing confirms that no newer data is lost"));
+  world_close(&w);
+  assert_int_equal(started(true), TARN_OK);
+  world_deactivate(&w);
+  assert_int_equal(started(false), TARN_OK); /* it is known now */
+  world_deactivate(&w);
+}
+
+/* No image can write its metadata here for a minute, and home goes on alone, record after record. Then the disks are served elsewhere, with a
+ * home of its own; there one fails, and the other goes on. Back here, with the former alone: our home has a high sequence, and knows nothing of
+ * that. */
+static void home_went_on_alone(uint32_t left) {
+  world_begin(&w, 2, MIB);
+  for (uint32_t i = 0; i < 2; i++) w.meta[i].fails = RAM_WRITES;
+  (void)world_write(&w, 500000, 4096); /* a mark, which cannot be recorded */
+  for (uint32_t i = 0; i < 2; i++) w.data[i].fails = RAM_FLUSHES;
+  (void)world_flush(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_die(&w);
+  for (uint32_t i = 0; i < 2; i++) w.meta[i].fails = w.data[i].fails = 0;
+  keep(&here);
+  memset(w.home.bytes, 0, RECORD_AREA_BYTES);
+  world_activate(&w);
+  world_pass(&w, 5 * NS_PER_S);
+  mirror_image_failed(w.m, left, "a test");
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_pass(&w, NS_PER_S);
+  world_deactivate(&w);
+  put(&here);
+  world_take_away(&w, 1 - left);
+  assert_int_equal(started(false), TARN_REFUSED); /* or else what the other one alone has is not read */
+}
+
+static void a_home_that_went_on_alone_confirms_nothing(void **state) {
+  (void)state;
+  home_went_on_alone(0);
+}
+
+static void nor_when_the_second_image_is_the_one_that_left(void **state) {
+  (void)state;
+  home_went_on_alone(1);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      WORLD_TEST(where_b_was_served_b_is),
+      WORLD_TEST(where_a_was_used_a_is),
+      WORLD_TEST(one_that_comes_back_later_is_not_copied_over_either),
+      WORLD_TEST(without_a_state_directory_neither_is),
+      WORLD_TEST(an_old_state_directory),
+      WORLD_TEST(one_that_left_whole_is_called_so),
+      WORLD_TEST(one_that_did_not_go_on_comes_back),
+      WORLD_TEST(one_that_knows_of_the_last_commit_comes_back),
+      WORLD_TEST(an_absent_image_may_have_gone_on),
+      WORLD_TEST(a_home_that_went_on_alone_confirms_nothing),
+      WORLD_TEST(nor_when_the_second_image_is_the_one_that_left),
+  };
+  return cmocka_run_group_tests_name("mirror_forked", tests, NULL, NULL);
+}
