@@ -10,7 +10,8 @@
  *
  * Crash argument: what a round carries is true in memory when the round starts and stays true (intent.h, missed.h), so any
  * part of it may land. Where one change needs another first (a map before its mark goes; a cleared map before the image
- * counts as SYNCHRONIZED; a record by which a map or a log no longer counts before that is emptied) the second is made only when the
+ * counts as SYNCHRONIZED; a record by which a map or a log no longer counts before that is emptied; whom a crash recovers from before
+ * what is repaired from there is marked) the second is made only when the
  * round of the first is done. */
 #include <string.h>
 

@@ -60,7 +60,13 @@ static tarn_err option_parse(const char *option, struct address *address, struct
   return door_option(&address->door, address->is_unix, option, why);
 }
 
-/* PATH[,OPTION...]; a path may hold commas. */
+/* A path may hold commas; but what stands behind the last one, and is no option, looks like one. */
+static bool is_like_an_option(const char *text) {
+  size_t letters = strspn(text, "abcdefghijklmnopqrstuvwxyz-");
+  return letters > 0 && text[letters] == '=' && !strchr(text, '/');
+}
+
+/* PATH[,OPTION...] */
 static tarn_err unix_parse(const char *text, struct address *address, struct why *why) {
   char path[1024];
   struct address options = {.is_unix = true, .mode = 0600, .group = (gid_t)-1};
@@ -68,6 +74,11 @@ static tarn_err unix_parse(const char *text, struct address *address, struct why
   strcpy(path, text);
   for (char *comma = strrchr(path, ','); comma; comma = strrchr(path, ',')) {
     tarn_err err = option_parse(comma + 1, &options, why);
+    if (err == TARN_NOT_FOUND && is_like_an_option(comma + 1))
+      return because(
+          why, TARN_INVALID,
+          "address 'unix:%s': unknown option '%.80s'; known are connections, exports, group, mode, per-peer, uid", path,
+          comma + 1);
     if (err == TARN_NOT_FOUND) break;
     if (err != TARN_OK) return err;
     *comma = '\0';

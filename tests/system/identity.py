@@ -614,7 +614,6 @@ def test_import_without_an_image_that_was_out(t):
     """As b knows, a was out before the state directory was lost. It may have been used by force since: activation asks, as import said."""
     daemon = Daemon(t).start()
     paths = file_mirror(t, daemon)
-    daemon.tarn("mirror", "activate", "vol0", status=None)
     daemon.tarn("image", "promote", "vol0", "b")
     daemon.tarn("image", "fracture", "vol0", "a")
     daemon.stop()

@@ -50,6 +50,9 @@ static void test_addresses(void **state) {
       {"an empty option", "n1:10809,", NULL, NULL, NULL, "unknown option ''"},
       {"options of a socket", "unix:/a,b,uid=0+1,per-peer=4,mode=0600", "", "", "/a,b", NULL},
       {"a wrong one", "unix:/a,uid=no-such-user,mode=0600", NULL, NULL, NULL, "no user 'no-such-user'"},
+      {"an option that is not there, of a socket", "unix:/a,uids=0,mode=0600", NULL, NULL, NULL,
+       "unknown option 'uids=0'; known are connections, exports, group, mode, per-peer, uid"},
+      {"a folder may look like one", "unix:/a,x=1/b", "", "", "/a,x=1/b", NULL},
       {"an empty group", "unix:/a,group=", NULL, NULL, NULL, "no group ''"},
   };
   (void)state;
