@@ -45,12 +45,15 @@ void sim_image_remember(struct sim_image *image, struct prng *prng) {
   *image->past = own;
 }
 
-/* As after a clean stop of that other daemon. */
-static void go_on_apart(struct record *own, uint32_t history, uint64_t id, uint64_t sequence) {
+static void begin_generation(struct record *own, uint32_t history, uint64_t id) {
   memmove(&own->history[1], &own->history[0], sizeof own->history[0] * (history - 1));
   own->history[0] = own->generation;
   own->generation.number++;
   own->generation.id = id;
+}
+
+/* As after a clean stop of that other daemon. */
+static void go_on_apart(struct record *own, uint64_t sequence) {
   own->sequence = max_u64(own->sequence, sequence) + 4;
   own->completed = own->sequence - 1;
   own->settled_number = own->generation.number;
@@ -70,7 +73,9 @@ bool sim_image_serve_apart(struct sim_image *image, struct prng *prng) {
     return false; /* a power loss may take that back: then it would be the newest */
   if (memcmp(home.mirror_uuid, image->past->mirror_uuid, sizeof home.mirror_uuid) != 0) return false;
   own = *image->past;
-  go_on_apart(&own, mirror->config.limits->history, prng_next(prng), home.sequence);
+  bool goes_on = prng_one_in(prng, 3); /* in its generation: none of its images was out there either */
+  if (!goes_on) begin_generation(&own, mirror->config.limits->history, prng_next(prng));
+  go_on_apart(&own, home.sequence);
   record_encode(&own, bytes);
   for (uint32_t slot = 0; slot < 2; slot++)
     medium_write(image->meta.medium, slot * RECORD_SLOT_BYTES, RECORD_BYTES, bytes, true);
@@ -81,7 +86,8 @@ bool sim_image_serve_apart(struct sim_image *image, struct prng *prng) {
       medium_write(image->data[v].medium, prng_below(prng, pages) * JUNK_BYTES, JUNK_BYTES, junk, true);
   }
   mirror->world->counters.served_apart++;
-  world_trace(mirror->world, "image %s was served apart: generation %llu", image->label,
-              (unsigned long long)own.generation.number);
+  mirror->world->counters.apart_in_ours += goes_on;
+  world_trace(mirror->world, "image %s was served apart: generation %llu%s", image->label,
+              (unsigned long long)own.generation.number, goes_on ? ", which is one of ours" : "");
   return true;
 }

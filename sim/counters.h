@@ -96,6 +96,7 @@
   X(data_repaired, "repairs of such by verify (rule 15)")                                        \
   X(repaired_beside_join, "F26 repairs beside an image that was being copied to (rule 15)")      \
   X(served_apart, "images that another daemon served meanwhile")                                 \
+  X(apart_in_ours, "... in a generation that is one of ours")                                    \
   X(tiny_limits, "mirrors with tiny limits")                                                     \
   X(image_reopened, "images whose disks were opened anew")                                       \
   X(disk_of_parts, "disks made of parts that were opened")                                       \

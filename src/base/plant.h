@@ -73,7 +73,6 @@
   X(one_copy_read, "metadata of which one copy cannot be read counts as lost")                                 \
   X(promoted_too_early, "maps and logs go before it is recorded that an image is used as it is")               \
   X(repair_beside_its_record, "what is repaired may be recovered from the master, if a crash tears one round") \
-  X(forced_from_newest, "who uses an old image by force goes on from what others did since")                   \
   X(gone_on_unseen, "an image that was used with an old state directory counts as behind")                     \
   X(repair_from_master, "a crash while a verify repairs recovers from the master, as ever")
 

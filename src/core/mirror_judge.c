@@ -508,7 +508,7 @@ bool judge_images(struct mirror *m) {
     if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
   }
   const struct record *line = m->line < IMAGES_MAX ? &m->images[m->line].store.record : &m->record;
-  if (!same_generation(&line->generation, &m->record.generation) && !PLANTED(forced_from_newest)) take_line(m, line);
+  if (!same_generation(&line->generation, &m->record.generation)) take_line(m, line);
   else if (current != were_current || forks) mirror_new_generation(m);
   return true;
 }
