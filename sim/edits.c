@@ -230,6 +230,16 @@ bool edits_home_goes_back(struct sim_mirror *mirror) {
   return true;
 }
 
+/* Has somebody that was current by this home store not come along? He may have gone on by it. */
+static bool is_anybody_left(const struct sim_mirror *mirror, const struct look *look, const struct record *home) {
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) {
+    if (!home->images[i].present || home->images[i].state != IMAGE_SYNCHRONIZED) continue;
+    bool here = i < mirror->image_count && mirror->images[i].configured && !mirror->images[i].absent;
+    if (!here || !sim_record_knows(&look->best, &look->own[i].generation)) return true;
+  }
+  return false;
+}
+
 /* While one of the newest images is away, an old home store cannot confirm that nothing is lost: nobody is served from the others. */
 static void home_back(struct sim_mirror *mirror, const struct look *look, struct prng *prng) {
   struct record home;
@@ -240,6 +250,7 @@ static void home_back(struct sim_mirror *mirror, const struct look *look, struct
   bool forgotten = home.generation.number != 0 && home.sequence < look->best.completed;
   for (uint32_t i = 0; i < mirror->image_count; i++)
     forgotten &= !mirror->images[i].configured || !sim_record_knows(&look->own[i], &home.generation);
+  if (forgotten && !is_anybody_left(mirror, look, &home)) return; /* it is an old one, and no more */
   struct sim_image *away = NULL;
   if (!forgotten) {
     uint32_t victim = draw_bit(look->current, prng), others = look->current & ~(1u << victim);

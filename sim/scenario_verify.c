@@ -218,10 +218,10 @@ static void starts_again(struct rot *rot) {
   while (!mirror->clients[0].wire->ready) node_step(mirror->node);
 }
 
-/* In the first round, after this many, that carries a record and something else: of that all lands but the record. */
+/* In the first or second round that carries a record and something else: of that all lands but the record. */
 static void crash_in_a_round(struct rot *rot) {
   struct sim_mirror *mirror = rot->mirror;
-  uint64_t seen = 0, left = prng_below(&rot->prng, 3), cut_ns = 0;
+  uint64_t seen = 0, left = prng_one_in(&rot->prng, 4), cut_ns = 0;
   while (mirror->verifying && (cut_ns == 0 || !sim_mirror_is_cut(mirror))) {
     uint64_t round = mirror_rounds_ended(mirror->core) + 1;
     bool begins = cut_ns == 0 && mirror_round_runs(mirror->core) && round != seen;
@@ -250,7 +250,7 @@ static void one_round_cut_off(struct rot *rot) {
   uint32_t source = (uint32_t)prng_below(&rot->prng, mirror->image_count);
   memcpy(rot->source, bytes_at(rot, source, rot->from), rot->size - rot->from);
   sim_mirror_verify(mirror, source);
-  if (prng_one_in(&rot->prng, 2)) crash_in_a_round(rot);
+  if (!prng_one_in(&rot->prng, 3)) crash_in_a_round(rot);
   else crash_between(rot);
   if (mirror->verifying) mirror->world->counters.repair_cut_off++;
   node_crash(mirror->node, false);
@@ -331,7 +331,7 @@ void scenario_verify(struct world *world, struct node *node) {
   mirror->healed = true; /* disks that are opened anew are there */
   fill(&rot);
   for (uint64_t rounds = prng_between(&rot.prng, 1, 4); rounds > 0; rounds--) {
-    if (prng_one_in(&rot.prng, 3)) one_round_cut_off(&rot);
+    if (prng_one_in(&rot.prng, 2)) one_round_cut_off(&rot);
     else if (mirror->image_count < 3 || prng_one_in(&rot.prng, 3)) one_round(&rot);
     else one_round_beside_a_join(&rot);
   }

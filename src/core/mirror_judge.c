@@ -57,8 +57,47 @@ static bool went_on_without(const struct record *home, const struct record *r, u
   return r->generation.number > home->generation.number && !relied_on && home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
-/* The newest record. Home took part in every commit that was completed, so a record that does not descend from home's is
- * of a commit that was not, and of a line that nothing was answered from. */
+/* Has an image whose last record is this one gone on since r's line put it out? A record tells of the last commit but one, and the one
+ * after the last that r's line knew to be completed may have been, too. */
+static bool went_on_since(const struct record *r, uint32_t k, const struct record *last) {
+  return last->completed > r->images[k].seen_sequence + 1;
+}
+
+/* Somebody used an image by force, and went on from where that had left: home's generation is not in the history of r then (take_line). May
+ * those that were current there have gone on, by home? An open one was not stopped cleanly. */
+enum claim { CLAIM_NONE, CLAIM_OPEN, CLAIM_WENT_ON };
+
+static enum claim claim_of(const struct mirror *m, const struct record *r, uint32_t k) {
+  const struct record *home = &m->home.record, *last = home;
+  const struct store *store = &m->images[k].store;
+  if (!home->images[k].present || home->images[k].state != IMAGE_SYNCHRONIZED) return CLAIM_NONE;
+  if (store->disk && store->record_err == TARN_OK) last = &store->record;
+  if (!same_generation(&last->generation, &home->generation))
+    return in_history(r, &last->generation) ? CLAIM_NONE : CLAIM_WENT_ON; /* it is with r, or somewhere else */
+  if (r->images[k].left_id != home->generation.id || went_on_since(r, k, last)) return CLAIM_WENT_ON;
+  return last->clean ? CLAIM_NONE : CLAIM_OPEN;
+}
+
+static enum claim home_claim(const struct mirror *m, const struct record *r) {
+  enum claim claim = CLAIM_NONE;
+  if (m->home.record_err != TARN_OK || in_history(r, &m->home.record.generation)) return CLAIM_NONE;
+  for (uint32_t k = 0; k < m->config.image_count; k++) {
+    enum claim one = claim_of(m, r, k);
+    if (one > claim) claim = one;
+  }
+  return claim;
+}
+
+/* Is it of a line that home cannot be in? Home took part in every commit that was completed: a record that does not descend from home's is of a
+ * commit that was not, and of a line that nothing was answered from; or home is an old one, and all that was current there is with r, or was
+ * given up. */
+static bool is_beside_home(const struct mirror *m, const struct record *r) {
+  if (in_history(r, &m->home.record.generation)) return false;
+  bool relied_on = r->generation.number <= r->settled_number;
+  return !relied_on || home_claim(m, r) == CLAIM_WENT_ON;
+}
+
+/* The newest record. */
 const struct record *judge_best(struct mirror *m) {
   const struct record *home = m->home.record_err == TARN_OK ? &m->home.record : NULL;
   const struct record *best = home;
@@ -66,7 +105,7 @@ const struct record *judge_best(struct mirror *m) {
     const struct store *store = &m->images[i].store;
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
-    if (home && !in_history(&store->record, &home->generation)) continue;
+    if (home && is_beside_home(m, &store->record)) continue;
     if (home && went_on_without(home, &store->record, i)) continue;
     if (!best || record_is_newer(&store->record, best)) best = &store->record;
   }
@@ -125,19 +164,17 @@ static bool was_written_to(const struct mirror *m, uint32_t i) {
 }
 
 /* It is out, and by its own record it was SYNCHRONIZED in commits that were completed since: somebody used it with an old state directory.
- * The one after the last that we know to be completed may have been, too: a record tells of the one before. */
+ * Of one that was being copied to that is not known as well. */
 static bool went_on_alone(const struct mirror *m, uint32_t i, const struct record *own) {
   const struct record_image *ri = &m->record.images[i];
-  return ri->state != IMAGE_SYNCHRONIZED && own->images[i].state == IMAGE_SYNCHRONIZED &&
-         own->completed > ri->seen_sequence + 1 && !PLANTED(gone_on_unseen);
+  return ri->state != IMAGE_SYNCHRONIZED && ri->left_number != 0 && own->images[i].state == IMAGE_SYNCHRONIZED &&
+         went_on_since(&m->record, i, own) && !PLANTED(gone_on_unseen);
 }
 
-/* Of one that is too old to be known, what only it can have is what it was current with: a copy that was never finished has
- * nothing. */
+/* What only it can have is what it was current with: a copy that was never finished has nothing. */
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
   if (judge_knows(m, i, own)) return went_on_alone(m, i, own);
-  bool unknown = kinship(&m->record, &own->generation) == KINSHIP_UNKNOWN;
-  if (unknown && own->images[i].state != IMAGE_SYNCHRONIZED) return false;
+  if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
   bool relied_on = own->generation.number <= own->settled_number;
   return relied_on || m->home.record_err != TARN_OK;
 }
@@ -264,15 +301,19 @@ void keep_to_volumes(const struct mirror *m, struct unreadable *list) {
   }
 }
 
-/* The mirror goes on from the generation that this record is of, not from the newest that is known: what others did since is not in the
- * history, so that those who have gone on from it elsewhere do not take this line for their future (rule 9). */
+/* Others are given up: the mirror goes on from the generation that this record is of, not from the newest that is known. That is not in the
+ * history, so that those who go on in it elsewhere do not take this line for their future (rule 9). */
 static void take_line(struct mirror *m, const struct record *own) {
   struct record *r = &m->record;
-  uint64_t newest = r->generation.number;
+  struct generation newest = r->generation;
   r->generation = own->generation;
   memcpy(r->history, own->history, sizeof r->history);
   mirror_new_generation(m);
-  r->generation.number = max_u64(r->generation.number, newest + 1);
+  if (same_generation(&r->history[0], &newest)) {
+    memmove(&r->history[0], &r->history[1], sizeof r->history[0] * (HISTORY_MAX - 1));
+    r->history[HISTORY_MAX - 1] = (struct generation){0};
+  }
+  r->generation.number = max_u64(r->generation.number, newest.number + 1);
 }
 
 /* Uses image `i` as it is, and copies it over all others: what the maps say of them no longer holds. */
@@ -291,8 +332,11 @@ static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
     keep_to_volumes(m, &m->record.unreadable);
   }
   for (uint32_t k = 0; k < IMAGES_MAX; k++) {
-    if (k == i || !m->record.images[k].present) continue;
-    m->record.images[k].all_missed = true;
+    struct record_image *other = &m->record.images[k];
+    if (k == i || !other->present) continue;
+    other->all_missed = true;
+    if (other->state == IMAGE_SYNCHRONIZED || other->state == IMAGE_SYNCHRONIZING)
+      other->left_id = m->record.generation.id;
     if (verdicts[k] == VERDICT_CURRENT || verdicts[k] == VERDICT_CHANGED) verdicts[k] = VERDICT_OLD;
   }
 }
@@ -498,6 +542,11 @@ bool judge_images(struct mirror *m) {
     verdicts[i] = judge_image(m, i);
     if (verdicts[i] != VERDICT_ABSENT) m->judged |= 1u << i;
   }
+  if (home_claim(m, &m->record) == CLAIM_OPEN) {
+    unsure = true;
+    admin_explain(m,
+                  "what was current by the state directory that is here may have been written apart from the others");
+  }
   EACH_IMAGE(m, i) unsure |= is_unsure_of(m, i, verdicts[i]);
   if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;
   if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
@@ -507,8 +556,8 @@ bool judge_images(struct mirror *m) {
     apply_verdict(m, i, verdicts[i]);
     if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
   }
-  const struct record *line = m->line < IMAGES_MAX ? &m->images[m->line].store.record : &m->record;
-  if (!same_generation(&line->generation, &m->record.generation)) take_line(m, line);
+  bool gives_up = m->line < IMAGES_MAX && were_current & ~(1u << m->line);
+  if (gives_up) take_line(m, &m->images[m->line].store.record);
   else if (current != were_current || forks) mirror_new_generation(m);
   return true;
 }

@@ -28,7 +28,8 @@ struct import {
   uint32_t count;
   struct image_spec specs[IMAGES_MAX];
   struct examined disks[IMAGES_MAX];
-  uint32_t best; /* whose record is the newest */
+  bool compared; /* they belong together, and `best` has the newest record */
+  uint32_t best;
   uint32_t missing;
   tarn_err err;
   struct why why;
@@ -242,6 +243,7 @@ static void examine_work(struct reactor_work *work) {
   import->err = TARN_OK;
   for (uint32_t i = 0; i < import->count && import->err == TARN_OK; i++) import->err = disk_examine(import, i, why);
   if (import->err == TARN_OK) import->err = disks_compare(import, why);
+  import->compared = import->err == TARN_OK;
   if (import->err == TARN_OK) import->err = missing_name(import, why);
   if (import->err == TARN_OK) import->err = file_fill(import, why);
   if (import->err == TARN_OK) import->err = plan_check_import(&import->plan, why);
@@ -300,19 +302,25 @@ static tarn_err is_new(struct import *import, const struct list *mirrors) {
   return TARN_OK;
 }
 
-static tarn_err name_is_free(struct import *import) {
-  struct manager *manager = import->managed->manager;
-  const char *name = import->plan.file->name;
-  struct why why;
+/* Whatever else is wrong: who imports what is here already needs no other advice. */
+static void look_for_it(struct import *import) {
+  const struct manager *manager = import->managed->manager;
   tarn_err err = is_new(import, &manager->mirrors);
   if (err == TARN_OK) err = is_new(import, &manager->given_up);
-  if (err != TARN_OK || make_name_check(manager, name, &why) == TARN_OK) return err;
+  if (err != TARN_OK) import->err = err;
+}
+
+static tarn_err name_is_free(struct import *import) {
+  const char *name = import->plan.file->name;
+  struct why why;
+  if (make_name_check(import->managed->manager, name, &why) == TARN_OK) return TARN_OK;
   return because(&import->why, TARN_EXISTS, "%s: give another NAME behind the paths", why.text);
 }
 
 static void examined(struct reactor_work *work) {
   struct import *import = CONTAINER_OF(work, struct import, work);
   struct managed *managed = import->managed;
+  if (import->compared) look_for_it(import);
   if (import->err == TARN_OK) import->err = name_is_free(import);
   if (import->err == TARN_OK) import->err = make_next(managed, MAKING_MIRROR, &import->why);
   if (import->err != TARN_OK) {

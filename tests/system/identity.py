@@ -680,6 +680,8 @@ def test_import_is_refused(t):
     daemon.tarn("image", "remove", "vol1", "gone")
     result = daemon.tarn("mirror", "import", a, b, status=1)
     check("belongs to" in result.err or "in use" in result.err, f"what a mirror of this node uses: {result}")
+    result = daemon.tarn("mirror", "import", a, status=1)
+    check("mirror vol0 of this node is this one already" in result.err and "--force" not in result.err, f"{result}")
     daemon.stop()
     lose_state(daemon)
     copy = t.path("copy.img")

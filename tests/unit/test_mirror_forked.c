@@ -220,6 +220,189 @@ static void nor_when_the_second_image_is_the_one_that_left(void **state) {
   home_went_on_alone(1);
 }
 
+/* b was not stopped cleanly: nobody knows whether it has gone on. */
+static void what_was_given_up_and_did_not_stop_may_have_gone_on(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_die(&w);
+  keep(&here);
+  serves(0, true, 2 * 65536);
+  put(&here);
+  assert_int_equal(started(false), TARN_REFUSED);
+  assert_string_equal(
+      w.why,
+      "what was current by the state directory that is here may have been written apart from the others; "
+      "nothing confirms that no newer data is lost; --force goes on without it");
+  world_close(&w);
+  assert_int_equal(started(true), TARN_OK);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  has(1, 2 * 65536);
+  world_deactivate(&w);
+}
+
+/* a is used by force, as b is away, and serves. Then the state directory of before that is restored from a backup, and b is found. b has
+ * not gone on: what it has is what the administrator gave up. What was answered from a since is the newest data. */
+static void an_old_state_directory_does_not_make_what_was_given_up_the_newest(void **state) {
+  (void)state;
+  b_is_alone();
+  keep(&here);
+  serves(0, true, 2 * 65536);
+  serves(0, false, 4 * 65536);
+  put(&here);
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w); /* b has nothing that was not given up */
+  has(1, 2 * 65536);
+  has(1, 4 * 65536);
+  world_deactivate(&w);
+}
+
+/* As before, and b was copied over in full since: both are equal, and nothing is missing but the newest state directory. */
+static void an_old_state_directory_keeps_no_whole_mirror_from_starting(void **state) {
+  (void)state;
+  b_is_alone();
+  keep(&here);
+  serves(0, true, 2 * 65536);
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+  put(&here);
+  assert_int_equal(started(false), TARN_OK);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+}
+
+/* Three images, c away since before; a and b are equal, and newer. */
+static void nor_does_it_make_a_third_one_the_newest(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w); /* b and c are current */
+  keep(&here);
+  world_take_away(&w, 1);
+  world_take_away(&w, 2);
+  w.config.images[2].policy.return_by_itself = false;
+  assert_int_equal(started(true), TARN_OK); /* a by force */
+  assert_int_equal(world_write(&w, 2 * 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 1);
+  world_activate(&w); /* b is copied over */
+  world_pass(&w, 60 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 2);
+  w.config.images[2].policy.return_by_itself = true;
+  put(&here);
+  assert_int_equal(started(false), TARN_OK);
+  assert_int_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
+}
+
+static void b_is_half_copied(void) {
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  for (uint64_t at = 0; at < MIB; at += 65536) assert_int_equal(world_write(&w, at, 65536), TARN_OK);
+  world_pass(&w, 20 * NS_PER_S);
+  w.data[1].holds = RAM_WRITES; /* a copy of which nothing lands */
+  world_bring_back(&w, 1);
+  world_run(&w);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, NS_PER_S / 10);
+  ram_release(&w.data[1]);
+  world_pass(&w, NS_PER_S / 10);
+  world_deactivate(&w);
+}
+
+/* a goes on here, in the generation in which b was copied to. Elsewhere b, a copy that was never finished, is used by force. */
+static void where_a_is_served_an_unfinished_copy_is_not_served_instead(void **state) {
+  (void)state;
+  b_is_half_copied();
+  keep(&elsewhere);
+  serves(0, false, 65536);
+  keep(&here);
+  put(&elsewhere);
+  serves(1, true, 2 * 65536);
+  put(&here);
+  assert_int_equal(started(false), TARN_OK);
+  assert_int_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
+}
+
+/* b's join lands on b alone, and the process dies; b is not there at the next start. It has nothing that a has not: it comes back. */
+static void one_whose_join_nobody_else_knows_of_comes_back(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "for the test");
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  w.data[1].holds = RAM_FLUSHES;
+  world_bring_back(&w, 1);
+  w.meta[0].holds = w.home.holds = RAM_WRITES;
+  for (uint32_t step = 0; step < 1000 && world_image(&w, 1).state != IMAGE_SYNCHRONIZED; step++) {
+    ram_answer_all(&w.data[1]);
+    if (w.meta[0].held_count > 0) ram_answer(&w.meta[0]);
+    else if (w.home.held_count > 0) ram_answer(&w.home);
+    else world_pass(&w, NS_PER_S / 100);
+    world_run(&w);
+  }
+  world_run(&w);
+  world_die(&w);
+  w.data[1].holds = w.meta[0].holds = w.home.holds = 0;
+  assert_int_equal(world_record(w.meta[1].bytes).images[1].state, IMAGE_SYNCHRONIZED);
+  assert_int_equal(world_record(w.meta[0].bytes).images[1].state, IMAGE_SYNCHRONIZING);
+  world_take_away(&w, 1);
+  world_activate(&w);
+  assert_int_equal(client_do(&w, DISK_WRITE, 0, 4096, 0x77), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 1);
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+}
+
+/* a is lost; b, which left before, is used by force, while c, to which was being copied, is here; the process dies in the first commit,
+ * of which c gets nothing. c has nothing of its own: it is copied to. */
+static void one_that_was_being_copied_to_comes_back(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, NS_PER_S);
+  world_deactivate(&w);
+  world_take_away(&w, 1);
+  world_activate(&w);
+  mirror_image_failed(w.m, 2, "a test");
+  for (uint64_t at = 0; at < MIB; at += 65536) assert_int_equal(world_write(&w, at, 65536), TARN_OK);
+  w.data[2].holds = RAM_WRITES;
+  world_bring_back(&w, 2);
+  world_run(&w);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZING);
+  world_die(&w); /* with a's node */
+  w.data[2].holds = 0;
+  world_give_back(&w, 1);
+  world_take_away(&w, 0);
+  w.meta[2].holds = RAM_WRITES;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
+  world_run(&w);
+  assert_false(w.done);
+  world_die(&w);
+  w.meta[2].holds = 0;
+  tarn_err err = started(false);
+  if (err == TARN_OK) {
+    world_pass(&w, 60 * NS_PER_S);
+    assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(where_b_was_served_b_is),
@@ -233,6 +416,13 @@ int main(void) {
       WORLD_TEST(an_absent_image_may_have_gone_on),
       WORLD_TEST(a_home_that_went_on_alone_confirms_nothing),
       WORLD_TEST(nor_when_the_second_image_is_the_one_that_left),
+      WORLD_TEST(what_was_given_up_and_did_not_stop_may_have_gone_on),
+      WORLD_TEST(an_old_state_directory_does_not_make_what_was_given_up_the_newest),
+      WORLD_TEST(an_old_state_directory_keeps_no_whole_mirror_from_starting),
+      WORLD_TEST(nor_does_it_make_a_third_one_the_newest),
+      WORLD_TEST(where_a_is_served_an_unfinished_copy_is_not_served_instead),
+      WORLD_TEST(one_whose_join_nobody_else_knows_of_comes_back),
+      WORLD_TEST(one_that_was_being_copied_to_comes_back),
   };
   return cmocka_run_group_tests_name("mirror_forked", tests, NULL, NULL);
 }
