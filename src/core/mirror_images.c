@@ -93,6 +93,7 @@ static bool any_guard_dead(const struct mirror *m, const struct image *image) {
 static void undo(struct mirror *m, uint32_t i) {
   struct image *image = &m->images[i];
   struct record_image *ri = &m->record.images[i];
+  uint64_t seen = ri->seen_sequence;
   switch (m->admin_op) {
     case IMAGE_OP_REMOVE:
       image->present = true;
@@ -128,6 +129,7 @@ static void undo(struct mirror *m, uint32_t i) {
       /* The others failed in this very round, and one must stay. */
       if (mirror_current_mask(m) == 1u << i) break;
       *ri = m->admin_undo;
+      ri->seen_sequence = max_u64(seen, ri->seen_sequence); /* it took part, and its record may say so */
       image->present = ri->present;
       image->online = m->admin_online;
       ri->all_missed = ri->present;

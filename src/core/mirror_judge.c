@@ -60,7 +60,9 @@ static bool went_on_without(const struct record *home, const struct record *r, u
 /* Has an image whose last record is this one gone on since r's line put it out? A record tells of the last commit but one, and the one
  * after the last that r's line knew to be completed may have been, too. */
 static bool went_on_since(const struct record *r, uint32_t k, const struct record *last) {
-  return last->completed > r->images[k].seen_sequence + 1;
+  const struct record_image *image = &r->images[k];
+  uint64_t seen = image->state == IMAGE_SYNCHRONIZING ? r->completed : image->seen_sequence;
+  return last->completed > seen + 1;
 }
 
 /* Somebody used an image by force, and went on from where that had left: home's generation is not in the history of r then (take_line). May
@@ -71,9 +73,10 @@ static enum claim claim_of(const struct mirror *m, const struct record *r, uint3
   const struct record *home = &m->home.record, *last = home;
   const struct store *store = &m->images[k].store;
   if (!home->images[k].present || home->images[k].state != IMAGE_SYNCHRONIZED) return CLAIM_NONE;
-  if (store->disk && store->record_err == TARN_OK) last = &store->record;
-  if (!same_generation(&last->generation, &home->generation))
-    return in_history(r, &last->generation) ? CLAIM_NONE : CLAIM_WENT_ON; /* it is with r, or somewhere else */
+  bool is_here = store->disk && store->record_err == TARN_OK;
+  if (is_here && same_generation(&store->record.generation, &home->generation)) last = &store->record;
+  else if (is_here && !in_history(home, &store->record.generation)) /* it is with r, or somewhere else */
+    return in_history(r, &store->record.generation) ? CLAIM_NONE : CLAIM_WENT_ON;
   if (r->images[k].left_id != home->generation.id || went_on_since(r, k, last)) return CLAIM_WENT_ON;
   return last->clean ? CLAIM_NONE : CLAIM_OPEN;
 }
@@ -163,11 +166,10 @@ static bool was_written_to(const struct mirror *m, uint32_t i) {
   return was != 0 && now != 0 && was != now;
 }
 
-/* It is out, and by its own record it was SYNCHRONIZED in commits that were completed since: somebody used it with an old state directory.
- * Of one that was being copied to that is not known as well. */
+/* It is out, and by its own record it was SYNCHRONIZED in commits that were completed since: somebody used it with an old state directory. */
 static bool went_on_alone(const struct mirror *m, uint32_t i, const struct record *own) {
   const struct record_image *ri = &m->record.images[i];
-  return ri->state != IMAGE_SYNCHRONIZED && ri->left_number != 0 && own->images[i].state == IMAGE_SYNCHRONIZED &&
+  return ri->state != IMAGE_SYNCHRONIZED && own->images[i].state == IMAGE_SYNCHRONIZED &&
          went_on_since(&m->record, i, own) && !PLANTED(gone_on_unseen);
 }
 
@@ -269,9 +271,8 @@ static bool home_confirms(const struct mirror *m) {
 
 void image_fell_behind(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
-  if (ri->seen_sequence < m->record.completed && ri->state == IMAGE_SYNCHRONIZED)
-    ri->seen_sequence = m->record.completed;
   bool took_part = ri->state == IMAGE_SYNCHRONIZED || ri->state == IMAGE_SYNCHRONIZING;
+  if (took_part) ri->seen_sequence = max_u64(ri->seen_sequence, m->record.completed);
   if (took_part) ri->left_id = m->record.generation.id;
   if (ri->state == IMAGE_SYNCHRONIZED) {
     ri->left_number = m->record.generation.number;

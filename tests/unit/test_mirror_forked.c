@@ -403,6 +403,95 @@ static void one_that_was_being_copied_to_comes_back(void **state) {
   }
 }
 
+/* The same, with the state directory copied while a is served, and a kill here: nobody knows whether a has gone on. */
+static void nor_is_it_copied_over_what_was_answered_before_a_kill(void **state) {
+  (void)state;
+  b_is_half_copied();
+  world_take_away(&w, 1);
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, NS_PER_S);
+  keep(&elsewhere);
+  assert_int_equal(client_do(&w, DISK_WRITE, 65536, 4096, 9), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_die(&w);
+  world_give_back(&w, 1);
+  keep(&here);
+  put(&elsewhere);
+  serves(1, true, 2 * 65536);
+  put(&here);
+  assert_int_equal(started(false), TARN_REFUSED);
+  assert_int_equal(w.data[0].bytes[65536], 9);
+}
+
+/* As where_b_was_served_b_is, with a kill here. */
+static void nor_is_b_where_it_was_served_and_killed(void **state) {
+  (void)state;
+  b_is_alone();
+  world_take_away(&w, 0);
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, NS_PER_S);
+  keep(&elsewhere);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_die(&w);
+  world_give_back(&w, 0);
+  keep(&here);
+  put(&elsewhere);
+  serves(0, true, 2 * 65536);
+  put(&here);
+  assert_int_equal(started(false), TARN_REFUSED);
+  has(1, 65536);
+}
+
+/* a is to be assumed equal, but home fails in the very record that says so, and it is taken back. a has nothing of its own. */
+static void one_that_was_not_assumed_after_all_comes_back(void **state) {
+  (void)state;
+  b_is_alone();
+  w.config.images[0].policy.return_by_itself = false;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.quiet = true}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  w.home.holds = RAM_WRITES;
+  mirror_image_do(w.m, 0, IMAGE_OP_ASSUME, false, world_done, &w);
+  world_run(&w);
+  for (uint32_t k = 0; k < 4; k++) { /* the try, and the one that gives it the log */
+    ram_answer(&w.home);
+    world_run(&w);
+  }
+  assert_false(w.done);
+  w.home.fails = RAM_WRITES;
+  ram_release(&w.home);
+  assert_int_not_equal(world_wait(&w), TARN_OK);
+  w.home.fails = 0;
+  world_pass(&w, 5 * NS_PER_S);
+  world_deactivate(&w);
+  w.config.images[0].policy.return_by_itself = true;
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+}
+
+/* b is fractured before an upgrade, which fails: back to b, by promote --force. Long after, a state directory of before is restored. */
+static void an_old_state_directory_is_no_end_after_a_rollback(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_do(w.m, 1, IMAGE_OP_FRACTURE, false, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 1}, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_equal(world_write(&w, 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  put(&here);
+  assert_int_equal(started(false), TARN_OK);
+  world_check_synchronized(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(where_b_was_served_b_is),
@@ -423,6 +512,10 @@ int main(void) {
       WORLD_TEST(where_a_is_served_an_unfinished_copy_is_not_served_instead),
       WORLD_TEST(one_whose_join_nobody_else_knows_of_comes_back),
       WORLD_TEST(one_that_was_being_copied_to_comes_back),
+      WORLD_TEST(nor_is_it_copied_over_what_was_answered_before_a_kill),
+      WORLD_TEST(nor_is_b_where_it_was_served_and_killed),
+      WORLD_TEST(one_that_was_not_assumed_after_all_comes_back),
+      WORLD_TEST(an_old_state_directory_is_no_end_after_a_rollback),
   };
   return cmocka_run_group_tests_name("mirror_forked", tests, NULL, NULL);
 }
