@@ -52,9 +52,9 @@ static void begin_generation(struct record *own, uint32_t history, uint64_t id) 
   own->generation.id = id;
 }
 
-/* As after a clean stop of that other daemon. */
-static void go_on_apart(struct record *own, uint64_t sequence) {
-  own->sequence = max_u64(own->sequence, sequence) + 4;
+/* As after a clean stop of that other daemon, so many records later. */
+static void go_on_apart(struct record *own, uint64_t sequence, uint64_t records) {
+  own->sequence = max_u64(own->sequence, sequence) + records;
   own->completed = own->sequence - 1;
   own->settled_number = own->generation.number;
   own->clean = true;
@@ -75,7 +75,9 @@ bool sim_image_serve_apart(struct sim_image *image, struct prng *prng) {
   own = *image->past;
   bool goes_on = prng_one_in(prng, 3); /* in its generation: none of its images was out there either */
   if (!goes_on) begin_generation(&own, mirror->config.limits->history, prng_next(prng));
-  go_on_apart(&own, home.sequence);
+  /* So few that the generation alone tells, or more. */
+  if (!goes_on && prng_one_in(prng, 2)) go_on_apart(&own, home.images[i].seen_sequence, 2);
+  else go_on_apart(&own, home.sequence, 4);
   record_encode(&own, bytes);
   for (uint32_t slot = 0; slot < 2; slot++)
     medium_write(image->meta.medium, slot * RECORD_SLOT_BYTES, RECORD_BYTES, bytes, true);

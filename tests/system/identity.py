@@ -679,7 +679,7 @@ def test_import_is_refused(t):
     t.run("cp", t.path("gone.img.tarn"), t.path("removed.img.tarn"))
     daemon.tarn("image", "remove", "vol1", "gone")
     result = daemon.tarn("mirror", "import", a, b, status=1)
-    check("belongs to" in result.err or "in use" in result.err, f"what a mirror of this node uses: {result}")
+    check("mirror vol0 of this node is this one already" in result.err, f"what a mirror of this node uses: {result}")
     result = daemon.tarn("mirror", "import", a, status=1)
     check("mirror vol0 of this node is this one already" in result.err and "--force" not in result.err, f"{result}")
     daemon.stop()
@@ -712,7 +712,7 @@ def test_import_is_refused(t):
     said = daemon.tarn("mirror", "import", a, b, "again", quiet=True)
     check("is not on the file" not in said.err, f"these are the very files: {said}")
     result = daemon.tarn("mirror", "import", a, b, "twice", status=1)
-    check("belongs to" in result.err, f"{result}")
+    check("mirror again of this node is this one already" in result.err, f"{result}")
     check(examine(daemon, bare, damaged, status=1)[1]["record_slots"] == ["damaged", "damaged"], "damage is not said")
     daemon.stop()
 
