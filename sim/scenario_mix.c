@@ -819,7 +819,7 @@ void scenario_hung_disk(struct world *world, struct node *node) {
 
 /* Everything; one seed in 25 for data that rots: where it may, nothing else can be told from it; one in 25
  * for a disk that hangs beside others; of those that are left one in 25 for commands beside recoveries, one for FUAs that fail beside
- * flushes, one for crashes within a round of metadata, two more for maps, and one more for reads beside what fails: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
+ * flushes, one for crashes within a round of metadata, one more for maps, and one for reads beside what fails: drawn from a stream of their own, so that all others stay what they were. Of the seeds that have all weathers a third is for two troubles at once. */
 void scenario_mix(struct world *world, struct node *node) {
   static mix_setter *const brinks[] = {
       mix_set_brink,    mix_set_brink,    mix_set_brink, mix_set_source_lost, mix_set_source_lost, mix_set_all_fail,
@@ -841,8 +841,7 @@ void scenario_mix(struct world *world, struct node *node) {
     case 0: scenario_commands(world, node); return;
     case 1: scenario_fua(world, node); return;
     case 2: scenario_rounds(world, node); return;
-    case 3:
-    case 4: scenario_maps(world, node); return;
+    case 3: scenario_maps(world, node); return;
     case 24: scenario_reads(world, node); return;
     default: break;
   }

@@ -57,7 +57,6 @@
   X(marked_witness_counts, "a witness counts though its region is marked")                                     \
   X(missed_witness_counts, "a witness counts for an image that has missed what was written there")             \
   X(edited_counts, "an image that was replaced, or written to, counts beside others that were not")            \
-  X(away_edit_unseen, "an image that was written to while it was away is believed by its map")                 \
   X(replaced_known, "an image that was replaced while it was out is believed by its map")                      \
   X(old_home_confirms, "a home store of an earlier life confirms that nothing newer is away")                  \
   X(witness_ignored, "disks are not looked at before what was recorded of them is believed")                   \

@@ -185,8 +185,7 @@ const char *judge_other(const struct mirror *m, uint32_t i, const struct record 
   const struct record_image *ri = &m->record.images[i];
   if (image_is_replaced(m, i) && !PLANTED(replaced_known)) return "its file is another one than it was";
   if (own->sequence < ri->seen_sequence) return "it holds an older state than it left with";
-  if (was_written_to(m, i) && (ri->missing == MISSING_FRACTURED || !PLANTED(away_edit_unseen)))
-    return "its file was written to while it was away";
+  if (was_written_to(m, i)) return "its file was written to while it was away";
   return NULL;
 }
 
