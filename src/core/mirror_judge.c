@@ -65,20 +65,33 @@ static bool went_on_since(const struct record *r, uint32_t k, const struct recor
   return last->completed > seen + 1;
 }
 
-/* Somebody used an image by force, and went on from where that had left: home's generation is not in the history of r then (take_line). May
- * those that were current there have gone on, by home? An open one was not stopped cleanly. */
+/* Has r's line given up what this generation is of? Whoever uses an image by force leaves the newest number that he knows out (take_line):
+ * nothing else leaves one out. A line that parted elsewhere has another generation of that number. */
+static bool gave_up(const struct record *r, const struct generation *g) {
+  bool older = false;
+  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
+    if (r->history[h].number == g->number) return false;
+    older |= r->history[h].number < g->number;
+  }
+  return r->generation.number > g->number && older;
+}
+
+/* Home is not of r's past. May those that were current there have gone on, by home? An open one was not stopped cleanly. */
 enum claim { CLAIM_NONE, CLAIM_OPEN, CLAIM_WENT_ON };
 
 static enum claim claim_of(const struct mirror *m, const struct record *r, uint32_t k) {
   const struct record *home = &m->home.record, *last = home;
   const struct store *store = &m->images[k].store;
   if (!home->images[k].present || home->images[k].state != IMAGE_SYNCHRONIZED) return CLAIM_NONE;
-  bool is_here = store->disk && store->record_err == TARN_OK;
+  bool is_here = store->disk && store->record_err == TARN_OK &&
+                 memcmp(store->record.mirror_uuid, home->mirror_uuid, sizeof home->mirror_uuid) == 0;
   if (is_here && same_generation(&store->record.generation, &home->generation)) last = &store->record;
   else if (is_here && !in_history(home, &store->record.generation)) /* it is with r, or somewhere else */
     return in_history(r, &store->record.generation) ? CLAIM_NONE : CLAIM_WENT_ON;
-  if (r->images[k].left_id != home->generation.id || went_on_since(r, k, last)) return CLAIM_WENT_ON;
-  return last->clean ? CLAIM_NONE : CLAIM_OPEN;
+  if (!gave_up(r, &home->generation)) return CLAIM_WENT_ON;
+  bool since = r->images[k].left_id == home->generation.id && went_on_since(r, k, last);
+  if (since) return CLAIM_WENT_ON;
+  return last->clean ? CLAIM_NONE : CLAIM_OPEN; /* what has been with r since has nothing else */
 }
 
 static enum claim home_claim(const struct mirror *m, const struct record *r) {

@@ -60,7 +60,7 @@ static tarn_err option_parse(const char *option, struct address *address, struct
   return door_option(&address->door, address->is_unix, option, why);
 }
 
-/* A path may hold commas; but what stands behind the last one, and is no option, looks like one. */
+/* A path may contain commas, but this is a mistyped option rather than the end of one. */
 static bool is_like_an_option(const char *text) {
   size_t letters = strspn(text, "abcdefghijklmnopqrstuvwxyz-");
   return letters > 0 && text[letters] == '=' && !strchr(text, '/');

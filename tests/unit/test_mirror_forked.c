@@ -492,8 +492,286 @@ static void an_old_state_directory_is_no_end_after_a_rollback(void **state) {
   world_check_synchronized(&w);
 }
 
+/* b and c are current, a is out; that state directory is copied. a is used by force, for b and c are lost; b is copied over, and is found as equal. */
+static void a_by_force_and_b_is_copied_over(void) {
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_take_away(&w, 1);
+  world_take_away(&w, 2);
+  w.config.images[2].policy.return_by_itself = w.config.images[1].policy.return_by_itself = false;
+  assert_int_equal(started(true), TARN_OK);
+  assert_int_equal(world_write(&w, 2 * 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 1);
+  w.config.images[1].policy.return_by_itself = true;
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  world_deactivate(&w);
+}
+
+static void a_goes_on_alone(void) {
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+}
+
+static const uint64_t served_at = 4 * 65536;
+
+/* What is read is not what was given up: refused, or what a has. */
+static void c_is_not_served(void) {
+  w.config.images[2].policy.return_by_itself = true;
+  world_give_back(&w, 2);
+  put(&here);
+  tarn_err err = started(false);
+  if (err != TARN_OK) return;
+  struct client_io client;
+  client_begin(&w, &client, DISK_READ, served_at, 4096, 0);
+  for (uint32_t step = 0; step < 1000 && !client.done; step++) world_pass(&w, NS_PER_S / 100);
+  assert_true(client.done);
+  uint8_t read = *(uint8_t *)client.io.data;
+  buffer_unref(client.io.buffer);
+  assert_int_equal(read, 0x55);
+  assert_int_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
+}
+
+/* b has left once more, and is away. */
+static void b_left_again(void **state) {
+  (void)state;
+  a_by_force_and_b_is_copied_over();
+  world_take_away(&w, 1);
+  w.config.images[1].policy.return_by_itself = false;
+  a_goes_on_alone();
+  c_is_not_served();
+}
+
+/* b never came back: it was removed by command, as it is lost. */
+static void b_was_removed(void **state) {
+  (void)state;
+  a_by_force_and_b_is_copied_over();
+  world_take_away(&w, 1);
+  w.config.images[1].policy.return_by_itself = false;
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, NS_PER_S);
+  mirror_image_do(w.m, 1, IMAGE_OP_REMOVE, true, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  c_is_not_served();
+}
+
+/* The disk of b belongs to another mirror now. */
+static void b_is_of_another_mirror(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_take_away(&w, 1);
+  world_take_away(&w, 2);
+  assert_int_equal(started(true), TARN_OK);
+  assert_int_equal(world_write(&w, 2 * 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  a_goes_on_alone();
+  world_give_back(&w, 1);
+  struct record other = world_record(w.meta[1].bytes);
+  memset(other.mirror_uuid, 0x77, 16);
+  other.generation.id = 0x123456789;
+  memset(other.history, 0, sizeof other.history);
+  world_put_record(w.meta[1].bytes, &other);
+  c_is_not_served();
+}
+
+/* As v3, with b absent: the control, which is right. */
+static void control(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_take_away(&w, 1);
+  world_take_away(&w, 2);
+  assert_int_equal(started(true), TARN_OK);
+  assert_int_equal(world_write(&w, 2 * 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  a_goes_on_alone();
+  c_is_not_served();
+}
+
+/* Two images: b is copied over, leaves again, and is away as an old state directory is put back. a is all there is, and the newest. */
+static void two_images_force_is_a_way_out(void **state) {
+  (void)state;
+  b_is_alone();
+  keep(&here);
+  serves(0, true, 2 * 65536);
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+  serves(0, false, 4 * 65536);
+  world_take_away(&w, 1);
+  put(&here);
+  tarn_err err = started(false);
+  if (err == TARN_OK) return;
+  world_close(&w);
+  err = started(true);
+  assert_int_equal(err, TARN_OK);
+}
+
+/* b was never anything but absent since, but it was removed by command: it is lost. */
+static void b_was_removed_at_once(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_take_away(&w, 1);
+  world_take_away(&w, 2);
+  w.config.images[2].policy.return_by_itself = w.config.images[1].policy.return_by_itself = false;
+  assert_int_equal(started(true), TARN_OK);
+  mirror_image_do(w.m, 1, IMAGE_OP_REMOVE, true, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  c_is_not_served();
+}
+
+/* The copy to b, which was given up, is cut off: b left with another generation, and is away. */
+static void the_copy_to_b_was_cut_off(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_take_away(&w, 1);
+  world_take_away(&w, 2);
+  w.config.images[2].policy.return_by_itself = w.config.images[1].policy.return_by_itself = false;
+  assert_int_equal(started(true), TARN_OK);
+  assert_int_equal(world_write(&w, 2 * 65536, 4096), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 1);
+  w.config.images[1].policy.return_by_itself = true;
+  w.data[1].holds = RAM_WRITES;
+  world_activate(&w);
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZING);
+  mirror_image_failed(w.m, 1, "a test");
+  w.config.images[1].policy.return_by_itself = false;
+  world_pass(&w, NS_PER_S / 10);
+  ram_release(&w.data[1]);
+  assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_die(&w);
+  world_take_away(&w, 1);
+  c_is_not_served();
+}
+
+/* The whole mirror but b, which was removed, is here: a and c are equal. Only the state directory is old. */
+static void a_whole_mirror_starts(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 0, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  keep(&here);
+  world_take_away(&w, 1);
+  w.config.images[1].policy.return_by_itself = false;
+  world_take_away(&w, 2);
+  w.config.images[2].policy.return_by_itself = false;
+  assert_int_equal(started(true), TARN_OK);
+  mirror_image_do(w.m, 1, IMAGE_OP_REMOVE, true, world_done, &w);
+  assert_int_equal(world_wait(&w), TARN_OK);
+  world_deactivate(&w);
+  world_give_back(&w, 2);
+  w.config.images[2].policy.return_by_itself = true;
+  assert_int_equal(started(false), TARN_OK);
+  world_pass(&w, 60 * NS_PER_S);
+  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
+  world_deactivate(&w);
+  put(&here);
+  tarn_err err = started(false);
+  if (err == TARN_OK) return;
+  world_close(&w);
+  err = started(true);
+  assert_int_equal(err, TARN_OK);
+}
+
+/* A whole mirror of two: nothing was ever out but by a fracture. b is removed, and added anew, blank. */
+static void b_was_replaced_by_a_blank_disk(void **state) {
+  (void)state;
+  a_by_force_and_b_is_copied_over();
+  memset(w.meta[1].bytes, 0, mirror_meta_bytes(&w.config));
+  memset(w.data[1].bytes, 0, MIB); /* it is replaced while the mirror is down */
+  a_goes_on_alone();
+  c_is_not_served();
+}
+
+/* b is copied over, and is current with a; it is only absent, with c back, when the old state directory is put back. */
+static void b_is_current_and_absent(void **state) {
+  (void)state;
+  a_by_force_and_b_is_copied_over();
+  assert_int_equal(started(false), TARN_OK);
+  assert_int_equal(world_write(&w, served_at, 4096), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+  world_take_away(&w, 1);
+  c_is_not_served();
+}
+
+/* Two images, and the same: what a's record calls b by is no longer there. b, of before, comes back from a backup of its disks. */
+static void b_is_restored_too(void **state) {
+  (void)state;
+  static uint8_t data[MIB], meta[1 << 20];
+  b_is_alone();
+  keep(&here);
+  uint64_t bytes = mirror_meta_bytes(&w.config);
+  require(bytes <= sizeof meta);
+  memcpy(data, w.data[1].bytes, MIB);
+  memcpy(meta, w.meta[1].bytes, bytes);
+  serves(0, true, 2 * 65536);
+  world_activate(&w);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  assert_int_equal(world_write(&w, served_at, 4096), TARN_OK);
+  world_deactivate(&w);
+  memcpy(w.data[1].bytes, data, MIB);
+  memcpy(w.meta[1].bytes, meta, bytes);
+  put(&here);
+  tarn_err err = started(false);
+  if (err != TARN_OK) return;
+  assert_int_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      WORLD_TEST(control),
+      WORLD_TEST(b_left_again),
+      WORLD_TEST(b_was_removed),
+      WORLD_TEST(b_is_of_another_mirror),
+      WORLD_TEST(b_was_removed_at_once),
+      WORLD_TEST(the_copy_to_b_was_cut_off),
+      WORLD_TEST(a_whole_mirror_starts),
+      WORLD_TEST(b_was_replaced_by_a_blank_disk),
+      WORLD_TEST(b_is_current_and_absent),
+      WORLD_TEST(b_is_restored_too),
+      WORLD_TEST(two_images_force_is_a_way_out),
       WORLD_TEST(where_b_was_served_b_is),
       WORLD_TEST(where_a_was_used_a_is),
       WORLD_TEST(one_that_comes_back_later_is_not_copied_over_either),
