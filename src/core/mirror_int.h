@@ -393,6 +393,7 @@ struct mirror {
   uint32_t judged;                    /* images that are here, and what was recorded of them is known */
   bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */
   uint32_t line;  /* ... and by its own record the mirror goes on from where it left; IMAGES_MAX: by `record` */
+  bool home_counts; /* the home store's record of the last activation was of this line, and not an old one */
   bool must_hold; /* it is used if it holds what its witnesses say: nothing else speaks for it */
   bool looked;    /* at the witnesses: a second judgement knows what they say */
   struct witness_renewal renewal;

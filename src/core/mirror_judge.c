@@ -27,9 +27,9 @@ static bool same_generation(const struct generation *a, const struct generation 
   return a->number == b->number && a->id == b->id;
 }
 
-/* What a record says of a generation. Numbers go up by one, so of those that it remembers none is left out: one that is neither
- * there nor too old was written apart. */
-enum kinship { KINSHIP_KNOWN, KINSHIP_APART, KINSHIP_UNKNOWN };
+/* What a record says of a generation. Numbers go up by one, and whoever uses an image by force leaves out those that he gives up
+ * (take_line): a number that is neither there nor too old was given up, another id of a number that is there was written apart. */
+enum kinship { KINSHIP_KNOWN, KINSHIP_GIVEN_UP, KINSHIP_APART, KINSHIP_UNKNOWN };
 
 static enum kinship kinship(const struct record *r, const struct generation *g) {
   if (g->number >= r->generation.number) return same_generation(&r->generation, g) ? KINSHIP_KNOWN : KINSHIP_APART;
@@ -37,9 +37,9 @@ static enum kinship kinship(const struct record *r, const struct generation *g) 
   for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
     oldest = r->history[h].number;
     if (oldest == g->number) return r->history[h].id == g->id ? KINSHIP_KNOWN : KINSHIP_APART;
+    if (oldest < g->number) return KINSHIP_GIVEN_UP;
   }
-  if (g->number < oldest) return PLANTED(forgotten_is_past) ? KINSHIP_KNOWN : KINSHIP_UNKNOWN;
-  return KINSHIP_APART;
+  return PLANTED(forgotten_is_past) ? KINSHIP_KNOWN : KINSHIP_UNKNOWN;
 }
 
 /* The record's generation, or one that it remembers? Too old to be remembered is not enough. */
@@ -50,68 +50,20 @@ bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
   return (left_id != 0 && left_id == own->generation.id) || in_history(&m->record, &own->generation);
 }
 
-/* Of a commit that was not completed, and that home knows nothing of: it may have gone on without. As far as the image knows itself its
- * generation was never relied on; and home does not call it SYNCHRONIZED, so that nothing was answered which home is behind of. */
-static bool went_on_without(const struct record *home, const struct record *r, uint32_t i) {
-  bool relied_on = r->generation.number <= r->settled_number;
-  return r->generation.number > home->generation.number && !relied_on && home->images[i].state != IMAGE_SYNCHRONIZED;
+/* Was anything answered in the generation of this record, as far as it knows? */
+static bool was_relied_on(const struct record *r) { return r->generation.number <= r->settled_number; }
+
+/* Image i has a record of a commit that was not completed. Home took part in every one that was, and calls those SYNCHRONIZED that an answer
+ * may have come from since: who does not descend from home's record, or is out by it, is not what others went on with. */
+static bool is_stray(const struct record *home, const struct record *r, uint32_t i) {
+  if (was_relied_on(r)) return false;
+  if (!in_history(r, &home->generation)) return true;
+  return r->generation.number > home->generation.number && home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
-/* Has an image whose last record is this one gone on since r's line put it out? A record tells of the last commit but one, and the one
- * after the last that r's line knew to be completed may have been, too. */
-static bool went_on_since(const struct record *r, uint32_t k, const struct record *last) {
-  const struct record_image *image = &r->images[k];
-  uint64_t seen = image->state == IMAGE_SYNCHRONIZING ? r->completed : image->seen_sequence;
-  return last->completed > seen + 1;
-}
-
-/* Has r's line given up what this generation is of? Whoever uses an image by force leaves the newest number that he knows out (take_line):
- * nothing else leaves one out. A line that parted elsewhere has another generation of that number. */
-static bool gave_up(const struct record *r, const struct generation *g) {
-  bool older = false;
-  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
-    if (r->history[h].number == g->number) return false;
-    older |= r->history[h].number < g->number;
-  }
-  return r->generation.number > g->number && older;
-}
-
-/* Home is not of r's past. May those that were current there have gone on, by home? An open one was not stopped cleanly. */
-enum claim { CLAIM_NONE, CLAIM_OPEN, CLAIM_WENT_ON };
-
-static enum claim claim_of(const struct mirror *m, const struct record *r, uint32_t k) {
-  const struct record *home = &m->home.record, *last = home;
-  const struct store *store = &m->images[k].store;
-  if (!home->images[k].present || home->images[k].state != IMAGE_SYNCHRONIZED) return CLAIM_NONE;
-  bool is_here = store->disk && store->record_err == TARN_OK &&
-                 memcmp(store->record.mirror_uuid, home->mirror_uuid, sizeof home->mirror_uuid) == 0;
-  if (is_here && same_generation(&store->record.generation, &home->generation)) last = &store->record;
-  else if (is_here && !in_history(home, &store->record.generation)) /* it is with r, or somewhere else */
-    return in_history(r, &store->record.generation) ? CLAIM_NONE : CLAIM_WENT_ON;
-  if (!gave_up(r, &home->generation)) return CLAIM_WENT_ON;
-  bool since = r->images[k].left_id == home->generation.id && went_on_since(r, k, last);
-  if (since) return CLAIM_WENT_ON;
-  return last->clean ? CLAIM_NONE : CLAIM_OPEN; /* what has been with r since has nothing else */
-}
-
-static enum claim home_claim(const struct mirror *m, const struct record *r) {
-  enum claim claim = CLAIM_NONE;
-  if (m->home.record_err != TARN_OK || in_history(r, &m->home.record.generation)) return CLAIM_NONE;
-  for (uint32_t k = 0; k < m->config.image_count; k++) {
-    enum claim one = claim_of(m, r, k);
-    if (one > claim) claim = one;
-  }
-  return claim;
-}
-
-/* Is it of a line that home cannot be in? Home took part in every commit that was completed: a record that does not descend from home's is of a
- * commit that was not, and of a line that nothing was answered from; or home is an old one, and all that was current there is with r, or was
- * given up. */
-static bool is_beside_home(const struct mirror *m, const struct record *r) {
-  if (in_history(r, &m->home.record.generation)) return false;
-  bool relied_on = r->generation.number <= r->settled_number;
-  return !relied_on || home_claim(m, r) == CLAIM_WENT_ON;
-}
+/* It is of another line than home: both went on from the same, or something else. Not so where it has forgotten home's generation, or has
+ * given it up: then home is an old one, or was used beside it, and is not believed (home_counts). */
+static bool is_beside(const struct record *home, const struct record *r) { return kinship(r, &home->generation) == KINSHIP_APART; }
 
 /* The newest record. */
 const struct record *judge_best(struct mirror *m) {
@@ -121,8 +73,7 @@ const struct record *judge_best(struct mirror *m) {
     const struct store *store = &m->images[i].store;
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
-    if (home && is_beside_home(m, &store->record)) continue;
-    if (home && went_on_without(home, &store->record, i)) continue;
+    if (home && (is_stray(home, &store->record, i) || is_beside(home, &store->record))) continue;
     if (!best || record_is_newer(&store->record, best)) best = &store->record;
   }
   return best;
@@ -179,19 +130,19 @@ static bool was_written_to(const struct mirror *m, uint32_t i) {
   return was != 0 && now != 0 && was != now;
 }
 
-/* It is out, and by its own record it was SYNCHRONIZED in commits that were completed since: somebody used it with an old state directory. */
+/* It is out, and by its own record it was SYNCHRONIZED in commits that were completed since: somebody used it with an old state directory, in a
+ * life that went on. A record tells of the last commit but one, and the one after the last that we knew to be completed may have been, too. */
 static bool went_on_alone(const struct mirror *m, uint32_t i, const struct record *own) {
   const struct record_image *ri = &m->record.images[i];
   return ri->state != IMAGE_SYNCHRONIZED && own->images[i].state == IMAGE_SYNCHRONIZED &&
-         went_on_since(&m->record, i, own) && !PLANTED(gone_on_unseen);
+         own->completed > ri->seen_sequence + 1 && !PLANTED(gone_on_unseen);
 }
 
 /* What only it can have is what it was current with: a copy that was never finished has nothing. */
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
   if (judge_knows(m, i, own)) return went_on_alone(m, i, own);
   if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
-  bool relied_on = own->generation.number <= own->settled_number;
-  return relied_on || m->home.record_err != TARN_OK;
+  return was_relied_on(own) || !m->home_counts;
 }
 
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
@@ -271,14 +222,21 @@ static bool home_is_beside(const struct record *home, const struct record *r) {
   return r->sequence <= home->sequence && r->completed > home->completed;
 }
 
-/* Home confirms that nobody absent is ahead of `best` if it took part in the last completed commit. */
+/* Home took part in the last completed commit. An older one, or one of another line, counts no more than one that is lost. */
+static bool home_counts(const struct mirror *m) {
+  const struct record *home = &m->home.record;
+  return m->home.record_err == TARN_OK && in_history(&m->record, &home->generation) &&
+         (home->sequence >= m->record.completed || PLANTED(old_home_confirms));
+}
+
+/* Home confirms that nobody absent is ahead of `best`. */
 static bool home_confirms(const struct mirror *m) {
+  bool confirms = m->home_counts;
   EACH_IMAGE(m, i) {
     bool has_one = m->judged & 1u << i;
-    if (has_one && home_is_beside(&m->home.record, &m->images[i].store.record)) return false;
+    if (has_one && home_is_beside(&m->home.record, &m->images[i].store.record)) confirms = false;
   }
-  return m->home.record_err == TARN_OK && in_history(&m->record, &m->home.record.generation) &&
-         (m->home.record.sequence >= m->record.completed || PLANTED(old_home_confirms));
+  return confirms;
 }
 
 void image_fell_behind(struct mirror *m, uint32_t i) {
@@ -507,26 +465,27 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
   text_set(image->reason, sizeof image->reason, "%s: 'tarn image restore' brings it back", what);
 }
 
-/* That an image is whole, or counts as equal, may be recorded on its own disk alone, if the process died in that very commit. Should it
- * be served alone then, elsewhere, it would go on from this generation: so we go on from another one; but not again before that one is
- * relied on. */
+/* While an image is out each life has a generation of its own: another one, by another state directory, goes on in another. So does who was
+ * killed as it recorded that an image is whole: that image may be the only one to know. Not again before that one is relied on. */
 static bool wants_to_fork(const struct mirror *m) {
   bool out = false;
   EACH_IMAGE(m, i) out |= image_state_of(m, i) != IMAGE_SYNCHRONIZED;
-  return out && !m->record.clean && m->record.generation.number <= m->record.settled_number;
+  return out && was_relied_on(&m->record);
 }
 
-/* Without home nobody tells whether the newest record's commit was completed, or this image, current by its own, went on without it. */
+/* Without home nobody tells whether the newest record's commit was completed, or this image, current by its own, went on without it; nor whether
+ * it went on in the generation that was given up, until it was killed. */
 static bool may_have_gone_on(const struct mirror *m, uint32_t i, enum verdict verdict) {
-  bool stray = m->home.record_err != TARN_OK && m->record.generation.number > m->record.settled_number;
-  return stray && (verdict == VERDICT_BEHIND || verdict == VERDICT_OLD) &&
-         m->images[i].store.record.images[i].state == IMAGE_SYNCHRONIZED;
+  const struct record *own = &m->images[i].store.record;
+  if (m->home_counts || (verdict != VERDICT_BEHIND && verdict != VERDICT_OLD)) return false;
+  if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
+  return !was_relied_on(&m->record) || (kinship(&m->record, &own->generation) == KINSHIP_GIVEN_UP && !own->clean);
 }
 
 /* Who may have data that is newer than what `record` knows of? */
 static bool is_unsure_of(struct mirror *m, uint32_t i, enum verdict verdict) {
-  bool no_home = m->home.record_err != TARN_OK;
-  if (verdict == VERDICT_APART && no_home) { /* which line was answered from? */
+  bool was_current = m->record.images[i].state == IMAGE_SYNCHRONIZED;
+  if (verdict == VERDICT_APART && (was_current || !m->home_counts)) { /* which line was answered from? */
     admin_explain(m, "image %s was written apart from the others", image_name(m, i));
     return true;
   }
@@ -535,7 +494,7 @@ static bool is_unsure_of(struct mirror *m, uint32_t i, enum verdict verdict) {
     return true;
   }
   /* One that is out may have been used by force since: home would know. */
-  if (verdict != VERDICT_ABSENT || (m->record.images[i].state != IMAGE_SYNCHRONIZED && !no_home)) return false;
+  if (verdict != VERDICT_ABSENT || (!was_current && m->home_counts)) return false;
   admin_explain(m, "image %s is absent: %s", image_name(m, i), m->images[i].reason);
   return !home_confirms(m);
 }
@@ -548,6 +507,7 @@ bool judge_images(struct mirror *m) {
   m->load_sources = m->judged = 0;
   m->as_it_is = m->must_hold = false;
   m->line = IMAGES_MAX;
+  m->home_counts = home_counts(m);
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     m->images[i].present = m->record.images[i].present;
     if (!m->images[i].present) continue;
@@ -555,12 +515,9 @@ bool judge_images(struct mirror *m) {
     verdicts[i] = judge_image(m, i);
     if (verdicts[i] != VERDICT_ABSENT) m->judged |= 1u << i;
   }
-  if (home_claim(m, &m->record) == CLAIM_OPEN) {
-    unsure = true;
-    admin_explain(m,
-                  "what was current by the state directory that is here may have been written apart from the others");
-  }
   EACH_IMAGE(m, i) unsure |= is_unsure_of(m, i, verdicts[i]);
+  if (unsure && m->home.record_err == TARN_OK && !m->home_counts)
+    admin_explain(m, "the state directory here is older than what the images hold, or they were used with another one");
   if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;
   if (!conditions_hold(m, verdicts, unsure) && !m->admin_force) return false;
   bool forks = wants_to_fork(m);
