@@ -45,13 +45,24 @@ static enum kinship kinship(const struct record *r, const struct generation *g) 
 /* The record's generation, or one that it remembers? Too old to be remembered is not enough. */
 static bool in_history(const struct record *r, const struct generation *g) { return kinship(r, g) == KINSHIP_KNOWN; }
 
-bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
+/* Is it of our past, or what image i left with? */
+static bool is_ours(const struct mirror *m, uint32_t i, const struct generation *g) {
   uint64_t left_id = m->record.images[i].left_id;
-  return (left_id != 0 && left_id == own->generation.id) || in_history(&m->record, &own->generation);
+  return (left_id != 0 && left_id == g->id) || in_history(&m->record, g);
 }
+
+bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) { return is_ours(m, i, &own->generation); }
 
 /* Was anything answered in the generation of this record, as far as it knows? */
 static bool was_relied_on(const struct record *r) { return r->generation.number <= r->settled_number; }
+
+/* The last one in which anything was answered, as far as this record knows; NULL: that is forgotten. */
+static const struct generation *last_relied_on(const struct record *r) {
+  if (was_relied_on(r)) return &r->generation;
+  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++)
+    if (r->history[h].number <= r->settled_number) return &r->history[h];
+  return NULL;
+}
 
 /* Image i has a record of a commit that was not completed. Home took part in every one that was, and calls those SYNCHRONIZED that an answer
  * may have come from since: who does not descend from home's record, or is out by it, is not what others went on with. */
@@ -142,7 +153,9 @@ static bool went_on_alone(const struct mirror *m, uint32_t i, const struct recor
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
   if (judge_knows(m, i, own)) return went_on_alone(m, i, own);
   if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
-  return was_relied_on(own) || !m->home_counts;
+  if (!m->home_counts) return true;
+  const struct generation *last = last_relied_on(own);
+  return !last || !is_ours(m, i, last);
 }
 
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
@@ -239,11 +252,20 @@ static bool home_confirms(const struct mirror *m) {
   return confirms;
 }
 
+/* Image i, which the record calls online, may have this generation for its last: one that was never relied on it need not have. If it was only
+ * being copied to it may then still have what it left with; by its own record it has nothing of its own else. */
+static void leaves_with(struct mirror *m, uint32_t i) {
+  struct record_image *ri = &m->record.images[i];
+  const struct generation *last = last_relied_on(&m->record);
+  if (ri->state == IMAGE_SYNCHRONIZING && ri->left_id != 0 && !was_relied_on(&m->record)) return;
+  ri->left_id = last ? last->id : m->record.generation.id;
+}
+
 void image_fell_behind(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
   bool took_part = ri->state == IMAGE_SYNCHRONIZED || ri->state == IMAGE_SYNCHRONIZING;
   if (took_part) ri->seen_sequence = max_u64(ri->seen_sequence, m->record.completed);
-  if (took_part) ri->left_id = m->record.generation.id;
+  if (took_part) leaves_with(m, i);
   if (ri->state == IMAGE_SYNCHRONIZED) {
     ri->left_number = m->record.generation.number;
     ri->moment_ns = m->env->wall_ns;
@@ -272,18 +294,23 @@ void keep_to_volumes(const struct mirror *m, struct unreadable *list) {
   }
 }
 
-/* Others are given up: the mirror goes on from the generation that this record is of, not from the newest that is known. That is not in the
- * history, so that those who go on in it elsewhere do not take this line for their future (rule 9). */
-static void take_line(struct mirror *m, const struct record *own) {
+/* Others are given up: the mirror goes on from the last generation in which image i was current by its own record, not from the newest that is
+ * known. What lies between is not in the history, so that those who go on in it elsewhere do not take this line for their future (rule 9). */
+static void take_line(struct mirror *m, uint32_t i) {
+  const struct record *own = &m->images[i].store.record;
   struct record *r = &m->record;
   struct generation newest = r->generation;
+  bool was_current = own->images[i].state == IMAGE_SYNCHRONIZED;
+  uint64_t until = was_current ? own->generation.number : own->images[i].left_number;
   r->generation = own->generation;
   memcpy(r->history, own->history, sizeof r->history);
   mirror_new_generation(m);
-  if (same_generation(&r->history[0], &newest)) {
-    memmove(&r->history[0], &r->history[1], sizeof r->history[0] * (HISTORY_MAX - 1));
-    r->history[HISTORY_MAX - 1] = (struct generation){0};
+  uint32_t kept = 0;
+  for (uint32_t h = 0; h < HISTORY_MAX; h++) {
+    struct generation g = r->history[h];
+    if (g.number <= until && !same_generation(&g, &newest)) r->history[kept++] = g;
   }
+  memset(&r->history[kept], 0, sizeof r->history[0] * (HISTORY_MAX - kept));
   r->generation.number = max_u64(r->generation.number, newest.number + 1);
 }
 
@@ -306,8 +333,7 @@ static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
     struct record_image *other = &m->record.images[k];
     if (k == i || !other->present) continue;
     other->all_missed = true;
-    if (other->state == IMAGE_SYNCHRONIZED || other->state == IMAGE_SYNCHRONIZING)
-      other->left_id = m->record.generation.id;
+    if (other->state == IMAGE_SYNCHRONIZED || other->state == IMAGE_SYNCHRONIZING) leaves_with(m, k);
     if (verdicts[k] == VERDICT_CURRENT || verdicts[k] == VERDICT_CHANGED) verdicts[k] = VERDICT_OLD;
   }
 }
@@ -479,7 +505,7 @@ static bool may_have_gone_on(const struct mirror *m, uint32_t i, enum verdict ve
   const struct record *own = &m->images[i].store.record;
   if (m->home_counts || (verdict != VERDICT_BEHIND && verdict != VERDICT_OLD)) return false;
   if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
-  return !was_relied_on(&m->record) || (kinship(&m->record, &own->generation) == KINSHIP_GIVEN_UP && !own->clean);
+  return !was_relied_on(&m->record) || (!in_history(&m->record, &own->generation) && !own->clean);
 }
 
 /* Who may have data that is newer than what `record` knows of? */
@@ -527,7 +553,7 @@ bool judge_images(struct mirror *m) {
     if (verdicts[i] == VERDICT_CURRENT) current |= 1u << i;
   }
   bool gives_up = m->line < IMAGES_MAX && were_current & ~(1u << m->line);
-  if (gives_up) take_line(m, &m->images[m->line].store.record);
+  if (gives_up) take_line(m, m->line);
   else if (current != were_current || forks) mirror_new_generation(m);
   return true;
 }

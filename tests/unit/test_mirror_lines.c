@@ -1,0 +1,371 @@
+/* Lives of a mirror at random, in which rule 9 must hold: images that are away, state directories that are copied, or put back from a copy,
+ * forced starts and promotions, processes that die, also as they start. Each write is answered once and has a place of its own, so that an
+ * image tells by its bytes which answers it holds.
+ *
+ * Of each image and each state directory the test knows the answers that its line has given (`given`), and those of them and of others that an
+ * administrator gave up in it by force (`let_go`). After an unforced command no answer may be gone from an image, and none may be missing from
+ * what is served, that was not given up. And a mirror that was never used with another state directory starts, and becomes whole, once all its images
+ * are here.
+ *
+ * LINES=FROM-TO runs these histories instead of the first ones, and LINES_TELL=1 tells what happens in them. */
+#include <stdlib.h>
+
+#include "mirror_world.h"
+
+#define MIB       (1u << 20)
+#define PLACE     4096u
+#define ANSWERS   (MIB / PLACE)
+#define HOMES     3u
+#define IMAGES    3u
+#define LIVES     7u
+#define MARK      0xfd /* the bytes of an image as it was made never have sixteen of these in a row */
+
+struct answers {
+  uint64_t bits[ANSWERS / 64];
+};
+
+struct line {
+  struct answers given, let_go;
+};
+
+static struct {
+  uint64_t random;
+  bool tells;
+  struct {
+    uint8_t bytes[RECORD_AREA_BYTES];
+    struct line line;
+  } homes[HOMES];
+  struct line images[IMAGES];
+  struct answers kept[IMAGES];  /* that were not given up of this image: it was left apart */
+  struct answers heard[IMAGES]; /* of these, too, its record may tell: it was there when a start was cut off */
+  struct answers held[IMAGES]; /* as the life began */
+  uint32_t home, next, count;
+  uint32_t here; /* images, a bit each */
+  bool one_home; /* no state directory was copied yet */
+  bool cut_off;  /* a forced start was: nobody may be current until it is asked for again, or one counts as written apart */
+  char what[128];
+} s;
+
+/* ---- small things ---- */
+
+static uint32_t pick(uint32_t n) { /* SplitMix64 */
+  uint64_t z = s.random += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return (uint32_t)((z ^ z >> 31) >> 33) % n;
+}
+
+static void tell(const char *format, ...) {
+  if (!s.tells) return;
+  va_list arguments;
+  va_start(arguments, format);
+  vfprintf(stderr, format, arguments);
+  va_end(arguments);
+}
+
+static void add(struct answers *to, const struct answers *from) {
+  for (uint32_t k = 0; k < ANSWERS / 64; k++) to->bits[k] |= from->bits[k];
+}
+
+static void take(struct answers *from, const struct answers *what) {
+  for (uint32_t k = 0; k < ANSWERS / 64; k++) from->bits[k] &= ~what->bits[k];
+}
+
+static int first_of(const struct answers *answers) {
+  for (uint32_t k = 0; k < ANSWERS; k++)
+    if (answers->bits[k / 64] >> k % 64 & 1) return (int)k;
+  return -1;
+}
+
+static struct answers held_by(uint32_t i) {
+  struct answers answers = {0};
+  for (uint32_t k = 0; k < ANSWERS; k++) {
+    const uint8_t *at = w.data[i].bytes + (uint64_t)k * PLACE;
+    bool marked = true;
+    for (uint32_t b = 0; b < 16; b++) marked &= at[b] == MARK;
+    if (marked) answers.bits[k / 64] |= UINT64_C(1) << k % 64;
+  }
+  return answers;
+}
+
+static bool is_here(uint32_t i) { return s.here >> i & 1; }
+
+static bool is_apart(uint32_t i) { return strstr(world_image(&w, i).reason, "written apart") != NULL; }
+
+static bool is_current(uint32_t i) { return is_here(i) && world_image(&w, i).state == IMAGE_SYNCHRONIZED; }
+
+/* What `needed` has and was not given up is all in `there`. */
+static void check_none_missing(struct answers needed, const struct answers *there, const struct answers *let_go, const struct answers *more,
+                               const char *what, uint32_t which) {
+  take(&needed, there);
+  take(&needed, let_go);
+  take(&needed, more);
+  int lost = first_of(&needed);
+  if (lost >= 0) fail_msg("%s: answer %d, which %s %u had, is gone", s.what, lost, what, which);
+}
+
+/* ---- a life ---- */
+
+static void write_some(struct line *line) {
+  for (uint32_t n = pick(3); n > 0 && s.next < ANSWERS; n--) {
+    uint32_t k = s.next++;
+    assert_int_equal(client_do(&w, DISK_WRITE, (uint64_t)k * PLACE, PLACE, MARK), TARN_OK);
+    tell(" write %u", k);
+    line->given.bits[k / 64] |= UINT64_C(1) << k % 64;
+  }
+  assert_int_equal(world_flush(&w), TARN_OK);
+}
+
+static void let_out(uint32_t i, const struct line *line) {
+  uint32_t current = 0;
+  for (uint32_t k = 0; k < s.count; k++) current += is_current(k);
+  if (!is_current(i) || current < 2) return;
+  tell(" %c fails", 'a' + i);
+  s.images[i] = *line;
+  mirror_image_failed(w.m, i, "a test");
+}
+
+/* Those that are wanted back, for as long as it takes. */
+static void bring_back(uint32_t steps) {
+  for (uint32_t step = 0; step < steps; step++) {
+    world_pass(&w, 2 * NS_PER_S);
+    for (uint32_t i = 0; i < s.count; i++) {
+      if (!(w.reopened & 1u << i)) continue;
+      w.reopened &= ~(1u << i);
+      mirror_image_reopened(w.m, i, &w.config.images[i]);
+    }
+  }
+}
+
+/* What is served, by an image that is current. */
+static uint32_t served_by(void) {
+  for (uint32_t i = 0; i < s.count; i++)
+    if (is_current(i)) return i;
+  fail_msg("%s: nobody is current", s.what);
+  return 0;
+}
+
+/* By force: what this state directory, or an image that is here, knows of, and the one that is used has not. */
+static struct answers given_up(const struct answers *served) {
+  struct answers all = s.homes[s.home].line.given;
+  for (uint32_t i = 0; i < s.count; i++) {
+    if (!is_here(i)) continue;
+    add(&all, &s.held[i]);
+    add(&all, &s.images[i].given);
+    add(&all, &s.heard[i]);
+  }
+  take(&all, served);
+  return all;
+}
+
+static void check_equal(void) {
+  uint32_t served = served_by();
+  for (uint32_t i = 0; i < s.count; i++)
+    if (is_current(i) && memcmp(w.data[i].bytes, w.data[served].bytes, MIB) != 0)
+      fail_msg("%s: images %u and %u are not equal", s.what, served, i);
+}
+
+/* Nothing is gone that was not given up. */
+static void check_kept(const struct line *line) {
+  for (uint32_t i = 0; i < s.count; i++) {
+    struct answers now = held_by(i), let_go = line->let_go;
+    add(&let_go, &s.images[i].let_go);
+    take(&let_go, &s.kept[i]);
+    check_none_missing(s.held[i], &now, &let_go, &let_go, "image", i);
+  }
+}
+
+static void check_newest(const struct line *line, const struct answers *served) {
+  const struct line *home = &s.homes[s.home].line;
+  check_none_missing(home->given, served, &line->let_go, &home->let_go, "state directory", s.home);
+  for (uint32_t i = 0; i < s.count; i++)
+    if (is_here(i) && !is_apart(i)) check_none_missing(s.images[i].given, served, &line->let_go, &s.images[i].let_go, "image", i);
+}
+
+static void remember_home(const struct line *line) {
+  memcpy(s.homes[s.home].bytes, w.home.bytes, RECORD_AREA_BYTES);
+  s.homes[s.home].line = *line;
+}
+
+static void serve(bool forced) {
+  uint32_t source = served_by();
+  struct answers served = s.held[source];
+  struct line line = {.given = served, .let_go = s.images[source].let_go};
+  add(&line.let_go, &s.homes[s.home].line.let_go);
+  if (forced) {
+    struct answers more = given_up(&served), before = line.let_go;
+    add(&line.let_go, &more);
+    for (uint32_t i = 0; i < s.count; i++) {
+      if (!is_here(i)) continue;
+      memset(&s.kept[i], 0, sizeof s.kept[i]);
+      if (is_apart(i)) s.kept[i] = s.held[i];
+      take(&s.kept[i], &before);
+    }
+  }
+  tell(" %c is served", 'a' + source);
+  for (uint32_t i = 0; i < s.count; i++)
+    if (is_here(i) && !is_current(i)) tell(" (%c: %s)", 'a' + i, world_image(&w, i).reason);
+  if (!forced) check_newest(&line, &served);
+  for (uint32_t step = 0; step < 3; step++) {
+    write_some(&line);
+    uint32_t what = pick(6);
+    if (what < 2) let_out(pick(s.count), &line);
+    if (what > 2) bring_back(10);
+  }
+  if (s.one_home && !s.cut_off && s.here == (1u << s.count) - 1 && w.limits.history == mirror_limits_default.history) {
+    bring_back(300);
+    for (uint32_t i = 0; i < s.count; i++)
+      if (!is_current(i)) fail_msg("%s: image %u does not come back: %s", s.what, i, world_image(&w, i).reason);
+  }
+  check_kept(&line);
+  bool online[IMAGES];
+  for (uint32_t i = 0; i < s.count; i++) {
+    enum image_state state = world_image(&w, i).state;
+    online[i] = is_here(i) && (state == IMAGE_SYNCHRONIZED || state == IMAGE_SYNCHRONIZING);
+  }
+  bool dies = pick(3) == 0;
+  if (!dies && pick(2) == 0) bring_back(10);
+  if (!dies) check_equal();
+  for (uint32_t i = 0; i < s.count; i++)
+    if (online[i] || (is_here(i) && is_current(i))) s.images[i] = line;
+  tell(dies ? " dies\n" : " stops\n");
+  if (dies) world_die(&w);
+  else world_deactivate(&w);
+  check_kept(&line);
+  remember_home(&line);
+}
+
+/* Some of what it writes lands. */
+static void die_starting(const struct mirror_activation *how) {
+  struct ram_disk *stores[IMAGES + 1] = {&w.home};
+  for (uint32_t i = 0; i < s.count; i++) stores[i + 1] = &w.meta[i];
+  for (uint32_t k = 0; k <= s.count; k++)
+    if (pick(2)) stores[k]->holds = RAM_WRITES;
+  tell(" dies as it starts\n");
+  mirror_activate(w.m, how, world_done, &w);
+  for (uint32_t n = pick(12); n > 0; n--) {
+    world_run(&w);
+    struct ram_disk *store = stores[pick(s.count + 1)];
+    if (store->held_count > 0) ram_answer(store);
+  }
+  world_die(&w);
+  w.done = false;
+  for (uint32_t k = 0; k <= s.count; k++) stores[k]->holds = 0;
+  struct answers none = {0}, all = given_up(&none);
+  for (uint32_t i = 0; i < s.count; i++)
+    if (is_here(i)) add(&s.heard[i], &all);
+  struct line *home = &s.homes[s.home].line;
+  s.cut_off |= how->force;
+  if (how->force) add(&home->let_go, &all);
+  for (uint32_t i = 0; i < s.count; i++) {
+    if (!is_here(i)) continue;
+    if (how->force) add(&s.images[i].let_go, &all);
+  }
+  memcpy(s.homes[s.home].bytes, w.home.bytes, RECORD_AREA_BYTES);
+}
+
+static void tell_record(const char *whose, const uint8_t *bytes) {
+  struct record slots[2];
+  bool good[2];
+  for (uint32_t k = 0; k < 2; k++) good[k] = record_decode(&slots[k], bytes + k * RECORD_SLOT_BYTES) == TARN_OK;
+  const struct record *r = &slots[!good[0] || (good[1] && slots[1].sequence > slots[0].sequence)];
+  tell("  %s: generation %llu.%03llx settled %llu sequence %llu completed %llu%s", whose, (unsigned long long)r->generation.number,
+       (unsigned long long)r->generation.id >> 52, (unsigned long long)r->settled_number, (unsigned long long)r->sequence,
+       (unsigned long long)r->completed, r->clean ? " clean;" : ";");
+  for (uint32_t i = 0; i < s.count; i++) tell(" %c %s", 'a' + i, image_state_name(r->images[i].state));
+  tell("; before");
+  for (uint32_t h = 0; h < 6 && r->history[h].number != 0; h++)
+    tell(" %llu.%03llx", (unsigned long long)r->history[h].number, (unsigned long long)r->history[h].id >> 52);
+  tell("\n");
+}
+
+static void tell_records(void) {
+  if (!s.tells) return;
+  tell_record("home", w.home.bytes);
+  for (uint32_t i = 0; i < s.count; i++) tell_record((char[]){(char)('a' + i), 0}, w.meta[i].bytes);
+}
+
+static void live(void) {
+  struct mirror_activation how = {0};
+  s.here = 0;
+  while (s.here == 0) s.here = pick(3) == 0 ? (1u << s.count) - 1 : pick(1u << s.count);
+  memcpy(w.home.bytes, s.homes[s.home].bytes, RECORD_AREA_BYTES);
+  for (uint32_t i = 0; i < s.count; i++) {
+    s.held[i] = held_by(i);
+    if (is_here(i)) world_give_back(&w, i);
+    else world_take_away(&w, i);
+  }
+  uint32_t command = pick(8);
+  how.force = command < 3;
+  how.promote = command == 0;
+  while (how.promote && !is_here(how.image)) how.image = pick(s.count);
+  tell_records();
+  tell("home %u, here", s.home);
+  for (uint32_t i = 0; i < s.count; i++)
+    if (is_here(i)) tell(" %c", 'a' + i);
+  tell(how.promote ? ", promote %c by force:" : how.force ? ", by force:" : ":", 'a' + how.image);
+  w.reopened = 0;
+  w.log[0] = 0;
+  world_open(&w);
+  if (pick(6) == 0) {
+    die_starting(&how);
+    return;
+  }
+  mirror_activate(w.m, &how, world_done, &w);
+  tarn_err err = world_wait(&w);
+  if (err == TARN_OK) {
+    serve(how.force);
+    return;
+  }
+  tell(" refused: %s\n", w.why);
+  if (how.promote) fail_msg("%s: a promotion by force is refused: %s", s.what, w.why);
+  if (s.one_home && !s.cut_off && s.here == (1u << s.count) - 1) fail_msg("%s: refused, though all is here: %s", s.what, w.why);
+  world_close(&w);
+  memcpy(s.homes[s.home].bytes, w.home.bytes, RECORD_AREA_BYTES);
+}
+
+static void run_history(uint32_t number) {
+  memset(&s, 0, sizeof s);
+  s.random = number;
+  s.tells = getenv("LINES_TELL") != NULL;
+  s.count = 2 + pick(2);
+  s.one_home = true;
+  snprintf(s.what, sizeof s.what, "history %u", number);
+  tell("history %u\n", number);
+  world_init(&w, s.count, MIB, 512);
+  if (pick(4) == 0) w.limits = mirror_limits_tiny;
+  w.limits.witnesses = 0;
+  world_format(&w);
+  world_settle(&w);
+  world_deactivate(&w);
+  bool alone = pick(3) == 0; /* one state directory, for ever */
+  for (uint32_t h = 0; h < HOMES; h++) memcpy(s.homes[h].bytes, w.home.bytes, RECORD_AREA_BYTES);
+  for (uint32_t n = 0; n < LIVES; n++) {
+    if (!alone && pick(3) == 0) {
+      uint32_t other = pick(HOMES);
+      s.one_home &= other == s.home;
+      s.home = other;
+    }
+    if (!alone && pick(4) == 0) {
+      uint32_t from = pick(HOMES), to = pick(HOMES);
+      s.homes[to] = s.homes[from];
+      s.one_home &= from == to;
+      if (from != to) tell("home %u is copied to %u\n", from, to);
+    }
+    live();
+  }
+  world_end(&w);
+}
+
+static void histories(void **state) {
+  (void)state;
+  uint32_t from = 1, to = 150;
+  const char *asked = getenv("LINES");
+  if (asked) assert_int_equal(sscanf(asked, "%u-%u", &from, &to), 2);
+  for (uint32_t number = from; number <= to; number++) run_history(number);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {WORLD_TEST(histories)};
+  return cmocka_run_group_tests_name("mirror_lines", tests, NULL, NULL);
+}
