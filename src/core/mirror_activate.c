@@ -582,7 +582,7 @@ static void deactivate_marks(struct mirror *m, tarn_err err) {
 }
 
 static void deactivate_flushed(struct mirror *m, tarn_err err) {
-  m->admin_flush_err = err;
+  m->admin_flush_err = err == TARN_FULL ? TARN_IO : err;
   witness_drop_marked(m);
   if (err == TARN_OK && m->recover.set_count == 0) { /* a recovery that only wanted this flush */
     m->record.recovery_source = RECORD_NO_SOURCE;

@@ -480,7 +480,8 @@ void mark_line_run(struct mirror *m);
 void mark_line_fail(struct mirror *m, tarn_err err);
 /* Ends the ops that wait for scratch: the mirror no longer serves. */
 void scratch_line_stop(struct mirror *m);
-/* Flushes all volumes of all online images; `done` from the event queue. Requires that `wait` is not in use. */
+/* Flushes all volumes of all online images; `done` from the event queue. TARN_FULL: none failed, but one that began before did, and so this one
+ * proves nothing. Requires that `wait` is not in use. */
 void flush_all(struct mirror *m, struct flush_wait *wait, void (*done)(struct mirror *m, tarn_err err));
 void marks_tick(struct timer *timer);
 /* The extents that a range touches. */

@@ -69,7 +69,7 @@ void mark_line_fail(struct mirror *m, tarn_err err) {
 }
 
 static void room_flushed(struct mirror *m, tarn_err err) {
-  if (err == TARN_OK) mark_line_run(m);
+  if (err == TARN_OK || err == TARN_FULL) mark_line_run(m); /* FULL: it was overtaken, and who came since has lost nothing: once more */
   else mark_line_fail(m, err);
 }
 
@@ -504,7 +504,7 @@ static void flush_start(struct mirror *m) {
 
 static void flush_op_done(struct op *op) {
   struct mirror *m = op->m;
-  if (op->err != TARN_OK) m->flush_err = op->err;
+  if (op->err != TARN_OK && (m->flush_err == TARN_OK || m->flush_err == TARN_FULL)) m->flush_err = op->err;
   require(m->flush_pending > 0);
   if (--m->flush_pending != 0) return;
   tarn_err err = m->flush_err; /* whoever is told may begin the next one */
@@ -564,10 +564,13 @@ static void answer(struct op *op, tarn_err err) {
 
 /* `overtaken`: a flush that failed everywhere came meanwhile, and this one's success proves nothing any more. */
 static void flush_answer(struct op *op, tarn_err err, bool overtaken) {
-  op->err = overtaken ? TARN_IO : err;
-  if (!op->client) op_end(op, op->err);
-  else if (overtaken && op->m->serving) op_flush(op); /* once all is written again */
-  else answer(op, op->err);
+  if (op->client && overtaken && op->m->serving) {
+    op_flush(op); /* once all is written again */
+    return;
+  }
+  op->err = !overtaken ? err : op->client ? TARN_IO : TARN_FULL;
+  if (op->client) answer(op, op->err);
+  else op_end(op, op->err);
 }
 
 /* For the leader of a group and all that it was for; then those that came meanwhile have their turn. */

@@ -219,9 +219,39 @@ static void a_stop_says_what_it_leaves_in_doubt(void **state) {
   }
 }
 
+/* A flush fails everywhere, and with it a FUA that had ended beside it. Meanwhile one of ours, for room in the log, is with the disks: it proves
+ * nothing of what that FUA was to prove, but who waits for the room has nothing to do with it. */
+static void who_waits_for_room_is_not_failed_by_a_fua(void **state) {
+  (void)state;
+  world_begin(&w, 2, 2 * MIB);
+  for (uint32_t region = 0; region < w.config.mark_count; region++)
+    assert_int_equal(world_write(&w, region * 65536, 4096), TARN_OK);
+  both_hold(RAM_FLUSHES | RAM_WRITES);
+  struct client_io flush, fua, waits;
+  client_begin(&w, &flush, DISK_FLUSH, 0, 0, 0);
+  client_begin_with(&w, &fua, DISK_WRITE, DISK_FUA, 4096, 4096, 0x66);
+  world_run(&w);
+  client_begin(&w, &waits, DISK_WRITE, w.config.mark_count * 65536, 4096, 0x66);
+  world_run(&w);
+  for (uint32_t i = 0; i < 2; i++) ram_answer_last(&w.data[i]);
+  world_run(&w);
+  assert_int_equal(w.data[0].held_count, 1);
+  both_answer(RAM_FLUSHES);
+  world_run(&w);
+  assert_int_equal(client_end(&w, &flush), TARN_IO);
+  assert_int_equal(client_end(&w, &fua), TARN_IO);
+  assert_false(waits.done);
+  both_hold(0);
+  both_answer(0);
+  assert_int_equal(client_end(&w, &waits), TARN_OK);
+  assert_int_equal(world_flush(&w), TARN_OK);
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_flush_in_doubt_does_not_ride_along_with_ours),
+      WORLD_TEST(who_waits_for_room_is_not_failed_by_a_fua),
       WORLD_TEST(an_overtaken_flush_is_answered_to_nobody),
       WORLD_TEST(a_recovery_ends_with_a_flush_of_all_of_it),
       WORLD_TEST(a_fall_before_that_may_lose_it),
