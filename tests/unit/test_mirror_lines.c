@@ -38,11 +38,15 @@ static struct {
   struct line images[IMAGES];
   struct answers kept[IMAGES];  /* that were not given up of this image: it was left apart */
   struct answers heard[IMAGES]; /* of these, too, its record may tell: it was there when a start was cut off */
-  struct answers held[IMAGES]; /* as the life began */
+  struct answers held[IMAGES];   /* as the life began */
+  bool copied[IMAGES];           /* to, by its own record: it has nothing of its own */
+  struct answers synced[IMAGES]; /* given up by a command of this life */
   uint32_t home, next, count;
   uint32_t here; /* images, a bit each */
+  struct answers never; /* what was written there was not answered */
+  bool fractured;       /* it is for the administrator to bring one back */
   bool one_home; /* no state directory was copied yet */
-  bool cut_off;  /* a forced start was: nobody may be current until it is asked for again, or one counts as written apart */
+  bool cut_off;  /* a forced start, or what was recorded before it: nobody may be current until it is asked for again, or one counts as written apart */
   char what[128];
 } s;
 
@@ -88,6 +92,13 @@ static struct answers held_by(uint32_t i) {
   return answers;
 }
 
+static struct record newest_record(const uint8_t *bytes) {
+  struct record slots[2];
+  bool good[2];
+  for (uint32_t k = 0; k < 2; k++) good[k] = record_decode(&slots[k], bytes + k * RECORD_SLOT_BYTES) == TARN_OK;
+  return slots[!good[0] || (good[1] && slots[1].sequence > slots[0].sequence)];
+}
+
 static bool is_here(uint32_t i) { return s.here >> i & 1; }
 
 static bool is_apart(uint32_t i) { return strstr(world_image(&w, i).reason, "written apart") != NULL; }
@@ -100,6 +111,7 @@ static void check_none_missing(struct answers needed, const struct answers *ther
   take(&needed, there);
   take(&needed, let_go);
   take(&needed, more);
+  take(&needed, &s.never);
   int lost = first_of(&needed);
   if (lost >= 0) fail_msg("%s: answer %d, which %s %u had, is gone", s.what, lost, what, which);
 }
@@ -137,6 +149,60 @@ static void bring_back(uint32_t steps) {
   }
 }
 
+/* A command for one that is here. What only it has is given up by a sync. */
+static void command(uint32_t i, struct line *line) {
+  static const struct {
+    enum mirror_image_op op;
+    const char *text;
+  } commands[] = {{IMAGE_OP_FRACTURE, "fracture"}, {IMAGE_OP_RESTORE, "restore"}, {IMAGE_OP_SYNC, "sync"}};
+  uint32_t k = pick(COUNT_OF(commands));
+  if (!is_here(i)) return;
+  bool was_current = is_current(i);
+  mirror_image_do(w.m, i, commands[k].op, false, world_done, &w);
+  for (uint32_t step = 0; step < 1000 && !w.done; step++) {
+    world_pass(&w, NS_PER_S / 10);
+    if (!(w.reopened & 1u << i)) continue;
+    w.reopened &= ~(1u << i);
+    mirror_image_reopened(w.m, i, &w.config.images[i]);
+  }
+  assert_int_not_equal(w.done, false);
+  w.done = false;
+  tell(" %s %c: %s", commands[k].text, 'a' + i, w.err == TARN_OK ? "ok" : w.why);
+  if (w.err != TARN_OK) return;
+  if (commands[k].op == IMAGE_OP_FRACTURE && was_current) {
+    s.images[i] = *line;
+    s.fractured = true;
+  }
+  if (commands[k].op != IMAGE_OP_SYNC) return;
+  struct answers given_up = held_by(i);
+  add(&given_up, &s.held[i]);
+  add(&s.synced[i], &given_up);
+  memset(&s.kept[i], 0, sizeof s.kept[i]);
+}
+
+/* As somebody leaves, or something is written that is not answered: some of it lands. */
+static void die_recording(const struct line *line) {
+  struct ram_disk *stores[IMAGES + 1] = {&w.home};
+  for (uint32_t i = 0; i < s.count; i++) stores[i + 1] = &w.meta[i];
+  for (uint32_t k = 0; k <= s.count; k++)
+    if (pick(2)) stores[k]->holds = RAM_WRITES;
+  struct client_io write;
+  if (pick(2) && s.next < ANSWERS) {
+    uint32_t k = s.next++;
+    s.never.bits[k / 64] |= UINT64_C(1) << k % 64;
+    tell(" write %u, and", k);
+    client_begin(&w, &write, DISK_WRITE, (uint64_t)k * PLACE, PLACE, MARK);
+  }
+  let_out(pick(s.count), line);
+  for (uint32_t n = pick(12); n > 0; n--) {
+    world_run(&w);
+    struct ram_disk *store = stores[pick(s.count + 1)];
+    if (store->held_count > 0) ram_answer(store);
+  }
+  world_die(&w);
+  for (uint32_t k = 0; k <= s.count; k++) stores[k]->holds = 0;
+}
+
 /* What is served, by an image that is current. */
 static uint32_t served_by(void) {
   for (uint32_t i = 0; i < s.count; i++)
@@ -171,6 +237,7 @@ static void check_kept(const struct line *line) {
     struct answers now = held_by(i), let_go = line->let_go;
     add(&let_go, &s.images[i].let_go);
     take(&let_go, &s.kept[i]);
+    add(&let_go, &s.synced[i]);
     check_none_missing(s.held[i], &now, &let_go, &let_go, "image", i);
   }
 }
@@ -179,7 +246,8 @@ static void check_newest(const struct line *line, const struct answers *served) 
   const struct line *home = &s.homes[s.home].line;
   check_none_missing(home->given, served, &line->let_go, &home->let_go, "state directory", s.home);
   for (uint32_t i = 0; i < s.count; i++)
-    if (is_here(i) && !is_apart(i)) check_none_missing(s.images[i].given, served, &line->let_go, &s.images[i].let_go, "image", i);
+    if (is_here(i) && !is_apart(i) && !s.copied[i])
+      check_none_missing(s.images[i].given, served, &line->let_go, &s.images[i].let_go, "image", i);
 }
 
 static void remember_home(const struct line *line) {
@@ -208,11 +276,12 @@ static void serve(bool forced) {
   if (!forced) check_newest(&line, &served);
   for (uint32_t step = 0; step < 3; step++) {
     write_some(&line);
-    uint32_t what = pick(6);
+    uint32_t what = pick(8);
     if (what < 2) let_out(pick(s.count), &line);
-    if (what > 2) bring_back(10);
+    if (what == 2) command(pick(s.count), &line);
+    if (what > 4) bring_back(10);
   }
-  if (s.one_home && !s.cut_off && s.here == (1u << s.count) - 1 && w.limits.history == mirror_limits_default.history) {
+  if (s.one_home && !s.cut_off && !s.fractured && s.here == (1u << s.count) - 1 && w.limits.history == mirror_limits_default.history) {
     bring_back(300);
     for (uint32_t i = 0; i < s.count; i++)
       if (!is_current(i)) fail_msg("%s: image %u does not come back: %s", s.what, i, world_image(&w, i).reason);
@@ -228,9 +297,10 @@ static void serve(bool forced) {
   if (!dies) check_equal();
   for (uint32_t i = 0; i < s.count; i++)
     if (online[i] || (is_here(i) && is_current(i))) s.images[i] = line;
-  tell(dies ? " dies\n" : " stops\n");
-  if (dies) world_die(&w);
+  if (dies && pick(2)) die_recording(&line);
+  else if (dies) world_die(&w);
   else world_deactivate(&w);
+  tell(dies ? " dies\n" : " stops\n");
   check_kept(&line);
   remember_home(&line);
 }
@@ -252,8 +322,15 @@ static void die_starting(const struct mirror_activation *how) {
   w.done = false;
   for (uint32_t k = 0; k <= s.count; k++) stores[k]->holds = 0;
   struct answers none = {0}, all = given_up(&none);
+  struct answers let_go = s.homes[s.home].line.let_go;
   for (uint32_t i = 0; i < s.count; i++)
-    if (is_here(i)) add(&s.heard[i], &all);
+    if (is_here(i)) add(&let_go, &s.images[i].let_go);
+  add(&s.homes[s.home].line.let_go, &let_go); /* they may be of one line now */
+  for (uint32_t i = 0; i < s.count; i++) {
+    if (!is_here(i)) continue;
+    add(&s.images[i].let_go, &let_go);
+    add(&s.heard[i], &all);
+  }
   struct line *home = &s.homes[s.home].line;
   s.cut_off |= how->force;
   if (how->force) add(&home->let_go, &all);
@@ -264,11 +341,7 @@ static void die_starting(const struct mirror_activation *how) {
   memcpy(s.homes[s.home].bytes, w.home.bytes, RECORD_AREA_BYTES);
 }
 
-static void tell_record(const char *whose, const uint8_t *bytes) {
-  struct record slots[2];
-  bool good[2];
-  for (uint32_t k = 0; k < 2; k++) good[k] = record_decode(&slots[k], bytes + k * RECORD_SLOT_BYTES) == TARN_OK;
-  const struct record *r = &slots[!good[0] || (good[1] && slots[1].sequence > slots[0].sequence)];
+static void tell_record(const char *whose, const struct record *r) {
   tell("  %s: generation %llu.%03llx settled %llu sequence %llu completed %llu%s", whose, (unsigned long long)r->generation.number,
        (unsigned long long)r->generation.id >> 52, (unsigned long long)r->settled_number, (unsigned long long)r->sequence,
        (unsigned long long)r->completed, r->clean ? " clean;" : ";");
@@ -281,8 +354,12 @@ static void tell_record(const char *whose, const uint8_t *bytes) {
 
 static void tell_records(void) {
   if (!s.tells) return;
-  tell_record("home", w.home.bytes);
-  for (uint32_t i = 0; i < s.count; i++) tell_record((char[]){(char)('a' + i), 0}, w.meta[i].bytes);
+  struct record r = newest_record(w.home.bytes);
+  tell_record("home", &r);
+  for (uint32_t i = 0; i < s.count; i++) {
+    r = newest_record(w.meta[i].bytes);
+    tell_record((char[]){(char)('a' + i), 0}, &r);
+  }
 }
 
 static void live(void) {
@@ -292,12 +369,17 @@ static void live(void) {
   memcpy(w.home.bytes, s.homes[s.home].bytes, RECORD_AREA_BYTES);
   for (uint32_t i = 0; i < s.count; i++) {
     s.held[i] = held_by(i);
+    struct record own = newest_record(w.meta[i].bytes);
+    s.copied[i] = own.images[i].state != IMAGE_SYNCHRONIZED;
+    s.synced[i] = s.copied[i] ? s.held[i] : (struct answers){0};
     if (is_here(i)) world_give_back(&w, i);
     else world_take_away(&w, i);
   }
   uint32_t command = pick(8);
   how.force = command < 3;
   how.promote = command == 0;
+  struct record home = newest_record(w.home.bytes);
+  s.cut_off |= how.force && home.generation.number > home.settled_number;
   while (how.promote && !is_here(how.image)) how.image = pick(s.count);
   tell_records();
   tell("home %u, here", s.home);
