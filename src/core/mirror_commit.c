@@ -224,8 +224,9 @@ static void round_done(struct mirror *m) {
       m->record.completed = m->plan_record.sequence;
       m->completed_generation = m->plan_record.generation;
       m->settled_number = m->completed_generation.number;
-      /* Others are to be able to tell that this generation was relied on. */
+      /* Others are to be able to tell that this generation was relied on, before it is. */
       if ((m->running || m->fallen) && m->completed_generation.number != m->plan_record.settled_number) {
+        m->settle_seq = m->commit.started + 1;
         m->record_dirty = true;
         m->commit.wanted = true;
       }

@@ -306,7 +306,9 @@ struct mirror {
   } commit;
   struct generation completed_generation; /* the one in the last record that every store has, or may have */
   uint64_t settled_number;                /* of one that every store has */
-  uint64_t drop_seq;   /* nothing is answered, and no write under new marks issued, before this commit */
+  uint64_t drop_seq; /* nothing is answered, and no write under new marks issued, before this commit */
+  uint64_t
+      settle_seq; /* nothing is answered before this commit, which says that the generation is one that may be relied on */
   uint64_t healed_seq; /* nor is anything answered before this one, by which unreadable places are healed */
   bool doubt_is_loss;  /* and not because disks hung: what was written before is lost if it is not written again */
   uint64_t doubt_tick; /* of the last flush that failed everywhere: what was issued before may never come down */
@@ -392,10 +394,10 @@ struct mirror {
   uint32_t load_torn;                 /* images whose maps need another epoch */
   uint32_t judged;                    /* images that are here, and what was recorded of them is known */
   bool as_it_is;                      /* an image is used as it is, whatever was recorded of it */
-  uint32_t line;  /* ... and by its own record the mirror goes on from where it left; IMAGES_MAX: by `record` */
+  uint32_t line;    /* ... and by its own record the mirror goes on from where it left; IMAGES_MAX: by `record` */
   bool home_counts; /* the home store's record of the last activation was of this line, and not an old one */
-  bool must_hold; /* it is used if it holds what its witnesses say: nothing else speaks for it */
-  bool looked;    /* at the witnesses: a second judgement knows what they say */
+  bool must_hold;   /* it is used if it holds what its witnesses say: nothing else speaks for it */
+  bool looked;      /* at the witnesses: a second judgement knows what they say */
   struct witness_renewal renewal;
 
   uint64_t reads_done, changes_done;
@@ -461,7 +463,9 @@ uint64_t commit_want(struct mirror *m);
 /* The sequence to wait for so that what `seq` was to carry is durable; 0 when it is already. */
 uint64_t commit_wait_for(struct mirror *m, uint64_t seq);
 /* The commit that has to be durable before anything is answered. */
-static inline uint64_t answer_seq(const struct mirror *m) { return max_u64(m->drop_seq, m->healed_seq); }
+static inline uint64_t answer_seq(const struct mirror *m) {
+  return max_u64(max_u64(m->drop_seq, m->settle_seq), m->healed_seq);
+}
 /* op->resume(op, err) once the round is done; err when it failed. */
 void commit_wait(struct mirror *m, struct op *op, uint64_t seq, void (*resume)(struct op *op, tarn_err err));
 /* The same for the administrator's operation. */

@@ -51,7 +51,9 @@ static bool is_ours(const struct mirror *m, uint32_t i, const struct generation 
   return (left_id != 0 && left_id == g->id) || in_history(&m->record, g);
 }
 
-bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) { return is_ours(m, i, &own->generation); }
+bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
+  return is_ours(m, i, &own->generation);
+}
 
 /* Was anything answered in the generation of this record, as far as it knows? */
 static bool was_relied_on(const struct record *r) { return r->generation.number <= r->settled_number; }
@@ -64,28 +66,51 @@ static const struct generation *last_relied_on(const struct record *r) {
   return NULL;
 }
 
-/* Image i has a record of a commit that was not completed. Home took part in every one that was, and calls those SYNCHRONIZED that an answer
- * may have come from since: who does not descend from home's record, or is out by it, is not what others went on with. */
+/* What home stands for: the last generation of which it knows that anything was answered; of a new mirror the first. NULL: home's line has none, as a
+ * forced use was cut off that left all of them out. */
+static const struct generation *home_generation(const struct record *home) {
+  return home->generation.number == 1 ? &home->generation : last_relied_on(home);
+}
+
+/* NULL: it is lost, or as good as that. */
+static const struct record *home_record(const struct mirror *m) {
+  return m->home.record_err == TARN_OK && home_generation(&m->home.record) ? &m->home.record : NULL;
+}
+
+/* Image i has a record of a commit that was not completed, and of none that was and that home does not know. Home took part in every one, and calls
+ * those SYNCHRONIZED that an answer may have come from since: who does not descend from home's record, or is out by it, is not what others went on
+ * with. */
 static bool is_stray(const struct record *home, const struct record *r, uint32_t i) {
   if (was_relied_on(r)) return false;
-  if (!in_history(r, &home->generation)) return true;
+  const struct generation *last = last_relied_on(r);
+  if (last && !in_history(home, last)) return false;
+  if (!in_history(r, home_generation(home))) return true;
   return r->generation.number > home->generation.number && home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
 /* It is of another line than home: both went on from the same, or something else. Not so where it has forgotten home's generation, or has
  * given it up: then home is an old one, or was used beside it, and is not believed (home_counts). */
-static bool is_beside(const struct record *home, const struct record *r) { return kinship(r, &home->generation) == KINSHIP_APART; }
+static bool is_beside(const struct record *home, const struct record *r) {
+  return kinship(r, home_generation(home)) == KINSHIP_APART;
+}
+
+/* Nothing was answered in a generation that was not relied on: what was counts first. */
+static bool is_better(const struct record *a, const struct record *b) {
+  const struct generation *last_a = last_relied_on(a), *last_b = last_relied_on(b);
+  uint64_t number_a = last_a ? last_a->number : 0, number_b = last_b ? last_b->number : 0;
+  if (a->epoch != b->epoch || number_a == number_b) return record_is_newer(a, b);
+  return number_a > number_b;
+}
 
 /* The newest record. */
 const struct record *judge_best(struct mirror *m) {
-  const struct record *home = m->home.record_err == TARN_OK ? &m->home.record : NULL;
-  const struct record *best = home;
+  const struct record *home = home_record(m), *best = home;
   for (uint32_t i = 0; i < m->config.image_count; i++) {
     const struct store *store = &m->images[i].store;
     if (!store->disk || store->record_err != TARN_OK) continue;
     if (home && memcmp(store->record.mirror_uuid, home->mirror_uuid, 16) != 0) continue;
     if (home && (is_stray(home, &store->record, i) || is_beside(home, &store->record))) continue;
-    if (!best || record_is_newer(&store->record, best)) best = &store->record;
+    if (!best || is_better(&store->record, best)) best = &store->record;
   }
   return best;
 }
@@ -237,8 +262,8 @@ static bool home_is_beside(const struct record *home, const struct record *r) {
 
 /* Home took part in the last completed commit. An older one, or one of another line, counts no more than one that is lost. */
 static bool home_counts(const struct mirror *m) {
-  const struct record *home = &m->home.record;
-  return m->home.record_err == TARN_OK && in_history(&m->record, &home->generation) &&
+  const struct record *home = home_record(m);
+  return home && in_history(&m->record, home_generation(home)) &&
          (home->sequence >= m->record.completed || PLANTED(old_home_confirms));
 }
 
@@ -320,6 +345,7 @@ static void use_as_it_is(struct mirror *m, enum verdict *verdicts, uint32_t i) {
   verdicts[i] = VERDICT_CURRENT;
   m->as_it_is = true;
   image_move(m, i, IMAGE_PROMOTE);
+  m->images[i].reason[0] = 0;
   m->record.images[i].missing = MISSING_NONE;
   m->record.images[i].all_missed = false;
   m->record.master = (uint8_t)i;

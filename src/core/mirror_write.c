@@ -69,7 +69,8 @@ void mark_line_fail(struct mirror *m, tarn_err err) {
 }
 
 static void room_flushed(struct mirror *m, tarn_err err) {
-  if (err == TARN_OK || err == TARN_FULL) mark_line_run(m); /* FULL: it was overtaken, and who came since has lost nothing: once more */
+  if (err == TARN_OK || err == TARN_FULL)
+    mark_line_run(m); /* FULL: it was overtaken, and who came since has lost nothing: once more */
   else mark_line_fail(m, err);
 }
 

@@ -232,10 +232,10 @@ static void what_was_given_up_and_did_not_stop_may_have_gone_on(void **state) {
   serves(0, true, 2 * 65536);
   put(&here);
   assert_int_equal(started(false), TARN_REFUSED);
-  assert_string_equal(
-      w.why,
-      "image b may have gone on without the others; the state directory here is older than what the images hold, or they were used with "
-      "another one; nothing confirms that no newer data is lost; --force goes on without it");
+  assert_string_equal(w.why,
+                      "image b may have gone on without the others; the state directory here is older than what the "
+                      "images hold, or they were used with "
+                      "another one; nothing confirms that no newer data is lost; --force goes on without it");
   world_close(&w);
   assert_int_equal(started(true), TARN_OK);
   world_pass(&w, 60 * NS_PER_S);

@@ -12,13 +12,14 @@
 
 #include "mirror_world.h"
 
-#define MIB       (1u << 20)
-#define PLACE     4096u
-#define ANSWERS   (MIB / PLACE)
-#define HOMES     3u
-#define IMAGES    3u
-#define LIVES     7u
-#define MARK      0xfd /* the bytes of an image as it was made never have sixteen of these in a row */
+#define MIB      (1u << 20)
+#define PLACE    4096u
+#define ANSWERS  (MIB / PLACE)
+#define HOMES    3u
+#define IMAGES   3u
+#define LIVES    7u
+#define META_MAX (1u << 20)
+#define MARK     0xfd /* the bytes of an image as it was made never have sixteen of these in a row */
 
 struct answers {
   uint64_t bits[ANSWERS / 64];
@@ -38,15 +39,24 @@ static struct {
   struct line images[IMAGES];
   struct answers kept[IMAGES];  /* that were not given up of this image: it was left apart */
   struct answers heard[IMAGES]; /* of these, too, its record may tell: it was there when a start was cut off */
-  struct answers held[IMAGES];   /* as the life began */
-  bool copied[IMAGES];           /* to, by its own record: it has nothing of its own */
+  struct answers held[IMAGES];  /* as the life began */
+  bool copied[IMAGES];          /* to, by its own record: it has nothing of its own */
+  bool descends[IMAGES];        /* by its own record, from that of the state directory */
+  struct {
+    bool is_there;
+    uint32_t home, image;
+    struct line home_line, line;
+    struct answers heard, kept;
+    uint8_t home_bytes[RECORD_AREA_BYTES], data[MIB], meta[META_MAX];
+  } backup;                      /* of a state directory and of an image */
   struct answers synced[IMAGES]; /* given up by a command of this life */
   uint32_t home, next, count;
-  uint32_t here; /* images, a bit each */
+  uint32_t here;        /* images, a bit each */
   struct answers never; /* what was written there was not answered */
   bool fractured;       /* it is for the administrator to bring one back */
-  bool one_home; /* no state directory was copied yet */
-  bool cut_off;  /* a forced start, or what was recorded before it: nobody may be current until it is asked for again, or one counts as written apart */
+  bool one_home;        /* no state directory was copied yet */
+  bool
+      cut_off; /* a forced start, or what was recorded before it: nobody may be current until it is asked for again, or one counts as written apart */
   char what[128];
 } s;
 
@@ -101,13 +111,15 @@ static struct record newest_record(const uint8_t *bytes) {
 
 static bool is_here(uint32_t i) { return s.here >> i & 1; }
 
-static bool is_apart(uint32_t i) { return strstr(world_image(&w, i).reason, "written apart") != NULL; }
-
 static bool is_current(uint32_t i) { return is_here(i) && world_image(&w, i).state == IMAGE_SYNCHRONIZED; }
 
+static bool is_apart(uint32_t i) {
+  return !is_current(i) && strstr(world_image(&w, i).reason, "written apart") != NULL;
+}
+
 /* What `needed` has and was not given up is all in `there`. */
-static void check_none_missing(struct answers needed, const struct answers *there, const struct answers *let_go, const struct answers *more,
-                               const char *what, uint32_t which) {
+static void check_none_missing(struct answers needed, const struct answers *there, const struct answers *let_go,
+                               const struct answers *more, const char *what, uint32_t which) {
   take(&needed, there);
   take(&needed, let_go);
   take(&needed, more);
@@ -246,7 +258,7 @@ static void check_newest(const struct line *line, const struct answers *served) 
   const struct line *home = &s.homes[s.home].line;
   check_none_missing(home->given, served, &line->let_go, &home->let_go, "state directory", s.home);
   for (uint32_t i = 0; i < s.count; i++)
-    if (is_here(i) && !is_apart(i) && !s.copied[i])
+    if (is_here(i) && (!is_apart(i) || s.descends[i]) && !s.copied[i])
       check_none_missing(s.images[i].given, served, &line->let_go, &s.images[i].let_go, "image", i);
 }
 
@@ -281,7 +293,8 @@ static void serve(bool forced) {
     if (what == 2) command(pick(s.count), &line);
     if (what > 4) bring_back(10);
   }
-  if (s.one_home && !s.cut_off && !s.fractured && s.here == (1u << s.count) - 1 && w.limits.history == mirror_limits_default.history) {
+  if (s.one_home && !s.cut_off && !s.fractured && s.here == (1u << s.count) - 1 &&
+      w.limits.history == mirror_limits_default.history) {
     bring_back(300);
     for (uint32_t i = 0; i < s.count; i++)
       if (!is_current(i)) fail_msg("%s: image %u does not come back: %s", s.what, i, world_image(&w, i).reason);
@@ -342,9 +355,10 @@ static void die_starting(const struct mirror_activation *how) {
 }
 
 static void tell_record(const char *whose, const struct record *r) {
-  tell("  %s: generation %llu.%03llx settled %llu sequence %llu completed %llu%s", whose, (unsigned long long)r->generation.number,
-       (unsigned long long)r->generation.id >> 52, (unsigned long long)r->settled_number, (unsigned long long)r->sequence,
-       (unsigned long long)r->completed, r->clean ? " clean;" : ";");
+  tell("  %s: generation %llu.%03llx settled %llu sequence %llu completed %llu%s", whose,
+       (unsigned long long)r->generation.number, (unsigned long long)r->generation.id >> 52,
+       (unsigned long long)r->settled_number, (unsigned long long)r->sequence, (unsigned long long)r->completed,
+       r->clean ? " clean;" : ";");
   for (uint32_t i = 0; i < s.count; i++) tell(" %c %s", 'a' + i, image_state_name(r->images[i].state));
   tell("; before");
   for (uint32_t h = 0; h < 6 && r->history[h].number != 0; h++)
@@ -362,14 +376,53 @@ static void tell_records(void) {
   }
 }
 
+static bool descends(const struct record *r, const struct generation *from) {
+  bool found = r->generation.number == from->number && r->generation.id == from->id;
+  for (uint32_t h = 0; h < HISTORY_MAX; h++)
+    found |= r->history[h].number == from->number && r->history[h].id == from->id;
+  return found;
+}
+
+/* Of one node: its state directory, and an image there. */
+static void back_up(void) {
+  uint32_t i = s.backup.image = pick(s.count), h = s.backup.home = s.home;
+  uint64_t bytes = mirror_meta_bytes(&w.config);
+  require(bytes <= META_MAX);
+  tell("backup of home %u and %c\n", h, 'a' + i);
+  s.backup.is_there = true;
+  s.backup.home_line = s.homes[h].line;
+  s.backup.line = s.images[i];
+  s.backup.heard = s.heard[i];
+  s.backup.kept = s.kept[i];
+  memcpy(s.backup.home_bytes, s.homes[h].bytes, RECORD_AREA_BYTES);
+  memcpy(s.backup.data, w.data[i].bytes, MIB);
+  memcpy(s.backup.meta, w.meta[i].bytes, bytes);
+}
+
+static void put_back(void) {
+  uint32_t i = s.backup.image, h = s.backup.home;
+  if (!s.backup.is_there) return;
+  tell("home %u and %c are put back\n", h, 'a' + i);
+  s.one_home = false;
+  s.homes[h].line = s.backup.home_line;
+  s.images[i] = s.backup.line;
+  s.heard[i] = s.backup.heard;
+  s.kept[i] = s.backup.kept;
+  memcpy(s.homes[h].bytes, s.backup.home_bytes, RECORD_AREA_BYTES);
+  memcpy(w.data[i].bytes, s.backup.data, MIB);
+  memcpy(w.meta[i].bytes, s.backup.meta, mirror_meta_bytes(&w.config));
+}
+
 static void live(void) {
   struct mirror_activation how = {0};
   s.here = 0;
   while (s.here == 0) s.here = pick(3) == 0 ? (1u << s.count) - 1 : pick(1u << s.count);
   memcpy(w.home.bytes, s.homes[s.home].bytes, RECORD_AREA_BYTES);
+  struct record home = newest_record(w.home.bytes);
   for (uint32_t i = 0; i < s.count; i++) {
     s.held[i] = held_by(i);
     struct record own = newest_record(w.meta[i].bytes);
+    s.descends[i] = descends(&own, &home.generation);
     s.copied[i] = own.images[i].state != IMAGE_SYNCHRONIZED;
     s.synced[i] = s.copied[i] ? s.held[i] : (struct answers){0};
     if (is_here(i)) world_give_back(&w, i);
@@ -378,7 +431,6 @@ static void live(void) {
   uint32_t command = pick(8);
   how.force = command < 3;
   how.promote = command == 0;
-  struct record home = newest_record(w.home.bytes);
   s.cut_off |= how.force && home.generation.number > home.settled_number;
   while (how.promote && !is_here(how.image)) how.image = pick(s.count);
   tell_records();
@@ -401,7 +453,8 @@ static void live(void) {
   }
   tell(" refused: %s\n", w.why);
   if (how.promote) fail_msg("%s: a promotion by force is refused: %s", s.what, w.why);
-  if (s.one_home && !s.cut_off && s.here == (1u << s.count) - 1) fail_msg("%s: refused, though all is here: %s", s.what, w.why);
+  if (s.one_home && !s.cut_off && s.here == (1u << s.count) - 1)
+    fail_msg("%s: refused, though all is here: %s", s.what, w.why);
   world_close(&w);
   memcpy(s.homes[s.home].bytes, w.home.bytes, RECORD_AREA_BYTES);
 }
@@ -434,6 +487,8 @@ static void run_history(uint32_t number) {
       s.one_home &= from == to;
       if (from != to) tell("home %u is copied to %u\n", from, to);
     }
+    if (!alone && pick(8) == 0) back_up();
+    if (!alone && pick(8) == 0) put_back();
     live();
   }
   world_end(&w);
