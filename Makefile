@@ -4,7 +4,7 @@
 #   make test                 all tests; make test-san: the same with sanitizers
 #   make layers               arrows between the folders of src/ point down
 #   make sim SEEDS=2000       so many simulated histories (or a range: SEEDS=100-200)
-#   make soak MINUTES=30      planted mistakes, power cuts, damaged metadata, Linux 6.1, SIGKILL over and over
+#   make soak MINUTES=30      planted mistakes, lives at random, power cuts, damaged metadata, Linux 6.1, SIGKILL over and over
 #   make fuzz MINUTES=10      fuzzes every parser, so many minutes of CPU in all
 #   make bench PART=cpu       measures, also against other servers; without PART everything, for most of an hour
 #   make install DESTDIR= PREFIX=/usr/local
@@ -59,6 +59,7 @@ sim: all
 soak: deps-test
 	@$(MAKE) --no-print-directory all
 	@tools/plants --search
+	@LINES=1-10000 $(OUT)/tests/unit/test_mirror_lines
 	@tests/soak/run $(MINUTES)
 
 fuzz: deps-test

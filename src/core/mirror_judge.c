@@ -1,15 +1,17 @@
 /* mirror_judge.c - who is current (rules 9 and 10), from the records that activation has loaded.
  *
- * Activation reads the record of every store and takes the newest (`best`): the highest epoch, then the highest generation, then
- * the highest sequence (record_is_newer). Every commit of a record reaches the home store and every online image, or takes the image out with the next
- * record, before anything that relies on it is answered; each record also says which commit was `completed` last. From that
- * follows (rules 9 and 10):
+ * Activation reads the record of every store and takes the newest of home's line (`best`): the highest epoch, then the highest
+ * generation in which anything was answered (is_better), then the highest generation, then the highest sequence (record_is_newer).
+ * Every commit of a record reaches the home store and every online image, or takes the image out with the next record, before
+ * anything that relies on it is answered; each record also says which commit was `completed` last. From that follows (rules 9
+ * and 10):
  *   - an image that `best` calls SYNCHRONIZED and whose own record is at least as new as best's `completed` is current: it
  *     was online in every completed commit, and those that did not complete were not relied on;
  *   - one whose own record is older than that, or of another history, holds something old: it is copied in full;
  *   - one whose generation is too old to be remembered, and is not the one that it left with, is unknown: it is never taken
  *     for what it was, but copied in full, or, if it may have something of its own, left for the administrator;
- *   - an image that is absent may be ahead only if the home store does not confirm `best`;
+ *   - an image that is absent may be ahead only if the home store does not confirm `best`; nor does a home store confirm anything
+ *     that is old, or of another line (home_counts);
  *   - what an absent image misses is its map, and after a crash also every marked region.
  *
  * Two things are settled before that: images that somebody changed behind our back (settle_changed), and that none of those

@@ -113,8 +113,8 @@ struct record {
   } volumes[VOLUMES_MAX];
   struct record_image images[IMAGES_MAX];
   struct unreadable unreadable;
-  /* Generation number of the last record that every store has, as far as the writer knew: one with a later generation may be of a
-   * commit that was never completed, and never relied on. */
+  /* Generation number of the last record that every store has, as far as the writer knew. Nothing is answered in a generation before a record of it
+   * has its own number here: one with a later generation is of a commit that nothing relied on, and may never have been completed. */
   uint64_t settled_number;
   uint64_t order; /* reserved: 0 */
   struct record_layout layout;

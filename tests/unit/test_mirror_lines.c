@@ -496,7 +496,7 @@ static void run_history(uint32_t number) {
 
 static void histories(void **state) {
   (void)state;
-  uint32_t from = 1, to = 150;
+  uint32_t from = 1, to = 60;
   const char *asked = getenv("LINES");
   if (asked) assert_int_equal(sscanf(asked, "%u-%u", &from, &to), 2);
   for (uint32_t number = from; number <= to; number++) run_history(number);
