@@ -29,18 +29,14 @@ static bool same_generation(const struct generation *a, const struct generation 
   return a->number == b->number && a->id == b->id;
 }
 
-/* What a record says of a generation. Numbers go up by one, and whoever uses an image by force leaves out those that he gives up
- * (take_line): a number that is neither there nor too old was given up, another id of a number that is there was written apart. */
-enum kinship { KINSHIP_KNOWN, KINSHIP_GIVEN_UP, KINSHIP_APART, KINSHIP_UNKNOWN };
+/* What a record says of a generation. Numbers go up by one: one that is neither there nor too old to be remembered was given up by force (take_line),
+ * and no more is known of it than of one that is forgotten. */
+enum kinship { KINSHIP_KNOWN, KINSHIP_APART, KINSHIP_UNKNOWN };
 
 static enum kinship kinship(const struct record *r, const struct generation *g) {
   if (g->number >= r->generation.number) return same_generation(&r->generation, g) ? KINSHIP_KNOWN : KINSHIP_APART;
-  uint64_t oldest = r->generation.number;
-  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
-    oldest = r->history[h].number;
-    if (oldest == g->number) return r->history[h].id == g->id ? KINSHIP_KNOWN : KINSHIP_APART;
-    if (oldest < g->number) return KINSHIP_GIVEN_UP;
-  }
+  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++)
+    if (r->history[h].number == g->number) return r->history[h].id == g->id ? KINSHIP_KNOWN : KINSHIP_APART;
   return PLANTED(forgotten_is_past) ? KINSHIP_KNOWN : KINSHIP_UNKNOWN;
 }
 
@@ -90,8 +86,8 @@ static bool is_stray(const struct record *home, const struct record *r, uint32_t
   return r->generation.number > home->generation.number && home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
-/* It is of another line than home: both went on from the same, or something else. Not so where it has forgotten home's generation, or has
- * given it up: then home is an old one, or was used beside it, and is not believed (home_counts). */
+/* It is of another line than home: both went on from the same, or something else. Not so where it has given up home's generation, or forgotten it: then
+ * home was used beside it, or is an old one, and is not believed (home_counts). */
 static bool is_beside(const struct record *home, const struct record *r) {
   return kinship(r, home_generation(home)) == KINSHIP_APART;
 }
