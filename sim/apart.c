@@ -69,7 +69,8 @@ bool sim_image_serve_apart(struct sim_image *image, struct prng *prng) {
   uint32_t i = sim_image_slot(image);
   require(!mirror->core);
   if (!image->past || !record_read(mirror->home.medium, &home) || !is_out(&home, i)) return false;
-  if (home.generation.number > home.settled_number) return false; /* nothing was answered since it left: it would be the newest */
+  if (home.generation.number > home.settled_number)
+    return false; /* nothing was answered since it left: it would be the newest */
   if (mirror->home.medium->dirty_count != 0)
     return false; /* a power loss may take that back: then it would be the newest */
   if (memcmp(home.mirror_uuid, image->past->mirror_uuid, sizeof home.mirror_uuid) != 0) return false;

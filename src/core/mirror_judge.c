@@ -75,15 +75,13 @@ static const struct record *home_record(const struct mirror *m) {
   return m->home.record_err == TARN_OK && home_generation(&m->home.record) ? &m->home.record : NULL;
 }
 
-/* Image i has a record of a commit that was not completed, and of none that was and that home does not know. Home took part in every one, and calls
- * those SYNCHRONIZED that an answer may have come from since: who does not descend from home's record, or is out by it, is not what others went on
- * with. */
+/* Image i, which is out by home's record, has one of a commit that was not completed, and of none that was and that home does not know: others may go on
+ * without it, and from home's. */
 static bool is_stray(const struct record *home, const struct record *r, uint32_t i) {
-  if (was_relied_on(r)) return false;
   const struct generation *last = last_relied_on(r);
-  if (last && !in_history(home, last)) return false;
-  if (!in_history(r, home_generation(home))) return true;
-  return r->generation.number > home->generation.number && home->images[i].state != IMAGE_SYNCHRONIZED;
+  bool answered_since = last && !in_history(home, last);
+  return !answered_since && r->generation.number > home->generation.number &&
+         home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
 /* It is of another line than home: both went on from the same, or something else. Not so where it has given up home's generation, or forgotten it: then

@@ -120,7 +120,10 @@ static void a_backup_does_not_undo_what_b_answered(bool cut) {
   memcpy(w.home.bytes, home, sizeof home);
   memcpy(w.data[0].bytes, data, MIB);
   memcpy(w.meta[0].bytes, meta, mirror_meta_bytes(&w.config));
-  if (started(false) == TARN_OK) world_pass(&w, 60 * NS_PER_S);
+  if (started(false) == TARN_OK) {
+    assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+    world_pass(&w, 60 * NS_PER_S);
+  }
   assert_int_equal(w.data[1].bytes[2 * 65536], 0x55);
   assert_int_equal(w.data[1].bytes[4 * 65536], 0x55);
 }
@@ -182,12 +185,40 @@ static void what_was_used_by_force_is_not_copied_over(void **state) {
   assert_int_equal(w.data[0].bytes[2 * 65536], 0x55);
 }
 
+/* c is out. A start with a and c is cut off, of which c alone has the first commit: it says that b is out. Now b is here, and a is not. Nothing was
+ * answered without b. */
+static void a_start_that_one_image_alone_knows_of_puts_nobody_out(void **state) {
+  (void)state;
+  world_begin(&w, 3, MIB);
+  mirror_image_failed(w.m, 2, "a test");
+  world_pass(&w, NS_PER_S);
+  assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
+  world_deactivate(&w);
+  world_take_away(&w, 1);
+  w.home.holds = w.meta[0].holds = RAM_WRITES;
+  world_open(&w);
+  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
+  world_run(&w);
+  world_die(&w);
+  w.home.holds = w.meta[0].holds = 0;
+  assert_int_equal(world_record(w.meta[2].bytes).images[1].state, IMAGE_UNSYNCHRONIZED);
+  world_give_back(&w, 1);
+  world_take_away(&w, 0);
+  w.config.images[0].policy.return_by_itself = false;
+  assert_int_equal(started(false), TARN_OK);
+  assert_int_equal(world_image(&w, 1).state, IMAGE_SYNCHRONIZED);
+  world_pass(&w, 60 * NS_PER_S);
+  assert_int_equal(world_image(&w, 2).state, IMAGE_SYNCHRONIZED);
+  world_deactivate(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(a_backup_does_not_undo_it),
       WORLD_TEST(nor_when_b_was_killed_as_it_started),
       WORLD_TEST(a_forced_start_that_is_cut_off_refuses_nothing),
       WORLD_TEST(what_was_used_by_force_is_not_copied_over),
+      WORLD_TEST(a_start_that_one_image_alone_knows_of_puts_nobody_out),
       WORLD_TEST(a_promotion_that_is_cut_off_refuses_nothing),
       WORLD_TEST(nor_does_force_take_the_other),
       WORLD_TEST(one_that_had_not_the_last_generation_comes_back),
