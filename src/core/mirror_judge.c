@@ -521,13 +521,11 @@ static bool wants_to_fork(const struct mirror *m) {
   return out && was_relied_on(&m->record);
 }
 
-/* Without home nobody tells whether the newest record's commit was completed, or this image, current by its own, went on without it; nor whether
- * it went on in the generation that was given up, until it was killed. */
+/* Without home nobody tells whether this image went on in the generation that was given up, until it was killed. */
 static bool may_have_gone_on(const struct mirror *m, uint32_t i, enum verdict verdict) {
   const struct record *own = &m->images[i].store.record;
   if (m->home_counts || (verdict != VERDICT_BEHIND && verdict != VERDICT_OLD)) return false;
-  if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
-  return !was_relied_on(&m->record) || (!in_history(&m->record, &own->generation) && !own->clean);
+  return own->images[i].state == IMAGE_SYNCHRONIZED && !own->clean && !in_history(&m->record, &own->generation);
 }
 
 /* Who may have data that is newer than what `record` knows of? */

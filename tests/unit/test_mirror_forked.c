@@ -759,9 +759,28 @@ static void b_is_restored_too(void **state) {
   assert_int_equal(world_image(&w, 0).state, IMAGE_SYNCHRONIZED);
 }
 
+/* By the state directory b took part in everything, and by its own record it is of another line: one of the two is not what it seems. */
+static void one_that_is_current_here_and_of_another_line_is_asked_about(void **state) {
+  (void)state;
+  world_begin(&w, 2, MIB);
+  mirror_image_failed(w.m, 1, "a test");
+  world_pass(&w, 60 * NS_PER_S);
+  world_bring_back(&w, 1);
+  world_pass(&w, 60 * NS_PER_S);
+  world_check_synchronized(&w);
+  world_deactivate(&w);
+  struct record own = world_record(w.meta[1].bytes);
+  assert_true(own.generation.number > 1 && own.settled_number == own.generation.number);
+  own.generation.id ^= 1;
+  world_put_record(w.meta[1].bytes, &own);
+  assert_int_equal(started(false), TARN_REFUSED);
+  assert_non_null(strstr(w.why, "image b was written apart from the others"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WORLD_TEST(control),
+      WORLD_TEST(one_that_is_current_here_and_of_another_line_is_asked_about),
       WORLD_TEST(b_left_again),
       WORLD_TEST(b_was_removed),
       WORLD_TEST(b_is_of_another_mirror),
