@@ -225,7 +225,8 @@ static void round_done(struct mirror *m) {
       m->completed_generation = m->plan_record.generation;
       m->settled_number = m->completed_generation.number;
       /* Others are to be able to tell that this generation was relied on, before it is. */
-      if ((m->running || m->fallen) && m->completed_generation.number != m->plan_record.settled_number) {
+      bool answers = m->running || m->fallen || m->admin == ADMIN_DEACTIVATE;
+      if (answers && m->completed_generation.number != m->plan_record.settled_number) {
         m->settle_seq = m->commit.started + 1;
         m->record_dirty = true;
         m->commit.wanted = true;

@@ -172,11 +172,10 @@ static bool went_on_alone(const struct mirror *m, uint32_t i, const struct recor
 
 /* What only it can have is what it was current with: a copy that was never finished has nothing. */
 bool judge_apart(const struct mirror *m, uint32_t i, const struct record *own) {
-  if (judge_knows(m, i, own)) return went_on_alone(m, i, own);
-  if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
-  if (!m->home_counts) return true;
   const struct generation *last = last_relied_on(own);
-  return !last || !is_ours(m, i, last);
+  if (own->images[i].state != IMAGE_SYNCHRONIZED) return false;
+  bool is_apart = !judge_knows(m, i, own) && (!m->home_counts || !last || !is_ours(m, i, last));
+  return is_apart || went_on_alone(m, i, own);
 }
 
 const char *judge_other(const struct mirror *m, uint32_t i, const struct record *own) {
@@ -514,11 +513,11 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
 }
 
 /* While an image is out each life has a generation of its own: another one, by another state directory, goes on in another. So does who was
- * killed as it recorded that an image is whole: that image may be the only one to know. Not again before that one is relied on. */
+ * killed as it recorded that an image is whole: that image may be the only one to know. */
 static bool wants_to_fork(const struct mirror *m) {
   bool out = false;
   EACH_IMAGE(m, i) out |= image_state_of(m, i) != IMAGE_SYNCHRONIZED;
-  return out && was_relied_on(&m->record);
+  return out;
 }
 
 /* Without home nobody tells whether this image went on in the generation that was given up, until it was killed. */
@@ -545,6 +544,15 @@ static bool is_unsure_of(struct mirror *m, uint32_t i, enum verdict verdict) {
   return !home_confirms(m);
 }
 
+/* One that is not recorded any more was current by a home store that does not count: it may have gone on by that. */
+static bool is_forgotten(struct mirror *m, uint32_t i) {
+  const struct record *home = home_record(m);
+  if (m->record.images[i].present || m->home_counts || !home || !home->images[i].present) return false;
+  if (home->images[i].state != IMAGE_SYNCHRONIZED) return false;
+  admin_explain(m, "image %s is not known to the others any more", home->images[i].name);
+  return true;
+}
+
 /* Sorts the images; false when activation must not go on. */
 bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
@@ -562,6 +570,7 @@ bool judge_images(struct mirror *m) {
     if (verdicts[i] != VERDICT_ABSENT) m->judged |= 1u << i;
   }
   EACH_IMAGE(m, i) unsure |= is_unsure_of(m, i, verdicts[i]);
+  for (uint32_t i = 0; i < IMAGES_MAX; i++) unsure |= is_forgotten(m, i);
   if (unsure && m->home.record_err == TARN_OK && !m->home_counts)
     admin_explain(m, "the state directory here is older than what the images hold, or they were used with another one");
   if (!settle_changed(m, verdicts) || !settle_master(m, verdicts) || !settle_none(m, verdicts)) return false;

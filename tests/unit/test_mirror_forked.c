@@ -647,6 +647,10 @@ static void b_was_removed_at_once(void **state) {
   assert_int_equal(world_write(&w, 4 * 65536, 4096), TARN_OK);
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
+  put(&here);
+  assert_int_equal(started(false), TARN_REFUSED);
+  assert_non_null(strstr(w.why, "image b is not known to the others any more"));
+  world_close(&w);
   c_is_not_served();
 }
 

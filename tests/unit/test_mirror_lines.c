@@ -21,6 +21,9 @@
 #define META_MAX (1u << 20)
 #define MARK     0xfd /* the bytes of an image as it was made never have sixteen of these in a row */
 
+/* What may happen in a history, beside the rest. */
+enum happening { DISKS_FAIL, A_STOP_IS_CUT_OFF, IMAGES_COME_LATE, AN_IMAGE_IS_PUT_BACK, HOMES_ARE_LOST, HAPPENINGS };
+
 struct answers {
   uint64_t bits[ANSWERS / 64];
 };
@@ -35,6 +38,7 @@ static struct {
   struct {
     uint8_t bytes[RECORD_AREA_BYTES];
     struct line line;
+    struct answers heard;
   } homes[HOMES];
   struct line images[IMAGES];
   struct answers kept[IMAGES];  /* that were not given up of this image: it was left apart */
@@ -58,6 +62,9 @@ static struct {
   bool
       cut_off; /* a forced start, or what was recorded before it: nobody may be current until it is asked for again, or one counts as written apart */
   char what[128];
+  uint32_t late;    /* images that come during the life */
+  bool troubled;    /* disks failed in this life */
+  uint32_t happens; /* enum happening, a bit each */
 } s;
 
 /* ---- small things ---- */
@@ -109,6 +116,8 @@ static struct record newest_record(const uint8_t *bytes) {
   return slots[!good[0] || (good[1] && slots[1].sequence > slots[0].sequence)];
 }
 
+static bool happens(enum happening what) { return s.happens >> what & 1; }
+
 static bool is_here(uint32_t i) { return s.here >> i & 1; }
 
 static bool is_current(uint32_t i) { return is_here(i) && world_image(&w, i).state == IMAGE_SYNCHRONIZED; }
@@ -130,14 +139,73 @@ static void check_none_missing(struct answers needed, const struct answers *ther
 
 /* ---- a life ---- */
 
+static uint32_t online_now(void) {
+  uint32_t mask = 0;
+  for (uint32_t i = 0; i < s.count; i++) {
+    enum image_state state = world_image(&w, i).state;
+    if (is_here(i) && (state == IMAGE_SYNCHRONIZED || state == IMAGE_SYNCHRONIZING)) mask |= 1u << i;
+  }
+  return mask;
+}
+
+static void left_since(uint32_t before, const struct line *line) {
+  uint32_t left = before & ~online_now();
+  for (uint32_t i = 0; i < s.count; i++)
+    if (left >> i & 1) {
+      tell(" (%c left)", 'a' + i);
+      s.images[i] = *line;
+    }
+}
+
 static void write_some(struct line *line) {
   for (uint32_t n = pick(3); n > 0 && s.next < ANSWERS; n--) {
     uint32_t k = s.next++;
-    assert_int_equal(client_do(&w, DISK_WRITE, (uint64_t)k * PLACE, PLACE, MARK), TARN_OK);
-    tell(" write %u", k);
-    line->given.bits[k / 64] |= UINT64_C(1) << k % 64;
+    struct line was = *line;
+    uint32_t before = online_now();
+    tarn_err err = client_do(&w, DISK_WRITE, (uint64_t)k * PLACE, PLACE, MARK);
+    if (err != TARN_OK && !s.troubled) fail_msg("%s: a write fails", s.what);
+    tell(" write %u%s", k, err == TARN_OK ? "" : " fails");
+    left_since(before, &was);
+    if (err == TARN_OK) line->given.bits[k / 64] |= UINT64_C(1) << k % 64;
+    else s.never.bits[k / 64] |= UINT64_C(1) << k % 64;
   }
-  assert_int_equal(world_flush(&w), TARN_OK);
+  uint32_t before = online_now();
+  tarn_err err = world_flush(&w);
+  if (!s.troubled) assert_int_equal(err, TARN_OK);
+  left_since(before, line);
+}
+
+static void end_trouble(void) {
+  w.home.fails = 0;
+  for (uint32_t i = 0; i < s.count; i++) w.meta[i].fails = w.data[i].fails = 0;
+}
+
+static void trouble(struct line *line) {
+  s.troubled = true;
+  uint32_t i = pick(s.count), what = pick(4);
+  if (what == 0 || what == 3) w.home.fails = RAM_WRITES;
+  if (what == 1 || what == 3) w.meta[i].fails = RAM_WRITES;
+  if (what == 2) w.data[i].fails = RAM_WRITES;
+  tell(" [trouble %s%s%s %c", w.home.fails ? "home " : "", w.meta[i].fails ? "meta" : "", w.data[i].fails ? "data" : "",
+       'a' + i);
+  uint32_t before = online_now();
+  struct line was = *line;
+  if (pick(3) == 0) {
+    uint32_t x = pick(s.count), current = 0;
+    for (uint32_t k = 0; k < s.count; k++) current += is_current(k);
+    if (is_current(x) && current >= 2) {
+      tell(" %c fails", 'a' + x);
+      mirror_image_failed(w.m, x, "a test");
+    }
+  }
+  write_some(line);
+  if (pick(2)) world_pass(&w, 3 * NS_PER_S);
+  if (pick(2)) end_trouble();
+  write_some(line);
+  end_trouble();
+  world_pass(&w, 5 * NS_PER_S);
+  left_since(before, &was);
+  tell("]");
 }
 
 static void let_out(uint32_t i, const struct line *line) {
@@ -193,25 +261,45 @@ static void command(uint32_t i, struct line *line) {
 }
 
 /* As somebody leaves, or something is written that is not answered: some of it lands. */
-static void die_recording(const struct line *line) {
+static void die_recording(struct line *line, bool stops) {
+  uint32_t written = UINT32_MAX;
   struct ram_disk *stores[IMAGES + 1] = {&w.home};
   for (uint32_t i = 0; i < s.count; i++) stores[i + 1] = &w.meta[i];
   for (uint32_t k = 0; k <= s.count; k++)
     if (pick(2)) stores[k]->holds = RAM_WRITES;
-  struct client_io write;
+  static struct client_io write;
+  memset(&write, 0, sizeof write);
   if (pick(2) && s.next < ANSWERS) {
     uint32_t k = s.next++;
-    s.never.bits[k / 64] |= UINT64_C(1) << k % 64;
+    written = k;
     tell(" write %u, and", k);
     client_begin(&w, &write, DISK_WRITE, (uint64_t)k * PLACE, PLACE, MARK);
   }
-  let_out(pick(s.count), line);
-  for (uint32_t n = pick(12); n > 0; n--) {
+  if (stops) {
+    uint32_t x = pick(s.count);
+    tell(" stopping, data %c fails", 'a' + x);
+    w.data[x].fails = RAM_WRITES;
+    if (pick(2)) world_run(&w);
+    mirror_deactivate(w.m, false, world_done, &w);
+  } else let_out(pick(s.count), line);
+  uint32_t most = pick(3) ? 12 : 60;
+  for (uint32_t n = pick(most); n > 0; n--) {
     world_run(&w);
     struct ram_disk *store = stores[pick(s.count + 1)];
     if (store->held_count > 0) ram_answer(store);
   }
+  if (written != UINT32_MAX) {
+    if (write.done && write.io.err == TARN_OK) {
+      tell(" (answered)");
+      uint32_t on = online_now();
+      line->given.bits[written / 64] |= UINT64_C(1) << written % 64;
+      for (uint32_t i = 0; i < s.count; i++)
+        if (on >> i & 1) s.images[i].given.bits[written / 64] |= UINT64_C(1) << written % 64;
+    } else s.never.bits[written / 64] |= UINT64_C(1) << written % 64;
+  }
   world_die(&w);
+  w.done = false;
+  end_trouble();
   for (uint32_t k = 0; k <= s.count; k++) stores[k]->holds = 0;
 }
 
@@ -226,6 +314,7 @@ static uint32_t served_by(void) {
 /* By force: what this state directory, or an image that is here, knows of, and the one that is used has not. */
 static struct answers given_up(const struct answers *served) {
   struct answers all = s.homes[s.home].line.given;
+  add(&all, &s.homes[s.home].heard);
   for (uint32_t i = 0; i < s.count; i++) {
     if (!is_here(i)) continue;
     add(&all, &s.held[i]);
@@ -291,9 +380,19 @@ static void serve(bool forced) {
     uint32_t what = pick(8);
     if (what < 2) let_out(pick(s.count), &line);
     if (what == 2) command(pick(s.count), &line);
-    if (what > 4) bring_back(10);
+    if (s.late && pick(2)) {
+      for (uint32_t i = 0; i < s.count; i++)
+        if (s.late >> i & 1) {
+          tell(" %c comes", 'a' + i);
+          world_give_back(&w, i);
+          s.here |= 1u << i;
+        }
+      s.late = 0;
+    }
+    if (happens(DISKS_FAIL) && pick(4) == 0) trouble(&line);
+    if (what > 4) bring_back(pick(4) ? 10 : 60);
   }
-  if (s.one_home && !s.cut_off && !s.fractured && s.here == (1u << s.count) - 1 &&
+  if (s.one_home && !s.troubled && !s.cut_off && !s.fractured && s.here == (1u << s.count) - 1 &&
       w.limits.history == mirror_limits_default.history) {
     bring_back(300);
     for (uint32_t i = 0; i < s.count; i++)
@@ -305,12 +404,15 @@ static void serve(bool forced) {
     enum image_state state = world_image(&w, i).state;
     online[i] = is_here(i) && (state == IMAGE_SYNCHRONIZED || state == IMAGE_SYNCHRONIZING);
   }
+  for (uint32_t i = 0; i < s.count; i++)
+    if (w.reopened >> i & 1) mirror_image_reopened(w.m, i, &w.config.images[i]);
+  w.reopened = 0;
   bool dies = pick(3) == 0;
   if (!dies && pick(2) == 0) bring_back(10);
   if (!dies) check_equal();
   for (uint32_t i = 0; i < s.count; i++)
     if (online[i] || (is_here(i) && is_current(i))) s.images[i] = line;
-  if (dies && pick(2)) die_recording(&line);
+  if (dies && pick(2)) die_recording(&line, happens(A_STOP_IS_CUT_OFF) && pick(2));
   else if (dies) world_die(&w);
   else world_deactivate(&w);
   tell(dies ? " dies\n" : " stops\n");
@@ -345,6 +447,7 @@ static void die_starting(const struct mirror_activation *how) {
     add(&s.heard[i], &all);
   }
   struct line *home = &s.homes[s.home].line;
+  add(&s.homes[s.home].heard, &all);
   s.cut_off |= how->force;
   if (how->force) add(&home->let_go, &all);
   for (uint32_t i = 0; i < s.count; i++) {
@@ -413,9 +516,22 @@ static void put_back(void) {
   memcpy(w.meta[i].bytes, s.backup.meta, mirror_meta_bytes(&w.config));
 }
 
+static void put_back_image(void) {
+  uint32_t i = s.backup.image;
+  if (!s.backup.is_there) return;
+  tell("%c is put back\n", 'a' + i);
+  s.one_home = false;
+  s.images[i] = s.backup.line;
+  s.heard[i] = s.backup.heard;
+  s.kept[i] = s.backup.kept;
+  memcpy(w.data[i].bytes, s.backup.data, MIB);
+  memcpy(w.meta[i].bytes, s.backup.meta, mirror_meta_bytes(&w.config));
+}
+
 static void live(void) {
   struct mirror_activation how = {0};
-  s.here = 0;
+  s.here = s.late = 0;
+  s.troubled = false;
   while (s.here == 0) s.here = pick(3) == 0 ? (1u << s.count) - 1 : pick(1u << s.count);
   memcpy(w.home.bytes, s.homes[s.home].bytes, RECORD_AREA_BYTES);
   struct record home = newest_record(w.home.bytes);
@@ -433,6 +549,9 @@ static void live(void) {
   how.promote = command == 0;
   s.cut_off |= how.force && home.generation.number > home.settled_number;
   while (how.promote && !is_here(how.image)) how.image = pick(s.count);
+  if (happens(IMAGES_COME_LATE))
+    for (uint32_t i = 0; i < s.count; i++)
+      if (!is_here(i) && pick(3) == 0) s.late |= 1u << i;
   tell_records();
   tell("home %u, here", s.home);
   for (uint32_t i = 0; i < s.count; i++)
@@ -464,6 +583,7 @@ static void run_history(uint32_t number) {
   s.random = number;
   s.tells = getenv("LINES_TELL") != NULL;
   s.count = 2 + pick(2);
+  s.happens = pick(1u << HAPPENINGS);
   s.one_home = true;
   snprintf(s.what, sizeof s.what, "history %u", number);
   tell("history %u\n", number);
@@ -489,6 +609,12 @@ static void run_history(uint32_t number) {
     }
     if (!alone && pick(8) == 0) back_up();
     if (!alone && pick(8) == 0) put_back();
+    if (!alone && happens(AN_IMAGE_IS_PUT_BACK) && pick(6) == 0) put_back_image();
+    if (!alone && happens(HOMES_ARE_LOST) && pick(8) == 0) {
+      tell("home %u is lost\n", s.home);
+      s.one_home = false;
+      memset(&s.homes[s.home], 0, sizeof s.homes[s.home]);
+    }
     live();
   }
   world_end(&w);
