@@ -53,26 +53,20 @@ bool judge_knows(const struct mirror *m, uint32_t i, const struct record *own) {
   return is_ours(m, i, &own->generation);
 }
 
-/* Was anything answered in the generation of this record, as far as it knows? */
-static bool was_relied_on(const struct record *r) { return r->generation.number <= r->settled_number; }
+/* Up to here, as far as this record knows, generations were relied on; the first one every store has from the beginning. */
+static uint64_t settled_number(const struct record *r) { return max_u64(r->settled_number, 1); }
 
-/* The last one in which anything was answered, as far as this record knows; NULL: that is forgotten. */
+/* The last one in which anything was answered, as far as this record knows; NULL: that is forgotten, or was left out by a forced use. */
 static const struct generation *last_relied_on(const struct record *r) {
-  if (was_relied_on(r)) return &r->generation;
+  if (r->generation.number <= settled_number(r)) return &r->generation;
   for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++)
-    if (r->history[h].number <= r->settled_number) return &r->history[h];
+    if (r->history[h].number <= settled_number(r)) return &r->history[h];
   return NULL;
-}
-
-/* What home stands for: the last generation of which it knows that anything was answered; of a new mirror the first. NULL: home's line has none, as a
- * forced use was cut off that left all of them out. */
-static const struct generation *home_generation(const struct record *home) {
-  return home->generation.number == 1 ? &home->generation : last_relied_on(home);
 }
 
 /* NULL: it is lost, or as good as that. */
 static const struct record *home_record(const struct mirror *m) {
-  return m->home.record_err == TARN_OK && home_generation(&m->home.record) ? &m->home.record : NULL;
+  return m->home.record_err == TARN_OK && last_relied_on(&m->home.record) ? &m->home.record : NULL;
 }
 
 /* Image i, which is out by home's record, has one of a commit that was not completed, and of none that was and that home does not know: others may go on
@@ -87,7 +81,7 @@ static bool is_stray(const struct record *home, const struct record *r, uint32_t
 /* It is of another line than home: both went on from the same, or something else. Not so where it has given up home's generation, or forgotten it: then
  * home was used beside it, or is an old one, and is not believed (home_counts). */
 static bool is_beside(const struct record *home, const struct record *r) {
-  return kinship(r, home_generation(home)) == KINSHIP_APART;
+  return kinship(r, last_relied_on(home)) == KINSHIP_APART;
 }
 
 /* Nothing was answered in a generation that was not relied on: what was counts first. */
@@ -258,7 +252,7 @@ static bool home_is_beside(const struct record *home, const struct record *r) {
 /* Home took part in the last completed commit. An older one, or one of another line, counts no more than one that is lost. */
 static bool home_counts(const struct mirror *m) {
   const struct record *home = home_record(m);
-  return home && in_history(&m->record, home_generation(home)) &&
+  return home && in_history(&m->record, last_relied_on(home)) &&
          (home->sequence >= m->record.completed || PLANTED(old_home_confirms));
 }
 
@@ -277,7 +271,7 @@ static bool home_confirms(const struct mirror *m) {
 static void leaves_with(struct mirror *m, uint32_t i) {
   struct record_image *ri = &m->record.images[i];
   const struct generation *last = last_relied_on(&m->record);
-  if (ri->state == IMAGE_SYNCHRONIZING && ri->left_id != 0 && !was_relied_on(&m->record)) return;
+  if (ri->state == IMAGE_SYNCHRONIZING && ri->left_id != 0 && last != &m->record.generation) return;
   ri->left_id = last ? last->id : m->record.generation.id;
 }
 
@@ -553,6 +547,29 @@ static bool is_forgotten(struct mirror *m, uint32_t i) {
   return true;
 }
 
+static bool is_held(const struct mirror *m, const struct generation *g) {
+  bool held = m->home.record_err == TARN_OK && same_generation(&m->home.record.generation, g);
+  for (uint32_t i = 0; i < m->config.image_count; i++) {
+    const struct store *store = &m->images[i].store;
+    held |= store->disk && store->record_err == TARN_OK && same_generation(&store->record.generation, g);
+  }
+  return held;
+}
+
+/* Begins a generation. Of those that were never settled only what a store has that is here is remembered: starts that are cut off, one after the other, are not
+ * to use up the history before the last one that was relied on. */
+static void fork_line(struct mirror *m) {
+  struct record *r = &m->record;
+  uint32_t kept = 0;
+  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
+    struct generation g = r->history[h];
+    bool settled = g.number <= settled_number(r);
+    if (settled || (is_held(m, &g) && kept + 2 < m->limits.history)) r->history[kept++] = g;
+  }
+  memset(&r->history[kept], 0, sizeof r->history[0] * (HISTORY_MAX - kept));
+  mirror_new_generation(m);
+}
+
 /* Sorts the images; false when activation must not go on. */
 bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
@@ -583,6 +600,6 @@ bool judge_images(struct mirror *m) {
   }
   bool gives_up = m->line < IMAGES_MAX && were_current & ~(1u << m->line);
   if (gives_up) take_line(m, m->line);
-  else if (current != were_current || forks) mirror_new_generation(m);
+  else if (current != were_current || forks) fork_line(m);
   return true;
 }
