@@ -37,7 +37,6 @@
   X(read_over_recovery, "a read of before a recovery is answered after it")                                    \
   X(write_passes, "a write passes an earlier one that it overlaps and that waits for a mark")                  \
   X(half_built_read, "an image that is still being copied to is read as if it were whole")                     \
-  X(hole_in_flight, "block status believes any image, also where a write is under way")                        \
   X(answer_when_fallen, "a mirror that has fallen answers what fewer images have than there must be")          \
   X(completed_untold, "no record says that an activation's, or a stop's, first commit is complete")            \
   X(undo_forgets_log, "a round that failed leaves its blocks of the log as if they were written")              \
@@ -46,7 +45,6 @@
   X(healed_not_awaited, "what heals an unreadable place is answered before that is recorded")                  \
   X(copied_kept, "what an image misses again stays copied")                                                    \
   X(read_not_repeated, "a read that overlapped a write that failed everywhere is answered")                    \
-  X(read_outwaits_failure, "a read that waits for a record is answered, whatever failed meanwhile")            \
   X(clear_before_map, "a mark is cleared before the map of an absent image is durable")                        \
   X(read_before_drop, "a read is answered before the record that puts a failed image out")                     \
   X(read_unrecorded, "what only one image has is read, though nobody records that the other is out")           \

@@ -59,7 +59,7 @@ static struct place place_doubtful(const struct mirror *m, uint64_t low, uint64_
     if (list->ranges[i].start < high && stop > low) place_add(&first, low, high, list->ranges[i].start, stop);
   }
   for (struct range_hold *hold = NULL; (hold = range_next_overlap(&m->lock, low, high - low, hold)) != NULL;)
-    if (hold_is_doubtful(hold) && !PLANTED(hole_in_flight)) place_add(&first, low, high, hold->start, hold->end);
+    if (hold_is_doubtful(hold)) place_add(&first, low, high, hold->start, hold->end);
   return first;
 }
 
@@ -138,7 +138,6 @@ static uint32_t extents_source(const struct op *op) {
     if (image_is_current(m, i) && m->images[i].data[op->volume].disk.caps.can_extents) candidates |= 1u << i;
   candidates &= ~op->tried;
   if (candidates == 0) return IMAGES_MAX;
-  if (PLANTED(hole_in_flight)) return 31u - (uint32_t)__builtin_clz(candidates);
   return candidates & 1u << m->record.master ? m->record.master : (uint32_t)__builtin_ctz(candidates);
 }
 

@@ -254,7 +254,7 @@ void read_answer(struct op *op, tarn_err err) {
       err != TARN_OK && (m->fallen || m->recovering || (differs_unrecorded(op) && !PLANTED(read_unrecorded)));
   if (seq != 0) commit_wait(m, op, seq, read_answer);
   else if (refused) op_end(op, err);
-  else if (failed_meanwhile(op) && !PLANTED(read_outwaits_failure)) ask_again(op);
+  else if (failed_meanwhile(op)) ask_again(op);
   else op_end(op, TARN_OK);
 }
 
