@@ -507,11 +507,15 @@ static void apply_verdict(struct mirror *m, uint32_t i, enum verdict verdict) {
 }
 
 /* While an image is out each life has a generation of its own: another one, by another state directory, goes on in another. So does who was
- * killed as it recorded that an image is whole: that image may be the only one to know. */
+ * killed as it recorded that an image is whole: that image may be the only one to know. But starts that are cut off, one after the other, do not use up
+ * the history before the last one that was relied on: then they go on in the same. */
 static bool wants_to_fork(const struct mirror *m) {
-  bool out = false;
+  const struct record *r = &m->record;
+  bool out = false, settled = last_relied_on(r) == &r->generation;
+  uint32_t since = 0;
   EACH_IMAGE(m, i) out |= image_state_of(m, i) != IMAGE_SYNCHRONIZED;
-  return out;
+  while (since < m->limits.history && r->history[since].number > settled_number(r)) since++;
+  return out && (settled || since + 1 < m->limits.history);
 }
 
 /* Without home nobody tells whether this image went on in the generation that was given up, until it was killed. */
@@ -547,29 +551,6 @@ static bool is_forgotten(struct mirror *m, uint32_t i) {
   return true;
 }
 
-static bool is_held(const struct mirror *m, const struct generation *g) {
-  bool held = m->home.record_err == TARN_OK && same_generation(&m->home.record.generation, g);
-  for (uint32_t i = 0; i < m->config.image_count; i++) {
-    const struct store *store = &m->images[i].store;
-    held |= store->disk && store->record_err == TARN_OK && same_generation(&store->record.generation, g);
-  }
-  return held;
-}
-
-/* Begins a generation. Of those that were never settled only what a store has that is here is remembered: starts that are cut off, one after the other, are not
- * to use up the history before the last one that was relied on. */
-static void fork_line(struct mirror *m) {
-  struct record *r = &m->record;
-  uint32_t kept = 0;
-  for (uint32_t h = 0; h < HISTORY_MAX && r->history[h].number != 0; h++) {
-    struct generation g = r->history[h];
-    bool settled = g.number <= settled_number(r);
-    if (settled || (is_held(m, &g) && kept + 2 < m->limits.history)) r->history[kept++] = g;
-  }
-  memset(&r->history[kept], 0, sizeof r->history[0] * (HISTORY_MAX - kept));
-  mirror_new_generation(m);
-}
-
 /* Sorts the images; false when activation must not go on. */
 bool judge_images(struct mirror *m) {
   enum verdict verdicts[IMAGES_MAX] = {VERDICT_NONE};
@@ -600,6 +581,6 @@ bool judge_images(struct mirror *m) {
   }
   bool gives_up = m->line < IMAGES_MAX && were_current & ~(1u << m->line);
   if (gives_up) take_line(m, m->line);
-  else if (current != were_current || forks) fork_line(m);
+  else if (current != were_current || forks) mirror_new_generation(m);
   return true;
 }
