@@ -69,13 +69,13 @@ static const struct record *home_record(const struct mirror *m) {
   return m->home.record_err == TARN_OK && last_relied_on(&m->home.record) ? &m->home.record : NULL;
 }
 
-/* Image i, which is out by home's record, has one of a commit that was not completed, and of none that was and that home does not know: others may go on
- * without it, and from home's. */
+/* Image i has a record of a commit that was not completed, and of none that was and that home does not know. It is not what others went on with if
+ * home has another such commit, or if the image is out by home's record. */
 static bool is_stray(const struct record *home, const struct record *r, uint32_t i) {
   const struct generation *last = last_relied_on(r);
-  bool answered_since = last && !in_history(home, last);
-  return !answered_since && r->generation.number > home->generation.number &&
-         home->images[i].state != IMAGE_SYNCHRONIZED;
+  if (last && !in_history(home, last)) return false;
+  if (!in_history(r, &home->generation)) return true;
+  return r->generation.number > home->generation.number && home->images[i].state != IMAGE_SYNCHRONIZED;
 }
 
 /* It is of another line than home: both went on from the same, or something else. Not so where it has given up home's generation, or forgotten it: then
