@@ -69,8 +69,8 @@ static const struct record *home_record(const struct mirror *m) {
   return m->home.record_err == TARN_OK && last_relied_on(&m->home.record) ? &m->home.record : NULL;
 }
 
-/* Image i has a record of a commit that was not completed, and of none that was and that home does not know. It is not what others went on with if
- * home has another such commit, or if the image is out by home's record. */
+/* Is image i's record of a commit that was never completed, and of no completed one that home does not know? Others did not go on with it if home
+ * has another one of that kind, or records that the image is out. */
 static bool is_stray(const struct record *home, const struct record *r, uint32_t i) {
   const struct generation *last = last_relied_on(r);
   if (last && !in_history(home, last)) return false;
@@ -258,12 +258,11 @@ static bool home_counts(const struct mirror *m) {
 
 /* Home confirms that nobody absent is ahead of `best`. */
 static bool home_confirms(const struct mirror *m) {
-  bool confirms = m->home_counts;
   EACH_IMAGE(m, i) {
     bool has_one = m->judged & 1u << i;
-    if (has_one && home_is_beside(&m->home.record, &m->images[i].store.record)) confirms = false;
+    if (has_one && home_is_beside(&m->home.record, &m->images[i].store.record)) return false;
   }
-  return confirms;
+  return m->home_counts;
 }
 
 /* Image i, which the record calls online, may have this generation for its last: one that was never relied on it need not have. If it was only

@@ -59,8 +59,7 @@ static struct {
   struct answers never; /* what was written there was not answered */
   bool fractured;       /* it is for the administrator to bring one back */
   bool one_home;        /* no state directory was copied yet */
-  bool
-      cut_off; /* a forced start, or what was recorded before it: nobody may be current until it is asked for again, or one counts as written apart */
+  bool cut_off;         /* a forced start, or what was recorded before it: an image may count as written apart */
   char what[128];
   uint32_t late;    /* images that come during the life */
   bool troubled;    /* disks failed in this life */
@@ -112,7 +111,10 @@ static struct answers held_by(uint32_t i) {
 static struct record newest_record(const uint8_t *bytes) {
   struct record slots[2];
   bool good[2];
-  for (uint32_t k = 0; k < 2; k++) good[k] = record_decode(&slots[k], bytes + k * RECORD_SLOT_BYTES) == TARN_OK;
+  for (uint32_t k = 0; k < 2; k++) {
+    good[k] = record_decode(&slots[k], bytes + k * RECORD_SLOT_BYTES) == TARN_OK;
+    if (!good[k]) slots[k] = (struct record){0}; /* of a state directory that is lost */
+  }
   return slots[!good[0] || (good[1] && slots[1].sequence > slots[0].sequence)];
 }
 
@@ -481,6 +483,7 @@ static void tell_records(void) {
 
 static bool descends(const struct record *r, const struct generation *from) {
   bool found = r->generation.number == from->number && r->generation.id == from->id;
+  if (from->number == 0) return false;
   for (uint32_t h = 0; h < HISTORY_MAX; h++)
     found |= r->history[h].number == from->number && r->history[h].id == from->id;
   return found;
@@ -502,20 +505,6 @@ static void back_up(void) {
   memcpy(s.backup.meta, w.meta[i].bytes, bytes);
 }
 
-static void put_back(void) {
-  uint32_t i = s.backup.image, h = s.backup.home;
-  if (!s.backup.is_there) return;
-  tell("home %u and %c are put back\n", h, 'a' + i);
-  s.one_home = false;
-  s.homes[h].line = s.backup.home_line;
-  s.images[i] = s.backup.line;
-  s.heard[i] = s.backup.heard;
-  s.kept[i] = s.backup.kept;
-  memcpy(s.homes[h].bytes, s.backup.home_bytes, RECORD_AREA_BYTES);
-  memcpy(w.data[i].bytes, s.backup.data, MIB);
-  memcpy(w.meta[i].bytes, s.backup.meta, mirror_meta_bytes(&w.config));
-}
-
 static void put_back_image(void) {
   uint32_t i = s.backup.image;
   if (!s.backup.is_there) return;
@@ -526,6 +515,15 @@ static void put_back_image(void) {
   s.kept[i] = s.backup.kept;
   memcpy(w.data[i].bytes, s.backup.data, MIB);
   memcpy(w.meta[i].bytes, s.backup.meta, mirror_meta_bytes(&w.config));
+}
+
+static void put_back(void) {
+  uint32_t h = s.backup.home;
+  if (!s.backup.is_there) return;
+  tell("home %u is put back, and ", h);
+  s.homes[h].line = s.backup.home_line;
+  memcpy(s.homes[h].bytes, s.backup.home_bytes, RECORD_AREA_BYTES);
+  put_back_image();
 }
 
 static void live(void) {
