@@ -405,6 +405,15 @@ static inline void world_restore(struct mirror_world *w, uint32_t i) {
   world_bring_back(w, i);
   assert_int_equal(world_wait(w), TARN_OK);
 }
+/* The process dies as it starts: what the test holds back does not land. */
+static inline void world_die_starting(struct mirror_world *w, struct mirror_activation how) {
+  world_open(w);
+  mirror_activate(w->m, &how, world_done, w);
+  world_run(w);
+  assert_false(w->done);
+  world_die(w);
+}
+
 /* Of the first commit of an activation, of which a store's writes are held: all lands there but the record. */
 static inline void world_land_all_but_the_record(struct mirror_world *w, struct ram_disk *meta) {
   assert_int_equal(meta->held_count, 1); /* what was found is written again first */

@@ -30,10 +30,7 @@ static void a_promotion_by_force_is_cut_off(void) {
   memcpy(w.data[0].bytes, data, MIB);
   memcpy(w.meta[0].bytes, meta, mirror_meta_bytes(&w.config));
   w.meta[0].holds = w.meta[1].holds = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){.force = true, .promote = true, .image = 0}, world_done, &w);
-  world_run(&w);
-  world_die(&w);
+  world_die_starting(&w, (struct mirror_activation){.force = true, .promote = true, .image = 0});
   w.meta[0].holds = w.meta[1].holds = 0;
 }
 
@@ -68,10 +65,7 @@ static void one_that_had_not_the_last_generation_comes_back(void **state) {
   assert_int_equal(world_write(&w, 0, 4096), TARN_OK);
   world_deactivate(&w);
   w.meta[0].holds = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  world_run(&w);
-  world_die(&w);
+  world_die_starting(&w, (struct mirror_activation){0});
   w.meta[0].holds = 0;
   world_take_away(&w, 0);
   for (uint64_t k = 0; k < 8; k++) {
@@ -110,10 +104,7 @@ static void a_backup_does_not_undo_what_b_answered(bool cut) {
   }
   if (cut) {
     w.home.holds = RAM_WRITES;
-    world_open(&w);
-    mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-    world_run(&w);
-    world_die(&w);
+    world_die_starting(&w, (struct mirror_activation){0});
     w.home.holds = 0;
   }
   world_give_back(&w, 0);
@@ -148,10 +139,7 @@ static void a_forced_start_that_is_cut_off_refuses_nothing(void **state) {
   world_deactivate(&w);
   world_take_away(&w, 1);
   w.meta[0].holds = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){.force = true}, world_done, &w);
-  world_run(&w);
-  world_die(&w);
+  world_die_starting(&w, (struct mirror_activation){.force = true});
   w.meta[0].holds = 0;
   world_give_back(&w, 1);
   assert_int_equal(started(false), TARN_OK);
@@ -174,10 +162,7 @@ static void what_was_used_by_force_is_not_copied_over(void **state) {
   assert_int_equal(world_flush(&w), TARN_OK);
   world_deactivate(&w);
   w.home.holds = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  world_run(&w);
-  world_die(&w);
+  world_die_starting(&w, (struct mirror_activation){0});
   w.home.holds = 0;
   world_give_back(&w, 1);
   memcpy(w.home.bytes, home, sizeof home);
@@ -196,10 +181,7 @@ static void a_start_that_one_image_alone_knows_of_puts_nobody_out(void **state) 
   world_deactivate(&w);
   world_take_away(&w, 1);
   w.home.holds = w.meta[0].holds = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  world_run(&w);
-  world_die(&w);
+  world_die_starting(&w, (struct mirror_activation){0});
   w.home.holds = w.meta[0].holds = 0;
   assert_int_equal(world_record(w.meta[2].bytes).images[1].state, IMAGE_UNSYNCHRONIZED);
   world_give_back(&w, 1);

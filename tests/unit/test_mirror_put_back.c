@@ -30,11 +30,7 @@ static void has(uint32_t i, uint64_t at) { assert_int_equal(w.data[i].bytes[at],
 static void a_start_of_a_alone_is_cut_off(void) {
   world_take_away(&w, 1);
   w.home.holds = RAM_WRITES;
-  world_open(&w);
-  mirror_activate(w.m, &(struct mirror_activation){0}, world_done, &w);
-  world_run(&w);
-  assert_false(w.done);
-  world_die(&w);
+  world_die_starting(&w, (struct mirror_activation){0});
   w.home.holds = 0;
   world_give_back(&w, 1);
   struct record a = world_record(w.meta[0].bytes), home = world_record(w.home.bytes);
